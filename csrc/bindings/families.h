@@ -1,0 +1,15 @@
+// Each family binds itself to a module once a library. The same Python signatures serve `cpu` and `cuda`; the last argument
+// is the thread count for the one and the stream for the other.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace pydl {
+
+void bind_conv_cuda(pybind11::module_& cuda);
+void bind_pool_cpu(pybind11::module_& cpu);
+void bind_pool_cuda(pybind11::module_& cuda);
+void bind_lrn_cpu(pybind11::module_& cpu);
+void bind_lrn_cuda(pybind11::module_& cuda);
+
+}  // namespace pydl

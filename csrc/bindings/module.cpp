@@ -1,0 +1,26 @@
+// The extension module. `cpu` and `cuda` are submodules; a part that was not built is absent.
+#include <pybind11/pybind11.h>
+
+#include "families.h"
+#if defined(PYDL_BIND_CPU)
+#include "../cpu/isa.h"
+#endif
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
+#if defined(PYDL_BIND_CPU)
+  py::module_ cpu = module.def_submodule("cpu");
+  cpu.def("isa", &pydl::cpu::isa, "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
+  cpu.def("use_isa", &pydl::cpu::use_isa, "Run the kernels of this instruction set; for tests and comparisons.");
+  pydl::bind_pool_cpu(cpu);
+  pydl::bind_lrn_cpu(cpu);
+#endif
+#if defined(PYDL_BIND_CUDA)
+  py::module_ cuda = module.def_submodule("cuda");
+  pydl::bind_conv_cuda(cuda);
+  pydl::bind_pool_cuda(cuda);
+  pydl::bind_lrn_cuda(cuda);
+#endif
+  module.attr("architectures") = PYDL_CUDA_ARCHITECTURES;
+}

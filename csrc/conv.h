@@ -1,0 +1,54 @@
+// Convolution (cross-correlation, as PyTorch means it) over D, H, W, with groups G:
+//
+//   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation] * weight[f, c, t]
+//
+// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds. Sums in float32 (float64
+// for float64), in an order that depends on the shape alone.
+#pragma once
+
+#include "tensor.h"
+
+namespace pydl {
+
+struct ConvWindow {
+  int64_t stride[3], padding[3], dilation[3];  // D, H, W
+  int64_t groups;
+};
+
+struct ConvForward {
+  Tensor x;       // (N, C, D, H, W)
+  Tensor weight;  // (F, C/G, KD, KH, KW)
+  Tensor bias;    // (1, F, 1, 1, 1); data == nullptr where there is none
+  Tensor y;       // (N, F, OD, OH, OW), written
+  ConvWindow window;
+};
+
+struct ConvGradInput {
+  Tensor grad_y;  // (N, F, OD, OH, OW)
+  Tensor weight;  // (F, C/G, KD, KH, KW)
+  Tensor grad_x;  // (N, C, D, H, W), every element written
+  ConvWindow window;
+};
+
+struct ConvGradWeight {
+  Tensor grad_y;       // (N, F, OD, OH, OW)
+  Tensor x;            // (N, C, D, H, W)
+  Tensor grad_weight;  // (F, C/G, KD, KH, KW), every element written; zeros for an empty batch
+  ConvWindow window;
+};
+
+struct ConvGradBias {
+  Tensor grad_y;     // (N, F, OD, OH, OW)
+  Tensor grad_bias;  // (1, F, 1, 1, 1), written
+};
+
+// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device. There is no CPU convolution here:
+// PyTorch's own runs at the machine's limit.
+namespace cuda {
+void conv_forward(const ConvForward& args, int64_t stream);
+void conv_grad_input(const ConvGradInput& args, int64_t stream);
+void conv_grad_weight(const ConvGradWeight& args, int64_t stream);
+void conv_grad_bias(const ConvGradBias& args, int64_t stream);
+}  // namespace cuda
+
+}  // namespace pydl

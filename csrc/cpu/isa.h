@@ -1,0 +1,17 @@
+// Run-time choice of instruction set.
+//
+// Every file of kernels in this folder is compiled once for each instruction set, with PYDL_ISA naming the namespace that its
+// functions land in; isa.cpp forwards a call to the namespace that suits the processor.
+#pragma once
+
+#include <string>
+
+namespace pydl::cpu {
+
+// The instruction set in use: "baseline", "avx2" or "avx512".
+std::string isa();
+
+// Uses another one. Throws std::invalid_argument where this build or this processor does not have it.
+void use_isa(const std::string& name);
+
+}  // namespace pydl::cpu

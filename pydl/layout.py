@@ -1,0 +1,49 @@
+"""Memory layout: which of the two layouts a map has, and the one place where results are allocated.
+
+A map (N, C, spatial...) lies either contiguous (N, C first) or channels last. A result takes the layout of the map it is
+computed from, in the operator and in its fake alike, because both ask here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_format(x: torch.Tensor) -> torch.memory_format:
+    """The layout a result computed from the map ``x`` takes.
+
+    Channels last where channels are neighbours in memory and the map is not contiguous as well; with one channel, or one
+    pixel, both descriptions fit the same memory and contiguous is said. A view that is neither (a slice, an expansion)
+    counts as channels last if its strides are ordered so.
+    """
+    channels_last = _CHANNELS_LAST.get(x.ndim)
+    if channels_last is None or x.is_contiguous():
+        return torch.contiguous_format
+    if x.is_contiguous(memory_format=channels_last):
+        return channels_last
+    stride = x.stride()
+    inner = [stride[1], *reversed(stride[2:]), stride[0]]
+    if stride[1] == 1 and x.shape[1] > 1 and all(a <= b for a, b in zip(inner, inner[1:], strict=False)):
+        return channels_last
+    return torch.contiguous_format
+
+
+def empty(
+    shape: Sequence[int], like: torch.Tensor, *, dtype: torch.dtype | None = None, layout: torch.memory_format | None = None
+) -> torch.Tensor:
+    """An unwritten tensor of this shape on the device of ``like``, in its dtype and its layout unless told otherwise."""
+    layout = memory_format(like) if layout is None else layout
+    if len(shape) not in _CHANNELS_LAST:
+        layout = torch.contiguous_format
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
+
+
+def dense(x: torch.Tensor, layout: torch.memory_format | None = None) -> torch.Tensor:
+    """``x`` itself where it is dense in ``layout`` (its own by default), else a copy that is.
+
+    The one place where a backend that needs dense memory copies: only views that are neither contiguous nor channels last,
+    and gradients that came in the other layout.
+    """
+    return x.contiguous(memory_format=memory_format(x) if layout is None else layout)
