@@ -47,3 +47,36 @@ def dense(x: torch.Tensor, layout: torch.memory_format | None = None) -> torch.T
     and gradients that came in the other layout.
     """
     return x.contiguous(memory_format=memory_format(x) if layout is None else layout)
+
+
+def resized(x: torch.Tensor, spatial: Sequence[int], *, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """An unwritten map (N, C, *spatial) in the layout of the map ``x``: what pooling and its gradient return."""
+    return empty((*x.shape[:2], *spatial), x, dtype=dtype)
+
+
+def conv_output(
+    x: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> torch.Tensor:
+    """The unwritten result (N, F, *out) of a convolution: channels last where the map or the weight is."""
+    spatial = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    ]
+    return empty((x.shape[0], weight.shape[0], *spatial), x, layout=_either(x, weight))
+
+
+def conv_input(grad_y: torch.Tensor, weight: torch.Tensor, input_size: Sequence[int], groups: int) -> torch.Tensor:
+    """The unwritten gradient (N, C, *input_size) of a convolution's input: channels last where either operand is."""
+    shape = (grad_y.shape[0], weight.shape[1] * groups, *input_size)
+    return empty(shape, grad_y, layout=_either(grad_y, weight))
+
+
+def conv_weight(grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int) -> torch.Tensor:
+    """The unwritten gradient (F, C / groups, *kernel_size) of a convolution's weight, contiguous."""
+    shape = (grad_y.shape[1], x.shape[1] // groups, *kernel_size)
+    return empty(shape, x, layout=torch.contiguous_format)
+
+
+def _either(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    chosen = memory_format(x)
+    return memory_format(weight) if chosen is torch.contiguous_format else chosen

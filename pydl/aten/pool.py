@@ -1,0 +1,106 @@
+"""PyTorch's pooling and its gradients, for one to three spatial axes."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pydl.indices import flat_from_offset, offset_from_flat
+
+aten = torch.ops.aten
+
+
+def _ceil_mode(
+    input_size: Sequence[int],
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> bool:
+    """Whether only ceil mode gives this output size."""
+    floor = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
+    ]
+    return floor != list(output_size)
+
+
+def max_pool_forward(
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_size: Sequence[int],
+    index: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    axes = len(kernel_size)
+    pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[axes - 1]
+    ceil_mode = _ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, dilation)
+    y, flat = pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
+    if index == "flat":
+        return y, flat
+    if index == "offset":
+        return y, offset_from_flat(flat, x.shape[2:], kernel_size, stride, padding, dilation)
+    return y, x.new_empty(0, dtype=torch.uint8)
+
+
+def max_pool_backward(
+    grad_y: torch.Tensor,
+    index: torch.Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> torch.Tensor:
+    flat = index
+    if index.dtype == torch.uint8:
+        flat = flat_from_offset(index, input_size, kernel_size, stride, padding, dilation)
+    ceil_mode = _ceil_mode(input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation)
+    if len(kernel_size) == 1:  # PyTorch's 1-D pooling is its 2-D pooling with one row
+        one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding], [1, *dilation]]
+        return max_pool_backward(grad_y.unsqueeze(2), flat.unsqueeze(2), *one_row).squeeze(2)
+    backward = aten.max_pool2d_with_indices_backward if len(kernel_size) == 2 else aten.max_pool3d_with_indices_backward
+    x = grad_y.new_empty(1).expand(*grad_y.shape[:2], *input_size)  # only its shape and layout count
+    x = x.contiguous(memory_format=torch.channels_last) if _is_channels_last(index) else x.contiguous()
+    return backward(grad_y, x, kernel_size, stride, padding, dilation, ceil_mode, flat)
+
+
+def _is_channels_last(index: torch.Tensor) -> bool:
+    return index.ndim == 4 and not index.is_contiguous()
+
+
+def avg_pool_forward(
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_size: Sequence[int],
+    count_include_pad: bool,
+    divisor: int,
+) -> torch.Tensor:
+    ceil_mode = _ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, [1] * len(stride))
+    if len(kernel_size) == 1:
+        one_row = [[1, *kernel_size], [1, *stride], [0, *padding]]
+        return aten.avg_pool2d(x.unsqueeze(2), *one_row, ceil_mode, count_include_pad, divisor or None).squeeze(2)
+    pool = aten.avg_pool2d if len(kernel_size) == 2 else aten.avg_pool3d
+    return pool(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None)
+
+
+def avg_pool_backward(
+    grad_y: torch.Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_include_pad: bool,
+    divisor: int,
+) -> torch.Tensor:
+    ceil_mode = _ceil_mode(input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride))
+    if len(kernel_size) == 1:
+        one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding]]
+        return avg_pool_backward(grad_y.unsqueeze(2), *one_row, count_include_pad, divisor).squeeze(2)
+    x = grad_y.new_empty((*grad_y.shape[:2], *input_size))  # only its shape counts
+    backward = aten.avg_pool2d_backward if len(kernel_size) == 2 else aten.avg_pool3d_backward
+    return backward(grad_y, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None)

@@ -1,0 +1,198 @@
+"""Who serves what: the one dispatch table.
+
+A backend is a set of functions with the same names, arguments, results and saved tensors as every other backend's
+(``lrn_forward(x, size, alpha, beta, k) -> y``), so a forward of one and a backward of another fit together. This module
+says which backends there are, what each serves, why one is missing, and, for ``auto``, which is fastest where.
+
+``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable ``PYDL_BACKEND`` beats ``auto``. A backend
+asked for by name that cannot serve raises; ``auto`` always ends at PyTorch's own operator.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
+    "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
+    "lrn": ("lrn_forward", "lrn_backward"),
+}
+FAMILY_OF: dict[str, str] = {function: family for family, functions in FAMILIES.items() for function in functions}
+
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@dataclass
+class Backend:
+    """One column of the grid."""
+
+    name: str
+    package: str  # holds a module a family, with the family's functions
+    families: tuple[str, ...]
+    devices: tuple[str, ...]  # device types; empty: any
+    missing: str | None  # why it cannot be used in this process
+    about: str
+
+
+def _native(part: str) -> str | None:
+    """Why the native library ``part`` of the extension is not there, or None."""
+    try:
+        extension = importlib.import_module("pydl._C")
+    except ImportError as error:
+        return f"the extension pydl._C could not be imported ({error}); build it with `pip install -e .`"
+    if not hasattr(extension, part):
+        return "built without a CUDA compiler: none was found (nvcc on PATH, CUDA_HOME, or the nvidia-cuda-nvcc wheel)"
+    return None
+
+
+def _triton() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; `pip install triton`"
+    return None
+
+
+_interpreting = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend("reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic"),
+        Backend("aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator"),
+        Backend("cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++"),
+        Backend(
+            "triton",
+            "pydl.kernels",
+            ("conv", "pool", "lrn"),
+            ("cpu",) if _interpreting else ("cuda",),
+            _triton(),
+            "Triton, in its interpreter" if _interpreting else "Triton",
+        ),
+        Backend("cuda", "pydl.native", ("conv", "pool", "lrn"), ("cuda",), _native("cuda"), "CUDA C++"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured choice of ``auto``. The first row that fits is taken; where none does, PyTorch's own operator is."""
+
+    family: str
+    device: str
+    dtypes: tuple[torch.dtype, ...]
+    backend: str
+    evidence: str  # the file with the measurement
+
+
+AUTO: tuple[Row, ...] = (
+    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
+    Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
+)
+
+
+def checked(name: str) -> str:
+    """``name``, if it is ``auto`` or a backend; ValueError otherwise."""
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+_current: str = checked(os.environ.get("PYDL_BACKEND", "auto"))
+
+
+class use_backend:  # noqa: N801 - a context manager that reads like torch.no_grad
+    """Serve every call inside the ``with`` block by this backend.
+
+    Process-wide while it lasts, as PyTorch's own flags are. ``"auto"`` gives the choice back to the dispatch table.
+
+    Args:
+        name: ``auto``, ``reference``, ``aten``, ``cpu``, ``triton`` or ``cuda``.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = checked(name)
+
+    def __enter__(self) -> None:
+        global _current
+        self._previous = _current
+        _current = self.name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _current
+        _current = self._previous
+
+
+def refusal(backend: str, family: str, tensor: torch.Tensor) -> str | None:
+    """Why ``backend`` does not serve ``family`` for a tensor of this device and dtype, or None where it does."""
+    row = BACKENDS[backend]
+    if row.missing is not None:
+        return f"backend {backend!r} is not available: {row.missing}"
+    if family not in row.families:
+        return f"backend {backend!r} does not serve {family}; {', '.join(serving(family))} do"
+    if row.devices and tensor.device.type not in row.devices:
+        return f"backend {backend!r} serves tensors on {' or '.join(row.devices)}, got one on {tensor.device}"
+    if tensor.layout != torch.strided:
+        return f"backend {backend!r} serves dense (strided) tensors, got layout {tensor.layout}"
+    if backend != "aten" and tensor.dtype not in FLOATING:
+        return f"backend {backend!r} serves float32, float64, float16 and bfloat16, got {tensor.dtype}"
+    return None
+
+
+def serving(family: str) -> list[str]:
+    """The backends that have this family at all."""
+    return [name for name, row in BACKENDS.items() if family in row.families]
+
+
+def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
+    """The backend that serves this call.
+
+    Args:
+        family: ``conv``, ``pool`` or ``lrn``.
+        backend: the caller's ``backend=`` argument; None leaves it to ``use_backend`` and ``PYDL_BACKEND``.
+        tensor: the operator's input.
+
+    Raises:
+        ValueError: there is no backend of that name.
+        RuntimeError: the backend asked for cannot serve this tensor, and why.
+    """
+    name = _current if backend is None else checked(backend)
+    if name == "auto":
+        for row in AUTO:
+            if row.family == family and row.device == tensor.device.type and tensor.dtype in row.dtypes:
+                if refusal(row.backend, family, tensor) is None:
+                    return row.backend
+        return "aten"
+    reason = refusal(name, family, tensor)
+    if reason is not None:
+        raise RuntimeError(reason)
+    return name
+
+
+@functools.cache
+def function(backend: str, name: str) -> Callable:
+    """The function ``name`` of a backend, e.g. ``function("cpu", "lrn_forward")``."""
+    module = importlib.import_module(f"{BACKENDS[backend].package}.{FAMILY_OF[name]}")
+    implementation = getattr(module, name)
+    if BACKENDS[backend].package == "pydl.native":
+        from pydl.native import library
+
+        return functools.partial(implementation, library(backend))
+    return implementation
+
+
+def report() -> list[tuple[str, bool, str]]:
+    """One row a backend: its name, whether it can be used in this process, and what it is or why it is missing."""
+    return [
+        (name, row.missing is None, row.missing or f"{row.about}; on {', '.join(row.devices) or 'any device'}")
+        for name, row in BACKENDS.items()
+    ]

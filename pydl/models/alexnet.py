@@ -1,0 +1,141 @@
+"""AlexNet: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
+
+Three networks go by that name; :func:`alexnet` builds each.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from pydl.nn import Conv2d, LocalResponseNorm, MaxPool2d
+
+
+def _lecture(num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(  # [N, 3, 227, 227]
+            conv1=Conv2d(3, 96, kernel_size=11, stride=4),  # [N, 96, 55, 55]
+            relu1=nn.ReLU(),
+            pool1=MaxPool2d(3, stride=2),  # [N, 96, 27, 27]
+            conv2=Conv2d(96, 256, kernel_size=5),  # [N, 256, 23, 23]
+            relu2=nn.ReLU(),
+            pool2=MaxPool2d(3, stride=2),  # [N, 256, 11, 11]
+            conv3=Conv2d(256, 384, kernel_size=3),  # [N, 384, 9, 9]
+            relu3=nn.ReLU(),
+            conv4=Conv2d(384, 384, kernel_size=3),  # [N, 384, 7, 7]
+            relu4=nn.ReLU(),
+            conv5=Conv2d(384, 256, kernel_size=3),  # [N, 256, 5, 5]
+            relu5=nn.ReLU(),
+            pool5=MaxPool2d(3, stride=2),  # [N, 256, 2, 2]
+            flatten=nn.Flatten(),  # [N, 1024]
+            fc6=nn.Linear(256 * 2 * 2, 4096),  # [N, 4096]
+            relu6=nn.ReLU(),
+            fc7=nn.Linear(4096, 4096),  # [N, 4096]
+            relu7=nn.ReLU(),
+            fc8=nn.Linear(4096, num_classes),  # [N, num_classes]
+        )
+    )
+
+
+def _lrn() -> LocalResponseNorm:
+    """Section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75; the paper does not divide alpha by n, PyTorch does."""
+    return LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+
+
+def _krizhevsky(num_classes: int) -> nn.Sequential:
+    model = nn.Sequential(
+        OrderedDict(  # [N, 3, 227, 227]; the paper says 224, which its own 55 does not follow from
+            conv1=Conv2d(3, 96, kernel_size=11, stride=4),  # [N, 96, 55, 55]
+            relu1=nn.ReLU(),
+            lrn1=_lrn(),
+            pool1=MaxPool2d(3, stride=2),  # [N, 96, 27, 27]
+            conv2=Conv2d(96, 256, kernel_size=5, padding=2, groups=2),  # [N, 256, 27, 27]
+            relu2=nn.ReLU(),
+            lrn2=_lrn(),
+            pool2=MaxPool2d(3, stride=2),  # [N, 256, 13, 13]
+            conv3=Conv2d(256, 384, kernel_size=3, padding=1),  # [N, 384, 13, 13]
+            relu3=nn.ReLU(),
+            conv4=Conv2d(384, 384, kernel_size=3, padding=1, groups=2),  # [N, 384, 13, 13]
+            relu4=nn.ReLU(),
+            conv5=Conv2d(384, 256, kernel_size=3, padding=1, groups=2),  # [N, 256, 13, 13]
+            relu5=nn.ReLU(),
+            pool5=MaxPool2d(3, stride=2),  # [N, 256, 6, 6]
+            flatten=nn.Flatten(),  # [N, 9216]
+            drop6=nn.Dropout(0.5),
+            fc6=nn.Linear(256 * 6 * 6, 4096),  # [N, 4096]
+            relu6=nn.ReLU(),
+            drop7=nn.Dropout(0.5),
+            fc7=nn.Linear(4096, 4096),  # [N, 4096]
+            relu7=nn.ReLU(),
+            fc8=nn.Linear(4096, num_classes),  # [N, num_classes]
+        )
+    )
+    # Section 5: weights from N(0, 0.01); biases 1 in the second, fourth and fifth convolution and the hidden layers, else 0.
+    biased = {"conv2", "conv4", "conv5", "fc6", "fc7"}
+    for name, layer in model.named_children():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, 1.0 if name in biased else 0.0)
+    return model
+
+
+class _Torchvision(nn.Module):
+    """torchvision's module tree, so that its ``state_dict`` loads: A. Krizhevsky, "One weird trick ...", 2014."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(  # [N, 3, 224, 224]
+            Conv2d(3, 64, kernel_size=11, stride=4, padding=2),  # [N, 64, 55, 55]
+            nn.ReLU(inplace=True),
+            MaxPool2d(kernel_size=3, stride=2),  # [N, 64, 27, 27]
+            Conv2d(64, 192, kernel_size=5, padding=2),  # [N, 192, 27, 27]
+            nn.ReLU(inplace=True),
+            MaxPool2d(kernel_size=3, stride=2),  # [N, 192, 13, 13]
+            Conv2d(192, 384, kernel_size=3, padding=1),  # [N, 384, 13, 13]
+            nn.ReLU(inplace=True),
+            Conv2d(384, 256, kernel_size=3, padding=1),  # [N, 256, 13, 13]
+            nn.ReLU(inplace=True),
+            Conv2d(256, 256, kernel_size=3, padding=1),  # [N, 256, 13, 13]
+            nn.ReLU(inplace=True),
+            MaxPool2d(kernel_size=3, stride=2),  # [N, 256, 6, 6]
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))  # [N, 256, 6, 6] from any input of 63 pixels and more
+        self.classifier = nn.Sequential(  # [N, 9216]
+            nn.Dropout(0.5),
+            nn.Linear(256 * 6 * 6, 4096),  # [N, 4096]
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(4096, 4096),  # [N, 4096]
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, num_classes),  # [N, num_classes]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+_FORMS = {"lecture": _lecture, "2012": _krizhevsky, "torchvision": _Torchvision}
+
+
+def alexnet(form: str = "lecture", num_classes: int = 1000) -> nn.Module:
+    """AlexNet in one of its three forms.
+
+    Args:
+        form: which one.
+
+            - ``lecture``: as drawn in lectures, without padding or groups, for (N, 3, 227, 227): maps of
+              55-27-23-11-9-7-5-2 pixels, fully connected layers of 1024-4096-4096-1000 units.
+            - ``2012``: as published, for (N, 3, 227, 227): response normalisation after the first two convolutions,
+              overlapping pools, two groups in convolutions 2, 4 and 5, dropout, the paper's initial weights.
+            - ``torchvision``: the layers of torchvision's ``alexnet``, for (N, 3, 224, 224); its ``state_dict`` loads.
+        num_classes: scores an image gets.
+
+    Returns:
+        A module from images to (N, num_classes) scores, not normalised.
+
+    Raises:
+        ValueError: there is no such form.
+    """
+    if form not in _FORMS:
+        raise ValueError(f"form must be one of {', '.join(_FORMS)}, got {form!r}")
+    return _FORMS[form](num_classes)

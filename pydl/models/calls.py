@@ -1,0 +1,248 @@
+"""One call of an operator, apart from the model it comes from: run by this package and by PyTorch, checked, observed.
+
+A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are wanted) and nothing else. The
+demo takes its calls from a running model, the benchmark from a table.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pydl import backends, functional
+from pydl import nn as layers
+
+PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
+
+
+@dataclass(frozen=True)
+class Call:
+    """``operator`` of ``pydl.functional`` on an input of this shape.
+
+    ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input`` is False for the first layer of a
+    network, whose input is an image that nobody differentiates by.
+    """
+
+    operator: str
+    input: tuple[int, ...]
+    weight: tuple[int, ...] | None = None
+    bias: tuple[int, ...] | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    grad_input: bool = True
+
+    def random(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        seed: int = 0,
+    ) -> list[torch.Tensor]:
+        """Input, weight and bias from N(0, 1), the weight scaled so that the output is about N(0, 1) too."""
+        generator = torch.Generator(device).manual_seed(seed)
+        tensors = []
+        for shape in (self.input, self.weight, self.bias):
+            if shape is None:
+                continue
+            values = torch.randn(shape, device=device, generator=generator)
+            if shape == self.weight:
+                values /= values[0].numel() ** 0.5
+            tensors.append(values.to(dtype))
+        return [t.contiguous(memory_format=memory_format) if t.ndim == 4 else t for t in tensors]
+
+    def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
+        """The output by this package."""
+        return getattr(functional, self.operator)(*tensors, **self.arguments, backend=backend)
+
+    def theirs(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The output by stock PyTorch."""
+        return getattr(nn.functional, self.operator)(*tensors, **self.arguments)
+
+    def runner(
+        self,
+        kind: str,
+        run: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+        tensors: Sequence[torch.Tensor],
+        grad_output: torch.Tensor,
+    ) -> Callable[[], object]:
+        """A callable without arguments that does one pass, ready to be timed.
+
+        Args:
+            kind: ``forward`` (inference: nothing is saved for a gradient), ``both`` (forward and the gradients of training),
+                ``backward`` (those gradients alone), ``grad_input`` or ``grad_weight`` (one of them alone).
+            run: takes the tensors to the output.
+            tensors: as :meth:`random` makes them.
+            grad_output: the gradient of the output.
+
+        Raises:
+            ValueError: there is no such pass, or the operator has no such gradient.
+        """
+        if kind not in PASSES:
+            raise ValueError(f"pass must be one of {', '.join(PASSES)}, got {kind!r}")
+        if kind == "grad_weight" and self.weight is None:
+            raise ValueError(f"{self.operator} has no weight to differentiate by")
+        plain = [t.detach() for t in tensors]
+        if kind == "forward":
+            return lambda: run(plain)
+        wanted = {"grad_input": [0], "grad_weight": list(range(1, len(plain)))}.get(kind, self._differentiated())
+        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(plain)]
+        sources = [leaves[i] for i in wanted]
+        if kind == "both":
+            return lambda: torch.autograd.grad(run(leaves), sources, grad_output)
+        y = run(leaves)
+        return lambda: torch.autograd.grad(y, sources, grad_output, retain_graph=True)
+
+    def _differentiated(self) -> list[int]:
+        count = 1 + (self.weight is not None) + (self.bias is not None)
+        return list(range(0 if self.grad_input or count == 1 else 1, count))
+
+    def results(
+        self,
+        run: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+        tensors: Sequence[torch.Tensor],
+        grad_output: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """The output and, for a ``grad_output``, the gradient of each tensor, by name."""
+        leaves = [t.detach().requires_grad_(grad_output is not None) for t in tensors]
+        y = run(leaves)
+        found = {"output": y.detach()}
+        if grad_output is not None:
+            names = ("grad_input", "grad_weight", "grad_bias")
+            found |= dict(zip(names, torch.autograd.grad(y, leaves, grad_output), strict=False))
+        return found
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a result of a call is from the truth: largest deviations, relative to the largest magnitude of the truth."""
+
+    result: str
+    ours: float
+    theirs: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether ours is within the bound; NaN is not."""
+        return self.ours <= self.bound
+
+
+def deviation(value: torch.Tensor, truth: torch.Tensor) -> float:
+    """The largest absolute difference, relative to the largest magnitude of ``truth``; infinite for another shape."""
+    if value.shape != truth.shape:
+        return float("inf")
+    if truth.numel() == 0:
+        return 0.0
+    scale = truth.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    return ((value.double() - truth).abs().max() / scale).item()
+
+
+def check(
+    call: Call,
+    tensors: Sequence[torch.Tensor],
+    grad_output: torch.Tensor | None,
+    *,
+    backend: str | None = None,
+) -> list[Check]:
+    """Hold a call's output and gradients to the float64 reference.
+
+    The yardstick: ``error(ours) <= 2 * error(PyTorch, same dtype) + 4 * eps(dtype)``, errors as in :func:`deviation`.
+
+    Args:
+        call: the call.
+        tensors: input, weight and bias it has.
+        grad_output: the gradient of its output; None checks the output alone.
+        backend: who computes ours; None leaves it to ``use_backend``.
+
+    Returns:
+        A row for the output and one for each gradient.
+    """
+    exact_grad = None if grad_output is None else grad_output.double()
+    exact = call.results(lambda t: call.ours(t, "reference"), [t.double() for t in tensors], exact_grad)
+    ours = call.results(lambda t: call.ours(t, backend), tensors, grad_output)
+    theirs = call.results(call.theirs, tensors, grad_output)
+    slack = 4 * torch.finfo(tensors[0].dtype).eps
+    rows = []
+    for name, truth in exact.items():
+        error = deviation(theirs[name], truth)
+        rows.append(Check(name, deviation(ours[name], truth), error, 2 * error + slack))
+    return rows
+
+
+@contextlib.contextmanager
+def served() -> Iterator[set[str]]:
+    """Collects the backends that serve calls inside the ``with`` block, seen where their functions are called.
+
+    PyTorch's own operator, where ``auto`` or ``aten`` goes straight to it, leaves the set empty.
+    """
+    seen: set[str] = set()
+    original = backends.function
+
+    def observed(backend: str, name: str) -> Callable:
+        seen.add(backend)
+        return original(backend, name)
+
+    backends.function = observed
+    try:
+        yield seen
+    finally:
+        backends.function = original
+
+
+def _conv2d(layer: nn.Conv2d) -> dict[str, object]:
+    return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+
+
+def _max_pool2d(layer: nn.MaxPool2d) -> dict[str, object]:
+    return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
+
+
+def _avg_pool2d(layer: nn.AvgPool2d) -> dict[str, object]:
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    return {name: getattr(layer, name) for name in names}
+
+
+def _local_response_norm(layer: nn.LocalResponseNorm) -> dict[str, object]:
+    return {name: getattr(layer, name) for name in ("size", "alpha", "beta", "k")}
+
+
+_OPERATORS: dict[type[nn.Module], tuple[str, Callable[[nn.Module], dict[str, object]]]] = {
+    layers.Conv2d: ("conv2d", _conv2d),
+    layers.MaxPool2d: ("max_pool2d", _max_pool2d),
+    layers.AvgPool2d: ("avg_pool2d", _avg_pool2d),
+    layers.LocalResponseNorm: ("local_response_norm", _local_response_norm),
+}
+
+
+def layer_calls(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[Call, list[torch.Tensor]]]:
+    """The operator calls that the layers of ``pydl.nn`` in ``model`` make for the input ``x``.
+
+    Returns:
+        By the layer's name, the call and its tensors (input, weight, bias), detached.
+    """
+    found: dict[str, tuple[Call, list[torch.Tensor]]] = {}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            operator, arguments = _OPERATORS[type(layer)]
+            tensors = [inputs[0], getattr(layer, "weight", None), getattr(layer, "bias", None)]
+            shapes = [None if t is None else tuple(t.shape) for t in tensors]
+            call = Call(operator, *shapes, arguments=arguments(layer), grad_input=inputs[0].requires_grad)
+            found[name] = call, [t.detach().clone() for t in tensors if t is not None]
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(record(name))
+        for name, layer in model.named_modules()
+        if type(layer) in _OPERATORS
+    ]
+    try:
+        with torch.enable_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,44 @@
+"""The native backends, ``cpu`` and ``cuda``: what stands between a contract function and the extension.
+
+Both have the same functions, so each family's are written once here and take the library that serves them. The extension
+gets tensors and reads their pointers, sizes and strides itself; here results are allocated, and for the CPU kernels, which want dense
+memory in one layout, operands that are neither contiguous nor channels last are copied.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+
+from pydl import layout
+
+
+class Library:
+    """One of the extension's libraries and how its functions are called."""
+
+    def __init__(self, name: str, functions: ModuleType, *, on_gpu: bool) -> None:
+        self.name = name
+        self.functions = functions
+        self.on_gpu = on_gpu
+
+    def operand(self, x: torch.Tensor, like: torch.memory_format) -> torch.Tensor:
+        """``x`` as the kernels read it: dense in the layout ``like`` for the CPU's, any strides for CUDA's."""
+        return layout.dense(x, like) if self.name == "cpu" else x
+
+    def call(self, function: str, *arguments: object, on: torch.Tensor) -> None:
+        """Calls an extension function under the device of ``on``, with its stream or the number of threads."""
+        run: Callable = getattr(self.functions, function)
+        if self.on_gpu:
+            with torch.cuda.device(on.device):
+                run(*arguments, torch.cuda.current_stream(on.device).cuda_stream)
+        else:
+            run(*arguments, torch.get_num_threads())
+
+
+@functools.cache
+def library(name: str) -> Library:
+    """The library behind the backend ``cpu`` or ``cuda``."""
+    extension = importlib.import_module("pydl._C")
+    return Library(name, getattr(extension, name), on_gpu=name == "cuda")

@@ -1,0 +1,33 @@
+"""Derivatives of a backward pass, for double backward."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def by_reference(
+    function: Callable[..., torch.Tensor],
+    tensors: Sequence[torch.Tensor],
+    needs_grad: Sequence[bool],
+    grad_result: torch.Tensor,
+) -> tuple[torch.Tensor | None, ...]:
+    """The gradients of ``function(*tensors)``, differentiating the reference's arithmetic.
+
+    Called from the backward of an ``autograd.Function``; differentiable again where a graph is being made of that.
+
+    Args:
+        function: from the reference, its other arguments bound.
+        tensors: its tensor arguments, as saved by the Function.
+        needs_grad: which of them want a gradient.
+        grad_result: the gradient of its result.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [
+            tensor if create_graph and tensor.requires_grad else tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(tensors, needs_grad, strict=True)
+        ]
+        result = function(*inputs)
+    wanted = [tensor for tensor, needed in zip(inputs, needs_grad, strict=True) if needed]
+    grads = iter(torch.autograd.grad(result, wanted, grad_result, create_graph=create_graph))
+    return tuple(next(grads) if needed else None for needed in needs_grad)
