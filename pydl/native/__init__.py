@@ -5,14 +5,13 @@ gets tensors and reads their pointers, sizes and strides itself; here results ar
 memory in one layout, operands that are neither contiguous nor channels last are copied.
 """
 
-import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 
-from pydl import layout
+from pydl import backends, layout
 
 
 class Library:
@@ -37,8 +36,26 @@ class Library:
             run(*arguments, torch.get_num_threads())
 
 
-@functools.cache
+_libraries: dict[str, Library] = {}
+
+
 def library(name: str) -> Library:
     """The library behind the backend ``cpu`` or ``cuda``."""
-    extension = importlib.import_module("pydl._C")
-    return Library(name, getattr(extension, name), on_gpu=name == "cuda")
+    if name not in _libraries:
+        extension = importlib.import_module("pydl._C")
+        _libraries[name] = Library(name, getattr(extension, name), on_gpu=name == "cuda")
+    return _libraries[name]
+
+
+def emulate_cuda(emulated: ModuleType) -> None:
+    """Let the CUDA kernels as built against ``csrc/emulator`` serve the backend ``cuda``, for tensors on the CPU.
+
+    For tests and for reading along in a debugger; it is thousands of times slower than a GPU. For the rest of the process.
+
+    Args:
+        emulated: the module ``pydl._emulated``, built with ``-DPYDL_EMULATOR=ON``.
+    """
+    _libraries["cuda"] = Library("cuda", emulated.cuda, on_gpu=False)
+    row = backends.BACKENDS["cuda"]
+    row.devices, row.missing, row.about = ("cpu",), None, "CUDA C++, emulated"
+    backends.function.cache_clear()

@@ -1,0 +1,66 @@
+# Two commands: `make demo` and `make test`. Both make .venv, install pinned dependencies and build the extension first.
+#
+#   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
+#   make test      the whole suite
+#   make lint      ruff, clang-format
+#   make bench     the benchmark on this CPU, into bench/results/cpu/
+#   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
+#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated ones under ThreadSanitizer
+#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must notice
+#   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer, benchmark
+#                  (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The tests' parallel workers; one thread each, so that they do not fight for the cores.
+JOBS ?= 2
+export CMAKE_ARGS ?= -DPYDL_EMULATOR=ON
+
+.PHONY: demo test lint format bench nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+
+$(VENV)/.installed: requirements/build.txt requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.built
+	$(BIN)/pydl demo
+
+test: $(VENV)/.built
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
+
+bench: $(VENV)/.built
+	$(BIN)/python bench/run.py --device cpu --threads 1 --out bench/results/cpu
+
+nvcc: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/nvcc -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/nvcc --target cuda_objects
+
+sanitize: $(VENV)/.built
+	$(BIN)/python tests/sanitize.py
+
+mutants: $(VENV)/.built
+	$(BIN)/python tests/mutants.py
+
+# No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.
+gpu gpu-build gpu-test gpu-sanitize gpu-bench:
+	CMAKE_ARGS= $(PYTHON) bench/gpu.py $(patsubst gpu%,%,$(subst -,,$@))
+
+clean:
+	rm -rf $(VENV) build demo dist *.egg-info pydl/*.so

@@ -1,0 +1,58 @@
+"""What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA, poisoned allocations."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+
+# Triton decides at import whether it interprets, so this comes before anything imports it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest
+
+from pydl import backends, layout, native
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--emulated", help="run the CUDA kernels from this emulated module instead of pydl._emulated")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if torch.cuda.is_available():
+        return
+    path = config.getoption("--emulated")
+    spec = (
+        importlib.util.spec_from_file_location("pydl._emulated", Path(path).resolve())
+        if path
+        else importlib.util.find_spec("pydl._emulated")
+    )
+    if spec is None:
+        raise pytest.UsageError(
+            "the emulated CUDA kernels are not built; run `make test`, or install with CMAKE_ARGS=-DPYDL_EMULATOR=ON"
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    native.emulate_cuda(module)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"pydl backend {name}: {detail}" for name, _, detail in backends.report()]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results start as NaN, or as an absurd integer, so that an element nobody wrote shows."""
+    allocate = layout.empty
+
+    def poisoned(*args, **kwargs):
+        out = allocate(*args, **kwargs)
+        return out.fill_(float("nan") if out.is_floating_point() else 119)
+
+    monkeypatch.setattr(layout, "empty", poisoned)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)

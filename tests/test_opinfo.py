@@ -1,0 +1,65 @@
+"""PyTorch's own samples and error inputs of these operators, run against ``pydl.functional``."""
+
+import itertools
+
+import pytest
+import torch
+from contract import hold
+from torch.testing._internal.common_methods_invocations import op_db
+
+from pydl import functional
+
+NAMES = ("conv2d", "max_pool2d", "avg_pool2d", "local_response_norm")
+OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
+BACKEND = {"conv2d": "reference"}  # no native convolution on a CPU: PyTorch's own serves, and would check itself
+
+
+def _backend(name: str) -> str:
+    return BACKEND.get(name, "cpu")
+
+
+def _detached(value, dtype=None):
+    if isinstance(value, torch.Tensor):
+        value = value.detach().clone()
+        return value.to(dtype) if dtype and value.is_floating_point() else value
+    return value
+
+
+def _run(function, sample, dtype=None, **more):
+    """The result and the gradients of every floating operand."""
+    arguments = [_detached(sample.input, dtype), *(_detached(a, dtype) for a in sample.args)]
+    keywords = {name: _detached(value, dtype) for name, value in sample.kwargs.items()}
+    leaves = [
+        value.requires_grad_()
+        for value in itertools.chain(arguments, keywords.values())
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]
+    y = function(*arguments, **keywords, **more)
+    results = list(y) if isinstance(y, tuple) else [y]
+    grad = torch.ones_like(results[0])
+    return results, list(torch.autograd.grad(results[0], leaves, grad, allow_unused=True))
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sample(name, dtype):
+    checked = 0
+    for sample in OPINFOS[name].sample_inputs("cpu", dtype, requires_grad=True):
+        ours = _run(getattr(functional, name), sample, backend=_backend(name))
+        theirs = _run(getattr(torch.nn.functional, name), sample)
+        exact = _run(getattr(torch.nn.functional, name), sample, torch.float64)
+        for mine, other, reference in zip(*(sum(r, []) for r in (ours, theirs, exact)), strict=True):
+            if other is None or not other.is_floating_point():
+                assert (mine is None and other is None) or torch.equal(mine, other)
+            else:
+                hold(mine, other, reference, f"{name}{sample.args}{sample.kwargs}")
+        checked += 1
+    assert checked > 2
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if OPINFOS[name].error_inputs_func is not None])
+def test_every_error_input(name):
+    for error in OPINFOS[name].error_inputs("cpu"):
+        sample = error.sample_input
+        with pytest.raises(error.error_type):
+            getattr(functional, name)(sample.input, *sample.args, **sample.kwargs, backend=_backend(name))

@@ -1,0 +1,313 @@
+"""The package as a whole: the grid has all its rooms, backends are chosen and refused rightly, models are swapped and compiled."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from contract import servers
+
+import pydl
+from pydl import backends, functional, layout
+
+ROOT = Path(__file__).parent.parent
+X = torch.randn(2, 4, 9, 9)
+
+
+# ---- the grid ----
+
+
+@pytest.mark.parametrize("family", backends.FAMILIES)
+def test_a_family_has_all_its_rooms(family):
+    rooms = [
+        f"csrc/{family}.h",
+        f"csrc/bindings/{family}.cpp",
+        f"csrc/cuda/{family}.cu",
+        f"kernels/{family}.py",
+        f"tests/test_{family}.py",
+        *(f"pydl/{room}/{family}.py" for room in ("aten", "native", "nn", "ops", "reference")),
+    ]
+    assert [room for room in rooms if not (ROOT / room).exists()] == []
+
+
+@pytest.mark.parametrize("family", backends.FAMILIES)
+def test_every_backend_offers_the_same_functions(family):
+    for backend in backends.serving(family):
+        if backends.BACKENDS[backend].missing is None:
+            for name in backends.FAMILIES[family]:
+                assert callable(backends.function(backend, name))
+
+
+# ---- choosing a backend ----
+
+
+def test_the_call_beats_the_block_beats_auto():
+    assert backends.choose("lrn", None, X) == "cpu"
+    with pydl.use_backend("reference"):
+        assert backends.choose("lrn", None, X) == "reference"
+        assert backends.choose("lrn", "aten", X) == "aten"
+        with pydl.use_backend("auto"):
+            assert backends.choose("lrn", None, X) == "cpu"
+    assert backends.choose("lrn", None, X) == "cpu"
+
+
+def test_the_environment_variable_sets_the_default():
+    code = "import torch; from pydl import backends; print(backends.choose('lrn', None, torch.zeros(1)))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env={"PYDL_BACKEND": "reference"}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "reference"
+
+
+def test_a_backend_asked_for_never_falls_back():
+    with pytest.raises(RuntimeError, match="'cpu' does not serve conv; reference, aten, triton, cuda do"):
+        functional.conv2d(X, torch.randn(2, 4, 3, 3), backend="cpu")
+    with pytest.raises(RuntimeError, match="serves tensors on cpu, got one on meta"):
+        functional.max_pool2d(X.to("meta"), 2, backend="cpu")
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, aten, cpu, triton, cuda, got 'gpu'"):
+        functional.max_pool2d(X, 2, backend="gpu")
+    with pytest.raises(ValueError, match="got 'gpu'"):
+        pydl.use_backend("gpu")
+    with pytest.raises(ValueError, match="got 'gpu'"):
+        pydl.nn.MaxPool2d(2, backend="gpu")
+    with pytest.raises(RuntimeError, match="strided"):
+        functional.max_pool2d(X.to_sparse(), 2, backend="cpu")
+
+
+def test_auto_serves_what_pytorch_serves():
+    integers = torch.arange(16).reshape(1, 1, 4, 4)
+    assert torch.equal(functional.max_pool2d(integers, 2), torch.nn.functional.max_pool2d(integers, 2))
+    on_meta = functional.local_response_norm(X.to("meta"), 3)
+    assert on_meta.device.type == "meta"
+
+
+def test_a_missing_extension_is_said_and_pytorch_serves(tmp_path):
+    """In a process where pydl._C cannot be imported the package still works."""
+    code = (
+        "import sys; sys.modules['pydl._C'] = None\n"
+        "import torch, pydl\n"
+        "print(pydl.functional.max_pool2d(torch.ones(1, 1, 4, 4), 2).sum().item())\n"
+        "try: pydl.functional.max_pool2d(torch.ones(1, 1, 4, 4), 2, backend='cpu')\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("4.0\nbackend 'cpu' is not available: the extension pydl._C could not be imported")
+
+
+# ---- memory ----
+
+
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_the_native_kernels_copy_neither_layout(channels_last, monkeypatch):
+    """Dense operands in either layout go to the kernels as they are, forward and backward."""
+    x = X.contiguous(memory_format=torch.channels_last) if channels_last else X
+
+    def no_copy(tensor, like=None):
+        assert tensor.is_contiguous(memory_format=like), "a hidden copy"
+        return tensor
+
+    monkeypatch.setattr(layout, "dense", no_copy)
+    for function in (
+        lambda x: functional.max_pool2d(x, 3, 2, backend="cpu"),
+        lambda x: functional.avg_pool2d(x, 3, 2, backend="cpu"),
+        lambda x: functional.local_response_norm(x, 3, backend="cpu"),
+    ):
+        leaf = x.detach().requires_grad_()
+        y = function(leaf)
+        y.backward(torch.randn_like(y))
+        assert layout.memory_format(leaf.grad) == layout.memory_format(x)
+
+
+@pytest.mark.parametrize("server", [server for server in servers("pool") if server.values[0][0] != "aten"])
+def test_inference_keeps_no_index_and_training_a_byte(server):
+    backend, device = server
+    x = torch.randn(1, 2, 8, 8, device=device, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        functional.max_pool2d(x, 2, backend=backend)
+    assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 32)]
+
+
+@pytest.mark.parametrize("family, run", (
+    ("pool", lambda x, b: functional.max_pool2d(x, 3, 2, backend=b)),
+    ("pool", lambda x, b: functional.avg_pool2d(x, 3, 2, backend=b)),
+    ("lrn", lambda x, b: functional.local_response_norm(x, 5, 0.1, backend=b)),
+))
+def test_the_same_bits_on_every_run_and_thread_count(family, run):
+    x = torch.randn(4, 16, 33, 35)
+    threads = torch.get_num_threads()
+    seen = []
+    for count in (1, 2, 1):
+        torch.set_num_threads(count)
+        leaf = x.clone().requires_grad_()
+        y = run(leaf, "cpu")
+        y.backward(y.detach())
+        seen.append((y.detach(), leaf.grad))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512"))
+def test_every_instruction_set_gives_the_same_answer(isa):
+    from pydl._C import cpu
+
+    before = cpu.isa()
+    try:
+        cpu.use_isa(isa)
+    except ValueError as error:
+        pytest.skip(str(error))
+    try:
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            for x in (X.to(dtype), X.to(dtype).contiguous(memory_format=torch.channels_last)):
+                for ours, theirs in (
+                    (functional.max_pool2d(x, 3, 2, backend="cpu"), functional.max_pool2d(x, 3, 2, backend="reference")),
+                    (functional.avg_pool2d(x, 3, 2, backend="cpu"), functional.avg_pool2d(x, 3, 2, backend="reference")),
+                    (
+                        functional.local_response_norm(x, 3, 0.5, backend="cpu"),
+                        functional.local_response_norm(x, 3, 0.5, backend="reference"),
+                    ),
+                ):
+                    torch.testing.assert_close(ours, theirs)
+    finally:
+        cpu.use_isa(before)
+
+
+# ---- layers and swapping ----
+
+
+def net() -> torch.nn.Module:
+    shared = torch.nn.MaxPool2d(2)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"),
+        shared,
+        torch.nn.Sequential(torch.nn.LocalResponseNorm(3), torch.nn.AvgPool2d(2), torch.nn.ReLU()),
+        shared,
+    )
+
+
+def test_accelerate_and_restore():
+    model = net()
+    parameters, expected, layers = dict(model.named_parameters()), model(X), list(model.modules())
+    changes = pydl.accelerate(model)
+    assert [name for name, _, _ in changes.swapped] == ["0", "1", "2.0", "2.1"]
+    assert "4 layers swapped, 0 left alone" in str(changes) and "torch.nn.Conv2d -> pydl.nn.Conv2d" in str(changes)
+    assert all(a is b for a, b in zip(layers, model.modules(), strict=True))
+    assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
+    torch.testing.assert_close(model(X), expected)
+    assert pydl.accelerate(model).swapped == []
+    assert model[1] is model[3] and type(model[1]) is pydl.nn.MaxPool2d
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin(X), expected)
+        assert len(pydl.restore(twin).swapped) == 4
+    assert len(pydl.restore(model).swapped) == 4
+    assert [type(layer) for layer in model.modules()] == [type(layer) for layer in net().modules()]
+    assert set(model[0].__dict__) == set(net()[0].__dict__)
+
+
+class Doubled(torch.nn.MaxPool2d):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+class Named(torch.nn.MaxPool2d):
+    """A subclass that computes what its base computes."""
+
+    def __init__(self, name):
+        super().__init__(2)
+        self.name = name
+
+
+def test_accelerate_leaves_alone_what_computes_for_itself():
+    patched = torch.nn.MaxPool2d(2)
+    patched.forward = lambda input: input
+    model = torch.nn.ModuleDict(
+        {"doubled": Doubled(2), "named": Named("pool"), "patched": patched, "lazy": torch.nn.LazyConv2d(2, 3)}
+    )
+    changes = pydl.accelerate(model)
+    assert [name for name, _, _ in changes.swapped] == ["named"]
+    assert {name: why for name, _, why in changes.left} == {
+        "doubled": "it overrides forward",
+        "patched": "it overrides forward",
+        "lazy": "it is lazy and has not seen an input yet",
+    }
+    named = model["named"]
+    assert isinstance(named, Named) and isinstance(named, pydl.nn.MaxPool2d)
+    again = pickle.loads(pickle.dumps(named))
+    assert again.name == "pool" and isinstance(again, pydl.nn.MaxPool2d) and isinstance(copy.deepcopy(named), Named)
+    assert torch.equal(again(X), named(X))
+    pydl.restore(model)
+    assert type(named) is Named
+
+
+def test_accelerate_a_layer_itself_and_not_a_tensor():
+    layer = torch.nn.MaxPool2d(2)
+    assert str(pydl.accelerate(layer)).endswith("(model): torch.nn.MaxPool2d -> pydl.nn.MaxPool2d")
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got Tensor"):
+        pydl.accelerate(X)
+
+
+@pytest.mark.parametrize("name", pydl.nn.__all__)
+def test_a_layer_is_its_twin_in_torch(name):
+    """Same constructor, same initial weights for a seed, same state_dict, same representation."""
+    arguments = {"Conv2d": (4, 6, 3), "LocalResponseNorm": (3,)}.get(name, (2,))
+    torch.manual_seed(1)
+    ours = getattr(pydl.nn, name)(*arguments)
+    torch.manual_seed(1)
+    theirs = getattr(torch.nn, name)(*arguments)
+    assert str(ours) == str(theirs)
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    torch.testing.assert_close(ours(X), theirs(X))
+    saved = io.BytesIO()
+    torch.save(ours.state_dict(), saved)
+    saved.seek(0)
+    theirs.load_state_dict(torch.load(saved))
+    assert "backend='reference'" in str(getattr(pydl.nn, name)(*arguments, backend="reference"))
+
+
+@pytest.mark.parametrize("mode", ("zeros", "reflect", "replicate", "circular"))
+def test_padding_modes(mode):
+    layer = pydl.nn.Conv2d(4, 3, 3, padding=1, padding_mode=mode, backend="reference")
+    theirs = torch.nn.Conv2d(4, 3, 3, padding=1, padding_mode=mode)
+    theirs.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(X), theirs(X))
+
+
+# ---- torch.compile ----
+
+
+@pytest.mark.parametrize("backend", ("auto", "reference", *(p.values[0][0] for p in servers("conv")[2:])))
+def test_compiles_whole(backend):
+    """No graph break in a LeNet with every layer of the package, trained a step, by the compiler's own front and autograd."""
+    device = (backends.BACKENDS[backend].devices or ("cpu",))[0] if backend != "auto" else "cpu"
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        pydl.nn.Conv2d(1, 3, 5),
+        torch.nn.ReLU(),
+        pydl.nn.MaxPool2d(2),
+        pydl.nn.LocalResponseNorm(3),
+        pydl.nn.Conv2d(3, 4, 3, padding=1),
+        pydl.nn.AvgPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 3),
+    ).to(device)
+    x, twin = torch.randn(2, 1, 12, 12, device=device), copy.deepcopy(model)
+    with pydl.use_backend(backend):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        y = compiled(x)
+        y.square().sum().backward()
+        expected = twin(x)
+        expected.square().sum().backward()
+    torch.testing.assert_close(y, expected)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.slow
+def test_inductor_generates_code_around_the_operators():
+    model = pydl.models.lenet5()
+    x = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x))
