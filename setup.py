@@ -15,30 +15,25 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
-class CMakeExtension(Extension):
-    """An extension whose sources and flags CMake knows."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, sources=[])
+OPTIONS = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+MODULES = ["pydl._C"] + (["pydl._emulated"] if "-DPYDL_EMULATOR=ON" in OPTIONS else [])
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and installs the extension modules beside the package's Python files."""
+    """Configures, builds and installs all extension modules at once; CMake knows their sources and flags."""
 
-    def build_extension(self, extension: Extension) -> None:
-        destination = Path(self.get_ext_fullpath(extension.name)).parent.resolve()
-        options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    def build_extensions(self) -> None:
+        destination = Path(self.get_ext_fullpath(MODULES[0])).parent.resolve()
         # One build folder a set of options, so that a sanitized build does not undo a plain one.
-        name = "cmake" + "".join(sorted(o.replace("-D", "-").replace(",", "+") for o in options if o.startswith("-D")))
-        build = ROOT / "build" / name.replace("/", "_")[:200]
+        build = ROOT / "build" / "".join(["cmake", *sorted(OPTIONS)]).replace("-D", "-").replace(",", "+")
         configure = ["-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
-        subprocess.run(["cmake", *configure, *options], check=True)
+        subprocess.run(["cmake", *configure, *OPTIONS], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
         subprocess.run(["cmake", "--install", build, "--prefix", destination], check=True)
 
 
 setup(
-    ext_modules=[CMakeExtension("pydl._C")],
+    ext_modules=[Extension(name, sources=[]) for name in MODULES],
     cmdclass={"build_ext": CMakeBuild},
     # The Triton kernels live at the top of the repository and are installed inside the package.
     packages=[*find_packages(include=["pydl", "pydl.*"]), "pydl.kernels"],

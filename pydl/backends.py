@@ -38,6 +38,8 @@ class Backend:
     devices: tuple[str, ...]  # device types; empty: any
     missing: str | None  # why it cannot be used in this process
     about: str
+    proof: str  # what its tests run it on
+
 
 
 def _native(part: str) -> str | None:
@@ -62,9 +64,9 @@ _interpreting = os.environ.get("TRITON_INTERPRET", "0") == "1"
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic"),
-        Backend("aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator"),
-        Backend("cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++"),
+        Backend("reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic", "CPU"),
+        Backend("aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator", "CPU"),
+        Backend("cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++", "CPU"),
         Backend(
             "triton",
             "pydl.kernels",
@@ -72,8 +74,17 @@ BACKENDS: dict[str, Backend] = {
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
+            "Triton's interpreter; compiled for sm_80 and sm_90; has never run on a GPU",
         ),
-        Backend("cuda", "pydl.native", ("conv", "pool", "lrn"), ("cuda",), _native("cuda"), "CUDA C++"),
+        Backend(
+            "cuda",
+            "pydl.native",
+            ("conv", "pool", "lrn"),
+            ("cuda",),
+            _native("cuda"),
+            "CUDA C++",
+            "the emulator; compiled for sm_80 and sm_90a; has never run on a GPU",
+        ),
     )
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, servers
+from contract import DTYPES, Case, gradient, hold, operand, run, run_pytorch, servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,8 +36,12 @@ CASES = (
 def test_against_reference(server, case, dtype):
     backend, device = server
     x = operand(case, dtype, device)
+    theirs = run_pytorch(
+        lambda x: torch.nn.functional.local_response_norm(x, **case.arguments), [x], lambda y: gradient(case, y)
+    )
+    if backend == "aten" and theirs[0] is None:
+        pytest.skip(f"PyTorch has no LRN of {dtype} on {device}")
     ours = run(lambda x: functional.local_response_norm(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y))
-    theirs = run(lambda x: torch.nn.functional.local_response_norm(x, **case.arguments), [x], lambda y: gradient(case, y))
     exact = run(
         lambda x: functional.local_response_norm(x, **case.arguments, backend="reference"),
         [x.double()],

@@ -122,7 +122,7 @@ def _window(
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     kernel = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
     # An absent stride is None in Python and an empty list in PyTorch's own schemas.
-    stride = kernel if stride is None or stride == [] else checks.axes(name, "stride", stride, axes, least=1)
+    stride = kernel if stride is None or (isinstance(stride, Sequence) and not stride) else checks.axes(name, "stride", stride, axes, least=1)
     padding = checks.axes(name, "padding", padding, axes, least=0)
     dilation = checks.axes(name, "dilation", dilation, axes, least=1)
     for k, p, d in zip(kernel, padding, dilation, strict=True):
