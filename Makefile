@@ -4,6 +4,7 @@
 #   make test      the whole suite
 #   make lint      ruff, clang-format
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
+#   make readme    README's tables, from the dispatch table and the benchmark's results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must notice
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export CMAKE_ARGS ?= -DPYDL_EMULATOR=ON
 
-.PHONY: demo test lint format bench nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test lint format bench readme nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 $(VENV)/.installed: requirements/build.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
+	$(BIN)/python bench/readme.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
@@ -46,7 +48,11 @@ format: $(VENV)/.installed
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
 
 bench: $(VENV)/.built
-	$(BIN)/python bench/run.py --device cpu --threads 1 --out bench/results/cpu
+	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu
+
+# The tables in README.md, from pydl/backends.py and bench/results/cpu.
+readme: $(VENV)/.built
+	$(BIN)/python bench/readme.py
 
 nvcc: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/nvcc -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python

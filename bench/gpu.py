@@ -2,8 +2,8 @@
 
     python bench/gpu.py [build] [test] [sanitize] [bench]      all four, in this order, where none is named
 
-Each part runs whatever became of the others, within its share of the nine minutes. What they print goes to bench/results/<gpu>/log.txt, a line a part to
-bench/results/<gpu>/parts.md; the benchmark leaves its tables beside them.
+Each part runs whatever became of the others, within its share of the nine minutes. What they print goes to
+bench/results/<gpu>/log.txt, a line a part to bench/results/<gpu>/parts.md; the benchmark leaves its tables beside them.
 """
 
 import os
@@ -50,7 +50,24 @@ def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
         ],
         "test": [("the suite, natively", [python, "-m", "pytest", "-q", "-n", "6", "-m", "not slow"], 150)],
         "sanitize": [(f"compute-sanitizer {tool}", sanitizer(tool), 60) for tool in ("memcheck", "racecheck")],
-        "bench": [("benchmark", [python, "bench/run.py", "--device", "cuda", "--out", str(out)], 110)],
+        "bench": [
+            (
+                "benchmark",
+                [
+                    python,
+                    "bench/run.py",
+                    "--device",
+                    "cuda",
+                    "--backend",
+                    "triton,cuda",
+                    "--seconds",
+                    "0.3",
+                    "--out",
+                    str(out),
+                ],
+                110,
+            )
+        ],
     }
 
 

@@ -2,8 +2,8 @@
 //
 //   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation] * weight[f, c, t]
 //
-// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds. Sums in float32 (float64
-// for float64), in an order that depends on the shape alone.
+// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds. Sums in float32 at
+// least (float64 for float64), in an order that depends on the shape alone.
 #pragma once
 
 #include "tensor.h"

@@ -35,7 +35,7 @@ void lrn_forward(const LrnForward& args, int64_t threads);
 void lrn_backward(const LrnBackward& args, int64_t threads);
 }  // namespace cpu
 
-// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device.
+// CUDA: any strides, at most 2^29 channels. `stream` is a cudaStream_t; pointers belong to the current device.
 namespace cuda {
 void lrn_forward(const LrnForward& args, int64_t stream);
 void lrn_backward(const LrnBackward& args, int64_t stream);

@@ -13,13 +13,13 @@ from pkgutil import extend_path
 # installed one.
 __path__ = extend_path(__path__, __name__)
 
-from pydl import functional, nn  # noqa: E402
-from pydl.accelerate import accelerate, restore  # noqa: E402
-from pydl.backends import use_backend  # noqa: E402
+from pydl import functional, models, nn
+from pydl.accelerate import accelerate, restore
+from pydl.backends import use_backend
 
 try:
     __version__ = version("pydl")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "accelerate", "functional", "nn", "restore", "use_backend"]
+__all__ = ["__version__", "accelerate", "functional", "models", "nn", "restore", "use_backend"]

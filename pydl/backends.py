@@ -38,8 +38,11 @@ class Backend:
     devices: tuple[str, ...]  # device types; empty: any
     missing: str | None  # why it cannot be used in this process
     about: str
-    proof: str  # what its tests run it on
+    proof: str  # what its tests have run it on
+    native_devices: tuple[str, ...] = ()  # where it is meant to run, whatever stands in for that in this process
 
+    def __post_init__(self) -> None:
+        self.native_devices = self.native_devices or self.devices
 
 
 def _native(part: str) -> str | None:
@@ -64,7 +67,9 @@ _interpreting = os.environ.get("TRITON_INTERPRET", "0") == "1"
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic", "CPU"),
+        Backend(
+            "reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic", "CPU"
+        ),
         Backend("aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator", "CPU"),
         Backend("cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++", "CPU"),
         Backend(
@@ -75,6 +80,7 @@ BACKENDS: dict[str, Backend] = {
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
             "Triton's interpreter; compiled for sm_80 and sm_90; has never run on a GPU",
+            ("cuda",),
         ),
         Backend(
             "cuda",
@@ -116,7 +122,7 @@ def checked(name: str) -> str:
 _current: str = checked(os.environ.get("PYDL_BACKEND", "auto"))
 
 
-class use_backend:  # noqa: N801 - a context manager that reads like torch.no_grad
+class use_backend:
     """Serve every call inside the ``with`` block by this backend.
 
     Process-wide while it lasts, as PyTorch's own flags are. ``"auto"`` gives the choice back to the dispatch table.
@@ -136,9 +142,7 @@ class use_backend:  # noqa: N801 - a context manager that reads like torch.no_gr
         self._previous = _current
         _current = self.name
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         global _current
         _current = self._previous
 

@@ -137,9 +137,7 @@ def avg_pool2d(
 
     Source: PyTorch's ``avg_pool2d``.
     """
-    return _pool.avg_pool(
-        2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, backend
-    )
+    return _pool.avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, backend)
 
 
 def local_response_norm(

@@ -1,8 +1,9 @@
 """Timing callables against each other, so that the figures can be believed.
 
-All are measured in one process, in turns, so that whatever else the machine does meets each alike; each is called before it is
-timed; each result is a minimum, a median, a 20th and an 80th percentile of many samples, in seconds a call. The time of one copy
-of the input, taken in the same loop, is the yardstick for whatever is bound by memory: see :func:`copier`.
+All are measured in one process, in turns, so that whatever else the machine does meets each alike; each is called
+before it is timed; each result is a minimum, a median, a 20th and an 80th percentile of many samples, in seconds a
+call. The time of one copy of the input, taken in the same loop, is the yardstick for whatever is bound by memory: see
+:func:`copier`.
 """
 
 import contextlib
@@ -66,9 +67,9 @@ def interleave(
 ) -> dict[str, Times]:
     """Time several callables in turns.
 
-    On a CPU by the monotonic clock, each sample of as many calls (the same number for all) as make the fastest last 50 us. On a
-    CUDA device one call a sample between two events, the L2 cache overwritten before, and with the GPU kept busy while
-    the CPU launches the call: what counts is the time on the device.
+    On a CPU by the monotonic clock, each sample of as many calls (the same number for all) as make the fastest last
+    50 us. On a CUDA device one call a sample between two events, the L2 cache overwritten before, and with the GPU
+    kept busy while the CPU launches the call: what counts is the time on the device.
 
     Args:
         actions: by name, callables without arguments; on CUDA they work on the current stream of ``device``.

@@ -38,14 +38,26 @@ MODELS: dict[str, Model] = {
             "LeNet-5 with average pooling and tanh",
             _LECUN,
         ),
-        Model("alexnet", partial(alexnet, "lecture"), (3, 227, 227), "AlexNet as lectures draw it, unpadded", _KRIZHEVSKY),
-        Model("alexnet-2012", partial(alexnet, "2012"), (3, 227, 227), "AlexNet with LRN, two groups, dropout", _KRIZHEVSKY),
+        Model(
+            "alexnet",
+            partial(alexnet, "2012"),
+            (3, 227, 227),
+            "AlexNet as published, with LRN, two groups, dropout",
+            _KRIZHEVSKY,
+        ),
+        Model(
+            "alexnet-lecture",
+            partial(alexnet, "lecture"),
+            (3, 227, 227),
+            "AlexNet as lectures draw it, without padding",
+            _KRIZHEVSKY,
+        ),
         Model(
             "alexnet-torchvision",
             partial(alexnet, "torchvision"),
             (3, 224, 224),
             "AlexNet with torchvision's layers",
-            "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks; torchvision/models/alexnet.py",
+            "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""AlexNet: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
+"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
 
 Three networks go by that name; :func:`alexnet` builds each.
 """
@@ -70,7 +70,7 @@ def _krizhevsky(num_classes: int) -> nn.Sequential:
             fc8=nn.Linear(4096, num_classes),  # [N, num_classes]
         )
     )
-    # Section 5: weights from N(0, 0.01); biases 1 in the second, fourth and fifth convolution and the hidden layers, else 0.
+    # Section 5: weights of deviation 0.01; biases 1 in convolutions 2, 4 and 5 and the hidden layers, else 0.
     biased = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     for name, layer in model.named_children():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -114,19 +114,19 @@ class _Torchvision(nn.Module):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
-_FORMS = {"lecture": _lecture, "2012": _krizhevsky, "torchvision": _Torchvision}
+_FORMS = {"2012": _krizhevsky, "lecture": _lecture, "torchvision": _Torchvision}
 
 
-def alexnet(form: str = "lecture", num_classes: int = 1000) -> nn.Module:
+def alexnet(form: str = "2012", num_classes: int = 1000) -> nn.Module:
     """AlexNet in one of its three forms.
 
     Args:
         form: which one.
 
-            - ``lecture``: as drawn in lectures, without padding or groups, for (N, 3, 227, 227): maps of
-              55-27-23-11-9-7-5-2 pixels, fully connected layers of 1024-4096-4096-1000 units.
             - ``2012``: as published, for (N, 3, 227, 227): response normalisation after the first two convolutions,
               overlapping pools, two groups in convolutions 2, 4 and 5, dropout, the paper's initial weights.
+            - ``lecture``: as drawn in lectures, without padding or groups, for (N, 3, 227, 227): maps of
+              55-27-23-11-9-7-5-2 pixels, fully connected layers of 1024-4096-4096-1000 units.
             - ``torchvision``: the layers of torchvision's ``alexnet``, for (N, 3, 224, 224); its ``state_dict`` loads.
         num_classes: scores an image gets.
 

@@ -1,7 +1,7 @@
 """One call of an operator, apart from the model it comes from: run by this package and by PyTorch, checked, observed.
 
-A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are wanted) and nothing else. The
-demo takes its calls from a running model, the benchmark from a table.
+A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are wanted) and nothing
+else. The demo takes its calls from a running model, the benchmark from a table.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 class Call:
     """``operator`` of ``pydl.functional`` on an input of this shape.
 
-    ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input`` is False for the first layer of a
-    network, whose input is an image that nobody differentiates by.
+    ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input`` is False for the
+    first layer of a network, whose input is an image that nobody differentiates by.
     """
 
     operator: str
@@ -70,8 +70,8 @@ class Call:
         """A callable without arguments that does one pass, ready to be timed.
 
         Args:
-            kind: ``forward`` (inference: nothing is saved for a gradient), ``both`` (forward and the gradients of training),
-                ``backward`` (those gradients alone), ``grad_input`` or ``grad_weight`` (one of them alone).
+            kind: ``forward`` (inference: nothing is saved for a gradient), ``both`` (forward and the gradients of
+                training), ``backward`` (those gradients alone), ``grad_input`` or ``grad_weight`` (one of them alone).
             run: takes the tensors to the output.
             tensors: as :meth:`random` makes them.
             grad_output: the gradient of the output.
@@ -116,7 +116,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Check:
-    """How far a result of a call is from the truth: largest deviations, relative to the largest magnitude of the truth."""
+    """How far a result is from the truth: the largest deviation, relative to the truth's largest magnitude."""
 
     result: str
     ours: float
@@ -235,9 +235,7 @@ def layer_calls(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[Call, list
         return hook
 
     handles = [
-        layer.register_forward_pre_hook(record(name))
-        for name, layer in model.named_modules()
-        if type(layer) in _OPERATORS
+        layer.register_forward_pre_hook(record(name)) for name, layer in model.named_modules() if type(layer) in _OPERATORS
     ]
     try:
         with torch.enable_grad():

@@ -12,9 +12,10 @@ from torch import nn
 class LayerRow:
     """One call of one layer.
 
-    ``weights`` counts the parameters without biases, ``biases`` those; both are 0 where a layer is called again. ``multiply_adds``
-    are those of convolutions and fully connected layers; ``operations`` are arithmetic operations and comparisons on numbers,
-    a multiply-add being two, the bias the addition that starts its sum; None where nobody has counted that kind of layer.
+    ``weights`` counts the parameters without biases, ``biases`` those; both are 0 where a layer is called again.
+    ``multiply_adds`` are those of convolutions and fully connected layers; ``operations`` are arithmetic operations
+    and comparisons on numbers, a multiply-add being two, the bias the addition that starts its sum; None where nobody
+    has counted that kind of layer.
     """
 
     name: str
@@ -52,7 +53,10 @@ _PER_OUTPUT: tuple[tuple[type[nn.Module], Callable[[nn.Module, torch.Tensor, tor
     (nn.MaxPool2d, lambda layer, x, y: _window(layer) - 1),  # comparisons
     (nn.AvgPool2d, lambda layer, x, y: _window(layer)),  # additions and one product
     (nn.AdaptiveAvgPool2d, lambda layer, x, y: x.numel() / y.numel()),  # where bins do not overlap
-    (nn.LocalResponseNorm, lambda layer, x, y: layer.size + 4),  # square; size - 1 sums; times alpha, plus k; power; product
+    (
+        nn.LocalResponseNorm,
+        lambda layer, x, y: layer.size + 4,
+    ),  # square; size - 1 sums; times alpha, plus k; power; product
     (nn.ReLU, lambda layer, x, y: 1),
     (nn.Tanh, lambda layer, x, y: 1),
     (nn.Sigmoid, lambda layer, x, y: 1),
@@ -75,8 +79,8 @@ def _operations(layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int | Non
 def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     """The layers of ``model`` in the order in which they run on an input of ``input_shape``.
 
-    The model runs once in evaluation mode, under its own device and dtype (on the ``meta`` device nothing is computed or
-    stored). Only leaf modules are rows: what a ``forward`` does outside of modules is not seen.
+    The model runs once in evaluation mode, under its own device and dtype (on the ``meta`` device nothing is computed
+    or stored). Only leaf modules are rows: what a ``forward`` does outside of modules is not seen.
 
     Args:
         model: any module that takes one tensor.
@@ -91,8 +95,9 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     rows: list[LayerRow] = []
     seen: set[int] = set()
 
-    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], y: torch.Tensor) -> None:
+    def record(name: str) -> Callable[[nn.Module, tuple, torch.Tensor | tuple], None]:
+        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], results: torch.Tensor | tuple) -> None:
+            y = results[0] if isinstance(results, tuple) else results
             fresh = {key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen}
             seen.update(id(p) for p in fresh.values())
             x = inputs[0]

@@ -17,7 +17,5 @@ def lrn_backward(
 ) -> torch.Tensor:
     grad_x = layout.empty(x.shape, x)
     like = layout.memory_format(x)
-    library.call(
-        "lrn_backward", library.operand(grad_y, like), library.operand(x, like), grad_x, size, alpha, beta, k, on=x
-    )
+    library.call("lrn_backward", library.operand(grad_y, like), library.operand(x, like), grad_x, size, alpha, beta, k, on=x)
     return grad_x

@@ -14,6 +14,4 @@ class Conv2d(Layer, torch.nn.Conv2d):
         if self.padding_mode != "zeros":
             input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        return functional.conv2d(
-            input, weight, bias, self.stride, padding, self.dilation, self.groups, backend=self.backend
-        )
+        return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, backend=self.backend)

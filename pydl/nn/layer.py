@@ -21,7 +21,7 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        signature = inspect.signature(super(Layer, cls).__init__)
+        signature = inspect.signature(super().__init__)
         ours = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
         cls.__signature__ = signature.replace(parameters=[*list(signature.parameters.values())[1:], ours])
 

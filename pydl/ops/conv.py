@@ -25,9 +25,7 @@ _grad_input = operator(
 )
 _grad_weight = operator(
     f"conv_grad_weight(Tensor grad_y, Tensor x, SymInt[] kernel_size, {_WINDOW}) -> Tensor",
-    lambda grad_y, x, kernel_size, stride, padding, dilation, groups, _: layout.conv_weight(
-        grad_y, x, kernel_size, groups
-    ),
+    lambda grad_y, x, kernel_size, stride, padding, dilation, groups, _: layout.conv_weight(grad_y, x, kernel_size, groups),
 )
 _grad_bias = operator(
     "conv_grad_bias(Tensor grad_y, str backend) -> Tensor",

@@ -9,9 +9,7 @@ from pydl.ops.registry import operator
 from pydl.reference import lrn as reference
 
 _ARGUMENTS = "int size, float alpha, float beta, float k, str backend"
-_forward = operator(
-    f"lrn_forward(Tensor x, {_ARGUMENTS}) -> Tensor", lambda x, *_: layout.empty(x.shape, x)
-)
+_forward = operator(f"lrn_forward(Tensor x, {_ARGUMENTS}) -> Tensor", lambda x, *_: layout.empty(x.shape, x))
 _backward = operator(
     f"lrn_backward(Tensor grad_y, Tensor x, {_ARGUMENTS}) -> Tensor", lambda grad_y, x, *_: layout.empty(x.shape, x)
 )

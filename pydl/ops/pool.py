@@ -27,8 +27,7 @@ _max_forward = operator(
     _max_forward_fake,
 )
 _max_backward = operator(
-    f"max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_WINDOW}, int[] dilation, str backend)"
-    " -> Tensor",
+    f"max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_WINDOW}, int[] dilation, str backend) -> Tensor",
     lambda grad_y, index, input_size, *_: layout.resized(index, input_size, dtype=grad_y.dtype),
 )
 _AVERAGE = f"{_WINDOW}, SymInt[] output_size, bool count_include_pad, int divisor, str backend"
@@ -122,7 +121,11 @@ def _window(
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     kernel = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
     # An absent stride is None in Python and an empty list in PyTorch's own schemas.
-    stride = kernel if stride is None or (isinstance(stride, Sequence) and not stride) else checks.axes(name, "stride", stride, axes, least=1)
+    stride = (
+        kernel
+        if stride is None or (isinstance(stride, Sequence) and not stride)
+        else checks.axes(name, "stride", stride, axes, least=1)
+    )
     padding = checks.axes(name, "padding", padding, axes, least=0)
     dilation = checks.axes(name, "dilation", dilation, axes, least=1)
     for k, p, d in zip(kernel, padding, dilation, strict=True):

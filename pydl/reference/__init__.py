@@ -17,13 +17,11 @@ def in_full_precision(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def wrapped(*arguments):  # noqa: ANN002, ANN202 - the wrapped function's own
+    def wrapped(*arguments):
         low = next(a.dtype for a in arguments if isinstance(a, torch.Tensor))
         device = next(a.device.type for a in arguments if isinstance(a, torch.Tensor))
         half = low in (torch.float16, torch.bfloat16)
-        raised = [
-            a.float() if half and isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments
-        ]
+        raised = [a.float() if half and isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments]
         with torch.autocast(device, enabled=False):
             results = function(*raised)
         if not half:

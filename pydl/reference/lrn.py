@@ -24,9 +24,7 @@ def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float)
 
 
 @in_full_precision
-def lrn_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
     """grad_x = grad_y scale^-beta - 2 alpha beta / size * x * windowsum'(grad_y x scale^(-beta - 1))."""
     scale = k + alpha / size * _window_sum(x * x, size // 2, (size - 1) // 2)
     through_scale = _window_sum(grad_y * x * scale ** (-beta - 1), (size - 1) // 2, size // 2)

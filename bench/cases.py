@@ -1,0 +1,107 @@
+"""What is measured: real layers' calls, as data.
+
+A case ``model.layer`` is the call that this layer of this model (of ``pydl.models``) makes; the tests hold the table
+to the models. A substitute is a call that no layer makes, on the map of one that does.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydl.models.calls import Call
+
+FAMILY = {"conv2d": "conv", "max_pool2d": "pool", "avg_pool2d": "pool", "local_response_norm": "lrn"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call; ``goal`` is what the ratio to PyTorch should reach by pass: float32, one CPU thread, NCHW, own batch."""
+
+    name: str
+    about: str
+    operator: str
+    batch: int
+    input: tuple[int, int, int]  # C, H, W
+    weight: tuple[int, int, int, int] | None = None  # F, C/G, KH, KW; with one there is a bias of F
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    first: bool = False  # the first layer: nobody differentiates by the image
+    substitute: bool = False
+    goal: Mapping[str, float] = field(default_factory=dict)
+
+    def call(self, batch: int | None = None) -> Call:
+        """The call for this many images; None is the case's own number."""
+        return Call(
+            self.operator,
+            (self.batch if batch is None else batch, *self.input),
+            self.weight,
+            None if self.weight is None else self.weight[:1],
+            self.arguments,
+            grad_input=not self.first,
+        )
+
+
+def _conv(
+    name: str,
+    about: str,
+    batch: int,
+    input: tuple,
+    weight: tuple,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> Case:
+    arguments = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (1, 1), "groups": groups}
+    return Case(name, about, "conv2d", batch, input, weight, arguments, first=name.endswith("conv1"))
+
+
+def _max_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: Mapping[str, float]) -> Case:
+    arguments = {"kernel_size": size, "stride": 2, "padding": 0, "dilation": 1, "ceil_mode": False}
+    return Case(name, about, "max_pool2d", batch, input, arguments=arguments, **more)
+
+
+def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: object) -> Case:
+    arguments = {"kernel_size": size, "stride": 2, "padding": 0, "ceil_mode": False}
+    arguments |= {"count_include_pad": True, "divisor_override": None}
+    return Case(name, about, "avg_pool2d", batch, input, arguments=arguments, **more)
+
+
+def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, float]) -> Case:
+    arguments = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
+    return Case(name, about, "local_response_norm", batch, input, arguments=arguments, **more)
+
+
+CASES: tuple[Case, ...] = (
+    _conv("lenet5.conv1", "5x5, one channel to 6: a layer bound by overhead", 32, (1, 32, 32), (6, 1, 5, 5)),
+    _max_pool("lenet5.pool1", "2x2 stride 2, windows that do not overlap", 32, (6, 28, 28), 2),
+    _conv("lenet5.conv2", "5x5, 6 channels to 16", 32, (6, 14, 14), (16, 6, 5, 5)),
+    _max_pool("lenet5.pool2", "2x2 stride 2 on rows of 10", 32, (16, 10, 10), 2),
+    _avg_pool("lenet5-1998.pool1", "2x2 stride 2 average", 32, (6, 28, 28), 2),
+    _avg_pool("lenet5-1998.pool2", "2x2 stride 2 average on rows of 10", 32, (16, 10, 10), 2),
+    _conv("alexnet.conv1", "11x11 stride 4, three channels: the first layer", 16, (3, 227, 227), (96, 3, 11, 11), stride=4),
+    _lrn("alexnet.lrn1", "across channels, the largest map", 16, (96, 55, 55), goal={"forward": 25, "both": 30}),
+    _max_pool("alexnet.pool1", "3x3 stride 2, overlapping", 16, (96, 55, 55), 3, goal={"forward": 20, "both": 8}),
+    _avg_pool("alexnet.average1", "average in place of pool1", 16, (96, 55, 55), 3, goal={"forward": 7}, substitute=True),
+    _conv("alexnet.conv2", "5x5 in two groups", 16, (96, 27, 27), (256, 48, 5, 5), padding=2, groups=2),
+    _lrn("alexnet.lrn2", "across channels, 256 of them", 16, (256, 27, 27)),
+    _max_pool("alexnet.pool2", "3x3 stride 2, overlapping", 16, (256, 27, 27), 3),
+    _conv("alexnet.conv3", "3x3 across all channels", 16, (256, 13, 13), (384, 256, 3, 3), padding=1),
+    _conv("alexnet.conv4", "3x3 in two groups", 16, (384, 13, 13), (384, 192, 3, 3), padding=1, groups=2),
+    _conv("alexnet.conv5", "3x3 in two groups", 16, (384, 13, 13), (256, 192, 3, 3), padding=1, groups=2),
+    _max_pool("alexnet.pool5", "3x3 stride 2 on rows of 13", 16, (256, 13, 13), 3),
+    _conv("alexnet-lecture.conv2", "5x5, unpadded, no groups", 16, (96, 27, 27), (256, 96, 5, 5)),
+    _conv("alexnet-lecture.conv4", "3x3, unpadded, 9 to 7", 16, (384, 9, 9), (384, 384, 3, 3)),
+)
+
+
+def matching(pattern: str) -> list[Case]:
+    """The cases whose names match any of the patterns (``*`` and ``?``, separated by commas).
+
+    Raises:
+        ValueError: none does; the message lists them all.
+    """
+    patterns = pattern.split(",")
+    found = [case for case in CASES if any(fnmatch.fnmatchcase(case.name, one) for one in patterns)]
+    if not found:
+        raise ValueError(f"no case matches {pattern!r}; there are {', '.join(case.name for case in CASES)}")
+    return found

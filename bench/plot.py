@@ -1,0 +1,70 @@
+"""The benchmark's plot: how many times as fast as PyTorch, losses in another colour."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+from results import Row
+
+_FASTER, _SLOWER, _THEIRS, _INK, _LINE = "#2563c9", "#c2541b", "#98a2b3", "#1c2430", "#d8dde6"
+_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+
+def ratios(rows: Sequence[Row], where: str) -> Figure:
+    """A bar a row, on a logarithmic scale around 1; what PyTorch's own operator served is grey."""
+    figure = Figure(figsize=(9.5, 1.3 + 0.27 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        color = _THEIRS if row.backend == "aten" else _FASTER if row.ratio >= 1 else _SLOWER
+        axes.barh(place, row.ratio - 1, left=1, color=color, height=0.7)
+        right = row.ratio >= 1
+        said = f"{row.ratio:.2f}" if row.ratio < 10 else f"{row.ratio:.1f}"
+        axes.annotate(
+            said,
+            (row.ratio, place),
+            xytext=(4 if right else -4, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=8,
+            color=_INK,
+        )
+    axes.set_xscale("log")
+    low, high = min(row.ratio for row in rows), max(row.ratio for row in rows)
+    axes.set_xlim(min(0.5, 0.6 * low), max(2, 1.6 * high))
+    axes.set_xticks([tick for tick in _TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.axvline(1, color=_INK, linewidth=0.8)
+    axes.grid(axis="x", color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(rows)), _labels(rows), fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("times as fast as stock PyTorch", color=_INK)
+    axes.set_title(where, fontsize=10, color=_INK, loc="left")
+    present = {"faster": _FASTER, "slower": _SLOWER, "PyTorch's own operator serves": _THEIRS}
+    figure.legend(
+        handles=[Patch(color=color, label=name) for name, color in present.items()],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Case and pass, and of the setting what is not the same for all."""
+    varying = [
+        field
+        for field in ("shape", "layout", "dtype", "backend")
+        if len({(row.case, getattr(row, field)) for row in rows}) > len({row.case for row in rows})
+    ]
+    passes = {"both": "fwd + bwd", "grad_input": "grad input", "grad_weight": "grad weight"}
+    return [
+        ", ".join([row.case, passes.get(row.kind, row.kind), *(getattr(row, field) for field in varying)]) for row in rows
+    ]

@@ -1,0 +1,87 @@
+"""Makes README's tables from what they are about: ``python bench/readme.py`` writes, ``--check`` fails where README is out of date."""
+
+import csv
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pydl import backends  # noqa: E402
+
+README = ROOT / "README.md"
+SPEED = ROOT / "bench" / "results" / "cpu" / "results.csv"
+
+OPERATORS = (("conv2d", "conv"), ("max_pool2d", "pool"), ("avg_pool2d", "pool"), ("local_response_norm", "lrn"))
+
+
+def support() -> str:
+    """Operator x backend: dtypes, which derivatives, torch.compile, and what it has run on."""
+    lines = [
+        "| operator | backend | device | dtypes | forward | backward | double backward | compile | tested on |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for operator, family in OPERATORS:
+        for name in backends.serving(family):
+            row = backends.BACKENDS[name]
+            device = ", ".join(row.native_devices) or "any"
+            dtypes = "f64 f32 f16 bf16" if name != "aten" else "PyTorch's"
+            lines.append(f"| `{operator}` | `{name}` | {device} | {dtypes} | yes | yes | yes | yes | {row.proof} |")
+    return "\n".join(lines)
+
+
+def speed() -> str:
+    """The rows measured on a CPU that ours serves, wins and losses alike."""
+    with SPEED.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["ratio"]]
+    first = rows[0]
+    lines = [
+        f"One thread of {first['device']}, PyTorch {first['torch']}, float32, contiguous; forward, and forward + backward. Ratio: PyTorch's "
+        "time over ours, both in turns in one process; copies: our time in units of one copy of the input. Every row, with "
+        "the command and the other layout, is in "
+        f"[{SPEED.parent.relative_to(ROOT)}]({SPEED.parent.relative_to(ROOT)}/results.md).",
+        "",
+        "| layer | input | served by | forward | copies | forward + backward | copies |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    passes: dict[tuple[str, str, str], dict[str, dict]] = {}
+    for row in rows:
+        if row["layout"] == "nchw" and row["dtype"] == "float32":
+            passes.setdefault((row["case"], row["shape"], row["backend"]), {})[row["kind"]] = row
+    for (case, shape, backend), kinds in passes.items():
+        served = "PyTorch's own" if backend == "aten" else f"`{backend}`"
+        cells = [cell for kind in ("forward", "both") for cell in _cells(kinds.get(kind))]
+        lines.append(f"| {case} | {shape} | {served} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(row: dict | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    ratio = float(row["ratio"])
+    shown = f"{ratio:.2f}x" if ratio < 9.95 else f"{ratio:.0f}x"
+    return (f"**{shown}**" if ratio >= 1 else f"{shown} (loss)"), f"{float(row['copies']):.1f}"
+
+
+def made() -> str:
+    """README with its tables made anew."""
+    text = README.read_text(encoding="utf-8")
+    for name, table in (("support", support), ("speed", speed)):
+        begin, end = text.index(f"<!-- {name} table: "), text.index(f"<!-- end of the {name} table -->")
+        begin = text.index("-->", begin) + len("-->\n")
+        text = f"{text[:begin]}\n{table()}\n\n{text[end:]}"
+    return text
+
+
+def main() -> int:
+    text = made()
+    if "--check" in sys.argv[1:]:
+        stale = text != README.read_text(encoding="utf-8")
+        print("README.md is out of date: run `make readme`" if stale else "README.md is up to date")
+        return int(stale)
+    README.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

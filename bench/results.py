@@ -1,0 +1,145 @@
+"""The benchmark's rows and how they are written: CSV, a Markdown table, a plot."""
+
+import csv
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pydl.measure import Times
+
+_PASS_NAMES = {"both": "forward + backward"}
+_STATISTICS = ("minimum", "p20", "median", "p80")
+
+
+@dataclass
+class Row:
+    """One case, one pass, one setting. Times in microseconds; ratio and copies by ``ratio_of``."""
+
+    case: str
+    kind: str
+    operator: str
+    shape: str
+    weight: str
+    arguments: str
+    layout: str
+    dtype: str
+    asked: str
+    ratio_of: str  # minimum on a CPU, median on a GPU
+    status: str  # ok, wrong (a check failed: not timed), broken (an exception), not served
+    detail: str = ""
+    backend: str = ""
+    error_ours: float | None = None
+    error_theirs: float | None = None
+    ours_minimum: float | None = None
+    ours_p20: float | None = None
+    ours_median: float | None = None
+    ours_p80: float | None = None
+    theirs_minimum: float | None = None
+    theirs_p20: float | None = None
+    theirs_median: float | None = None
+    theirs_p80: float | None = None
+    copy_minimum: float | None = None
+    copy_median: float | None = None
+    samples: int | None = None
+    ratio: float | None = None  # PyTorch's time over ours: above 1 ours is faster
+    copies: float | None = None  # our time over the time of one copy of the input
+    copies_theirs: float | None = None
+    goal: float | None = None
+    kernels_ours: str = ""
+    kernels_theirs: str = ""
+
+    def take(self, times: Mapping[str, Times]) -> None:
+        """Fill in the times of ``ours``, ``theirs`` and ``copy``."""
+        for who in ("ours", "theirs"):
+            for statistic in _STATISTICS:
+                setattr(self, f"{who}_{statistic}", 1e6 * getattr(times[who], statistic))
+        self.copy_minimum, self.copy_median = 1e6 * times["copy"].minimum, 1e6 * times["copy"].median
+        self.samples = times["ours"].samples
+        ours, theirs, copy = (getattr(times[who], self.ratio_of) for who in ("ours", "theirs", "copy"))
+        self.ratio, self.copies, self.copies_theirs = theirs / ours, ours / copy, theirs / copy
+
+    def of(self, who: str) -> float | None:
+        """The time that counts of ``ours`` or ``theirs``, in microseconds."""
+        return getattr(self, f"{who}_{self.ratio_of}")
+
+    def __str__(self) -> str:
+        what = f"{self.case:24}{_PASS_NAMES.get(self.kind, self.kind):20}{self.shape:16}{self.layout:14}{self.dtype:10}"
+        if self.ratio is None:
+            return f"{what}{self.backend or self.asked:10}{self.status}: {self.detail}"
+        goal = "" if self.goal is None else f"  goal {self.goal:g}: {'met' if self.ratio >= self.goal else 'missed'}"
+        times = f"{self.of('ours'):11.1f} us  PyTorch {self.of('theirs'):11.1f} us"
+        return f"{what}{self.backend:10}{times}  {self.ratio:7.2f}x  {self.copies:7.1f} copies{goal}"
+
+
+def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, name: str) -> None:
+    """Write ``name.csv`` and ``name.md`` into ``out``.
+
+    Args:
+        rows: what was measured.
+        facts: columns that are the same for all rows: device, versions, settings.
+        where: the device and how it was used, in words.
+        out: a folder, made where it is missing.
+        name: the files' name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)] + list(facts))
+        writer.writeheader()
+        writer.writerows({key: _plain(value) for key, value in asdict(row).items()} | dict(facts) for row in rows)
+    (out / f"{name}.md").write_text(markdown(rows, facts, where), encoding="utf-8")
+
+
+def plot(rows: Sequence[Row], where: str, out: Path, name: str) -> None:
+    """Draw the ratios into ``name.png``; says so where matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("No plot: matplotlib is not installed (pip install 'pydl[plots]').")
+        return
+    from plot import ratios
+
+    timed = [row for row in rows if row.ratio is not None]
+    if timed:
+        ratios(timed, where).savefig(out / f"{name}.png", dpi=130)
+
+
+def _plain(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
+    """The rows as one table, under a line that says what they were measured on."""
+    versions = ", ".join(f"{key} {value}" for key, value in facts.items() if value and key != "device")
+    which = {"minimum": "the minimum", "median": "the median"}.get(rows[0].ratio_of if rows else "", "")
+    lines = [
+        f"# {where}",
+        "",
+        f"{versions}.",
+        "",
+        f"Times are {which} of many samples, ours and PyTorch's in turns in one process. Ratio: PyTorch's time over ours. "
+        "Copies: time in units of one copy of the input, ours and PyTorch's. Every row was checked against the float64 "
+        "reference first; the largest relative deviation of output and gradients is given, ours and PyTorch's.",
+        "",
+        "| case | pass | input | layout | dtype | backend | ours, us | PyTorch, us | ratio | goal | copies | deviation |",
+        "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        cells = [
+            row.case,
+            _PASS_NAMES.get(row.kind, row.kind),
+            row.shape,
+            row.layout,
+            row.dtype,
+            row.backend or row.asked,
+        ]
+        if row.ratio is None:
+            cells += [f"{row.status}: {row.detail}".replace("|", "/"), "", "", "", "", ""]
+        else:
+            ratio = f"**{row.ratio:.2f}**" if row.ratio >= 1 else f"{row.ratio:.2f}"
+            goal = "" if row.goal is None else f"{row.goal:g} {'met' if row.ratio >= row.goal else 'missed'}"
+            copies = f"{row.copies:.1f} / {row.copies_theirs:.1f}"
+            deviation = f"{row.error_ours:.0e} / {row.error_theirs:.0e}"
+            cells += [f"{row.of('ours'):.1f}", f"{row.of('theirs'):.1f}", ratio, goal, copies, deviation]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,5 @@
+"""``python -m pydl.cli``."""
+
+from pydl.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Every operator of a trained model held to the float64 reference, and timed against stock PyTorch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pydl.measure import Times, copier, interleave
+from pydl.models.calls import Call, Check, check, layer_calls, served
+
+PASSES = {"forward": "forward", "both": "forward + backward"}
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One layer's call: who served it, how exact it is, how long it takes."""
+
+    layer: str
+    call: Call
+    backend: str
+    checks: list[Check]
+    times: dict[str, dict[str, Times]]  # by pass, then "ours", "theirs", "copy"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output and every gradient is within its bound."""
+        return all(row.passed for row in self.checks)
+
+    def ratio(self, kind: str) -> float:
+        """How many times faster than PyTorch, by the medians."""
+        return self.times[kind]["theirs"].median / self.times[kind]["ours"].median
+
+    def copies(self, kind: str) -> float:
+        """The time in units of one copy of the input, by the medians."""
+        return self.times[kind]["ours"].median / self.times[kind]["copy"].median
+
+
+def examine(model: nn.Module, images: torch.Tensor, *, seconds: float = 0.5, seed: int = 0) -> list[OperatorRow]:
+    """Check, then time, each distinct call that the layers of ``pydl.nn`` in ``model`` make for these images.
+
+    Args:
+        model: any model; the backend in use serves ours.
+        images: a batch of its input.
+        seconds: how long to measure each pass of each call.
+        seed: of the output gradients, which are drawn from N(0, 1).
+    """
+    rows: list[OperatorRow] = []
+    generator = torch.Generator(images.device).manual_seed(seed)
+    for layer, (call, tensors) in layer_calls(model, images).items():
+        if any(call == row.call for row in rows):
+            continue
+        y = call.theirs(tensors)
+        grad = torch.empty_like(y).normal_(generator=generator)
+        with served() as backends:
+            call.results(call.ours, tensors, grad)
+        checks = check(call, tensors, grad)
+        times = {}
+        for kind in PASSES:
+            actions = {
+                "ours": call.runner(kind, call.ours, tensors, grad),
+                "theirs": call.runner(kind, call.theirs, tensors, grad),
+                "copy": copier(tensors[0]),
+            }
+            times[kind] = interleave(actions, device=images.device, seconds=seconds)
+        rows.append(OperatorRow(layer, call, ", ".join(sorted(backends)) or "aten", checks, times))
+    return rows
