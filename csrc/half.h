@@ -1,7 +1,8 @@
 // float16 and bfloat16 as storage types: two bytes in memory, float in arithmetic.
 //
 // Own types rather than the vendor's, so that the same source builds with g++ and no NVIDIA package. Conversions round
-// to nearest, ties to even, as IEEE 754 and PyTorch do; they are branch-free selects, so compilers vectorise loops over them.
+// to nearest, ties to even, as IEEE 754 and PyTorch do; they are branch-free selects, so compilers vectorise loops over
+// them.
 #pragma once
 
 #include <bit>

@@ -1,7 +1,7 @@
 // Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3, with PyTorch's alpha / size):
 //
-//   scale[n, c, s] = k + alpha / size * sum over c' of x[n, c', s]^2,   c - size / 2 <= c' <= c + (size - 1) / 2, clipped to [0, C)
-//   y = x * scale^-beta
+//   scale[n, c, s] = k + alpha / size * sum over c' of x[n, c', s]^2,   c - size / 2 <= c' <= c + (size - 1) / 2, clipped to
+//   [0, C) y = x * scale^-beta
 //
 // and its gradient, with the window transposed (c' with c - (size - 1) / 2 <= c' <= c + size / 2):
 //

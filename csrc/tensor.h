@@ -62,11 +62,16 @@ void check(bool condition, const Parts&... parts) {
 template <class Function>
 void dispatch_floating(DType dtype, const char* what, Function&& function) {
   switch (dtype) {
-    case DType::float32: return function(float{});
-    case DType::float64: return function(double{});
-    case DType::float16: return function(float16{});
-    case DType::bfloat16: return function(bfloat16{});
-    default: throw std::invalid_argument(std::string(what) + " serves float32, float64, float16 and bfloat16 only");
+    case DType::float32:
+      return function(float{});
+    case DType::float64:
+      return function(double{});
+    case DType::float16:
+      return function(float16{});
+    case DType::bfloat16:
+      return function(bfloat16{});
+    default:
+      throw std::invalid_argument(std::string(what) + " serves float32, float64, float16 and bfloat16 only");
   }
 }
 

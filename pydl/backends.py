@@ -183,9 +183,9 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     name = _current if backend is None else checked(backend)
     if name == "auto":
         for row in AUTO:
-            if row.family == family and row.device == tensor.device.type and tensor.dtype in row.dtypes:
-                if refusal(row.backend, family, tensor) is None:
-                    return row.backend
+            fits = row.family == family and row.device == tensor.device.type and tensor.dtype in row.dtypes
+            if fits and refusal(row.backend, family, tensor) is None:
+                return row.backend
         return "aten"
     reason = refusal(name, family, tensor)
     if reason is not None:

@@ -5,6 +5,7 @@ computed from, in the operator and in its fake alike, because both ask here.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -25,7 +26,7 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
         return channels_last
     stride = x.stride()
     inner = [stride[1], *reversed(stride[2:]), stride[0]]
-    if stride[1] == 1 and x.shape[1] > 1 and all(a <= b for a, b in zip(inner, inner[1:], strict=False)):
+    if stride[1] == 1 and x.shape[1] > 1 and all(a <= b for a, b in pairwise(inner)):
         return channels_last
     return torch.contiguous_format
 

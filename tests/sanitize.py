@@ -45,10 +45,15 @@ def main() -> int:
         "address,undefined",
         ["libasan.so", "libstdc++.so.6"],
         # Python itself leaks by design; and a sanitizer's report must end the run, not be read past.
-        {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"},
+        {
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        },
         "cpu-cpu or cuda-cpu",
     )
-    return failed or run("thread", ["libtsan.so", "libstdc++.so.6"], {"TSAN_OPTIONS": "report_bugs=1:halt_on_error=1"}, "cuda-cpu")
+    return failed or run(
+        "thread", ["libtsan.so", "libstdc++.so.6"], {"TSAN_OPTIONS": "report_bugs=1:halt_on_error=1"}, "cuda-cpu"
+    )
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def test_operators_are_registered_rightly(server):
     backend, device = server
     ops, window = torch.ops.pydl, ([2, 1], [1, 1], [1, 1], 2, backend)
     weight = torch.randn(6, 2, 3, 3, device=device)
-    x = torch.randn(2, 4, 6, 7, device=device)
-    for x in (x, x.contiguous(memory_format=torch.channels_last)):
+    contiguous = torch.randn(2, 4, 6, 7, device=device)
+    for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         grad_y = torch.randn_like(ops.conv_forward(x, weight, None, *window))
         torch.library.opcheck(ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *window))
         torch.library.opcheck(ops.conv_grad_input.default, (grad_y, weight, [6, 7], *window))

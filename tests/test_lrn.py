@@ -41,7 +41,9 @@ def test_against_reference(server, case, dtype):
     )
     if backend == "aten" and theirs[0] is None:
         pytest.skip(f"PyTorch has no LRN of {dtype} on {device}")
-    ours = run(lambda x: functional.local_response_norm(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y))
+    ours = run(
+        lambda x: functional.local_response_norm(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y)
+    )
     exact = run(
         lambda x: functional.local_response_norm(x, **case.arguments, backend="reference"),
         [x.double()],
@@ -101,10 +103,9 @@ def test_forward_and_backward_of_different_backends_fit(server):
 def test_operators_are_registered_rightly(server):
     backend, device = server
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
-    channels_last = x.contiguous(memory_format=torch.channels_last)
-    for x in (x, channels_last):
-        torch.library.opcheck(torch.ops.pydl.lrn_forward.default, (x, 3, 0.5, 0.75, 1.0, backend))
-        torch.library.opcheck(torch.ops.pydl.lrn_backward.default, (grad_y, x, 3, 0.5, 0.75, 1.0, backend))
+    for map in (x, x.contiguous(memory_format=torch.channels_last)):
+        torch.library.opcheck(torch.ops.pydl.lrn_forward.default, (map, 3, 0.5, 0.75, 1.0, backend))
+        torch.library.opcheck(torch.ops.pydl.lrn_backward.default, (grad_y, map, 3, 0.5, 0.75, 1.0, backend))
 
 
 @pytest.mark.parametrize("server", servers("lrn"))

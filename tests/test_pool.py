@@ -29,7 +29,12 @@ MAX_CASES = (
     Case("ties go to the first", (1, 4, 9, 9), {"kernel_size": 3, "stride": 2}, values="ties"),
     Case("padding is not zero", (1, 3, 6, 6), {"kernel_size": 3, "stride": 2, "padding": 1}, values="negative"),
     Case("NaN wins", (1, 4, 9, 10), {"kernel_size": 3, "stride": 2, "padding": 1}, values="nan"),
-    Case("all -inf takes the first inside", (1, 2, 6, 6), {"kernel_size": 3, "stride": 2, "padding": 1}, values="minus infinity"),
+    Case(
+        "all -inf takes the first inside",
+        (1, 2, 6, 6),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        values="minus infinity",
+    ),
     Case("channels last", (2, 9, 9, 8), {"kernel_size": 3, "stride": 2, "padding": 1}, "channels_last"),
     Case("channels last with NaN", (2, 17, 7, 8), {"kernel_size": 3, "stride": 2}, "channels_last", "nan"),
     Case("a slice of a larger map", (2, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "sliced"),
@@ -47,7 +52,9 @@ AVERAGE_CASES = (
     Case("stride beyond the kernel leaves gaps", (1, 3, 11, 12), {"kernel_size": 2, "stride": 3}),
     Case("padding counts", (1, 4, 6, 7), {"kernel_size": 3, "stride": 1, "padding": 1}),
     Case("padding does not count", (1, 4, 6, 7), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
-    Case("what ceil mode adds never counts", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    Case(
+        "what ceil mode adds never counts", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
+    ),
     Case(
         "ceil mode without the padding",
         (1, 3, 8, 10),
@@ -158,7 +165,9 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
     y = {}
     for index in ("none", "offset", "flat"):
         mine, taken = backends.function(backend, "max_pool_forward")(x, kernel, stride, padding, dilation, out, index)
-        other, expected = backends.function("reference", "max_pool_forward")(x, kernel, stride, padding, dilation, out, index)
+        other, expected = backends.function("reference", "max_pool_forward")(
+            x, kernel, stride, padding, dilation, out, index
+        )
         assert taken.dtype == (torch.int64 if index == "flat" else torch.uint8)
         assert torch.equal(mine, other) and torch.equal(taken, expected)
         y[index] = taken
@@ -180,9 +189,9 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
 @pytest.mark.parametrize("server", servers("pool"))
 def test_operators_are_registered_rightly(server):
     backend, device = server
-    x = torch.randn(2, 3, 7, 8, device=device)
+    contiguous = torch.randn(2, 3, 7, 8, device=device)
     ops, window = torch.ops.pydl, ([3, 3], [2, 2], [1, 1])
-    for x in (x, x.contiguous(memory_format=torch.channels_last)):
+    for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         for index in ("none", "offset", "flat"):
             torch.library.opcheck(ops.max_pool_forward.default, (x, *window, [1, 1], [4, 4], index, backend))
         y, offset = ops.max_pool_forward(x, *window, [1, 1], [4, 4], "offset", backend)
