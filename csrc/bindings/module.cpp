@@ -5,6 +5,9 @@
 #if defined(PYDL_BIND_CPU)
 #include "../cpu/isa.h"
 #endif
+#if defined(PYDL_EMULATED)
+#include "../emulator/bindings.h"
+#endif
 
 namespace py = pybind11;
 
@@ -21,6 +24,10 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_conv_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
+#endif
+#if defined(PYDL_EMULATED)
+  py::module_ emulator = module.def_submodule("emulator");
+  pydl::bind_emulator(emulator);
 #endif
   module.attr("architectures") = PYDL_CUDA_ARCHITECTURES;
 }

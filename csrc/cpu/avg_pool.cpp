@@ -1,0 +1,289 @@
+// Average pooling, forward and backward (see ../pool.h for the definition).
+#include "kernels.h"
+#include "parallel.h"
+#include "pool_window.h"
+
+namespace pydl::cpu::PYDL_ISA {
+namespace {
+
+struct Sum {
+  template <class A>
+  A operator()(A sum, A value) const {
+    return sum + value;
+  }
+};
+
+// The divisor of a window is a product: of a number that a line of windows shares and one for each window of the line.
+template <class A>
+class Divisor {
+ public:
+  Divisor(const Axis& depth, const Axis& height, const Axis& width, bool count_include_pad, int64_t fixed)
+      : depth_(depth), height_(height), include_(count_include_pad), fixed_(fixed), of_window_(new A[width.outputs]) {
+    for (int64_t o = 0; o < width.outputs; ++o) {
+      of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad));
+    }
+  }
+
+  // Divides the window `o` of a line.
+  struct OfLine {
+    A shared;
+    const A* of_window;
+
+    A at(int64_t o) const { return shared * of_window[o]; }
+    A operator()(A value, int64_t o) const { return value / at(o); }
+  };
+  OfLine of_line(int64_t d, int64_t h) const {
+    return {static_cast<A>(fixed_ ? fixed_ : depth_.counted(d, include_) * height_.counted(h, include_)), of_window_.get()};
+  }
+
+ private:
+  const Axis &depth_, &height_;
+  bool include_;
+  int64_t fixed_;
+  std::unique_ptr<A[]> of_window_;
+};
+
+// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+
+template <class T>
+void avg_lines(const AvgPoolForward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Columns columns(width);
+  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  const Lines lines(args.y);
+  const T* x = static_cast<const T*>(args.x.data);
+  T* y = static_cast<T*>(args.y.data);
+
+  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
+  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
+  const Scratch<A> memory(team, 2 * most * line_size);
+  const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
+  const Scratch<const A*> tap_memory(team, width.kernel);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    A* sums = memory.of(member);  // of the columns, a line each
+    A* parts = columns.stride == 1 ? sums : sums + most * line_size;
+    const T** rows = row_memory.of(member);
+    const A** taps = tap_memory.of(member);
+    std::fill_n(sums, 2 * most * line_size, A{0});
+    Lines at = lines.from(first);
+    while (at.number < last) {
+      const Lines begin = at;
+      const int64_t batch = std::min(most, last - begin.number);
+      for (int64_t i = 0; i < batch; ++i, at.next()) {
+        int64_t count = 0;
+        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
+        A* to = sums + i * line_size + columns.padding;
+        if (count == 0) {
+          std::fill_n(to, width.inputs, A{0});
+        } else {
+          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{});
+        }
+      }
+      if (columns.stride > 1) {
+        for (int64_t i = 0; i < batch; ++i) columns.split(sums + i * line_size, parts + i * line_size);
+      }
+      at = begin;
+      for (int64_t i = 0; i < batch; ++i, at.next()) {
+        for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + i * line_size + tap_offsets[tap];
+        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs, divisor.of_line(at.d, at.h));
+      }
+    }
+  });
+}
+
+template <class T>
+void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+      width(args.window, args.grad_x, args.grad_y, 2);
+  const Columns columns(width);
+  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
+  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
+  const Cover cover_d(depth), cover_h(height, most);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  const Lines lines(args.grad_x);
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+
+  // A line of windows is divided and spread over the columns once and stays until its slot is needed: neighbouring inputs
+  // share it. A batch lies in one d, so that all its lines have slots.
+  const WindowLine windows(width, columns);
+  const int64_t slots = cover_d.slots * cover_h.slots, rows_size = std::max(width.kernel, cover_d.most() * cover_h.most());
+  const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
+  const Scratch<A> memory(team, slots * (windows.size + 2 * line_size));
+  const Scratch<int64_t> tag_memory(team, 2 * slots);
+  const Scratch<const A*> row_memory(team, rows_size);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    A *quotients = memory.of(member), *parts = quotients + slots * windows.size, *spread = parts + slots * line_size;
+    int64_t *tags = tag_memory.of(member), *fresh = tags + slots;
+    const A** rows = row_memory.of(member);
+    std::fill_n(quotients, slots * (windows.size + 2 * line_size), A{0});
+    std::fill_n(tags, slots, int64_t{-1});
+    Lines at = lines.from(first);
+    while (at.number < last) {
+      const Lines begin = at;
+      const int64_t batch = std::min({most, last - begin.number, height.inputs - begin.h});
+      const auto for_windows = [&](auto visit) {
+        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
+          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) visit(d->window, h->window, d->slot * cover_h.slots + h->slot);
+        }
+      };
+      int64_t count_fresh = 0;
+      for (int64_t i = 0; i < batch; ++i, at.next()) {
+        for_windows([&](int64_t d, int64_t h, int64_t slot) {
+          const int64_t from = (at.plane * depth.outputs + d) * height.outputs + h;
+          if (tags[slot] == from) return;
+          tags[slot] = from;
+          const T* row = grad_y + from * width.outputs;
+          fold_rows<Sum>(&row, 1, quotients + count_fresh * windows.size + windows.lead, width.outputs, divisor.of_line(d, h));
+          fresh[count_fresh++] = slot;
+        });
+      }
+      for (int64_t i = 0; i < count_fresh; ++i) {
+        A* to = (columns.stride == 1 ? spread : parts) + fresh[i] * line_size;
+        const A* from = quotients + i * windows.size + windows.lead;
+        for (int64_t part = 0; part < columns.stride; ++part) {
+          int64_t count = 0;
+          for (const auto [tap, back] : windows.taps_of_part[part]) rows[count++] = from - back;
+          if (count > 0) fold_rows<Sum>(rows, count, to + part * columns.part_size, windows.inputs, Unchanged{});
+        }
+      }
+      if (columns.stride > 1) {
+        for (int64_t i = 0; i < count_fresh; ++i) columns.join(parts + fresh[i] * line_size, spread + fresh[i] * line_size);
+      }
+      at = begin;
+      for (int64_t i = 0; i < batch; ++i, at.next()) {
+        int64_t count = 0;
+        for_windows([&](int64_t, int64_t, int64_t slot) { rows[count++] = spread + slot * line_size + columns.padding; });
+        T* to = grad_x + at.number * width.inputs;
+        if (count == 0) {
+          std::fill_n(to, width.inputs, static_cast<T>(A{0}));
+        } else {
+          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{});
+        }
+      }
+    }
+  });
+}
+
+// ---- Channels last ----------------------------------------------------------------------------------------------------
+
+template <class T>
+void avg_pixels(const AvgPoolForward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  const Lines lines(args.y, /*channels_last=*/true);
+  const Axis::Taps full = width.full();
+  const int64_t channels = args.x.size[1], rows_of = depth.kernel * height.kernel;
+  const T* x = static_cast<const T*>(args.x.data);
+  T* y = static_cast<T*>(args.y.data);
+
+  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
+  const Scratch<const T*> memory(team, rows_of * (1 + width.kernel));
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    const T **rows = memory.of(member), **taps = rows + rows_of;
+    for (Lines at = lines.from(first); at.number < last; at.next()) {
+      int64_t count_rows = 0;
+      for_lines_of_windows(depth, height, at,
+                           [&](int64_t from, int64_t, int64_t) { rows[count_rows++] = x + from * width.inputs * channels; });
+      const auto of_line = divisor.of_line(at.d, at.h);
+      for (int64_t o = 0, places; o < width.outputs; o += places) {
+        places = o >= full.first && o < full.last ? full.last - o : 1;
+        const auto [first_w, last_w] = width.taps(o);
+        int64_t count = 0;
+        for (int64_t row = 0; row < count_rows; ++row) {
+          for (int64_t tap = first_w; tap < last_w; ++tap) taps[count++] = rows[row] + (width.start(o) + tap) * channels;
+        }
+        T* to = y + (at.number * width.outputs + o) * channels;
+        const A by = of_line.at(o);
+        if (count == 0) {
+          std::fill_n(to, places * channels, static_cast<T>(A{0}));
+        } else {
+          fold_rows<Sum>(taps, count, to, channels, [=](A sum, int64_t) { return sum / by; }, places, width.stride * channels);
+        }
+      }
+    }
+  });
+}
+
+// The sum of grads[t] / divisors[t]: where windows differ in their divisors each is divided, elsewhere only the sum.
+template <class T>
+void add_quotients(const T* const* grads, const accumulate_t<T>* divisors, int64_t count, T* out, int64_t channels) {
+  using A = accumulate_t<T>;
+  for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    A sum[lanes] = {}, grad[lanes];
+    for (int64_t term = 0; term < count; ++term) {
+      load<lanes>(grads[term] + first, grad);
+      const A by = divisors[term];
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) sum[lane] += grad[lane] / by;
+    }
+    store<lanes>(sum, out + first);
+  });
+}
+
+template <class T>
+void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+      width(args.window, args.grad_x, args.grad_y, 2);
+  const Cover cover_d(depth), cover_h(height), cover_w(width);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  const Lines lines(args.grad_x, /*channels_last=*/true);
+  const int64_t channels = args.grad_x.size[1];
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+
+  const int64_t terms = cover_d.most() * cover_h.most() * cover_w.most();
+  const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
+  const Scratch<const T*> memory(team, terms);
+  const Scratch<A> divisor_memory(team, terms);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    const T** grads = memory.of(member);
+    A* divisors = divisor_memory.of(member);
+    for (Lines at = lines.from(first); at.number < last; at.next()) {
+      for (int64_t i = 0; i < width.inputs; ++i) {
+        int64_t count = 0;
+        bool alike = true;
+        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
+          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
+            const int64_t from = ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * width.outputs;
+            const auto of_line = divisor.of_line(d->window, h->window);
+            for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w, ++count) {
+              grads[count] = grad_y + (from + w->window) * channels;
+              divisors[count] = of_line.at(w->window);
+              alike &= divisors[count] == divisors[0];
+            }
+          }
+        }
+        T* to = grad_x + (at.number * width.inputs + i) * channels;
+        if (count == 0) {
+          std::fill_n(to, channels, static_cast<T>(A{0}));
+        } else if (alike) {
+          const A by = divisors[0];
+          fold_rows<Sum>(grads, count, to, channels, [=](A sum, int64_t) { return sum / by; });
+        } else {
+          add_quotients(grads, divisors, count, to, channels);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads) {
+  dispatch_floating(args.x.dtype, "avg_pool",
+                    [&]<class T>(T) { channels_last ? avg_pixels<T>(args, threads) : avg_lines<T>(args, threads); });
+}
+
+void avg_pool_backward(const AvgPoolBackward& args, bool channels_last, int64_t threads) {
+  dispatch_floating(args.grad_x.dtype, "avg_pool", [&]<class T>(T) {
+    channels_last ? avg_pixels_backward<T>(args, threads) : avg_lines_backward<T>(args, threads);
+  });
+}
+
+}  // namespace pydl::cpu::PYDL_ISA

@@ -1,0 +1,176 @@
+#include "isa.h"
+
+#include <atomic>
+#include <initializer_list>
+
+#define PYDL_ISA baseline
+#include "kernels.h"
+#undef PYDL_ISA
+#if defined(__x86_64__)
+#define PYDL_ISA avx2
+#include "kernels.h"
+#undef PYDL_ISA
+#define PYDL_ISA avx512
+#include "kernels.h"
+#undef PYDL_ISA
+#endif
+
+namespace pydl::cpu {
+namespace {
+
+struct Kernels {
+  const char* name;
+  bool (*runs_here)();
+  decltype(&baseline::lrn_forward) lrn_forward;
+  decltype(&baseline::lrn_backward) lrn_backward;
+  decltype(&baseline::max_pool_forward) max_pool_forward;
+  decltype(&baseline::max_pool_backward) max_pool_backward;
+  decltype(&baseline::avg_pool_forward) avg_pool_forward;
+  decltype(&baseline::avg_pool_backward) avg_pool_backward;
+};
+
+#define PYDL_KERNELS(name, runs_here)                                                                              \
+  {#name, runs_here, name::lrn_forward, name::lrn_backward, name::max_pool_forward, name::max_pool_backward, \
+   name::avg_pool_forward, name::avg_pool_backward}
+
+// The best first. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
+const Kernels all_kernels[] = {
+#if defined(__x86_64__)
+    PYDL_KERNELS(avx512, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }),
+    PYDL_KERNELS(avx2, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }),
+#endif
+    PYDL_KERNELS(baseline, [] { return true; }),
+};
+
+#undef PYDL_KERNELS
+
+const Kernels* best() {
+  for (const Kernels& kernels : all_kernels) {
+    if (kernels.runs_here()) return &kernels;
+  }
+  return nullptr;
+}
+
+std::atomic<const Kernels*> in_use = best();
+
+const Kernels& kernels() { return *in_use.load(std::memory_order_relaxed); }
+
+// ---- What would otherwise read or write outside a tensor --------------------------------------------------------------
+
+bool dense(const Tensor& tensor, std::initializer_list<int> axes_from_innermost) {
+  int64_t expected = 1;
+  for (const int axis : axes_from_innermost) {
+    if (tensor.size[axis] != 1 && tensor.stride[axis] != expected) return false;
+    expected *= tensor.size[axis];
+  }
+  return true;
+}
+
+// Whether these maps are channels last, all of them. With one channel both layouts describe the same memory and lines are
+// longer; with one pixel a map says nothing about the others.
+bool channels_last(const char* what, std::initializer_list<const Tensor*> maps) {
+  bool first = true, last = true, pixels = true, empty = false;
+  for (const Tensor* map : maps) {
+    empty |= map->numel() == 0;
+    first &= dense(*map, {4, 3, 2, 1, 0});
+    last &= dense(*map, {1, 4, 3, 2, 0});
+    pixels &= map->size[2] * map->size[3] * map->size[4] == 1;
+  }
+  check(first || last || empty, what, " on a CPU needs dense tensors of one layout, contiguous or channels last");
+  return !first || pixels;
+}
+
+void check_alike(const char* what, const Tensor& a, const Tensor& b) {
+  check(a.dtype == b.dtype && std::equal(a.size, a.size + 5, b.size), what, " needs tensors of one dtype and shape");
+}
+
+bool lrn_layout(std::initializer_list<const Tensor*> maps, int64_t size) {
+  for (const Tensor* map : maps) check_alike("lrn", **maps.begin(), *map);
+  check(size >= 1, "lrn needs a size of at least 1, got ", size);
+  return channels_last("lrn", maps);
+}
+
+void check_window(const char* what, const Tensor& x, const Tensor& y, const PoolWindow& window) {
+  check(x.dtype == y.dtype && x.size[0] == y.size[0] && x.size[1] == y.size[1], what,
+        " needs tensors of one dtype, batch size and number of channels");
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t inputs = x.size[2 + axis], outputs = y.size[2 + axis];
+    const int64_t kernel = window.kernel[axis], stride = window.stride[axis], padding = window.padding[axis];
+    check(kernel >= 1 && stride >= 1 && padding >= 0 && window.dilation[axis] >= 1, what,
+          " needs a kernel, a stride and a dilation of at least 1 and no negative padding");
+    check(padding <= (kernel - 1) * window.dilation[axis], what, " needs windows that reach beyond the padding, got kernel ",
+          kernel, " and padding ", padding);
+    check(inputs >= 1 && outputs >= 1 && (outputs - 1) * stride < inputs + padding, what, " does not make ", outputs,
+          " windows of ", inputs, " inputs with stride ", stride, " and padding ", padding);
+  }
+}
+
+bool max_pool_layout(const Tensor& x, const Tensor& y, const Tensor& index, const PoolWindow& window) {
+  check_window("max_pool", x, y, window);
+  if (index.data == nullptr) return channels_last("max_pool", {&x, &y});
+  check(std::equal(y.size, y.size + 5, index.size), "max_pool needs an index for each output");
+  const int64_t* kernel = window.kernel;
+  if (index.dtype == DType::uint8) {
+    const int64_t taps = kernel[0] * kernel[1] * kernel[2];
+    check(taps <= 256, "max_pool with uint8 indices serves windows of at most 256 taps, got ", taps);
+  } else {
+    check(index.dtype == DType::int64, "max_pool serves uint8 and int64 indices only");
+    int64_t span = 0;
+    for (int axis = 0; axis < 3; ++axis) span = span * x.size[2 + axis] + (kernel[axis] - 1) * window.dilation[axis];
+    check(span <= INT32_MAX, "max_pool with indices serves windows that span less than 2^31 elements, got ", span);
+  }
+  return channels_last("max_pool", {&x, &y, &index});
+}
+
+bool avg_pool_layout(const Tensor& x, const Tensor& y, const PoolWindow& window) {
+  check_window("avg_pool", x, y, window);
+  check(window.dilation[0] == 1 && window.dilation[1] == 1 && window.dilation[2] == 1, "avg_pool serves a dilation of 1 only");
+  return channels_last("avg_pool", {&x, &y});
+}
+
+}  // namespace
+
+std::string isa() { return kernels().name; }
+
+void use_isa(const std::string& name) {
+  for (const Kernels& candidate : all_kernels) {
+    if (candidate.name != name) continue;
+    check(candidate.runs_here(), "this processor does not have ", name);
+    in_use = &candidate;
+    return;
+  }
+  check(false, "expected one of baseline, avx2 and avx512 that this build has, got ", name);
+}
+
+void lrn_forward(const LrnForward& args, int64_t threads) {
+  const bool last = lrn_layout({&args.x, &args.y}, args.size);
+  if (args.x.numel() > 0) kernels().lrn_forward(args, last, threads);
+}
+
+void lrn_backward(const LrnBackward& args, int64_t threads) {
+  const bool last = lrn_layout({&args.grad_y, &args.x, &args.grad_x}, args.size);
+  if (args.x.numel() > 0) kernels().lrn_backward(args, last, threads);
+}
+
+void max_pool_forward(const MaxPoolForward& args, int64_t threads) {
+  const bool last = max_pool_layout(args.x, args.y, args.index, args.window);
+  if (args.x.numel() > 0) kernels().max_pool_forward(args, last, threads);
+}
+
+void max_pool_backward(const MaxPoolBackward& args, int64_t threads) {
+  check(args.index.data != nullptr || args.index.numel() == 0 || args.grad_y.numel() == 0, "max_pool backward needs indices");
+  const bool last = max_pool_layout(args.grad_x, args.grad_y, args.index, args.window);
+  if (args.grad_x.numel() > 0) kernels().max_pool_backward(args, last, threads);
+}
+
+void avg_pool_forward(const AvgPoolForward& args, int64_t threads) {
+  const bool last = avg_pool_layout(args.x, args.y, args.window);
+  if (args.x.numel() > 0) kernels().avg_pool_forward(args, last, threads);
+}
+
+void avg_pool_backward(const AvgPoolBackward& args, int64_t threads) {
+  const bool last = avg_pool_layout(args.grad_x, args.grad_y, args.window);
+  if (args.grad_x.numel() > 0) kernels().avg_pool_backward(args, last, threads);
+}
+
+}  // namespace pydl::cpu

@@ -1,0 +1,394 @@
+// Local response normalisation (see ../lrn.h for the definition).
+#include <cmath>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "rows.h"
+
+namespace pydl::cpu::PYDL_ISA {
+namespace {
+
+// scale^beta
+
+// sqrt(scale * sqrt(scale)): two roundings, where sqrt(scale) * sqrt(sqrt(scale)) has three and, near scale = 1, more than
+// twice the error of a correctly rounded power. A power of two keeps scale^1.5 in range.
+template <class A>
+struct ThreeQuarters {
+  static constexpr A kSmall = sizeof(A) == 8 ? A(0x1p-516) : A(0x1p-66), kRoot = sizeof(A) == 8 ? A(0x1p-258) : A(0x1p-33);
+
+  explicit ThreeQuarters(double) {}
+  A operator()(A scale) const {
+    const A factor = scale > 1 ? kSmall : 1 / kSmall, undo = scale > 1 ? 1 / kRoot : kRoot;
+    return std::sqrt(scale * factor * std::sqrt(scale)) * undo;
+  }
+};
+
+template <class A>
+struct Half {
+  explicit Half(double) {}
+  A operator()(A scale) const { return std::sqrt(scale); }
+};
+
+template <class A>
+struct One {
+  explicit One(double) {}
+  A operator()(A scale) const { return scale; }
+};
+
+template <class A>
+struct Power {
+  A beta;
+  explicit Power(double beta) : beta(static_cast<A>(beta)) {}
+  A operator()(A scale) const { return std::pow(scale, beta); }
+};
+
+// The window of channel c is [c - below, c + above], clipped to the channels there are; scale = k + rate * sum of squares.
+template <class A, class Exponent>
+struct Formula {
+  int64_t channels, below, above;
+  A rate, k, slope;
+  Exponent power;
+
+  Formula(int64_t channels, int64_t size, double alpha, double beta, double k)
+      : channels(channels),
+        below(std::min(size / 2, channels - 1)),
+        above(std::min((size - 1) / 2, channels - 1)),
+        rate(static_cast<A>(alpha / size)),
+        k(static_cast<A>(k)),
+        slope(static_cast<A>(2 * alpha * beta / size)),
+        power(beta) {}
+
+  int64_t window() const { return below + above + 1; }
+};
+
+// ---- Both passes of one row -------------------------------------------------------------------------------------------
+// `rows` are the rows of the window: other channels at the same positions (N, C, ...), or the same channels displaced.
+
+constexpr auto identity = [](auto value) { return value; };
+constexpr auto square = [](auto value) { return value * value; };
+
+template <int fixed, int lanes, class A, class Map>
+PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A* sum, Map map) {
+  PYDL_LANES
+  for (int lane = 0; lane < lanes; ++lane) sum[lane] = A{0};
+  for (int64_t row = 0; row < (fixed ? fixed : count); ++row) {
+    const A* from = rows[row] + first;
+    PYDL_LANES
+    for (int lane = 0; lane < lanes; ++lane) sum[lane] += map(from[lane]);
+  }
+}
+
+template <class A, class Exponent, class Map>
+void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size, Map map) {
+  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      A sum[lanes];
+      sum_rows<fixed, lanes>(rows, count, first, sum, map);
+      const A* from = x + first;
+      A* to = y + first;
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = from[lane] / formula.power(formula.k + formula.rate * sum[lane]);
+    });
+  });
+}
+
+// direct = grad_y * scale^-beta, indirect = direct * x / scale
+template <class A, class Exponent, class Map>
+void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y, A* direct,
+                   A* indirect, int64_t size, Map map) {
+  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      A sum[lanes];
+      sum_rows<fixed, lanes>(rows, count, first, sum, map);
+      const A *value = x + first, *grad = grad_y + first;
+      A *to_direct = direct + first, *to_indirect = indirect + first;
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) {
+        const A scale = formula.k + formula.rate * sum[lane];
+        const A part = grad[lane] / formula.power(scale);
+        to_direct[lane] = part;
+        to_indirect[lane] = part * value[lane] / scale;
+      }
+    });
+  });
+}
+
+// grad_x = direct - slope * x * sum of the indirect rows of the transposed window
+template <class A, class Exponent>
+void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* direct, A* grad_x,
+             int64_t size) {
+  const A slope = formula.slope;
+  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      A sum[lanes];
+      sum_rows<fixed, lanes>(rows, count, first, sum, identity);
+      const A *value = x + first, *part = direct + first;
+      A* to = grad_x + first;
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = part[lane] - slope * value[lane] * sum[lane];
+    });
+  });
+}
+
+template <class A>
+void square_row(const A* x, A* squares, int64_t size) {
+  for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    const A* value = x + first;
+    A* to = squares + first;
+    PYDL_LANES
+    for (int lane = 0; lane < lanes; ++lane) to[lane] = value[lane] * value[lane];
+  });
+}
+
+// ---- Rows between memory and the type they are computed in ------------------------------------------------------------
+
+template <class T>
+inline constexpr bool kConverts = !std::is_same_v<T, accumulate_t<T>>;
+
+// Rows by number, of which the last `window` are kept.
+template <class A>
+struct Ring {
+  A* memory;
+  int64_t window, pitch;
+
+  A* operator[](int64_t number) const { return memory + number % window * pitch; }
+};
+
+// Rows of T to read as rows of A by number: in place where they have the type, else copies of the last `window` of them.
+template <class T>
+class RowReader {
+ public:
+  using A = accumulate_t<T>;
+
+  RowReader(const T* rows, int64_t pitch, int64_t size, const Ring<A>& copies)
+      : rows_(rows), pitch_(pitch), size_(size), copies_(copies) {}
+
+  // Rows before `end` are wanted from now on.
+  void reach(int64_t end) {
+    if constexpr (kConverts<T>) {
+      for (; end_ < end; ++end_) load_row(rows_ + end_ * pitch_, copies_[end_], size_);
+    }
+  }
+  const A* operator[](int64_t number) const {
+    if constexpr (kConverts<T>) {
+      return copies_[number];
+    } else {
+      return rows_ + number * pitch_;
+    }
+  }
+
+ private:
+  const T* rows_;
+  int64_t pitch_, size_;
+  Ring<A> copies_;
+  int64_t end_ = 0;
+};
+
+// Calls function(to) to write a row: the row itself where it has the type, else a copy that is then converted.
+template <class T, class Function>
+void write(T* row, int64_t size, accumulate_t<T>* copy, Function function) {
+  if constexpr (kConverts<T>) {
+    function(copy);
+    store_row(copy, row, size);
+  } else {
+    function(row);
+  }
+}
+
+// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+
+// Positions are cut into blocks that keep the rows of a window in the first-level cache.
+struct PositionBlocks {
+  int64_t positions, channels, count, tasks, pitch;  // pitch: of the longest block
+
+  PositionBlocks(const Tensor& x, int64_t length)
+      : positions(x.size[2] * x.size[3] * x.size[4]),
+        channels(x.size[1]),
+        count((positions + length - 1) / length),
+        tasks(x.size[0] * count),
+        pitch((positions + count - 1) / count) {}
+
+  struct Block {
+    int64_t offset, length;  // of the first channel in the tensor
+  };
+  Block operator[](int64_t task) const {
+    const int64_t n = task / count, block = task % count, begin = positions * block / count;
+    return {n * channels * positions + begin, positions * (block + 1) / count - begin};
+  }
+};
+
+constexpr int64_t kPositions = 1024;
+
+template <class T, class Exponent>
+void forward_positions(const LrnForward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t channels = args.x.size[1];
+  const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
+  const PositionBlocks blocks(args.x, kPositions);
+  const int64_t window = formula.window();
+
+  const int64_t team = team_size(blocks.tasks, args.x.numel(), threads);
+  const Scratch<const A*> row_memory(team, window);
+  const Scratch<A> memory(team, kConverts<T> ? (window + 1) * blocks.pitch : 1);
+  share_out(blocks.tasks, team, [&](int64_t member, int64_t first, int64_t last) {
+    const A** rows = row_memory.of(member);
+    const Ring<A> copies{memory.of(member), window, blocks.pitch};
+    A* result = memory.of(member) + window * blocks.pitch;
+    for (int64_t task = first; task < last; ++task) {
+      const auto [offset, length] = blocks[task];
+      const T* x = static_cast<const T*>(args.x.data) + offset;
+      T* y = static_cast<T*>(args.y.data) + offset;
+      RowReader<T> x_rows(x, blocks.positions, length, copies);
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t from = std::max<int64_t>(c - formula.below, 0), to = std::min(c + formula.above + 1, channels);
+        x_rows.reach(to);
+        for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
+        write(y + c * blocks.positions, length, result,
+              [&](A* out) { normalise(formula, rows, to - from, x_rows[c], out, length, square); });
+      }
+    }
+  });
+}
+
+template <class T, class Exponent>
+void backward_positions(const LrnBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t channels = args.x.size[1];
+  const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
+  const PositionBlocks blocks(args.x, kPositions);
+  const int64_t window = formula.window(), rows_size = window * blocks.pitch;
+
+  const int64_t team = team_size(blocks.tasks, args.x.numel(), threads);
+  const Scratch<const A*> row_memory(team, window);
+  const Scratch<A> memory(team, 2 * rows_size + (kConverts<T> ? rows_size + 2 * blocks.pitch : 0));
+  share_out(blocks.tasks, team, [&](int64_t member, int64_t first, int64_t last) {
+    const A** rows = row_memory.of(member);
+    const Ring<A> direct{memory.of(member), window, blocks.pitch}, indirect{direct.memory + rows_size, window, blocks.pitch},
+        x_copies{indirect.memory + rows_size, window, blocks.pitch}, grad_copies{x_copies.memory + rows_size, 1, blocks.pitch};
+    A* result = grad_copies.memory + blocks.pitch;
+    for (int64_t task = first; task < last; ++task) {
+      const auto [offset, length] = blocks[task];
+      const T* x = static_cast<const T*>(args.x.data) + offset;
+      const T* grad_y = static_cast<const T*>(args.grad_y.data) + offset;
+      RowReader<T> x_rows(x, blocks.positions, length, x_copies), grad_rows(grad_y, blocks.positions, length, grad_copies);
+      T* grad_x = static_cast<T*>(args.grad_x.data) + offset;
+      // Channel `ahead` is differentiated, channel c, the last whose transposed window is then complete, collected.
+      for (int64_t ahead = 0; ahead < channels + formula.below; ++ahead) {
+        if (ahead < channels) {
+          const int64_t from = std::max<int64_t>(ahead - formula.below, 0), to = std::min(ahead + formula.above + 1, channels);
+          x_rows.reach(to), grad_rows.reach(ahead + 1);
+          for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
+          differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead], indirect[ahead], length, square);
+        }
+        const int64_t c = ahead - formula.below;
+        if (c < 0) continue;
+        const int64_t from = std::max<int64_t>(c - formula.above, 0), to = std::min(c + formula.below + 1, channels);
+        for (int64_t row = from; row < to; ++row) rows[row - from] = indirect[row];
+        write(grad_x + c * blocks.positions, length, result,
+              [&](A* out) { collect(formula, rows, to - from, x_rows[c], direct[c], out, length); });
+      }
+    }
+  });
+}
+
+// ---- Channels last ----------------------------------------------------------------------------------------------------
+// The rows of the window are the squares of one pixel, displaced by 0, 1, ..., between zeros for the channels there are not.
+
+constexpr int64_t kPixels = 16;  // at a time: by when a row is read displaced, its stores have left the store queue
+
+template <class T, class Exponent>
+void forward_pixels(const LrnForward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t channels = args.x.size[1], pixels = args.x.numel() / channels;
+  const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
+  const int64_t window = formula.window(), pitch = channels + window - 1;
+
+  const int64_t team = team_size(pixels, args.x.numel(), threads);
+  const Scratch<const A*> row_memory(team, window);
+  const Scratch<A> memory(team, kPixels * pitch + (kConverts<T> ? (kPixels + 1) * channels : 0));
+  share_out(pixels, team, [&](int64_t member, int64_t first, int64_t last) {
+    const A** rows = row_memory.of(member);
+    const Ring<A> squares{memory.of(member), kPixels, pitch}, copies{squares.memory + kPixels * pitch, kPixels, channels};
+    A* result = copies.memory + kPixels * channels;
+    std::fill_n(squares.memory, kPixels * pitch, A{0});
+    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels, copies);
+    T* y = static_cast<T*>(args.y.data) + first * channels;
+    for (int64_t begin = 0; begin < last - first; begin += kPixels) {
+      const int64_t end = std::min(begin + kPixels, last - first);
+      x_rows.reach(end);
+      for (int64_t pixel = begin; pixel < end; ++pixel) square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
+      for (int64_t pixel = begin; pixel < end; ++pixel) {
+        for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
+        write(y + pixel * channels, channels, result,
+              [&](A* out) { normalise(formula, rows, window, x_rows[pixel], out, channels, identity); });
+      }
+    }
+  });
+}
+
+template <class T, class Exponent>
+void backward_pixels(const LrnBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t channels = args.x.size[1], pixels = args.x.numel() / channels;
+  const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
+  const int64_t window = formula.window(), pitch = channels + window - 1;
+
+  const int64_t team = team_size(pixels, args.x.numel(), threads);
+  const Scratch<const A*> row_memory(team, window);
+  const Scratch<A> memory(team, kPixels * (2 * pitch + channels) + (kConverts<T> ? (2 * kPixels + 1) * channels : 0));
+  share_out(pixels, team, [&](int64_t member, int64_t first, int64_t last) {
+    const A** rows = row_memory.of(member);
+    const Ring<A> squares{memory.of(member), kPixels, pitch}, indirect{squares.memory + kPixels * pitch, kPixels, pitch},
+        direct{indirect.memory + kPixels * pitch, kPixels, channels}, x_copies{direct.memory + kPixels * channels, kPixels, channels},
+        grad_copies{x_copies.memory + kPixels * channels, kPixels, channels};
+    A* result = grad_copies.memory + kPixels * channels;
+    std::fill_n(squares.memory, 2 * kPixels * pitch, A{0});
+    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels, x_copies);
+    RowReader<T> grad_rows(static_cast<const T*>(args.grad_y.data) + first * channels, channels, channels, grad_copies);
+    T* grad_x = static_cast<T*>(args.grad_x.data) + first * channels;
+    for (int64_t begin = 0; begin < last - first; begin += kPixels) {
+      const int64_t end = std::min(begin + kPixels, last - first);
+      x_rows.reach(end), grad_rows.reach(end);
+      for (int64_t pixel = begin; pixel < end; ++pixel) square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
+      for (int64_t pixel = begin; pixel < end; ++pixel) {
+        for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
+        differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel], indirect[pixel] + formula.above, channels,
+                      identity);
+      }
+      for (int64_t pixel = begin; pixel < end; ++pixel) {
+        for (int64_t row = 0; row < window; ++row) rows[row] = indirect[pixel] + row;
+        write(grad_x + pixel * channels, channels, result,
+              [&](A* out) { collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels); });
+      }
+    }
+  });
+}
+
+// ---- Which of them ----------------------------------------------------------------------------------------------------
+
+template <class Function>
+void with_exponent(DType dtype, double beta, Function&& function) {
+  dispatch_floating(dtype, "lrn", [&]<class T>(T) {
+    using A = accumulate_t<T>;
+    if (beta == 0.75) return function.template operator()<T, ThreeQuarters<A>>();
+    if (beta == 0.5) return function.template operator()<T, Half<A>>();
+    if (beta == 1) return function.template operator()<T, One<A>>();
+    function.template operator()<T, Power<A>>();
+  });
+}
+
+}  // namespace
+
+void lrn_forward(const LrnForward& args, bool channels_last, int64_t threads) {
+  with_exponent(args.x.dtype, args.beta, [&]<class T, class Exponent>() {
+    channels_last ? forward_pixels<T, Exponent>(args, threads) : forward_positions<T, Exponent>(args, threads);
+  });
+}
+
+void lrn_backward(const LrnBackward& args, bool channels_last, int64_t threads) {
+  with_exponent(args.x.dtype, args.beta, [&]<class T, class Exponent>() {
+    channels_last ? backward_pixels<T, Exponent>(args, threads) : backward_positions<T, Exponent>(args, threads);
+  });
+}
+
+}  // namespace pydl::cpu::PYDL_ISA

@@ -1,0 +1,175 @@
+// Max pooling, backward (see ../pool.h for the definition).
+#include <atomic>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "pool_window.h"
+
+namespace pydl::cpu::PYDL_ISA {
+namespace {
+
+// ---- Channels last: gather --------------------------------------------------------------------------------------------
+// A choice is compared with the code that the tap has in uint8, or with the input's position.
+
+template <int fixed, class T, class Index>
+void add_chosen(const T* const* grads, const Index* const* choices, const Code<accumulate_t<T>>* codes, int64_t count, T* out,
+                         int64_t channels) {
+  using A = accumulate_t<T>;
+  for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    A sum[lanes] = {}, grad[lanes];
+    Code<A> choice[lanes];
+    for (int64_t term = 0; term < (fixed ? fixed : count); ++term) {
+      load<lanes>(grads[term] + first, grad);
+      widen<lanes>(choices[term] + first, choice);
+      const Code<A> code = codes[term];
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) sum[lane] += choice[lane] == code ? grad[lane] : A{0};
+    }
+    store<lanes>(sum, out + first);
+  });
+}
+
+template <class T, class Index>
+void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+      width(args.window, args.grad_x, args.grad_y, 2);
+  const Cover cover_d(depth), cover_h(height), cover_w(width);
+  const Lines lines(args.grad_x, /*channels_last=*/true);
+  const int64_t channels = args.grad_x.size[1];
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  const Index* index = static_cast<const Index*>(args.index.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+
+  const int64_t terms = cover_d.most() * cover_h.most() * cover_w.most();
+  const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
+  const Scratch<const T*> grad_memory(team, terms);
+  const Scratch<const Index*> choice_memory(team, terms);
+  const Scratch<Code<A>> code_memory(team, terms);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    const T** grads = grad_memory.of(member);
+    const Index** choices = choice_memory.of(member);
+    Code<A>* codes = code_memory.of(member);
+    for (Lines at = lines.from(first); at.number < last; at.next()) {
+      for (int64_t i = 0; i < width.inputs; ++i) {
+        const int64_t position = (at.d * height.inputs + at.h) * width.inputs + i;
+        int64_t count = 0;
+        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
+          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
+            const int64_t from = ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * width.outputs;
+            for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w, ++count) {
+              grads[count] = grad_y + (from + w->window) * channels;
+              choices[count] = index + (from + w->window) * channels;
+              const int64_t tap = (d->tap * height.kernel + h->tap) * width.kernel + w->tap;
+              codes[count] = static_cast<Code<A>>(std::is_same_v<Index, int64_t> ? position : tap);
+            }
+          }
+        }
+        T* to = grad_x + (at.number * width.inputs + i) * channels;
+        with_count<1, 2, 4>(count, [&]<int fixed>(Lanes<fixed>) { add_chosen<fixed>(grads, choices, codes, count, to, channels); });
+      }
+    }
+  });
+}
+
+// ---- N, C, D, H, W: scatter -------------------------------------------------------------------------------------------
+
+// Where in the plane the choices of a line of windows lie: for int64 they say so, for uint8 choice c of window o lies at
+// origin + o * stride + offsets[c].
+struct Places {
+  int64_t origin, stride;
+  const int64_t* offsets;
+
+  int64_t operator()(int64_t, int64_t choice) const { return choice; }
+  int64_t operator()(int64_t o, uint8_t choice) const { return origin + o * stride + offsets[choice]; }
+};
+
+// Adds the gradients of windows [first, last) of a line. Returns false if one chose outside the plane.
+template <class A, class Index>
+bool scatter(const Places& places, const A* grads, const Index* choices, int64_t first, int64_t last, A* sums, int64_t inputs) {
+  bool inside = true;
+  for (int64_t o = first; o < last; ++o) {
+    const int64_t i = places(o, choices[o]);
+    if (static_cast<uint64_t>(i) < static_cast<uint64_t>(inputs)) {
+      sums[i] += grads[o];
+    } else {
+      inside = false;
+    }
+  }
+  return inside;
+}
+
+// A plane is added up in grad_x itself where that has the type to.
+template <class T, class Index>
+void scatter_planes(const MaxPoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  constexpr bool converts = !std::is_same_v<T, A>;
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+      width(args.window, args.grad_x, args.grad_y, 2);
+  const int64_t planes = args.grad_x.size[0] * args.grad_x.size[1];
+  const int64_t inputs = depth.inputs * height.inputs * width.inputs;
+  const Lines lines(args.grad_y);
+
+  std::vector<int64_t> offsets;
+  for (int64_t d = 0; d < depth.kernel && std::is_same_v<Index, uint8_t>; ++d) {
+    for (int64_t h = 0; h < height.kernel; ++h) {
+      for (int64_t w = 0; w < width.kernel; ++w) {
+        offsets.push_back((d * depth.dilation * height.inputs + h * height.dilation) * width.inputs + w * width.dilation);
+      }
+    }
+  }
+  offsets.resize(256, INT64_MIN / 2);  // what is no tap leads outside
+
+  // A window whose taps all miss the input, as dilation allows, gives nothing: runs of windows are those in between.
+  std::vector<Axis::Taps> runs;
+  for (int64_t o = 0, next = -1; o < width.outputs; ++o) {
+    if (width.taps(o).first >= width.taps(o).last) continue;
+    if (o != next) runs.push_back({o, o});
+    runs.back().last = next = o + 1;
+  }
+
+  const int64_t team = team_size(planes, args.grad_x.numel(), threads);
+  const Scratch<A> memory(team, converts ? inputs + width.outputs : 1);
+  std::atomic<bool> outside = false;
+  share_out(planes, team, [&](int64_t member, int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      T* grad_x = static_cast<T*>(args.grad_x.data) + plane * inputs;
+      A* sums = memory.of(member);
+      if constexpr (!converts) sums = grad_x;
+      std::fill_n(sums, inputs, A{0});
+      bool inside = true;
+      for (Lines at = lines.from(plane * depth.outputs * height.outputs); at.plane == plane; at.next()) {
+        if (depth.taps(at.d).first >= depth.taps(at.d).last || height.taps(at.h).first >= height.taps(at.h).last) continue;
+        const T* grad_y = static_cast<const T*>(args.grad_y.data) + at.number * width.outputs;
+        const Index* choices = static_cast<const Index*>(args.index.data) + at.number * width.outputs;
+        const Places places{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding, width.stride,
+                            offsets.data()};
+        const A* grads;
+        if constexpr (converts) {
+          load_row(grad_y, sums + inputs, width.outputs);
+          grads = sums + inputs;
+        } else {
+          grads = grad_y;
+        }
+        for (const auto [begin, end] : runs) inside &= scatter(places, grads, choices, begin, end, sums, inputs);
+      }
+      if constexpr (converts) store_row(sums, grad_x, inputs);
+      if (!inside) outside = true;
+    }
+  });
+  check(!outside, "max_pool backward: an index lies outside its window or the input's plane");
+}
+
+}  // namespace
+
+void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
+  dispatch_floating(args.grad_x.dtype, "max_pool", [&]<class T>(T) {
+    if (args.index.dtype == DType::uint8) {
+      channels_last ? gather_pixels<T, uint8_t>(args, threads) : scatter_planes<T, uint8_t>(args, threads);
+    } else {
+      channels_last ? gather_pixels<T, int64_t>(args, threads) : scatter_planes<T, int64_t>(args, threads);
+    }
+  });
+}
+
+}  // namespace pydl::cpu::PYDL_ISA

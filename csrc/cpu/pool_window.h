@@ -1,0 +1,286 @@
+// Where pooling windows lie on an axis, and how a padded line of a map is laid out so that a window's taps are contiguous.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../pool.h"
+#include "rows.h"
+
+namespace pydl::cpu::PYDL_ISA {
+
+// One axis: window `o` of `outputs` has its tap `t` at o * stride - padding + t * dilation of `inputs`.
+struct Axis {
+  int64_t inputs, outputs, kernel, stride, padding, dilation;
+
+  Axis(const PoolWindow& window, const Tensor& x, const Tensor& y, int spatial)
+      : inputs(x.size[2 + spatial]),
+        outputs(y.size[2 + spatial]),
+        kernel(window.kernel[spatial]),
+        stride(window.stride[spatial]),
+        padding(window.padding[spatial]),
+        dilation(window.dilation[spatial]) {}
+
+  int64_t start(int64_t o) const { return o * stride - padding; }
+
+  // Taps [first, last) of window o lie inside the input.
+  struct Taps {
+    int64_t first, last;
+  };
+  Taps taps(int64_t o) const {
+    const int64_t start = this->start(o);
+    if (start >= 0 && start + (kernel - 1) * dilation < inputs) return {0, kernel};
+    const int64_t first = start >= 0 ? 0 : (-start + dilation - 1) / dilation;
+    const int64_t last = start >= inputs ? 0 : (inputs - start + dilation - 1) / dilation;
+    return {std::min(first, kernel - 1), std::min(last, kernel)};
+  }
+
+  // Windows [first, last) lie inside the input with all their taps.
+  Taps full() const {
+    const int64_t room = inputs - 1 - (kernel - 1) * dilation + padding;
+    const int64_t first = std::min((padding + stride - 1) / stride, outputs), last = room < 0 ? 0 : room / stride + 1;
+    return {first, std::clamp(last, first, outputs)};
+  }
+
+  // The taps that an average over window o counts.
+  int64_t counted(int64_t o, bool count_include_pad) const {
+    const int64_t start = this->start(o), end = start + kernel;
+    if (count_include_pad) return std::min(end, inputs + padding) - start;
+    return std::min(end, inputs) - std::max<int64_t>(start, 0);
+  }
+};
+
+// The transposed question: the windows that hold each input of an axis, in the order of the windows.
+class Cover {
+ public:
+  // Windows that hold one of `batch` neighbouring inputs lie in different slots, of `slots`.
+  struct Entry {
+    int64_t window, tap, slot;
+  };
+  const int64_t slots;
+
+  explicit Cover(const Axis& axis, int64_t batch = 1)
+      : slots(((axis.kernel - 1) * axis.dilation + batch - 1) / axis.stride + 1), begin_(axis.inputs + 1) {
+    for_each(axis, [&](int64_t input, int64_t, int64_t) { ++begin_[input + 1]; });
+    for (int64_t input = 0; input < axis.inputs; ++input) {
+      most_ = std::max(most_, begin_[input + 1]);
+      begin_[input + 1] += begin_[input];
+    }
+    entries_.resize(begin_[axis.inputs]);
+    std::vector<int64_t> next(begin_.begin(), begin_.end() - 1);
+    for_each(axis, [&](int64_t input, int64_t window, int64_t tap) { entries_[next[input]++] = {window, tap, window % slots}; });
+  }
+
+  const Entry* begin(int64_t input) const { return entries_.data() + begin_[input]; }
+  const Entry* end(int64_t input) const { return entries_.data() + begin_[input + 1]; }
+  int64_t most() const { return most_; }
+
+ private:
+  template <class Visit>
+  static void for_each(const Axis& axis, Visit visit) {
+    for (int64_t window = 0; window < axis.outputs; ++window) {
+      const auto [first, last] = axis.taps(window);
+      for (int64_t tap = first; tap < last; ++tap) {
+        visit(axis.start(window) + tap * axis.dilation, window, tap);
+      }
+    }
+  }
+
+  std::vector<int64_t> begin_;
+  std::vector<Entry> entries_;
+  int64_t most_ = 0;
+};
+
+// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part q % stride at q / stride.
+// Tap t of window o is column o * stride + t * dilation, so over all windows it is a contiguous run of one part:
+//
+//   line   [ p | x0 x1 x2 x3 x4 x5 x6 ... | p p ]        stride 2, padding 1
+//   part 0 [ p   x1 x3 x5 ...  ]     tap 0 of windows 0, 1, 2, ...; tap 2 one further
+//   part 1 [ x0  x2 x4 x6 ...  ]     tap 1
+//
+// A strided access, which no instruction set does well, happens once a line and not once a tap. With stride 1 the line is
+// its only part. Parts are padded to whole blocks beyond the last tap.
+struct Columns {
+  int64_t stride, padding, inputs;
+  int64_t part_size;
+  int64_t split_size, join_size;  // what of a part windows read, and what of it inputs fill, in whole blocks
+
+  explicit Columns(const Axis& axis) : stride(axis.stride), padding(axis.padding), inputs(axis.inputs) {
+    const int64_t reach = (axis.kernel - 1) * axis.dilation / stride;
+    const int64_t last = (padding + inputs - 1) / stride;
+    part_size = whole_blocks(std::max(axis.outputs, last + 1)) + whole_blocks(reach);
+    split_size = whole_blocks(axis.outputs + reach);
+    join_size = whole_blocks(last + 1);
+  }
+
+  int64_t line_size() const { return stride * part_size; }
+  // Where the run of each tap starts in the parts.
+  std::vector<int64_t> tap_offsets(const Axis& axis) const {
+    std::vector<int64_t> offsets(axis.kernel);
+    for (int64_t tap = 0; tap < axis.kernel; ++tap) {
+      const int64_t column = tap * axis.dilation;
+      offsets[tap] = column % stride * part_size + column / stride;
+    }
+    return offsets;
+  }
+
+  template <class A>
+  void split(const A* line, A* parts) const {
+    if (stride == 2) {
+      A *even = parts, *odd = parts + part_size;
+      for_whole_blocks(split_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) {
+          even[first + lane] = line[2 * (first + lane)];
+          odd[first + lane] = line[2 * (first + lane) + 1];
+        }
+      });
+      return;
+    }
+    for (int64_t part = 0; part < stride; ++part) {
+      for (int64_t i = 0; i < split_size; ++i) parts[part * part_size + i] = line[i * stride + part];
+    }
+  }
+
+  // The same from the line as it lies in memory, between the padding that the parts hold already. `line` is room for a line.
+  template <class T>
+  void load_split(const T* row, accumulate_t<T>* line, accumulate_t<T>* parts) const {
+    if (stride == 1) return load_row(row, parts + padding, inputs);
+    if constexpr (std::is_same_v<T, accumulate_t<T>>) {
+      if (stride == 2) {
+        T *even = parts, *odd = parts + part_size;
+        const int64_t begin = (padding + 1) / 2, pairs = (inputs - padding % 2) / 2, end = begin + pairs;
+        const T* from = row + padding % 2;
+        if (padding % 2 == 1) odd[begin - 1] = row[0];
+        if (from + 2 * pairs < row + inputs) even[end] = from[2 * pairs];
+        return for_blocks(pairs, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+          const T* pair = from + 2 * first;
+          T *to_even = even + begin + first, *to_odd = odd + begin + first;
+          PYDL_LANES
+          for (int lane = 0; lane < lanes; ++lane) {
+            to_even[lane] = pair[2 * lane];
+            to_odd[lane] = pair[2 * lane + 1];
+          }
+        });
+      }
+    }
+    load_row(row, line + padding, inputs);
+    split(line, parts);
+  }
+
+  template <class A>
+  void join(const A* parts, A* line) const {
+    if (stride == 2) {
+      const A *even = parts, *odd = parts + part_size;
+      for_whole_blocks(join_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) {
+          line[2 * (first + lane)] = even[first + lane];
+          line[2 * (first + lane) + 1] = odd[first + lane];
+        }
+      });
+      return;
+    }
+    for (int64_t part = 0; part < stride; ++part) {
+      for (int64_t i = 0; i < join_size; ++i) line[i * stride + part] = parts[part * part_size + i];
+    }
+  }
+};
+
+// The same for the transposed pass: a line of the windows' gradients lies between zeros, so that part `p` of an input line is
+// a sum of contiguous runs, one for each tap t with t * dilation % stride == p, which starts t * dilation / stride before.
+struct WindowLine {
+  int64_t lead, size, inputs;  // zeros before the first window; length of the line; columns of a part
+
+  struct Tap {
+    int64_t number, back;
+  };
+  std::vector<std::vector<Tap>> taps_of_part;
+
+  WindowLine(const Axis& axis, const Columns& columns)
+      : lead((axis.kernel - 1) * axis.dilation / axis.stride),
+        inputs((columns.padding + columns.inputs - 1) / columns.stride + 1),
+        taps_of_part(columns.stride) {
+    size = lead + whole_blocks(std::max(inputs, axis.outputs));
+    for (int64_t tap = 0; tap < axis.kernel; ++tap) {
+      const int64_t column = tap * axis.dilation;
+      taps_of_part[column % axis.stride].push_back({tap, column / axis.stride});
+    }
+  }
+};
+
+// Lines are taken through each step of a kernel in batches: a step that reads what the step before has just stored, at other
+// places of the vector, waits for those stores to reach the cache; a batch later they have.
+inline int64_t batch_of_lines(const Axis& width) { return std::clamp<int64_t>(512 / width.inputs, 1, 8); }
+
+// The lines of a map in memory order, with their place. A line holds one d and h: of a plane (N, C, ...), where a plane is
+// one n and c, or of all channels of one n (channels last).
+struct Lines {
+  int64_t planes, depth, height;
+  int64_t number = 0, plane = 0, d = 0, h = 0;
+
+  explicit Lines(const Tensor& map, bool channels_last = false)
+      : planes(channels_last ? map.size[0] : map.size[0] * map.size[1]), depth(map.size[2]), height(map.size[3]) {}
+
+  int64_t count() const { return planes * depth * height; }
+  Lines from(int64_t first) const {
+    Lines at = *this;
+    at.number = first, at.h = first % height, at.d = first / height % depth, at.plane = first / height / depth;
+    return at;
+  }
+  void next() {
+    ++number;
+    if (++h < height) return;
+    h = 0;
+    if (++d < depth) return;
+    d = 0, ++plane;
+  }
+};
+
+// Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the output line `at` reach, in
+// the order of the taps.
+template <class Visit>
+PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, const Lines& at, Visit visit) {
+  const auto [first_d, last_d] = depth.taps(at.d);
+  const auto [first_h, last_h] = height.taps(at.h);
+  for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
+    const int64_t plane = at.plane * depth.inputs + depth.start(at.d) + tap_d * depth.dilation;
+    int64_t line = plane * height.inputs + height.start(at.h) + first_h * height.dilation;
+    for (int64_t tap_h = first_h; tap_h < last_h; ++tap_h, line += height.dilation) visit(line, tap_d, tap_h);
+  }
+}
+
+// A fold of rows at several neighbouring places: out[p * size + i] is the fold of rows[0][p * step + i], rows[1][p * step + i],
+// ... in this order, finished by finish(fold, i). At least one row. Loads and stores convert.
+template <class Fold, class From, class To, class Finish>
+inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish, int64_t places = 1, int64_t step = 0) {
+  using A = accumulate_t<From>;
+  with_count<1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
+    for (int64_t place = 0; place < places; ++place) {
+      const int64_t offset = place * step;
+      To* to = out + place * size;
+      for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+        A folded[lanes], value[lanes];
+        load<lanes>(rows[0] + offset + first, folded);
+        for (int64_t row = 1; row < (fixed ? fixed : count); ++row) {
+          load<lanes>(rows[row] + offset + first, value);
+          PYDL_LANES
+          for (int lane = 0; lane < lanes; ++lane) folded[lane] = Fold{}(folded[lane], value[lane]);
+        }
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) folded[lane] = finish(folded[lane], first + lane);
+        store<lanes>(folded, to + first);
+      });
+    }
+  });
+}
+
+struct Unchanged {
+  template <class A>
+  A operator()(A value, int64_t) const {
+    return value;
+  }
+};
+
+}  // namespace pydl::cpu::PYDL_ISA

@@ -1,0 +1,280 @@
+// Max and average pooling: ../pool.h has the definitions.
+//
+//   max forward    y[o] = max of x[o * stride - padding + t * dilation] over the taps t inside x, and which tap that was
+//   max backward   grad_x[i] = sum of grad_y[o] over the windows o that chose i
+//   avg forward    y[o] = sum of x[o * stride - padding + t] / divisor[o]
+//   avg backward   grad_x[i] = sum of grad_y[o] / divisor[o] over the windows o that cover i
+//
+// A thread owns one element of the output: of y forward, of grad_x backward. Backward gathers. An input element lies in at
+// most ceil(kernel / stride) windows an axis, fewer with dilation, and asks each in ascending order: no atomics, no output
+// zeroed beforehand, the same bits every time. A scatter from y reads each index once only, but needs both.
+//
+// Least traffic, 2x2 windows with stride 2 in float32, for each element of x: forward reads 4 bytes and writes a quarter of
+// (4 + index), backward the other way round; an index is 1 byte as uint8 and 8 as int64, which is why the former exists.
+// What overlapping windows share comes from L1. Arithmetic: a comparison or an addition a tap.
+#include <cmath>
+
+#include "../pool.h"
+#include "element.h"
+
+namespace pydl::cuda {
+namespace {
+
+// One tap of a window along an axis, and how to walk over those inside the input:
+//
+//   for (Tap t = first_tap(...); t.number < kernel && t.at < size; t.advance(dilation))
+struct Tap {
+  int64_t number, at;
+  __device__ void advance(int64_t dilation) {
+    ++number;
+    at += dilation;
+  }
+};
+
+__device__ Tap first_tap(const PoolWindow& window, int axis, int64_t output) {
+  const int64_t start = output * window.stride[axis] - window.padding[axis];
+  const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;
+  return {skipped, start + skipped * window.dilation[axis]};
+}
+
+// The windows [first, last] of an axis whose span covers an input coordinate.
+struct Windows {
+  int64_t first, last;
+  int64_t reach;  // from the first tap of window 0 to the coordinate
+};
+
+__device__ Windows windows_over(const PoolWindow& window, int axis, int64_t at, int64_t outputs) {
+  const int64_t reach = at + window.padding[axis], stride = window.stride[axis];
+  const int64_t span = (window.kernel[axis] - 1) * window.dilation[axis];
+  const int64_t first = reach > span ? quotient(reach - span + stride - 1, stride) : 0;
+  return {first, min(quotient(reach, stride), outputs - 1), reach};
+}
+
+// The number of the tap that lies `distance` behind the first; -1 where dilation leaves a hole.
+__device__ int64_t tap_at(int64_t distance, int64_t dilation) {
+  if (dilation == 1) return distance;
+  const int64_t number = quotient(distance, dilation);
+  return number * dilation == distance ? number : -1;
+}
+
+// What an average along one axis counts: the taps inside the input, or inside the input extended by the padding.
+__device__ int64_t counted_taps(const PoolWindow& window, int axis, int64_t output, int64_t size, bool count_include_pad) {
+  const int64_t extension = count_include_pad ? window.padding[axis] : 0;
+  const int64_t start = output * window.stride[axis] - window.padding[axis];
+  return min(start + window.kernel[axis], size + extension) - max(start, -extension);
+}
+
+// Index: uint8_t keeps the tap's number inside the window, int64_t the flat position in the input's plane.
+template <class T, class Index>
+__global__ void max_forward(View<const T> x, View<T> y, View<Index> index, PoolWindow window, bool channels_last,
+                            int64_t count) {
+  using A = accumulate_t<T>;
+  constexpr bool flat = std::is_same_v<Index, int64_t>;
+  const int64_t number = thread_number();
+  if (number >= count) return;
+  const auto [n, c, od, oh, ow] = element_of(number, y.size, channels_last);
+  const T* plane = &x.at(n, c, 0, 0, 0);  // [D, H, W]
+
+  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh), first_w = first_tap(window, 2, ow);
+  const auto index_of = [&](const Tap& d, const Tap& h, const Tap& w) {
+    if constexpr (flat) return (d.at * x.size[3] + h.at) * x.size[4] + w.at;
+    return (d.number * window.kernel[1] + h.number) * window.kernel[2] + w.number;
+  };
+  A best = -A(INFINITY);
+  int64_t chosen = index_of(first_d, first_h, first_w);
+  for (Tap d = first_d; d.number < window.kernel[0] && d.at < x.size[2]; d.advance(window.dilation[0])) {
+    for (Tap h = first_h; h.number < window.kernel[1] && h.at < x.size[3]; h.advance(window.dilation[1])) {
+      const T* row = plane + d.at * x.stride[2] + h.at * x.stride[3];  // [W]
+      for (Tap w = first_w; w.number < window.kernel[2] && w.at < x.size[4]; w.advance(window.dilation[2])) {
+        const A value = row[w.at * x.stride[4]];
+        if (value > best || value != value) {
+          best = value;
+          chosen = index_of(d, h, w);
+        }
+      }
+    }
+  }
+  y.at(n, c, od, oh, ow) = T(best);
+  if (index.data != nullptr) index.at(n, c, od, oh, ow) = static_cast<Index>(chosen);
+}
+
+template <class T, class Index>
+__global__ void max_backward(View<const T> grad_y, View<const Index> index, View<T> grad_x, PoolWindow window,
+                             bool channels_last, int64_t count) {
+  using A = accumulate_t<T>;
+  constexpr bool flat = std::is_same_v<Index, int64_t>;
+  const int64_t number = thread_number();
+  if (number >= count) return;
+  const auto [n, c, d, h, w] = element_of(number, grad_x.size, channels_last);
+  const int64_t position = (d * grad_x.size[3] + h) * grad_x.size[4] + w;
+  const T* gradients = &grad_y.at(n, c, 0, 0, 0);   // [OD, OH, OW]
+  const Index* indices = &index.at(n, c, 0, 0, 0);  // [OD, OH, OW]
+
+  const Windows over_d = windows_over(window, 0, d, grad_y.size[2]);
+  const Windows over_h = windows_over(window, 1, h, grad_y.size[3]);
+  const Windows over_w = windows_over(window, 2, w, grad_y.size[4]);
+  A sum = 0;
+  for (int64_t od = over_d.first; od <= over_d.last; ++od) {
+    const int64_t tap_d = tap_at(over_d.reach - od * window.stride[0], window.dilation[0]);
+    if (tap_d < 0) continue;
+    for (int64_t oh = over_h.first; oh <= over_h.last; ++oh) {
+      const int64_t tap_h = tap_at(over_h.reach - oh * window.stride[1], window.dilation[1]);
+      if (tap_h < 0) continue;
+      const T* gradient_row = gradients + od * grad_y.stride[2] + oh * grad_y.stride[3];  // [OW]
+      const Index* index_row = indices + od * index.stride[2] + oh * index.stride[3];     // [OW]
+      ROLLED
+      for (int64_t ow = over_w.first; ow <= over_w.last; ++ow) {
+        const int64_t tap_w = tap_at(over_w.reach - ow * window.stride[2], window.dilation[2]);
+        if (tap_w < 0) continue;
+        const int64_t mine = flat ? position : (tap_d * window.kernel[1] + tap_h) * window.kernel[2] + tap_w;
+        if (index_row[ow * index.stride[4]] == mine) sum += A(gradient_row[ow * grad_y.stride[4]]);
+      }
+    }
+  }
+  grad_x.at(n, c, d, h, w) = T(sum);
+}
+
+template <class T>
+__global__ void avg_forward(View<const T> x, View<T> y, PoolWindow window, bool count_include_pad, int64_t divisor,
+                            bool channels_last, int64_t count) {
+  using A = accumulate_t<T>;
+  const int64_t number = thread_number();
+  if (number >= count) return;
+  const auto [n, c, od, oh, ow] = element_of(number, y.size, channels_last);
+  const T* plane = &x.at(n, c, 0, 0, 0);  // [D, H, W]
+
+  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh), first_w = first_tap(window, 2, ow);
+  A sum = 0;
+  for (Tap d = first_d; d.number < window.kernel[0] && d.at < x.size[2]; d.advance(1)) {
+    for (Tap h = first_h; h.number < window.kernel[1] && h.at < x.size[3]; h.advance(1)) {
+      const T* row = plane + d.at * x.stride[2] + h.at * x.stride[3];  // [W]
+      for (Tap w = first_w; w.number < window.kernel[2] && w.at < x.size[4]; w.advance(1)) {
+        sum += A(row[w.at * x.stride[4]]);
+      }
+    }
+  }
+  if (divisor == 0) {
+    divisor = counted_taps(window, 0, od, x.size[2], count_include_pad) *
+              counted_taps(window, 1, oh, x.size[3], count_include_pad) *
+              counted_taps(window, 2, ow, x.size[4], count_include_pad);
+  }
+  y.at(n, c, od, oh, ow) = T(sum / static_cast<A>(divisor));
+}
+
+template <class T>
+__global__ void avg_backward(View<const T> grad_y, View<T> grad_x, PoolWindow window, bool count_include_pad,
+                             int64_t divisor, bool channels_last, int64_t count) {
+  using A = accumulate_t<T>;
+  const int64_t number = thread_number();
+  if (number >= count) return;
+  const auto [n, c, d, h, w] = element_of(number, grad_x.size, channels_last);
+  const T* gradients = &grad_y.at(n, c, 0, 0, 0);  // [OD, OH, OW]
+
+  const Windows over_d = windows_over(window, 0, d, grad_y.size[2]);
+  const Windows over_h = windows_over(window, 1, h, grad_y.size[3]);
+  const Windows over_w = windows_over(window, 2, w, grad_y.size[4]);
+  A sum = 0;
+  for (int64_t od = over_d.first; od <= over_d.last; ++od) {
+    const int64_t taps_d = counted_taps(window, 0, od, grad_x.size[2], count_include_pad);
+    for (int64_t oh = over_h.first; oh <= over_h.last; ++oh) {
+      const T* gradient_row = gradients + od * grad_y.stride[2] + oh * grad_y.stride[3];  // [OW]
+      const int64_t taps_dh = taps_d * counted_taps(window, 1, oh, grad_x.size[3], count_include_pad);
+      ROLLED
+      for (int64_t ow = over_w.first; ow <= over_w.last; ++ow) {
+        const int64_t taps = taps_dh * counted_taps(window, 2, ow, grad_x.size[4], count_include_pad);
+        sum += A(gradient_row[ow * grad_y.stride[4]]) / static_cast<A>(divisor != 0 ? divisor : taps);
+      }
+    }
+  }
+  grad_x.at(n, c, d, h, w) = T(sum);
+}
+
+// `map` is what is pooled (x or its gradient), `pooled` the result.
+void check_pool(const Tensor& map, const Tensor& pooled, const PoolWindow& window) {
+  check(map.dtype == pooled.dtype, "pooling expects tensors of one dtype");
+  check(map.size[0] == pooled.size[0] && map.size[1] == pooled.size[1], "pooling of ", map.size[0], " x ", map.size[1],
+        " planes gives as many, got ", pooled.size[0], " x ", pooled.size[1]);
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t kernel = window.kernel[axis], stride = window.stride[axis], padding = window.padding[axis];
+    check(kernel >= 1 && stride >= 1 && window.dilation[axis] >= 1 && padding >= 0,
+          "pooling expects kernel, stride and dilation of at least 1 and no negative padding, got ", kernel, ", ", stride,
+          ", ", window.dilation[axis], " and ", padding);
+    const int64_t size = map.size[axis + 2], outputs = pooled.size[axis + 2];
+    const int64_t span = (kernel - 1) * window.dilation[axis] + 1;
+    check(2 * padding <= span, "pooling expects a padding of at most half the window's ", span, " elements, got ", padding);
+    // Room for the windows after the first: floor mode has those that fit, ceil mode one more that starts inside.
+    const int64_t room = size + 2 * padding - span;
+    const int64_t last_start = (outputs - 1) * stride;
+    check(last_start + stride > room && (last_start <= room || last_start < size + padding) && last_start < room + stride,
+          "pooling of ", size, " elements with kernel ", kernel, ", stride ", stride, ", padding ", padding,
+          " and dilation ", window.dilation[axis], " does not give ", outputs);
+  }
+}
+
+// Calls function(Index{}) with the type of the index.
+template <class Function>
+void dispatch_index(const Tensor& index, const PoolWindow& window, Function&& function) {
+  if (index.dtype == DType::int64) return function(int64_t{});
+  check(index.dtype == DType::uint8, "max pooling expects an index of uint8 or int64");
+  const int64_t taps = window.kernel[0] * window.kernel[1] * window.kernel[2];
+  check(taps <= 256, "max pooling with a uint8 index expects windows of at most 256 taps, got ", taps);
+  function(uint8_t{});
+}
+
+}  // namespace
+
+void max_pool_forward(const MaxPoolForward& args, int64_t stream) {
+  const auto& [x, y, index, window] = args;
+  check_pool(x, y, window);
+  check(index.data == nullptr || same_size(index, y), "max pooling expects an index of the output's size");
+  if (y.numel() == 0) return;
+  const auto run = [&](auto kind) {
+    using Index = decltype(kind);
+    dispatch_floating(x.dtype, "max pooling", [&](auto type) {
+      using T = decltype(type);
+      launch(max_forward<T, Index>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x), View<T>(y),
+             View<Index>(index), window, y.channels_last(), y.numel());
+    });
+  };
+  if (index.data == nullptr) return run(uint8_t{});
+  dispatch_index(index, window, run);
+}
+
+void max_pool_backward(const MaxPoolBackward& args, int64_t stream) {
+  const auto& [grad_y, index, grad_x, window] = args;
+  check_pool(grad_x, grad_y, window);
+  check(same_size(index, grad_y), "max pooling expects an index of the gradient's size");
+  if (grad_x.numel() == 0) return;
+  dispatch_index(index, window, [&](auto kind) {
+    using Index = decltype(kind);
+    dispatch_floating(grad_x.dtype, "max pooling", [&](auto type) {
+      using T = decltype(type);
+      launch(max_backward<T, Index>, blocks_for(grad_x.numel()), block_size, 0, stream, View<const T>(grad_y),
+             View<const Index>(index), View<T>(grad_x), window, grad_x.channels_last(), grad_x.numel());
+    });
+  });
+}
+
+void avg_pool_forward(const AvgPoolForward& args, int64_t stream) {
+  const auto& [x, y, window, count_include_pad, divisor] = args;
+  check_pool(x, y, window);
+  if (y.numel() == 0) return;
+  dispatch_floating(x.dtype, "average pooling", [&](auto type) {
+    using T = decltype(type);
+    launch(avg_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x), View<T>(y), window,
+           count_include_pad, divisor, y.channels_last(), y.numel());
+  });
+}
+
+void avg_pool_backward(const AvgPoolBackward& args, int64_t stream) {
+  const auto& [grad_y, grad_x, window, count_include_pad, divisor] = args;
+  check_pool(grad_x, grad_y, window);
+  if (grad_x.numel() == 0) return;
+  dispatch_floating(grad_x.dtype, "average pooling", [&](auto type) {
+    using T = decltype(type);
+    launch(avg_backward<T>, blocks_for(grad_x.numel()), block_size, 0, stream, View<const T>(grad_y), View<T>(grad_x),
+           window, count_include_pad, divisor, grad_x.channels_last(), grad_x.numel());
+  });
+}
+
+}  // namespace pydl::cuda

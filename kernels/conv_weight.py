@@ -1,0 +1,263 @@
+"""The gradients of a convolution's weight and bias (definition: csrc/conv.h): sums over all pixels of grad_y.
+
+    grad_w[f, (t, c)] = sum over m of grad_y[m, f] * x[m * stride - padding + t * dilation, c]
+    grad_b[f]         = sum over m of grad_y[m, f]
+
+The first is a product of (F/G) x (taps * C/G) that runs over m = (n, od, oh, ow): few and small results, a very long
+sum. So the pixels are split: a program sums BLOCK_M x BLOCK_N results over its share of them into a part of its own,
+in float32, and sum_parts_kernel adds the parts up in order. The number of splits depends on the shape alone and
+nothing is atomic, so the results repeat bit for bit; the shorter sums are also the more accurate ones. Beside grad_y
+and x, which are read about once a tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
+
+Layouts, tiles and the sequence of taps and channels are those of conv.py, with the columns of the product in place of
+its K.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import conv_tiles, runtime
+from .conv_tiles import taps_of
+from .elements import filled, narrow, operand, pixel, read_at, widen
+
+# The weight and bias gradients are split over pixels until about this many programs run (four waves on 132 processors), but
+# no split gets fewer pixels than SPLIT_PIXELS. Both numbers are fixed, so the order of a sum depends on the shape alone.
+SPLIT_PROGRAMS = 512
+SPLIT_PIXELS = 256
+
+
+@triton.jit
+def conv_grad_weight_kernel(
+    grad_y_ptr,  # (N, F, OD, OH, OW), any strides
+    x_ptr,  # (N, C, D, H, W), any strides
+    part_ptr,  # (splits, F, C/G, KD, KH, KW), dense, written
+    grad_y_shape,
+    grad_y_stride,
+    x_shape,
+    x_stride,
+    pixels,  # N * OD * OH * OW: K
+    split_blocks,  # blocks of BLOCK_K pixels a split
+    m_channels,  # F/G
+    n_channels,  # C/G
+    features,  # F
+    blocks,  # of the sequence of taps and n_channels: N
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDING: tl.constexpr,
+    DILATION: tl.constexpr,
+    MERGED: tl.constexpr,
+    GRAD_Y_CHANNELS_LAST: tl.constexpr,
+    X_CHANNELS_LAST: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    m_blocks = (m_channels + BLOCK_M - 1) // BLOCK_M
+    group = program // blocks // m_blocks % (features // m_channels)
+    split = program // blocks // m_blocks // (features // m_channels)
+    m = program // blocks % m_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    if WIDE:
+        n = n.to(tl.int64)
+    k = tl.arange(0, BLOCK_K)
+
+    y_m = m[None, :] if GRAD_Y_CHANNELS_LAST else m[:, None]
+    y_k = k[:, None] if GRAD_Y_CHANNELS_LAST else k[None, :]
+    x_k = k[:, None] if X_CHANNELS_LAST else k[None, :]
+    x_n = n[None, :] if X_CHANNELS_LAST else n[:, None]
+    grad_y_feature = grad_y_ptr + (group * m_channels + y_m) * grad_y_stride[1]
+    td, th, tw, channel, in_n = taps_of(program % blocks, x_n, n_channels, KERNEL, BLOCK_N, MERGED)
+    x_channel = x_ptr + (group * n_channels + channel) * x_stride[1]
+
+    total = filled([BLOCK_M, BLOCK_N], 0.0, x_ptr)
+    for block in range(split_blocks):
+        first = (split * split_blocks + block) * BLOCK_K
+        image, od, oh, ow = pixel(first + y_k, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
+        offset = image * grad_y_stride[0] + od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4]
+        a = tl.load(grad_y_feature + offset, mask=(first + y_k < pixels) & (y_m < m_channels), other=0.0)
+        if GRAD_Y_CHANNELS_LAST:
+            a = tl.trans(a)  # [BLOCK_M, BLOCK_K]
+        image, od, oh, ow = pixel(first + x_k, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
+        d, in_d = read_at(od, td, x_shape[2], STRIDE[0], PADDING[0], DILATION[0])
+        h, in_h = read_at(oh, th, x_shape[3], STRIDE[1], PADDING[1], DILATION[1])
+        w, in_w = read_at(ow, tw, x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
+        offset = image * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+        b = tl.load(x_channel + offset, mask=(first + x_k < pixels) & in_d & in_h & in_w & in_n, other=0.0)
+        if not X_CHANNELS_LAST:
+            b = tl.trans(b)  # [BLOCK_K, BLOCK_N]
+        total = tl.dot(operand(a), operand(b), total, input_precision="ieee", out_dtype=total.dtype)
+
+    TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
+    td, th, tw, channel, in_n = taps_of(program % blocks, n[None, :], n_channels, KERNEL, BLOCK_N, MERGED)
+    feature = split * features + group * m_channels + m[:, None]
+    offset = (feature * n_channels + channel) * TAPS + (td * KERNEL[1] + th) * KERNEL[2] + tw
+    tl.store(part_ptr + offset, narrow(total, part_ptr), mask=(m[:, None] < m_channels) & in_n)
+
+
+@triton.jit
+def conv_grad_bias_kernel(
+    grad_y_ptr,  # (N, F, OD, OH, OW), any strides
+    part_ptr,  # (splits, F), dense, written
+    grad_y_shape,
+    grad_y_stride,
+    pixels,  # N * OD * OH * OW
+    split_blocks,  # blocks of BLOCK_K pixels a split
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    features = grad_y_shape[1]
+    m_blocks = (features + BLOCK_M - 1) // BLOCK_M
+    split = program // m_blocks
+    m = program % m_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
+    k = tl.arange(0, BLOCK_K)
+    y_m = m[None, :] if CHANNELS_LAST else m[:, None]
+    y_k = k[:, None] if CHANNELS_LAST else k[None, :]
+    total = filled([BLOCK_K, BLOCK_M] if CHANNELS_LAST else [BLOCK_M, BLOCK_K], 0.0, grad_y_ptr)
+    for block in range(split_blocks):
+        index = (split * split_blocks + block) * BLOCK_K + y_k
+        image, d, h, w = pixel(index, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
+        offset = image * grad_y_stride[0] + d * grad_y_stride[2] + h * grad_y_stride[3] + w * grad_y_stride[4]
+        mask = (index < pixels) & (y_m < features)
+        total += widen(tl.load(grad_y_ptr + offset + y_m * grad_y_stride[1], mask=mask, other=0.0))
+    total = tl.sum(total, axis=0 if CHANNELS_LAST else 1)  # [BLOCK_M]
+    tl.store(part_ptr + split * features + m, narrow(total, part_ptr), mask=m < features)
+
+
+@triton.jit
+def sum_parts_kernel(
+    part_ptr,  # (splits, count), dense, float32 or float64
+    out_ptr,  # (count,), dense, written
+    splits,
+    count,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    i = program * BLOCK + tl.arange(0, BLOCK)
+    total = tl.full([BLOCK], 0.0, part_ptr.dtype.element_ty)
+    for _ in range(splits):
+        total += tl.load(part_ptr + i, mask=i < count, other=0.0)
+        part_ptr += count
+    tl.store(out_ptr + i, narrow(total, out_ptr), mask=i < count)
+
+
+def _splits(pixels: int, programs: int, block: int) -> tuple[int, int]:
+    """Into how many parts a sum over pixels is split, and how many blocks of pixels each gets."""
+    blocks = triton.cdiv(pixels, block)
+    splits = max(1, min(triton.cdiv(SPLIT_PROGRAMS, programs), pixels // SPLIT_PIXELS))
+    split_blocks = triton.cdiv(blocks, splits)
+    return triton.cdiv(blocks, split_blocks), split_blocks
+
+
+def _parts(out: torch.Tensor, splits: int) -> torch.Tensor:
+    """Where the parts of ``out`` go; ``out`` itself if there is one."""
+    if splits == 1:
+        return out
+    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+    return layout.empty((splits, out.numel()), out, dtype=dtype)
+
+
+def _sum_parts(parts: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Adds the parts up, 256 results a program."""
+    if parts is not out:
+        block = min(256, runtime.power_of_two(out.numel()))
+        count = triton.cdiv(out.numel(), block)
+        runtime.launch(sum_parts_kernel, count, out.device, parts, out, *parts.shape, BLOCK=block, WIDE=runtime.wide(parts))
+    return out
+
+
+def conv_grad_weight(
+    grad_y: torch.Tensor,
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """grad_weight, contiguous; zeros for an empty batch."""
+    grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
+    if grad_y.numel() == 0:
+        return grad_weight.zero_()
+    features, n_channels, *_ = grad_weight.shape
+    m_channels, taps = features // groups, math.prod(kernel_size)
+    pixels = grad_y.numel() // features
+    last = runtime.channels_last(grad_y), runtime.channels_last(x)
+    tile = conv_tiles.product(x.dtype, m_channels, n_channels, all(last))
+    columns = conv_tiles.tap_blocks(n_channels, taps, tile["BLOCK_N"])
+    programs = groups * triton.cdiv(m_channels, tile["BLOCK_M"]) * columns["blocks"]
+    splits, split_blocks = _splits(pixels, programs, tile["BLOCK_K"])
+    parts = _parts(grad_weight, splits)
+    runtime.launch(
+        conv_grad_weight_kernel,
+        programs * splits,
+        x.device,
+        grad_y,
+        x,
+        parts,
+        runtime.shape(grad_y.shape),
+        runtime.stride(grad_y),
+        runtime.shape(x.shape),
+        runtime.stride(x),
+        pixels,
+        split_blocks,
+        m_channels,
+        n_channels,
+        features,
+        **columns,
+        **tile,
+        **runtime.window(kernel_size, stride, padding, dilation),
+        GRAD_Y_CHANNELS_LAST=last[0],
+        X_CHANNELS_LAST=last[1],
+        WIDE=runtime.wide(grad_y, x, parts),
+    )
+    return _sum_parts(parts, grad_weight)
+
+
+def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
+    """grad_bias (F,); zeros for an empty batch."""
+    features = grad_y.shape[1]
+    grad_bias = layout.empty((features,), grad_y)
+    if grad_y.numel() == 0:
+        return grad_bias.zero_()
+    pixels = grad_y.numel() // features
+    last = runtime.channels_last(grad_y)
+    # Wide along what is contiguous in memory.
+    block_m, block_k = (128, 32) if last else (8, 512)
+    block_m, block_k = min(block_m, runtime.power_of_two(features)), min(block_k, runtime.power_of_two(pixels))
+    programs = triton.cdiv(features, block_m)
+    splits, split_blocks = _splits(pixels, programs, block_k)
+    parts = _parts(grad_bias, splits)
+    runtime.launch(
+        conv_grad_bias_kernel,
+        programs * splits,
+        grad_y.device,
+        grad_y,
+        parts,
+        runtime.shape(grad_y.shape),
+        runtime.stride(grad_y),
+        pixels,
+        split_blocks,
+        CHANNELS_LAST=last,
+        BLOCK_M=block_m,
+        BLOCK_K=block_k,
+        WIDE=runtime.wide(grad_y, parts),
+    )
+    return _sum_parts(parts, grad_bias)

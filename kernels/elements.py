@@ -1,0 +1,129 @@
+"""What the Triton kernels share on the device: which elements a program covers, and how values enter and leave
+arithmetic.
+
+Triton's interpreter, which the tests run on, computes bfloat16 wrongly without an error: it adds the raw bits, and
+rounds a float32 to bfloat16 towards zero. Loads and stores are right. So every value is widened after its load and
+narrowed before its store by the functions here, in which the interpreter has its own branches.
+"""
+
+import triton
+import triton.language as tl
+
+from .runtime import INTERPRETING as _INTERPRETING
+
+INTERPRETING = tl.constexpr(_INTERPRETING)
+
+
+def inline(function):
+    """``triton.jit`` for functions that kernels call. The interpreter takes them as they are: it would patch the whole
+    language anew at each call of a jitted one, which costs more than the call."""
+    return function if _INTERPRETING else triton.jit(function)
+
+
+@inline
+def filled(SHAPE: tl.constexpr, value, pointer):
+    """A tensor full of ``value`` in the dtype that sums over what ``pointer`` loads are taken in."""
+    if pointer.dtype.element_ty == tl.float64:
+        return tl.full(SHAPE, value, tl.float64)
+    else:
+        return tl.full(SHAPE, value, tl.float32)
+
+
+@inline
+def widen(value):
+    """The value in the dtype sums are taken in: float32, float64 for float64."""
+    if value.dtype == tl.float64:
+        return value
+    else:
+        return value.to(tl.float32)
+
+
+@inline
+def operand(value):
+    """The value as an operand of ``tl.dot``: as it is, for the tensor cores to widen; widened when interpreting."""
+    if INTERPRETING:
+        return widen(value)
+    else:
+        return value
+
+
+@inline
+def narrow(value, pointer):
+    """The value in the dtype that ``pointer`` stores, rounded to nearest even."""
+    if INTERPRETING and pointer.dtype.element_ty == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        rounded = tl.where(value == value, rounded, 0x7FC0)  # the addition could carry a NaN over into zero
+        return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return value.to(pointer.dtype.element_ty)
+
+
+@inline
+def divide(value, divisor):
+    """``value / divisor``, rounded correctly; ``/`` alone is two units off in float32."""
+    if value.dtype == tl.float64:
+        return value / divisor.to(tl.float64)
+    else:
+        return tl.math.div_rn(value, divisor.to(tl.float32))
+
+
+@inline
+def pixel(index, D, H, W):
+    """The (n, d, h, w) of the index-th pixel of a map, counted with w fastest."""
+    w = index % W
+    h = index // W % H
+    d = index // (W * H) % D
+    n = index // (W * H * D)
+    return n, d, h, w
+
+
+@inline
+def walk(shape, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr):
+    """Which elements of a dense (N, C, D, H, W) map this program covers, in the order of its memory: (n, c, d, h, w), the
+    offset in the map, and the mask, each of a shape that broadcasts to [ROWS, COLUMNS].
+
+    Contiguous: a row is a plane (n, c), a column one of its pixels. Channels last: a row is a pixel, a column a channel.
+    So lanes next to each other in a row touch neighbours in memory, and the divisions that take an index apart are made
+    once a row or once a column, not once an element.
+    """
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    column_blocks = (columns + COLUMNS - 1) // COLUMNS
+    row = (program // column_blocks) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
+    column = (program % column_blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]
+    if CHANNELS_LAST:
+        n, d, h, w = pixel(row, shape[2], shape[3], shape[4])
+        c = column
+    else:
+        _, d, h, w = pixel(column, shape[2], shape[3], shape[4])
+        n = row // shape[1]
+        c = row % shape[1]
+    return n, c, d, h, w, row * columns + column, (row < rows) & (column < columns)
+
+
+@inline
+def read_at(position, tap, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
+    """Where the window ``position`` of one axis reads with its tap ``tap``, and whether that is inside."""
+    source = position * STRIDE - PADDING + tap * DILATION
+    return source, (source >= 0) & (source < size)
+
+
+@inline
+def window_over(
+    source,
+    which,
+    windows,
+    CANDIDATES: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDING: tl.constexpr,
+    DILATION: tl.constexpr,
+):
+    """The which-th of the CANDIDATES windows of one axis that may cover the element ``source``, with which tap it does, and
+    whether it does."""
+    position = (source + PADDING) // STRIDE - (CANDIDATES - 1) + which
+    reach = source + PADDING - position * STRIDE
+    tap = reach // DILATION
+    return position, tap, (position >= 0) & (position < windows) & (reach % DILATION == 0) & (tap < KERNEL)

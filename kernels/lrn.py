@@ -1,0 +1,189 @@
+"""Local response normalisation across channels and its gradient (definition: csrc/lrn.h).
+
+    scale[c] = k + alpha / size * sum over c' of x[c']^2,  c - size / 2 <= c' <= c + (size - 1) / 2, clipped to [0, C)
+    y        = x * scale^-beta
+    grad_x   = grad_y * scale^-beta - 2 * alpha * beta / size * x * sum over c' of grad_y * x * scale^(-beta - 1),
+               c - (size - 1) / 2 <= c' <= c + size / 2: the window transposed
+
+Layouts: x and grad_y have any strides; y and grad_x are dense, and a program covers ROWS x COLUMNS elements of what
+it writes in the order of its memory (elements.walk). Forward cannot avoid reading x and writing y once, backward
+reading grad_y and x and writing grad_x once; no scale is saved, backward recomputes it. The arithmetic, size and
+size^2 products an element, hides behind the memory for the sizes that networks use (5 in AlexNet and GoogLeNet).
+
+Why this form: each element adds up its own window, so a NaN or an infinity spoils the windows it is in and no others,
+and the result does not depend on where a program starts; a running sum over the channels would do neither. The
+neighbours' loads hit the L1 cache (channels last: the same lines; contiguous: rows of the same program). With the
+loops unrolled the compiler finds that backward's size^2 loads of x are 2 * size - 1 different ones.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import runtime
+from .elements import filled, inline, narrow, walk, widen
+
+# Larger windows, which no known network has, run in loops: unrolled they would compile for minutes.
+UNROLLED_SIZE = 7
+
+
+@inline
+def scale_of(x_pixel, c, channels, channel_stride, mask, zero, SIZE: tl.constexpr, UNROLL: tl.constexpr, ALPHA, K):
+    """K + ALPHA / SIZE * the sum of squares in the window of channel c. ``zero``: zeros of the result's dtype and shape."""
+    squares = zero
+    for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
+        near = c + (j - SIZE // 2)
+        inside = mask & (near >= 0) & (near < channels)
+        x = widen(tl.load(x_pixel + near * channel_stride, mask=inside, other=0.0))
+        squares += x * x
+    return squares * (ALPHA / SIZE) + K
+
+
+@inline
+def inverse_power(scale, BETA: tl.constexpr):
+    """scale^-BETA: 0.75, the usual one, through two roots; any other through exp2 and log2."""
+    if BETA == 0.75:
+        root = tl.math.rsqrt(scale)
+        return root * tl.math.sqrt(root)
+    else:
+        return tl.math.exp2(tl.math.log2(scale) * -BETA)
+
+
+@triton.jit
+def lrn_forward_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    y_ptr,  # (N, C, D, H, W), dense, written
+    shape,
+    x_stride,
+    rows,
+    columns,
+    SIZE: tl.constexpr,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    UNROLL: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    x_pixel = x_ptr + n * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+    x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
+    tl.store(y_ptr + offset, narrow(x * inverse_power(scale, BETA), y_ptr), mask=mask)
+
+
+def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+    """y, in the layout of ``x``."""
+    y = layout.empty(x.shape, x)
+    if y.numel() == 0:
+        return y
+    tiling = runtime.tile(y)
+    shape, (x_stride,) = _axes(x)
+    runtime.launch(
+        lrn_forward_kernel,
+        runtime.programs(tiling),
+        x.device,
+        x,
+        y,
+        shape,
+        x_stride,
+        **tiling,
+        **_constants(size, alpha, beta, k),
+        WIDE=runtime.wide(x, y),
+    )
+    return y
+
+
+@triton.jit
+def lrn_backward_kernel(
+    grad_y_ptr,  # (N, C, D, H, W), any strides
+    x_ptr,  # (N, C, D, H, W), any strides
+    grad_x_ptr,  # (N, C, D, H, W), dense, written
+    shape,
+    grad_y_stride,
+    x_stride,
+    rows,
+    columns,
+    SIZE: tl.constexpr,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    UNROLL: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    grad_y_pixel = grad_y_ptr + n * grad_y_stride[0] + d * grad_y_stride[2] + h * grad_y_stride[3] + w * grad_y_stride[4]
+    x_pixel = x_ptr + n * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
+    ratios = zero
+    for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
+        near = c + (j - (SIZE - 1) // 2)
+        inside = mask & (near >= 0) & (near < shape[1])
+        scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+        near_grad_y = widen(tl.load(grad_y_pixel + near * grad_y_stride[1], mask=inside, other=0.0))
+        near_x = widen(tl.load(x_pixel + near * x_stride[1], mask=inside, other=0.0))
+        # Outside, with K = 0, the scale is 0 and its power infinite: a select, for a product of zeros would be NaN.
+        ratios += tl.where(inside, near_grad_y * near_x * (inverse_power(scale, BETA) / scale), 0.0)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+    grad_y = widen(tl.load(grad_y_pixel + c * grad_y_stride[1], mask=mask, other=0.0))
+    x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
+    grad_x = grad_y * inverse_power(scale, BETA) - x * ratios * (2.0 * ALPHA * BETA / SIZE)
+    tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
+
+
+def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+    """grad_x, in the layout of ``x``."""
+    grad_x = layout.empty(x.shape, x)
+    if grad_x.numel() == 0:
+        return grad_x
+    # Four elements a thread, two in float64: with the unrolled windows in registers there is no room for more.
+    tiling = runtime.tile(grad_x, 256 if grad_x.dtype == torch.float64 else 512)
+    shape, (grad_y_stride, x_stride) = _axes(grad_y, x)
+    runtime.launch(
+        lrn_backward_kernel,
+        runtime.programs(tiling),
+        x.device,
+        grad_y,
+        x,
+        grad_x,
+        shape,
+        grad_y_stride,
+        x_stride,
+        **tiling,
+        **_constants(size, alpha, beta, k),
+        WIDE=runtime.wide(grad_y, x, grad_x),
+    )
+    return grad_x
+
+
+Five = tuple[int, int, int, int, int]
+
+
+def _axes(*maps: torch.Tensor) -> tuple[Five, list[Five]]:
+    """The shape of these maps and the strides of each, the pixels as one axis where every map's strides allow it."""
+
+    def pixels_in_line(x: torch.Tensor) -> bool:
+        return all(x.stride(axis) == x.stride(axis + 1) * x.shape[axis + 1] for axis in range(2, x.ndim - 1))
+
+    if all(map(pixels_in_line, maps)):
+        maps = tuple(x.flatten(2) for x in maps)
+    return runtime.shape(maps[0].shape), [runtime.stride(x) for x in maps]
+
+
+def _constants(size: int, alpha: float, beta: float, k: float) -> dict[str, int | float]:
+    """The arguments compiled into the kernel: as run-time arguments the floats would arrive in float32."""
+    return {
+        "SIZE": size,
+        "ALPHA": float(alpha),
+        "BETA": float(beta),
+        "K": float(k),
+        "UNROLL": size if size <= UNROLLED_SIZE else 1,
+    }

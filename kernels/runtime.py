@@ -1,0 +1,100 @@
+"""What the Triton kernels share on the host: axes, address width, tiles, and the one place that launches.
+
+Every kernel sees a map as (N, C, D, H, W): axes that a map does not have stand in front of those it has, with size 1.
+Triton makes a constant of every argument that is 1, so an absent axis costs nothing in the compiled kernel.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+
+from pydl import layout
+
+INTERPRETING = bool(triton.knobs.runtime.interpret)
+
+# Offsets are 32-bit below this. The margin keeps the indices of the last, partly masked block from wrapping around.
+NARROW_LIMIT = 2**31 - 2**20
+
+
+def spread(axes: Sequence[int], absent: int) -> tuple[int, int, int]:
+    """One to three values, one a spatial axis, as D, H, W."""
+    return (absent,) * (3 - len(axes)) + tuple(int(value) for value in axes)
+
+
+def shape(size: Sequence[int]) -> tuple[int, int, int, int, int]:
+    """The sizes of a map as N, C, D, H, W."""
+    return (*size[:2], *spread(size[2:], 1))
+
+
+def stride(x: torch.Tensor) -> tuple[int, int, int, int, int]:
+    """The strides of a map as N, C, D, H, W, in elements."""
+    return (*x.stride()[:2], *spread(x.stride()[2:], 0))
+
+
+def channels_last(x: torch.Tensor) -> bool:
+    """Whether neighbours in memory are neighbouring channels."""
+    return layout.memory_format(x) != torch.contiguous_format
+
+
+def window(
+    kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int] = (1, 1, 1)
+) -> dict[str, tuple[int, int, int]]:
+    """The windows of an operator as arguments of its kernel: each a constant D, H, W."""
+    return {
+        "KERNEL": spread(kernel_size, 1),
+        "STRIDE": spread(stride, 1),
+        "PADDING": spread(padding, 0),
+        "DILATION": spread(dilation, 1),
+    }
+
+
+def wide(*tensors: torch.Tensor) -> bool:
+    """Whether an offset into one of these, or the count of its elements, needs 64 bits."""
+
+    def reach(x: torch.Tensor) -> int:
+        return sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+
+    return any(max(reach(x), x.numel()) >= NARROW_LIMIT for x in tensors)
+
+
+def power_of_two(count: int) -> int:
+    """The smallest power of two that is at least ``count``."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def unroll(trips: int) -> int:
+    """How often a loop over the taps of a window is unrolled: entirely up to 4 x 4, so that all its loads are in flight."""
+    return trips if trips <= 16 else 4
+
+
+def tile(y: torch.Tensor, elements: int = 1024) -> dict[str, Any]:
+    """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of :func:`elements.walk`.
+
+    A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of a plane. A program covers
+    about ``elements`` elements, 8 for each of its 128 threads: wide rows first, then as many rows as fit.
+    """
+    last = channels_last(y)
+    columns = y.shape[1] if last else math.prod(y.shape[2:])
+    rows = y.numel() // columns
+    block_columns = min(power_of_two(columns), elements)
+    block_rows = min(power_of_two(rows), elements // block_columns)
+    return {"rows": rows, "columns": columns, "ROWS": block_rows, "COLUMNS": block_columns, "CHANNELS_LAST": last}
+
+
+def programs(tiling: dict[str, Any]) -> int:
+    """The number of programs that cover a :func:`tile`."""
+    return triton.cdiv(tiling["rows"], tiling["ROWS"]) * triton.cdiv(tiling["columns"], tiling["COLUMNS"])
+
+
+def launch(kernel: Any, count: int, device: torch.device, *arguments: Any, **named: Any) -> None:
+    """Starts ``count`` programs of ``kernel`` under the device of its tensors.
+
+    A CPU tensor can only be interpreted; Triton says so when it finds no driver. Fused multiply-adds are asked for by name
+    because Triton's default depends on its version and on an environment variable.
+    """
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        kernel[(count,)](*arguments, **named, enable_fp_fusion=True)

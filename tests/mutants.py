@@ -1,0 +1,281 @@
+"""Tests the tests: takes each barrier, wait, mask and bound out of each CUDA kernel in turn and expects the suite to fail.
+
+    python tests/mutants.py                 every kernel (`make mutants`)
+    python tests/mutants.py conv --only 109 one family, one line of it
+    python tests/mutants.py --list          what would be tried
+
+A mutant is one small change to one `.cu`:
+
+    barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
+    wait         cp_async_wait<n>() taken out, or one group short
+    mask         a *_sync call's mask without its highest lane
+    guard        the condition of an `if` taken out: what it held back always happens
+    bound        < becomes <=, <= becomes <, > becomes >=, >= becomes >
+    clip         min(a, b) or max(a, b) becomes a, and b
+
+Arguments of `check(...)`, which refuse calls on the host, are left alone: the tests of bad input answer for them. Only the
+changed file is compiled, into an emulated module of its own, on which the family's tests run: first in the greedy order of
+threads, then in a random one, then under AddressSanitizer, until something fails. A mutant that hangs is killed by the clock
+and counts as noticed.
+
+Exits with 1 if a mutant survives that is not in EQUIVALENT.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KERNELS = ROOT / "csrc/cuda"
+BUILD = ROOT / "build/mutants"
+PATIENCE = 5  # times as long as the unchanged kernels' tests take, and half a minute
+
+# Mutants that compute the same: (file, the line, what became of it) and why. An edit of the line ends the entry's validity.
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str
+    line: int
+    kind: str
+    before: str  # the line as it stands
+    after: str
+    source: str  # the whole mutated file
+
+    @property
+    def family(self) -> str:
+        return Path(self.file).stem
+
+    @property
+    def equivalent(self) -> str | None:
+        return EQUIVALENT.get((self.file, self.before, self.after))
+
+
+def closing(text: str, opening: int) -> int:
+    """Where the bracket closes that opens at `opening`."""
+    depth = 0
+    for position in range(opening, len(text)):
+        depth += (text[position] in "([{") - (text[position] in ")]}")
+        if depth == 0:
+            return position
+    raise ValueError(f"unbalanced brackets after {text[opening : opening + 40]!r}")
+
+
+def first_argument(text: str, opening: int) -> int:
+    """Where the first argument ends of the call whose bracket opens at `opening`."""
+    depth = 0
+    for position in range(opening, len(text)):
+        depth += (text[position] in "([{") - (text[position] in ")]}")
+        if (depth == 1 and text[position] == ",") or depth == 0:
+            return position
+    raise ValueError(f"unbalanced brackets after {text[opening : opening + 40]!r}")
+
+
+def code_only(text: str) -> str:
+    """The text with comments, strings, directives and `check(...)` blanked out, every character in its place."""
+
+    def blank(match: re.Match) -> str:
+        return re.sub(r"[^\n]", " ", match[0])
+
+    text = re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|^#[^\n]*', blank, text, flags=re.DOTALL | re.MULTILINE)
+    for call in re.finditer(r"\bcheck(?=\()", text):
+        end = closing(text, call.end())
+        text = text[: call.start()] + re.sub(r"[^\n]", " ", text[call.start() : end]) + text[end:]
+    return text
+
+
+def changes(code: str):
+    """Every change as (kind, start, end, what stands there instead)."""
+    for match in re.finditer(r"\b(?:__syncthreads|__syncwarp|grid_barrier)(?=\()", code):
+        yield "barrier", match.start(), closing(code, match.end()) + 1, ""
+    for match in re.finditer(r"\bcp_async_wait<(\w+)>\(\)", code):
+        yield "wait", match.start(), match.end(), ""
+        yield "wait", match.start(1), match.end(1), f"({match[1]} + 1)"
+    for match in re.finditer(r"\b__\w+_sync(?=\()", code):
+        start, end = match.end() + 1, first_argument(code, match.end())
+        yield "mask", start, end, f"({code[start:end]}) & 0x7fffffffu"
+    for match in re.finditer(r"\bif (?=\()", code):
+        end = closing(code, match.end()) + 1
+        # What follows either is held back by the condition or, leaving, holds back the rest.
+        leaves = re.match(r"\s*(?:return|continue|break)\b", code[end:]) is not None
+        yield "guard", match.end(), end, "(false)" if leaves else "(true)"
+    for match in re.finditer(r"(?<= )(?:<=|>=|<|>)(?= )", code):
+        shifted = match[0][0] if len(match[0]) == 2 else match[0] + "="
+        yield "bound", match.start(), match.end(), shifted
+    for match in re.finditer(r"(?<![\w:.])(?:min|max)(?=\()", code):
+        end, comma = closing(code, match.end()), first_argument(code, match.end())
+        yield "clip", match.start(), end + 1, f"({code[match.end() + 1 : comma].strip()})"
+        yield "clip", match.start(), end + 1, f"({code[comma + 1 : end].strip()})"
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    text = path.read_text()
+    out = []
+    for kind, start, end, instead in changes(code_only(text)):
+        first, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+        before, after = text[first:last], text[first:start] + instead + text[end:last]
+        line = text.count("\n", 0, start) + 1
+        source = text[:start] + instead + text[end:]
+        out.append(Mutant(path.name, line, kind, " ".join(before.split()), " ".join(after.split()), source))
+    return sorted(out, key=lambda mutant: mutant.line)
+
+
+class Build:
+    """The emulated module with or without sanitizers, built once; a mutant replaces one of its objects."""
+
+    def __init__(self, sanitize: str) -> None:
+        self.folder = BUILD / (sanitize.replace(",", "+") or "plain")
+        # Without much optimisation: a mutant is compiled more often than it runs.
+        options = ["-DPYDL_CUDA=OFF", "-DPYDL_EMULATOR=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", f"-DPYDL_SANITIZE={sanitize}"]
+        configure = [
+            "cmake",
+            "-S",
+            ROOT,
+            "-B",
+            self.folder,
+            "-G",
+            "Ninja",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            *options,
+        ]
+        subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["cmake", "--build", self.folder, "--target", "_emulated"], check=True, stdout=subprocess.DEVNULL)
+        self.module = next(self.folder.glob("_emulated*.so"))
+        listed = ["ninja", "-C", self.folder, "-t", "commands", self.module.name]
+        self.commands = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
+        self.environment = dict(os.environ)
+        if sanitize:
+            self.environment["LD_PRELOAD"] = " ".join(map(library, ("libasan.so", "libstdc++.so.6")))
+            self.environment["ASAN_OPTIONS"] = "detect_leaks=0"
+            self.environment["UBSAN_OPTIONS"] = "halt_on_error=1"
+        self.limit, self.longest = 600.0, 0.0  # seconds
+
+    def mutated(self, mutant: Mutant, folder: Path) -> Path | None:
+        """The module with this mutant; None if it does not compile."""
+        source, object_file, module = folder / mutant.file, folder / "mutant.o", folder / self.module.name
+        source.write_text(f'#line 1 "{KERNELS / mutant.file}"\n{mutant.source}')
+        compiled = next(
+            command for command in self.commands if f"csrc/cuda/{mutant.file}.o" in command and " -c " in command
+        )
+        words = without_options(shlex.split(compiled), "-MT", "-MF")
+        replaced = words[words.index("-o") + 1]
+        words[words.index("-o") + 1] = str(object_file)
+        words[words.index("-c") + 1] = str(source)
+        # The copy includes the headers beside the original.
+        if subprocess.run([*words, f"-iquote{KERNELS}"], cwd=self.folder, capture_output=True).returncode:
+            return None
+        linked = next(command for command in self.commands if f"-o {self.module.name}" in command)
+        linked = linked.replace(replaced, str(object_file)).replace(f"-o {self.module.name}", f"-o {module}")
+        # Ninja's command goes on to strip the module; the first part is the link.
+        link = next(part for part in linked.split(" && ") if f"-o {module}" in part)
+        subprocess.run(shlex.split(link), cwd=self.folder, check=True, capture_output=True)
+        return module
+
+    def notices(self, module: Path, family: str, order: int) -> bool:
+        """Whether the family's tests fail with this module and this order of threads."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test_{family}.py"]
+        command += [f"--emulated={module}", f"--order={order}", "-k", "cuda-cpu"]
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, timeout=self.limit)
+        except subprocess.TimeoutExpired:
+            return True
+        if done.returncode in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+            raise RuntimeError(f"{shlex.join(map(str, command))}: {done.stdout.decode()} {done.stderr.decode()}")
+        return done.returncode != 0
+
+
+def without_options(words: list[str], *options: str) -> list[str]:
+    """The words without these options and the word after each."""
+    return [word for i, word in enumerate(words) if word not in options and (i == 0 or words[i - 1] not in options)]
+
+
+def library(name: str) -> str:
+    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+    return os.path.realpath(found)
+
+
+# Who is asked, the cheapest first: a build by its sanitizers, and an order of threads, 0 being the greedy one.
+JUDGES = {"greedy order": ("", 0), "random order": ("", 1), "sanitizers": ("address,undefined", 0)}
+
+
+def judge(mutant: Mutant, builds: dict[str, Build]) -> str:
+    if mutant.equivalent:
+        return "equivalent"
+    with tempfile.TemporaryDirectory() as folder:
+        modules: dict[str, Path] = {}
+        for name, (sanitize, order) in JUDGES.items():
+            if sanitize not in modules:
+                own = Path(folder) / (sanitize or "plain")
+                own.mkdir()
+                module = builds[sanitize].mutated(mutant, own)
+                if module is None:
+                    return "does not compile"
+                modules[sanitize] = module
+            if builds[sanitize].notices(modules[sanitize], mutant.family, order):
+                return name
+    return "SURVIVES"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", help="only these")
+    parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    arguments = parser.parse_args()
+
+    files = sorted(path for path in KERNELS.glob("*.cu") if not arguments.families or path.stem in arguments.families)
+    mutants = [mutant for path in files for mutant in mutants_of(path)]
+    stale = set(EQUIVALENT) - {
+        (mutant.file, mutant.before, mutant.after) for path in KERNELS.glob("*.cu") for mutant in mutants_of(path)
+    }
+    if arguments.only:
+        mutants = [mutant for mutant in mutants if mutant.line in arguments.only]
+    if arguments.list:
+        for mutant in mutants:
+            print(f"{mutant.file}:{mutant.line}: {mutant.kind}: {mutant.after}")
+        return 0
+
+    # CMake and Ninja come with the environment that runs this.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    builds = {sanitize: Build(sanitize) for sanitize, _ in JUDGES.values()}
+    for family in sorted({mutant.family for mutant in mutants}):
+        for name, (sanitize, order) in JUDGES.items():
+            build = builds[sanitize]
+            start = time.monotonic()
+            if build.notices(build.module, family, order):
+                print(f"the tests of {family} fail in {name} without any mutation")
+                return 1
+            build.longest = max(build.longest, time.monotonic() - start)
+    for build in builds.values():
+        build.limit = 30 + PATIENCE * build.longest
+
+    columns = [*JUDGES, "does not compile", "equivalent", "SURVIVES"]
+    counts: dict[str, dict[str, int]] = {}
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        verdicts = pool.map(lambda mutant: judge(mutant, builds), mutants)
+        for mutant, verdict in zip(mutants, verdicts, strict=True):
+            print(f"{verdict:17} {mutant.file}:{mutant.line} {mutant.kind}: {mutant.after}", flush=True)
+            counts.setdefault(f"{mutant.file} {mutant.kind}", dict.fromkeys(columns, 0))[verdict] += 1
+
+    print("\n" + " " * 18 + "".join(f"{column:>18}" for column in columns))
+    for name, row in sorted(counts.items()):
+        print(f"{name:18}" + "".join(f"{row[column]:>18}" for column in columns))
+    for file, before, _ in sorted(stale):
+        print(f"EQUIVALENT names a line that {file} no longer has, or not so: {before}")
+    return 1 if stale or any(row["SURVIVES"] for row in counts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
