@@ -36,8 +36,8 @@ def empty(
 ) -> torch.Tensor:
     """An unwritten tensor of this shape on the device of ``like``, in its dtype and its layout unless told otherwise."""
     layout = memory_format(like) if layout is None else layout
-    if len(shape) not in _CHANNELS_LAST:
-        layout = torch.contiguous_format
+    if layout is torch.contiguous_format or len(shape) not in _CHANNELS_LAST:
+        return like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
+from pydl.ops.derivatives import apply
 from pydl.ops.registry import operator
 
 _WINDOW = "int[] stride, int[] padding, int[] dilation, int groups, str backend"
@@ -44,9 +45,9 @@ class _Conv(torch.autograd.Function):
     def backward(ctx, grad_y):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad_x = _ConvGradInput.apply(grad_y, weight, tuple(x.shape[2:]), ctx.window) if needs_x else None
-        grad_weight = _ConvGradWeight.apply(grad_y, x, tuple(weight.shape[2:]), ctx.window) if needs_weight else None
-        grad_bias = _ConvGradBias.apply(grad_y, ctx.window[-1]) if needs_bias else None
+        grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), ctx.window) if needs_x else None
+        grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), ctx.window) if needs_weight else None
+        grad_bias = apply(_ConvGradBias, grad_y, ctx.window[-1]) if needs_bias else None
         return grad_x, grad_weight, grad_bias, None
 
 
@@ -61,9 +62,9 @@ class _ConvGradInput(torch.autograd.Function):
     def backward(ctx, grad_grad_x):
         grad_y, weight = ctx.saved_tensors
         needs_grad_y, needs_weight, _, _ = ctx.needs_input_grad
-        for_grad_y = _Conv.apply(grad_grad_x, weight, None, ctx.window) if needs_grad_y else None
+        for_grad_y = apply(_Conv, grad_grad_x, weight, None, ctx.window) if needs_grad_y else None
         kernel_size = tuple(weight.shape[2:])
-        for_weight = _ConvGradWeight.apply(grad_y, grad_grad_x, kernel_size, ctx.window) if needs_weight else None
+        for_weight = apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window) if needs_weight else None
         return for_grad_y, for_weight, None, None
 
 
@@ -78,9 +79,9 @@ class _ConvGradWeight(torch.autograd.Function):
     def backward(ctx, grad_grad_weight):
         grad_y, x = ctx.saved_tensors
         needs_grad_y, needs_x, _, _ = ctx.needs_input_grad
-        for_grad_y = _Conv.apply(x, grad_grad_weight, None, ctx.window) if needs_grad_y else None
+        for_grad_y = apply(_Conv, x, grad_grad_weight, None, ctx.window) if needs_grad_y else None
         input_size = tuple(x.shape[2:])
-        for_x = _ConvGradInput.apply(grad_y, grad_grad_weight, input_size, ctx.window) if needs_x else None
+        for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window) if needs_x else None
         return for_grad_y, for_x, None, None
 
 

@@ -4,7 +4,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import by_reference
+from pydl.ops.derivatives import apply, by_reference
 from pydl.ops.registry import operator
 from pydl.reference import lrn as reference
 
@@ -25,7 +25,7 @@ class _Lrn(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_y):
         (x,) = ctx.saved_tensors
-        return _LrnGrad.apply(grad_y, x, *ctx.arguments), None, None, None, None, None
+        return apply(_LrnGrad, grad_y, x, *ctx.arguments), None, None, None, None, None
 
 
 class _LrnGrad(torch.autograd.Function):

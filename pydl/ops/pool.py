@@ -8,6 +8,7 @@ import torch
 from pydl import backends, layout
 from pydl.indices import flat_from_offset
 from pydl.ops import checks
+from pydl.ops.derivatives import apply
 from pydl.ops.registry import operator
 
 _WINDOW = "int[] kernel_size, int[] stride, int[] padding"
@@ -44,17 +45,23 @@ _avg_backward = operator(
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, window, output_size, index, backend):
+    def forward(ctx, x, window, output_size, index, return_index, backend):
         y, taken = _max_forward(x, *window, output_size, index, backend)
         ctx.save_for_backward(taken)
         ctx.arguments = tuple(x.shape[2:]), window, backend
+        if not return_index:
+            return y
         ctx.mark_non_differentiable(taken)
+        ctx.set_materialize_grads(False)
         return y, taken
 
     @staticmethod
-    def backward(ctx, grad_y, _):
-        (index,) = ctx.saved_tensors
-        return _MaxPoolGrad.apply(grad_y, index, *ctx.arguments), None, None, None, None
+    def backward(ctx, grad_y, _=None):
+        grad_x = None
+        if grad_y is not None:
+            (index,) = ctx.saved_tensors
+            grad_x = apply(_MaxPoolGrad, grad_y, index, *ctx.arguments)
+        return grad_x, None, None, None, None, None
 
 
 class _MaxPoolGrad(torch.autograd.Function):
@@ -84,7 +91,7 @@ class _AvgPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_y):
-        return _AvgPoolGrad.apply(grad_y, *ctx.arguments), None, None, None, None
+        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None, None
 
 
 class _AvgPoolGrad(torch.autograd.Function):
@@ -97,7 +104,7 @@ class _AvgPoolGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        return _AvgPool.apply(grad_grad_x, *ctx.arguments), None, None, None, None
+        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None, None
 
 
 def _batched(operator_name: str, x: torch.Tensor, axes: int) -> torch.Tensor:
@@ -178,15 +185,16 @@ def max_pool(
     window = _window(name, axes, kernel_size, stride, padding, dilation)
     batch = _batched(name, x, axes)
     output_size = _output_size(name, batch, window, ceil_mode)
-    wants_grad = torch.is_grad_enabled() and x.requires_grad
+    wants_grad = x.requires_grad and torch.is_grad_enabled()
     index = "none" if not wants_grad else "offset" if math.prod(window[0]) <= 256 else "flat"
     index = "flat" if return_indices else index
     if wants_grad:
-        y, taken = _MaxPool.apply(batch, window, output_size, index, backend)
+        results = _MaxPool.apply(batch, window, output_size, index, return_indices, backend)
+        y, taken = results if return_indices else (results, None)
     else:
         y, taken = _max_forward(batch, *window, output_size, index, backend)
     if x.ndim == axes + 1:
-        y, taken = y.squeeze(0), taken.squeeze(0) if return_indices else taken
+        y, taken = y.squeeze(0), taken.squeeze(0) if return_indices else None
     return (y, taken) if return_indices else y
 
 
@@ -215,7 +223,7 @@ def avg_pool(
     batch = _batched(name, x, axes)
     output_size = _output_size(name, batch, window, ceil_mode)
     divide = bool(count_include_pad), divisor_override or 0
-    if torch.is_grad_enabled() and x.requires_grad:
+    if x.requires_grad and torch.is_grad_enabled():
         y = _AvgPool.apply(batch, window[:3], output_size, divide, backend)
     else:
         y = _avg_forward(batch, *window[:3], output_size, *divide, backend)
