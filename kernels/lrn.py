@@ -12,8 +12,9 @@ size^2 products an element, hides behind the memory for the sizes that networks 
 
 Why this form: each element adds up its own window, so a NaN or an infinity spoils the windows it is in and no others,
 and the result does not depend on where a program starts; a running sum over the channels would do neither. The
-neighbours' loads hit the L1 cache (channels last: the same lines; contiguous: rows of the same program). With the
-loops unrolled the compiler finds that backward's size^2 loads of x are 2 * size - 1 different ones.
+neighbours' loads hit the L1 cache: channels last they lie in the same lines, contiguous a program covers neighbouring
+channels of a narrow strip of pixels (WIDEST). With the loops unrolled the compiler merges many of backward's size^2
+loads of x.
 """
 
 import torch
@@ -27,6 +28,8 @@ from .elements import filled, inline, narrow, walk, widen
 
 # Larger windows, which no known network has, run in loops: unrolled they would compile for minutes.
 UNROLLED_SIZE = 7
+# The most columns of a tile.
+WIDEST = 64
 
 
 @inline
@@ -82,7 +85,7 @@ def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float)
     y = layout.empty(x.shape, x)
     if y.numel() == 0:
         return y
-    tiling = runtime.tile(y)
+    tiling = runtime.tile(y, widest=WIDEST)
     shape, (x_stride,) = _axes(x)
     runtime.launch(
         lrn_forward_kernel,
@@ -127,10 +130,11 @@ def lrn_backward_kernel(
     for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
         near = c + (j - (SIZE - 1) // 2)
         inside = mask & (near >= 0) & (near < shape[1])
+        # Under the mask of the program, not of this neighbour: only loads with equal masks are merged.
         scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
         near_grad_y = widen(tl.load(grad_y_pixel + near * grad_y_stride[1], mask=inside, other=0.0))
         near_x = widen(tl.load(x_pixel + near * x_stride[1], mask=inside, other=0.0))
-        # Outside, with K = 0, the scale is 0 and its power infinite: a select, for a product of zeros would be NaN.
+        # Outside, the scale may be 0 and its power infinite: a select, for a product with zero would be NaN.
         ratios += tl.where(inside, near_grad_y * near_x * (inverse_power(scale, BETA) / scale), 0.0)
     scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
     grad_y = widen(tl.load(grad_y_pixel + c * grad_y_stride[1], mask=mask, other=0.0))
@@ -145,7 +149,7 @@ def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float,
     if grad_x.numel() == 0:
         return grad_x
     # Four elements a thread, two in float64: with the unrolled windows in registers there is no room for more.
-    tiling = runtime.tile(grad_x, 256 if grad_x.dtype == torch.float64 else 512)
+    tiling = runtime.tile(grad_x, 256 if grad_x.dtype == torch.float64 else 512, WIDEST)
     shape, (grad_y_stride, x_stride) = _axes(grad_y, x)
     runtime.launch(
         lrn_backward_kernel,

@@ -71,16 +71,17 @@ def unroll(trips: int) -> int:
     return trips if trips <= 16 else 4
 
 
-def tile(y: torch.Tensor, elements: int = 1024) -> dict[str, Any]:
+def tile(y: torch.Tensor, elements: int = 1024, widest: int = 1024) -> dict[str, Any]:
     """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of :func:`elements.walk`.
 
     A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of a plane. A program covers
-    about ``elements`` elements, 8 for each of its 128 threads: wide rows first, then as many rows as fit.
+    about ``elements`` elements, of the usual 1,024 each of its 128 threads 8: wide rows first, up to ``widest``, then as
+    many rows as fit.
     """
     last = channels_last(y)
     columns = y.shape[1] if last else math.prod(y.shape[2:])
     rows = y.numel() // columns
-    block_columns = min(power_of_two(columns), elements)
+    block_columns = min(power_of_two(columns), elements, widest)
     block_rows = min(power_of_two(rows), elements // block_columns)
     return {"rows": rows, "columns": columns, "ROWS": block_rows, "COLUMNS": block_columns, "CHANNELS_LAST": last}
 

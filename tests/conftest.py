@@ -17,6 +17,7 @@ from pydl import backends, layout, native
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--emulated", help="run the CUDA kernels from this emulated module instead of pydl._emulated")
+    parser.addoption("--order", type=int, default=0, help="the order of emulated threads: 0 greedy, any other a random one")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.emulator.set_order(config.getoption("--order"))
     native.emulate_cuda(module)
 
 

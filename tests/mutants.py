@@ -41,7 +41,33 @@ BUILD = ROOT / "build/mutants"
 PATIENCE = 5  # times as long as the unchanged kernels' tests take, and half a minute
 
 # Mutants that compute the same: (file, the line, what became of it) and why. An edit of the line ends the entry's validity.
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "conv.cu",
+        "for (int64_t from = 0; from < count; from += most) {",
+        "for (int64_t from = 0; from <= count; from += most) {",
+    ): "The last part is empty where the parts come out even, and an empty part adds 0.",
+    (
+        "lrn.cu",
+        "const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : args.size),",
+        "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : args.size),",
+    ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
+    (
+        "pool.cu",
+        "const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
+        "const int64_t skipped = start <= 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
+    ): "At 0 nothing is skipped: (dilation - 1) / dilation is 0.",
+    (
+        "pool.cu",
+        "const int64_t first = reach > span ? quotient(reach - span + stride - 1, stride) : 0;",
+        "const int64_t first = reach >= span ? quotient(reach - span + stride - 1, stride) : 0;",
+    ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    (
+        "pool.cu",
+        "if (dilation == 1) return distance;",
+        "if (false) return distance;",
+    ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
+}
 
 
 @dataclass(frozen=True)

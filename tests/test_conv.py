@@ -29,6 +29,7 @@ CASES = (
     Case("'same' with dilation", (1, 2, 8, 7), {"padding": "same", "dilation": 2}, weight=(2, 2, 3, 3)),
     Case("padding wider than the kernel", (1, 2, 3, 4), {"padding": 3}, weight=(2, 2, 2, 2)),
     Case("more channels than a tile of any kernel", (1, 70, 3, 3), {"padding": 1}, weight=(67, 70, 3, 3)),
+    Case("more pixels than one part of a split sum", (1, 2, 40, 30), {"padding": 1}, weight=(2, 2, 3, 3)),
     Case("channels last", (2, 9, 6, 7), {"padding": 1}, "channels_last", weight=(5, 9, 3, 3)),
     Case("a slice of a larger map", (2, 3, 6, 5), {"padding": 1}, "sliced", weight=(4, 3, 3, 3)),
     Case("an odd storage offset", (1, 3, 6, 5), {"padding": 1}, "offset", weight=(4, 3, 3, 3)),

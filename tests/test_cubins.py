@@ -298,4 +298,4 @@ if __name__ == "__main__":
     else:
         results = compile_all()
         print(table(results))
-        sys.exit("\n".join(faults(results)))
+        sys.exit("\n".join(faults(results)) or 0)

@@ -3,7 +3,8 @@
 // A kernel keeps CUDA's own words (__global__, threadIdx, __syncthreads(), __shfl_xor_sync, ...). The words below stand for
 // what C++ cannot spell (shared arrays, <<<>>>) or CUDA spells in PTX only; each has a body for either world.
 //
-//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared variable
+//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared variable; aligned as
+//                                                        its type is: for 16-byte accesses declare float4 or uint4
 //   DYNAMIC_SHARED(float, stage);                        float* stage: what launch() was asked for, 16-byte aligned
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
 //   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
@@ -43,7 +44,7 @@
 #define SHARED(type, name, ...)                                    \
   static ::pydl::emulator::SharedArray name##_array;               \
   auto& name = *static_cast<std::add_pointer_t<type __VA_ARGS__>>( \
-      ::pydl::emulator::shared(name##_array, sizeof(type __VA_ARGS__), ::pydl::emulator::Where::current()))
+      ::pydl::emulator::shared(name##_array, sizeof(type __VA_ARGS__), alignof(type), ::pydl::emulator::Where::current()))
 #define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::pydl::emulator::dynamic_shared())
 #define PYDL_WHERE , ::pydl::emulator::Where where = ::pydl::emulator::Where::current()
 #endif

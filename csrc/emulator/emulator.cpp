@@ -3,8 +3,8 @@
 // A launch is synchronous, one at a time. Blocks run one after another; those of a cooperative launch all at once. A thread
 // runs until it must wait, then another that is ready continues. There is no other preemption: a missing barrier shows
 // because some order has the reader run before the writer. Greedily, those that woke last go first, so that a warp or a
-// block runs as far ahead of the others as it can. With a seed the choice is random, and seeds differ in how much it favours
-// some warps over others.
+// block runs as far ahead of the others as it can. With a seed the choice is random, and seeds differ in temper: odd ones
+// are greedy most of the time, blocks in a random order; even ones favour some warps and blocks over others, more or less.
 //
 // ThreadSanitizer sees more than any order shows, because it asks what comes before what. Every CUDA thread is a thread to
 // it; switches between them order nothing, only synchronise(), the atomics and the launch itself do. As it takes half a
@@ -51,11 +51,15 @@ class Queue {
     ++count_;
     ring_[first_] = thread;
   }
-  Thread* pop(size_t i) {
-    Thread* const thread = std::exchange((*this)[i], ring_[first_]);
+  Thread* pop_front() {
+    Thread* const thread = ring_[first_];
     first_ = wrap(first_ + 1);
     --count_;
     return thread;
+  }
+  Thread* pop(size_t i) {  // whose place the last one takes
+    Thread* const last = (*this)[--count_];
+    return i == count_ ? last : std::exchange((*this)[i], last);
   }
 
  private:
@@ -83,9 +87,10 @@ size_t random_below(size_t count) {
 // ---- Threads --------------------------------------------------------------------------------------------------------
 
 Thread* next_ready() {
-  if (!seed_in_force) return ready.pop(0);
+  const bool often_greedy = seed_in_force % 2 == 1;
+  if (!seed_in_force || (often_greedy && random_below(8) > 0)) return ready.pop_front();
   size_t best = random_below(ready.size());
-  for (uint64_t rivals = seed_in_force % 4; rivals > 0; --rivals) {
+  for (uint64_t rivals = seed_in_force / 2 % 4; rivals > 0; --rivals) {
     const size_t other = random_below(ready.size());
     if (ready[other]->priority > ready[best]->priority) best = other;
   }
@@ -307,7 +312,7 @@ void run(const Configuration& configuration, void (*thread)(const void*), const 
   // Room for all, so that no thread has to make it: ThreadSanitizer watches who allocates and who frees.
   launch->arrays.reserve(64);
   launch->grid_barrier.arrived.reserve(cooperative ? launch->threads : 0);
-  add_array(shared_bytes);
+  add_array(shared_bytes, 16);
   if (under_tsan()) {
     for (const auto& each : launch->blocks) {
       for (Thread& thread : each->threads) thread.own = idle_fiber();

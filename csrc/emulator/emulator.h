@@ -92,7 +92,7 @@ struct SharedArray {
   uint64_t launch = 0;  // the launch for which `number` holds
   size_t number = 0;
 };
-void* shared(SharedArray& declaration, size_t bytes, Where where);
+void* shared(SharedArray& declaration, size_t bytes, size_t alignment, Where where);
 void* dynamic_shared();
 
 // Returns how many threads of the block brought a predicate that was not 0.

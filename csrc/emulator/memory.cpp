@@ -32,9 +32,11 @@ void* array_in(Block& block, size_t number) {
 
 }  // namespace
 
-size_t add_array(size_t bytes) {
-  const size_t offset = launch->arena_used + red_zone;
-  launch->arena_used = (offset + bytes + 15) / 16 * 16;
+size_t add_array(size_t bytes, size_t alignment) {
+  // Never aligned better than asked for: who takes an array of floats for one of float4s must not get away with it.
+  const size_t twice = 2 * alignment;
+  const size_t offset = (launch->arena_used + red_zone + twice - 1) / twice * twice + alignment;
+  launch->arena_used = offset + bytes;
   if (launch->arena_used > arena_bytes) fault("the kernel has too many shared arrays for the emulator");
   launch->arrays.push_back({offset, bytes});
   return launch->arrays.size() - 1;
@@ -54,7 +56,7 @@ void end_memory(Block& block) {
   if (block.arena) arenas.push_back(std::move(block.arena));
 }
 
-void* shared(SharedArray& declaration, size_t bytes, Where where) {
+void* shared(SharedArray& declaration, size_t bytes, size_t alignment, Where where) {
   if (declaration.launch != launch->serial) {
     launch->static_bytes += bytes;
     const size_t all = launch->static_bytes + launch->configuration.shared_bytes;
@@ -62,7 +64,7 @@ void* shared(SharedArray& declaration, size_t bytes, Where where) {
       fault("with the shared array at ", text(where), " the kernel has ", launch->static_bytes, " bytes of static and ", all,
             " of all shared memory: a block has at most ", max_static_bytes, " and ", max_shared_bytes);
     }
-    declaration = {launch->serial, add_array(bytes)};
+    declaration = {launch->serial, add_array(bytes, alignment)};
   }
   return array_in(*current->block, declaration.number);
 }

@@ -118,7 +118,7 @@ void leave_barriers();
 void synchronise(std::span<Thread* const> threads);
 
 // Adds a shared array to those of the launch and returns its number.
-size_t add_array(size_t bytes);
+size_t add_array(size_t bytes, size_t alignment);
 // Gives a block that begins its shared memory, of which nothing is ready for use; and takes it back at the launch's end.
 void begin_memory(Block& block);
 void end_memory(Block& block);

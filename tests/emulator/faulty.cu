@@ -297,6 +297,18 @@ __global__ void crooked_copy(const float* x) {
 }
 void unaligned_copy() { start(crooked_copy, 1, 1, 0, Memory<float>(8)); }
 
+// CUDA aligns an array of floats to 4 bytes.
+__global__ void floats_taken_for_float4s(const float* x) {
+  SHARED(float, buffer, [8]);
+  cp_async<16>(buffer, x);
+  cp_async_commit();
+  cp_async_wait<0>();
+}
+void assumed_alignment() {
+  Memory<float4> x(1);
+  start(floats_taken_for_float4s, 1, 1, 0, &x[0].x);
+}
+
 __global__ void copy_to_nowhere(const float* x, float* y) {
   cp_async<4>(y, x);
   cp_async_commit();
@@ -389,6 +401,7 @@ const std::vector<Case> faulty_cases = {
     {"copy_without_barrier", copy_without_barrier},
     {"copy_over_what_is_read", copy_over_what_is_read},
     {"unaligned_copy", unaligned_copy},
+    {"assumed_alignment", assumed_alignment},
     {"copy_outside_shared_memory", copy_outside_shared_memory},
     {"unaligned_ldmatrix", unaligned_ldmatrix},
     {"missing_grid_barrier", missing_grid_barrier},
