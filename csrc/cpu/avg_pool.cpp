@@ -22,7 +22,15 @@ class Divisor {
     for (int64_t o = 0; o < width.outputs; ++o) {
       of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad));
     }
+    for (const Axis* axis : {&depth, &height, &width}) {
+      for (int64_t o = 1; o < axis->outputs; ++o) {
+        uniform_ &= fixed || axis->counted(o, count_include_pad) == axis->counted(0, count_include_pad);
+      }
+    }
   }
+
+  // Whether all windows have the same.
+  bool uniform() const { return uniform_; }
 
   // Divides the window `o` of a line.
   struct OfLine {
@@ -38,7 +46,7 @@ class Divisor {
 
  private:
   const Axis &depth_, &height_;
-  bool include_;
+  bool include_, uniform_ = true;
   int64_t fixed_;
   std::unique_ptr<A[]> of_window_;
 };
@@ -56,6 +64,7 @@ void avg_lines(const AvgPoolForward& args, int64_t threads) {
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
 
+  const Axis::Taps full = height.full();
   const int64_t most = batch_of_lines(width), line_size = columns.line_size();
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
   const Scratch<A> memory(team, 2 * most * line_size);
@@ -71,23 +80,26 @@ void avg_lines(const AvgPoolForward& args, int64_t threads) {
     while (at.number < last) {
       const Lines begin = at;
       const int64_t batch = std::min(most, last - begin.number);
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
         int64_t count = 0;
         for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
         A* to = sums + i * line_size + columns.padding;
         if (count == 0) {
           std::fill_n(to, width.inputs, A{0});
         } else {
-          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{});
+          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{}, {alike, height.stride * width.inputs, line_size});
         }
       }
       if (columns.stride > 1) {
         for (int64_t i = 0; i < batch; ++i) columns.split(sums + i * line_size, parts + i * line_size);
       }
       at = begin;
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
         for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + i * line_size + tap_offsets[tap];
-        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs, divisor.of_line(at.d, at.h));
+        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs, divisor.of_line(at.d, at.h),
+                       {alike, line_size, width.outputs});
       }
     }
   });
@@ -99,69 +111,60 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Columns columns(width);
-  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
-  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
-  const Cover cover_d(depth), cover_h(height, most);
+  const Cover cover_d(depth), cover_h(height);
   const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   const Lines lines(args.grad_x);
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
-  // A line of windows is divided and spread over the columns once and stays until its slot is needed: neighbouring inputs
-  // share it. A batch lies in one d, so that all its lines have slots.
+  // The lines of windows that hold a batch of inputs are divided and spread over the columns first; a batch lies in one d.
   const WindowLine windows(width, columns);
-  const int64_t slots = cover_d.slots * cover_h.slots, rows_size = std::max(width.kernel, cover_d.most() * cover_h.most());
+  const int64_t most = batch_of_lines(width), line_size = columns.line_size(), reach = height.most_holding(most);
+  const int64_t spread_lines = cover_d.most() * reach;
   const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
-  const Scratch<A> memory(team, slots * (windows.size + 2 * line_size));
-  const Scratch<int64_t> tag_memory(team, 2 * slots);
-  const Scratch<const A*> row_memory(team, rows_size);
+  const Scratch<A> memory(team, reach * (windows.size + line_size) + spread_lines * line_size);
+  const Scratch<const A*> row_memory(team, std::max(width.kernel, cover_d.most() * cover_h.most()));
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *quotients = memory.of(member), *parts = quotients + slots * windows.size, *spread = parts + slots * line_size;
-    int64_t *tags = tag_memory.of(member), *fresh = tags + slots;
+    A *quotients = memory.of(member), *parts = quotients + reach * windows.size, *spread = parts + reach * line_size;
     const A** rows = row_memory.of(member);
-    std::fill_n(quotients, slots * (windows.size + 2 * line_size), A{0});
-    std::fill_n(tags, slots, int64_t{-1});
+    std::fill_n(quotients, reach * (windows.size + line_size) + spread_lines * line_size, A{0});
     Lines at = lines.from(first);
     while (at.number < last) {
-      const Lines begin = at;
-      const int64_t batch = std::min({most, last - begin.number, height.inputs - begin.h});
-      const auto for_windows = [&](auto visit) {
-        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
-          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) visit(d->window, h->window, d->slot * cover_h.slots + h->slot);
+      const int64_t batch = std::min({most, last - at.number, height.inputs - at.h});
+      const auto [first_h, last_h] = height.holding(at.h, batch);
+      const int64_t count_h = std::max<int64_t>(last_h - first_h, 0);
+      A* to = spread;
+      for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, to += reach * line_size) {
+        const T* row = grad_y + ((at.plane * depth.outputs + d->window) * height.outputs + first_h) * width.outputs;
+        for (int64_t i = 0, alike; i < count_h; i += alike) {
+          alike = divisor.uniform() ? count_h : 1;
+          const T* from = row + i * width.outputs;
+          fold_rows<Sum>(&from, 1, quotients + i * windows.size + windows.lead, width.outputs,
+                         divisor.of_line(d->window, first_h + i), {alike, width.outputs, windows.size});
         }
-      };
-      int64_t count_fresh = 0;
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
-        for_windows([&](int64_t d, int64_t h, int64_t slot) {
-          const int64_t from = (at.plane * depth.outputs + d) * height.outputs + h;
-          if (tags[slot] == from) return;
-          tags[slot] = from;
-          const T* row = grad_y + from * width.outputs;
-          fold_rows<Sum>(&row, 1, quotients + count_fresh * windows.size + windows.lead, width.outputs, divisor.of_line(d, h));
-          fresh[count_fresh++] = slot;
-        });
-      }
-      for (int64_t i = 0; i < count_fresh; ++i) {
-        A* to = (columns.stride == 1 ? spread : parts) + fresh[i] * line_size;
-        const A* from = quotients + i * windows.size + windows.lead;
+        A* to_parts = columns.stride == 1 ? to : parts;
         for (int64_t part = 0; part < columns.stride; ++part) {
           int64_t count = 0;
-          for (const auto [tap, back] : windows.taps_of_part[part]) rows[count++] = from - back;
-          if (count > 0) fold_rows<Sum>(rows, count, to + part * columns.part_size, windows.inputs, Unchanged{});
+          for (const auto [tap, back] : windows.taps_of_part[part]) rows[count++] = quotients + windows.lead - back;
+          if (count == 0) continue;
+          fold_rows<Sum>(rows, count, to_parts + part * columns.part_size, windows.inputs, Unchanged{},
+                         {count_h, windows.size, line_size});
+        }
+        if (columns.stride > 1) {
+          for (int64_t i = 0; i < count_h; ++i) columns.join(parts + i * line_size, to + i * line_size);
         }
       }
-      if (columns.stride > 1) {
-        for (int64_t i = 0; i < count_fresh; ++i) columns.join(parts + fresh[i] * line_size, spread + fresh[i] * line_size);
-      }
-      at = begin;
       for (int64_t i = 0; i < batch; ++i, at.next()) {
         int64_t count = 0;
-        for_windows([&](int64_t, int64_t, int64_t slot) { rows[count++] = spread + slot * line_size + columns.padding; });
-        T* to = grad_x + at.number * width.inputs;
+        const A* from = spread + columns.padding;
+        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, from += reach * line_size) {
+          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) rows[count++] = from + (h->window - first_h) * line_size;
+        }
+        T* out = grad_x + at.number * width.inputs;
         if (count == 0) {
-          std::fill_n(to, width.inputs, static_cast<T>(A{0}));
+          std::fill_n(out, width.inputs, static_cast<T>(A{0}));
         } else {
-          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{});
+          fold_rows<Sum>(rows, count, out, width.inputs, Unchanged{});
         }
       }
     }
@@ -202,7 +205,8 @@ void avg_pixels(const AvgPoolForward& args, int64_t threads) {
         if (count == 0) {
           std::fill_n(to, places * channels, static_cast<T>(A{0}));
         } else {
-          fold_rows<Sum>(taps, count, to, channels, [=](A sum, int64_t) { return sum / by; }, places, width.stride * channels);
+          fold_rows<Sum>(taps, count, to, channels, [=](A sum, int64_t) { return sum / by; },
+                         {places, width.stride * channels, channels});
         }
       }
     }
@@ -237,6 +241,8 @@ void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
+  const bool uniform = divisor.uniform();
+  const A shared = divisor.of_line(0, 0).at(0);
   const int64_t terms = cover_d.most() * cover_h.most() * cover_w.most();
   const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
   const Scratch<const T*> memory(team, terms);
@@ -251,10 +257,10 @@ void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
         for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
           for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
             const int64_t from = ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * width.outputs;
-            const auto of_line = divisor.of_line(d->window, h->window);
             for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w, ++count) {
               grads[count] = grad_y + (from + w->window) * channels;
-              divisors[count] = of_line.at(w->window);
+              if (uniform) continue;
+              divisors[count] = divisor.of_line(d->window, h->window).at(w->window);
               alike &= divisors[count] == divisors[0];
             }
           }
@@ -263,12 +269,69 @@ void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
         if (count == 0) {
           std::fill_n(to, channels, static_cast<T>(A{0}));
         } else if (alike) {
-          const A by = divisors[0];
+          const A by = uniform ? shared : divisors[0];
           fold_rows<Sum>(grads, count, to, channels, [=](A sum, int64_t) { return sum / by; });
         } else {
           add_quotients(grads, divisors, count, to, channels);
         }
       }
+    }
+  });
+}
+
+// Few channels make short rows. So the windows' lines are added up whole, and each pixel of an input line then adds up its
+// windows in the sum, a block at a time: what it writes beyond its channels the next pixel overwrites.
+constexpr int64_t kFewChannels = kLanes;
+
+template <class T>
+void avg_few_channels_backward(const AvgPoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+      width(args.window, args.grad_x, args.grad_y, 2);
+  const Cover cover_d(depth), cover_h(height), cover_w(width);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  const Lines lines(args.grad_x, /*channels_last=*/true);
+  const int64_t channels = args.grad_x.size[1], inputs = width.inputs * channels, outputs = width.outputs * channels;
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+
+  std::vector<A> divisors(outputs);
+  const auto of_first_line = divisor.of_line(0, 0);
+  for (int64_t i = 0; i < outputs; ++i) divisors[i] = of_first_line.of_window[i / channels];
+  const int64_t most_rows = cover_d.most() * cover_h.most();
+  const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
+  const Scratch<A> memory(team, (most_rows + 1) * outputs + inputs + 2 * kLanes);
+  const Scratch<const A*> row_memory(team, most_rows);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    A *quotients = memory.of(member), *sums = quotients + most_rows * outputs, *line = sums + outputs + kLanes;
+    const A** rows = row_memory.of(member);
+    std::fill_n(sums, outputs + kLanes, A{0});
+    for (Lines at = lines.from(first); at.number < last; at.next()) {
+      int64_t count = 0;
+      for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
+        for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
+          const T* row = grad_y + ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * outputs;
+          A* to = quotients + count * outputs;
+          fold_rows<Sum>(&row, 1, to, outputs,
+                         typename Divisor<A>::OfLine{divisor.of_line(d->window, h->window).shared, divisors.data()});
+          rows[count++] = to;
+        }
+      }
+      if (count == 0) {
+        std::fill_n(sums, outputs, A{0});
+      } else {
+        fold_rows<Sum>(rows, count, sums, outputs, Unchanged{});
+      }
+      for (int64_t i = 0; i < width.inputs; ++i) {
+        A sum[kLanes] = {};
+        for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w) {
+          const A* from = sums + w->window * channels;
+          PYDL_LANES
+          for (int lane = 0; lane < kLanes; ++lane) sum[lane] += from[lane];
+        }
+        store<kLanes>(sum, line + i * channels);
+      }
+      store_row(line, grad_x + at.number * inputs, inputs);
     }
   });
 }
@@ -282,7 +345,8 @@ void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t th
 
 void avg_pool_backward(const AvgPoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "avg_pool", [&]<class T>(T) {
-    channels_last ? avg_pixels_backward<T>(args, threads) : avg_lines_backward<T>(args, threads);
+    if (!channels_last) return avg_lines_backward<T>(args, threads);
+    args.grad_x.size[1] <= kFewChannels ? avg_few_channels_backward<T>(args, threads) : avg_pixels_backward<T>(args, threads);
   });
 }
 

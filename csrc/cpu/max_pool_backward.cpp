@@ -8,6 +8,8 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
+constexpr int64_t kGatherChannels = 64;
+
 // ---- Channels last: gather --------------------------------------------------------------------------------------------
 // A choice is compared with the code that the tap has in uint8, or with the input's position.
 
@@ -72,11 +74,11 @@ void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
   });
 }
 
-// ---- N, C, D, H, W: scatter -------------------------------------------------------------------------------------------
+// ---- N, C, D, H, W, and few channels last: scatter ----------------------------------------------------------------------
 
 // Where in the plane the choices of a line of windows lie: for int64 they say so, for uint8 choice c of window o lies at
 // origin + o * stride + offsets[c].
-struct Places {
+struct Choices {
   int64_t origin, stride;
   const int64_t* offsets;
 
@@ -84,31 +86,35 @@ struct Places {
   int64_t operator()(int64_t o, uint8_t choice) const { return origin + o * stride + offsets[choice]; }
 };
 
-// Adds the gradients of windows [first, last) of a line. Returns false if one chose outside the plane.
+// Adds the gradients of windows [first, last) of a line, each of `channels` (1 in N, C, ...). Returns false if one chose
+// outside the plane.
 template <class A, class Index>
-bool scatter(const Places& places, const A* grads, const Index* choices, int64_t first, int64_t last, A* sums, int64_t inputs) {
+PYDL_INLINE bool scatter(const Choices& place_of, const A* grads, const Index* choices, int64_t first, int64_t last,
+                         int64_t channels, A* sums, int64_t inputs) {
   bool inside = true;
   for (int64_t o = first; o < last; ++o) {
-    const int64_t i = places(o, choices[o]);
-    if (static_cast<uint64_t>(i) < static_cast<uint64_t>(inputs)) {
-      sums[i] += grads[o];
-    } else {
-      inside = false;
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t i = place_of(o, choices[o * channels + c]);
+      if (static_cast<uint64_t>(i) < static_cast<uint64_t>(inputs)) {
+        sums[i * channels + c] += grads[o * channels + c];
+      } else {
+        inside = false;
+      }
     }
   }
   return inside;
 }
 
-// A plane is added up in grad_x itself where that has the type to.
+// A plane (all channels of one n if they are last) is added up in grad_x itself where that has the type to.
 template <class T, class Index>
-void scatter_planes(const MaxPoolBackward& args, int64_t threads) {
+void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   using A = accumulate_t<T>;
   constexpr bool converts = !std::is_same_v<T, A>;
   const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
-  const int64_t planes = args.grad_x.size[0] * args.grad_x.size[1];
-  const int64_t inputs = depth.inputs * height.inputs * width.inputs;
-  const Lines lines(args.grad_y);
+  const Lines lines(args.grad_y, channels_last);
+  const int64_t channels = channels_last ? args.grad_x.size[1] : 1;
+  const int64_t inputs = depth.inputs * height.inputs * width.inputs, size = inputs * channels;
 
   std::vector<int64_t> offsets;
   for (int64_t d = 0; d < depth.kernel && std::is_same_v<Index, uint8_t>; ++d) {
@@ -128,32 +134,35 @@ void scatter_planes(const MaxPoolBackward& args, int64_t threads) {
     runs.back().last = next = o + 1;
   }
 
-  const int64_t team = team_size(planes, args.grad_x.numel(), threads);
-  const Scratch<A> memory(team, converts ? inputs + width.outputs : 1);
+  const int64_t team = team_size(lines.planes, args.grad_x.numel(), threads);
+  const Scratch<A> memory(team, converts ? size + width.outputs * channels : 1);
   std::atomic<bool> outside = false;
-  share_out(planes, team, [&](int64_t member, int64_t first, int64_t last) {
+  share_out(lines.planes, team, [&](int64_t member, int64_t first, int64_t last) {
     for (int64_t plane = first; plane < last; ++plane) {
-      T* grad_x = static_cast<T*>(args.grad_x.data) + plane * inputs;
+      T* grad_x = static_cast<T*>(args.grad_x.data) + plane * size;
       A* sums = memory.of(member);
       if constexpr (!converts) sums = grad_x;
-      std::fill_n(sums, inputs, A{0});
+      std::fill_n(sums, size, A{0});
       bool inside = true;
       for (Lines at = lines.from(plane * depth.outputs * height.outputs); at.plane == plane; at.next()) {
         if (depth.taps(at.d).first >= depth.taps(at.d).last || height.taps(at.h).first >= height.taps(at.h).last) continue;
-        const T* grad_y = static_cast<const T*>(args.grad_y.data) + at.number * width.outputs;
-        const Index* choices = static_cast<const Index*>(args.index.data) + at.number * width.outputs;
-        const Places places{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding, width.stride,
+        const T* grad_y = static_cast<const T*>(args.grad_y.data) + at.number * width.outputs * channels;
+        const Index* choices = static_cast<const Index*>(args.index.data) + at.number * width.outputs * channels;
+        const Choices place_of{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding, width.stride,
                             offsets.data()};
         const A* grads;
         if constexpr (converts) {
-          load_row(grad_y, sums + inputs, width.outputs);
-          grads = sums + inputs;
+          load_row(grad_y, sums + size, width.outputs * channels);
+          grads = sums + size;
         } else {
           grads = grad_y;
         }
-        for (const auto [begin, end] : runs) inside &= scatter(places, grads, choices, begin, end, sums, inputs);
+        for (const auto [begin, end] : runs) {
+          inside &= channels == 1 ? scatter(place_of, grads, choices, begin, end, 1, sums, inputs)
+                                  : scatter(place_of, grads, choices, begin, end, channels, sums, inputs);
+        }
       }
-      if constexpr (converts) store_row(sums, grad_x, inputs);
+      if constexpr (converts) store_row(sums, grad_x, size);
       if (!inside) outside = true;
     }
   });
@@ -164,11 +173,11 @@ void scatter_planes(const MaxPoolBackward& args, int64_t threads) {
 
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "max_pool", [&]<class T>(T) {
-    if (args.index.dtype == DType::uint8) {
-      channels_last ? gather_pixels<T, uint8_t>(args, threads) : scatter_planes<T, uint8_t>(args, threads);
-    } else {
-      channels_last ? gather_pixels<T, int64_t>(args, threads) : scatter_planes<T, int64_t>(args, threads);
-    }
+    const auto run = [&]<class Index>(Index) {
+      channels_last && args.grad_x.size[1] >= kGatherChannels ? gather_pixels<T, Index>(args, threads)
+                                                              : scatter_planes<T, Index>(args, channels_last, threads);
+    };
+    args.index.dtype == DType::uint8 ? run(uint8_t{}) : run(int64_t{});
   });
 }
 

@@ -55,6 +55,7 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
 
+  const Axis::Taps full = height.full();
   const int64_t most = batch_of_lines(width), line_size = columns.line_size();
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
   const Scratch<A> memory(team, 2 * most * line_size);
@@ -69,68 +70,59 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
     Lines at = lines.from(first);
     while (at.number < last) {
       const int64_t begin = at.number, batch = std::min(most, last - begin);
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
         int64_t count = 0;
         for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
         A* to = maxima + i * line_size + columns.padding;
         if (count == 0) {
           std::fill_n(to, width.inputs, kLowest<A>);
         } else {
-          fold_rows<Max>(rows, count, to, width.inputs, Unchanged{});
+          fold_rows<Max>(rows, count, to, width.inputs, Unchanged{}, {alike, height.stride * width.inputs, line_size});
         }
       }
       if (columns.stride > 1) {
         for (int64_t i = 0; i < batch; ++i) columns.split(maxima + i * line_size, parts + i * line_size);
       }
       for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + tap_offsets[tap];
-      fold_rows<Max>(taps, width.kernel, y + begin * width.outputs, width.outputs, Unchanged{}, batch, line_size);
+      fold_rows<Max>(taps, width.kernel, y + begin * width.outputs, width.outputs, Unchanged{},
+                     {batch, line_size, width.outputs});
     }
   });
 }
 
-template <class T>
-bool holds_nan(const T* row, int64_t size) {
-  using A = accumulate_t<T>;
-  Code<A> found[kLanes] = {};
-  for_blocks(size, [&]<int lanes>(int64_t first, Lanes<lanes>) {
-    A value[lanes];
-    load<lanes>(row + first, value);
-    PYDL_LANES
-    for (int lane = 0; lane < lanes; ++lane) found[lane] = value[lane] != value[lane] ? Code<A>{1} : found[lane];
-  });
-  Code<A> any = 0;
-  for (const Code<A> one : found) any |= one;
-  return any != 0;
-}
-
-// Without `nans` the taps are known to hold none, which saves two of the five instructions a tap.
-template <int fixed, bool nans, class A>
-void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Code<A>* first_code, Code<A> base, A* value,
-            Code<A>* code, int64_t size) {
-  for_whole_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
-    A best[lanes];
-    Code<A> chosen[lanes];
-    PYDL_LANES
-    for (int lane = 0; lane < lanes; ++lane) {
-      best[lane] = kLowest<A>;
-      chosen[lane] = first_code[first + lane] + base;
-    }
-    for (int64_t tap = 0; tap < (fixed ? fixed : count); ++tap) {
-      const A* from = taps[tap] + first;
-      const Code<A> name = codes[tap];
+// At each place, for windows [0, size) of a line: the maximum and the code of its tap. A window starts from the code of its
+// first tap inside the input, first_codes[i] + base.
+template <int fixed, class A>
+void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Code<A>* first_codes, Code<A> base, A* values,
+            Code<A>* chosen, int64_t size, Places places) {
+  for (int64_t place = 0; place < places.count; ++place, values += places.to_step, chosen += places.to_step) {
+    for_whole_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      const int64_t offset = place * places.from_step + first;
+      A best[lanes];
+      Code<A> code[lanes];
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) {
-        const bool take = nans ? beats(from[lane], best[lane]) : from[lane] > best[lane];
-        best[lane] = take ? from[lane] : best[lane];
-        chosen[lane] = take ? name : chosen[lane];
+        best[lane] = kLowest<A>;
+        code[lane] = first_codes[first + lane] + base;
       }
-    }
-    PYDL_LANES
-    for (int lane = 0; lane < lanes; ++lane) {
-      value[first + lane] = best[lane];
-      code[first + lane] = chosen[lane];
-    }
-  });
+      for (int64_t tap = 0; tap < (fixed ? fixed : count); ++tap) {
+        const A* from = taps[tap] + offset;
+        const Code<A> name = codes[tap];
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) {
+          const bool take = beats(from[lane], best[lane]);
+          best[lane] = take ? from[lane] : best[lane];
+          code[lane] = take ? name : code[lane];
+        }
+      }
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) {
+        values[first + lane] = best[lane];
+        chosen[first + lane] = code[lane];
+      }
+    });
+  }
 }
 
 template <class T, class Index>
@@ -145,74 +137,58 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   T* y = static_cast<T*>(args.y.data);
   Index* index = static_cast<Index*>(args.index.data);
 
-  // Split lines stay until their slot is needed: neighbouring windows share them. A batch lies in one d, so that all its
-  // lines have slots.
+  // The lines that a batch of windows reaches are split first; a batch lies in one d.
+  const Axis::Taps full = height.full();
   const int64_t most = batch_of_lines(width), line_size = columns.line_size();
-  const int64_t slots_d = (depth.kernel - 1) * depth.dilation + 1;
-  const int64_t slots_h = (most - 1) * height.stride + (height.kernel - 1) * height.dilation + 1, slots = slots_d * slots_h;
-  std::vector<int64_t> slot_of_line;
-  for (int64_t d = 0; d < depth.inputs; ++d) {
-    for (int64_t h = 0; h < height.inputs; ++h) slot_of_line.push_back(d % slots_d * slots_h + h % slots_h);
-  }
+  const int64_t reach = (most - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
   const int64_t window = depth.kernel * height.kernel * width.kernel, outputs = whole_blocks(width.outputs);
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
-  const Scratch<A> memory(team, (1 + slots) * line_size + most * outputs);
-  const Scratch<int64_t> tag_memory(team, 2 * slots);
+  const Scratch<A> memory(team, (1 + depth.kernel * reach) * line_size + most * outputs);
   const Scratch<Code<A>> code_memory(team, window + (most + 1) * outputs);
   const Scratch<const A*> tap_memory(team, window);
 
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *line = memory.of(member), *cache = line + line_size, *values = cache + slots * line_size;
-    int64_t *tags = tag_memory.of(member), *nans = tags + slots;
-    const int64_t *offsets = tap_offsets.data(), *slot_of = slot_of_line.data();
-    const int64_t taps_w = width.kernel, code_w = coding.tap[2];
+    A *line = memory.of(member), *split = line + line_size, *values = split + depth.kernel * reach * line_size;
     const A** taps = tap_memory.of(member);
-    Code<A> *codes = code_memory.of(member), *first_code = codes + window, *chosen = first_code + outputs;
-    std::fill_n(line, (1 + slots) * line_size, kLowest<A>);
-    std::fill_n(tags, slots, int64_t{-1});
+    Code<A> *codes = code_memory.of(member), *first_codes = codes + window, *chosen = first_codes + outputs;
+    std::fill_n(line, (1 + depth.kernel * reach) * line_size, kLowest<A>);
     for (int64_t o = 0; o < outputs; ++o) {
-      first_code[o] = static_cast<Code<A>>(coding.of(0, 0, width.taps(std::min(o, width.outputs - 1)).first));
+      first_codes[o] = static_cast<Code<A>>(coding.of(0, 0, width.taps(std::min(o, width.outputs - 1)).first));
     }
     Lines at = lines.from(first);
     while (at.number < last) {
-      const int64_t begin = at.number, batch = std::min({most, last - begin, height.outputs - at.h});
-      const Lines batch_begin = at;
-      const int64_t x_line = at.plane * depth.inputs * height.inputs;
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
-        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
-          const int64_t slot = slot_of[from - x_line];
-          if (tags[slot] == from) return;
-          tags[slot] = from;
-          nans[slot] = holds_nan(x + from * width.inputs, width.inputs);
-          columns.load_split(x + from * width.inputs, line, cache + slot * line_size);
-        });
-      }
-      at = batch_begin;
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
-        int64_t count = 0;
-        bool with_nans = false;
-        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t tap_d, int64_t tap_h) {
-          const int64_t slot = slot_of[from - x_line];
-          const A* parts = cache + slot * line_size;
-          with_nans |= nans[slot] != 0;
-          auto code = static_cast<Code<A>>(coding.of(tap_d, tap_h, 0));
-          for (int64_t tap_w = 0; tap_w < taps_w; ++tap_w, ++count, code += static_cast<Code<A>>(code_w)) {
-            taps[count] = parts + offsets[tap_w];
-            codes[count] = code;
-          }
-        });
-        const auto base = static_cast<Code<A>>(coding.of(depth.taps(at.d).first, height.taps(at.h).first, 0));
-        A* value = values + i * outputs;
-        Code<A>* code = chosen + i * outputs;
-        if (with_nans) {
-          choose<0, true>(taps, codes, count, first_code, base, value, code, width.outputs);
-        } else {
-          with_count<2, 3, 4, 6, 9>(count, [&]<int fixed>(Lanes<fixed>) {
-            choose<fixed, false>(taps, codes, count, first_code, base, value, code, width.outputs);
-          });
+      const Lines begin = at;
+      const int64_t batch = std::min({most, last - at.number, height.outputs - at.h});
+      const int64_t top = std::max<int64_t>(height.start(at.h), 0);
+      const int64_t bottom = std::min(height.start(at.h + batch - 1) + (height.kernel - 1) * height.dilation + 1, height.inputs);
+      const auto [first_d, last_d] = depth.taps(at.d);
+      for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
+        const int64_t d = depth.start(at.d) + tap_d * depth.dilation;
+        const T* from = x + ((at.plane * depth.inputs + d) * height.inputs + top) * width.inputs;
+        for (int64_t h = 0; h < bottom - top; ++h) {
+          columns.load_split(from + h * width.inputs, line, split + (tap_d * reach + h) * line_size);
         }
       }
-      at = batch_begin;
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
+        const auto [first_h, last_h] = height.taps(at.h);
+        int64_t count = 0;
+        for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
+          for (int64_t tap_h = first_h; tap_h < last_h; ++tap_h) {
+            const int64_t h = height.start(at.h) + tap_h * height.dilation - top;
+            for (int64_t tap_w = 0; tap_w < width.kernel; ++tap_w, ++count) {
+              taps[count] = split + (tap_d * reach + h) * line_size + tap_offsets[tap_w];
+              codes[count] = static_cast<Code<A>>(coding.of(tap_d, tap_h, tap_w));
+            }
+          }
+        }
+        const auto base = static_cast<Code<A>>(coding.of(first_d, first_h, 0));
+        with_count<2, 3, 4, 6, 9>(count, [&]<int fixed>(Lanes<fixed>) {
+          choose<fixed>(taps, codes, count, first_codes, base, values + i * outputs, chosen + i * outputs, width.outputs,
+                        {alike, height.stride * line_size, outputs});
+        });
+      }
+      at = begin;
       for (int64_t i = 0; i < batch; ++i, at.next()) {
         store_row(values + i * outputs, y + at.number * width.outputs, width.outputs);
         const Code<A>* code = chosen + i * outputs;
@@ -233,14 +209,14 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
 
 // ---- Channels last ----------------------------------------------------------------------------------------------------
 
-// At `places` neighbouring windows, whose taps lie `step` apart and whose indices `stride`.
+// The same for the channels of the windows at `places`, whose indices lie `stride` apart.
 template <int fixed, class T, class Index>
 void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, int64_t count, int64_t origin, T* y, Index* index,
-                     int64_t channels, int64_t places, int64_t step, int64_t stride) {
+                     int64_t channels, Places places, int64_t stride) {
   using A = accumulate_t<T>;
-  for (int64_t place = 0; place < places; ++place, y += channels, index += channels, origin += stride) {
+  for (int64_t place = 0; place < places.count; ++place, y += places.to_step, index += places.to_step, origin += stride) {
     for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
-      const int64_t offset = place * step + first;
+      const int64_t offset = place * places.from_step + first;
       A best[lanes], value[lanes];
       Code<A> chosen[lanes];
       load<lanes>(taps[0] + offset, best);
@@ -316,10 +292,10 @@ void max_pixels(const MaxPoolForward& args, int64_t threads) {
           }
         } else if constexpr (indexed) {
           with_count<4, 9>(count, [&]<int fixed>(Lanes<fixed>) {
-            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels, places, step, width.stride);
+            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels, {places, step, channels}, width.stride);
           });
         } else {
-          fold_rows<Max>(taps, count, y + to, channels, Unchanged{}, places, step);
+          fold_rows<Max>(taps, count, y + to, channels, Unchanged{}, {places, step, channels});
         }
       }
     }

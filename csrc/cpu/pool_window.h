@@ -43,6 +43,14 @@ struct Axis {
     return {first, std::clamp(last, first, outputs)};
   }
 
+  // Windows [first, last) are all that hold one of the inputs [input, input + count).
+  Taps holding(int64_t input, int64_t count) const {
+    const int64_t first = std::max<int64_t>(input + padding - (kernel - 1) * dilation, 0);
+    return {(first + stride - 1) / stride, std::min((input + count - 1 + padding) / stride + 1, outputs)};
+  }
+  // At most so many.
+  int64_t most_holding(int64_t count) const { return ((kernel - 1) * dilation + count - 1) / stride + 1; }
+
   // The taps that an average over window o counts.
   int64_t counted(int64_t o, bool count_include_pad) const {
     const int64_t start = this->start(o), end = start + kernel;
@@ -54,14 +62,11 @@ struct Axis {
 // The transposed question: the windows that hold each input of an axis, in the order of the windows.
 class Cover {
  public:
-  // Windows that hold one of `batch` neighbouring inputs lie in different slots, of `slots`.
   struct Entry {
-    int64_t window, tap, slot;
+    int64_t window, tap;
   };
-  const int64_t slots;
 
-  explicit Cover(const Axis& axis, int64_t batch = 1)
-      : slots(((axis.kernel - 1) * axis.dilation + batch - 1) / axis.stride + 1), begin_(axis.inputs + 1) {
+  explicit Cover(const Axis& axis) : begin_(axis.inputs + 1) {
     for_each(axis, [&](int64_t input, int64_t, int64_t) { ++begin_[input + 1]; });
     for (int64_t input = 0; input < axis.inputs; ++input) {
       most_ = std::max(most_, begin_[input + 1]);
@@ -69,7 +74,7 @@ class Cover {
     }
     entries_.resize(begin_[axis.inputs]);
     std::vector<int64_t> next(begin_.begin(), begin_.end() - 1);
-    for_each(axis, [&](int64_t input, int64_t window, int64_t tap) { entries_[next[input]++] = {window, tap, window % slots}; });
+    for_each(axis, [&](int64_t input, int64_t window, int64_t tap) { entries_[next[input]++] = {window, tap}; });
   }
 
   const Entry* begin(int64_t input) const { return entries_.data() + begin_[input]; }
@@ -229,14 +234,22 @@ struct Lines {
     at.number = first, at.h = first % height, at.d = first / height % depth, at.plane = first / height / depth;
     return at;
   }
-  void next() {
-    ++number;
-    if (++h < height) return;
+  // By lines of the same plane and d.
+  void advance(int64_t count) {
+    number += count;
+    if ((h += count) < height) return;
     h = 0;
     if (++d < depth) return;
     d = 0, ++plane;
   }
+  void next() { advance(1); }
 };
+
+// How many lines from `at` on, at most `most`, have windows that lie in the input with all their taps in h; 1 if not even
+// `at` has: what is done for a line can be done for so many with one list of its taps.
+inline int64_t lines_alike(const Axis::Taps& full, const Lines& at, int64_t most) {
+  return at.h >= full.first && at.h < full.last ? std::min(most, full.last - at.h) : 1;
+}
 
 // Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the output line `at` reach, in
 // the order of the taps.
@@ -251,15 +264,20 @@ PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, con
   }
 }
 
-// A fold of rows at several neighbouring places: out[p * size + i] is the fold of rows[0][p * step + i], rows[1][p * step + i],
-// ... in this order, finished by finish(fold, i). At least one row. Loads and stores convert.
+// Places where the same is done: at their number times a step further.
+struct Places {
+  int64_t count = 1, from_step = 0, to_step = 0;
+};
+
+// A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, finished by finish(fold, i). At least one
+// row. Loads and stores convert.
 template <class Fold, class From, class To, class Finish>
-inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish, int64_t places = 1, int64_t step = 0) {
+inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish, Places places = {}) {
   using A = accumulate_t<From>;
   with_count<1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
-    for (int64_t place = 0; place < places; ++place) {
-      const int64_t offset = place * step;
-      To* to = out + place * size;
+    for (int64_t place = 0; place < places.count; ++place) {
+      const int64_t offset = place * places.from_step;
+      To* to = out + place * places.to_step;
       for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
         A folded[lanes], value[lanes];
         load<lanes>(rows[0] + offset + first, folded);

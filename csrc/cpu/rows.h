@@ -103,10 +103,8 @@ template <int count>
 PYDL_INLINE void widen(const int64_t* from, int32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    for (int lane = 0; lane < count; lane += 8) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + lane), _mm512_maskz_cvtepi64_epi32(0xff, _mm512_loadu_si512(from + lane)));
-    }
-    return;
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    return _mm512_storeu_si512(to, _mm512_permutex2var_epi32(_mm512_loadu_si512(from), even, _mm512_loadu_si512(from + 8)));
   }
 #endif
   PYDL_LANES
