@@ -52,7 +52,7 @@ FAULTS = {
     "copy_without_barrier": ("wrong", "GRT"),
     "copy_over_what_is_read": ("wrong", "RT"),
     "unaligned_copy": ("must be aligned to 16", "GR"),
-    "assumed_alignment": ("must be aligned to 16", "GR"),
+    "assumed_alignment": ("not aligned to 16 bytes", "GR"),
     "copy_outside_shared_memory": ("in no shared array", "GR"),
     "unaligned_ldmatrix": ("not aligned to 16 bytes", "GR"),
     "missing_grid_barrier": ("wrong", "GRT"),
