@@ -53,6 +53,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : args.size),",
     ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
     (
+        "lrn.cu",
+        "if (output.channels_last()) {",
+        "if (true) {",
+    ): "Either strip gives the same bits; the choice is one of speed.",
+    (
         "pool.cu",
         "const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
         "const int64_t skipped = start <= 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
