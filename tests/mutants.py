@@ -69,6 +69,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
     (
         "pool.cu",
+        "if (tap_d < 0) continue;",
+        "if (false) continue;",
+    ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
+    (
+        "pool.cu",
         "if (dilation == 1) return distance;",
         "if (false) return distance;",
     ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",

@@ -149,11 +149,12 @@ WINDOWS = (
     ([3], [2], [1], [1], [9], [5]),
     ([3, 2], [2, 2], [1, 0], [1, 2], [7, 8], [4, 3]),
     ([2, 3, 2], [2, 1, 2], [0, 1, 0], [1, 1, 1], [5, 5, 6], [3, 5, 3]),  # ceil mode along D
+    ([2, 2, 2], [1, 1, 1], [0, 1, 0], [1, 2, 1], [3, 4, 3], [2, 4, 2]),
 )
 
 
 @pytest.mark.parametrize("channels_last", (False, True))
-@pytest.mark.parametrize("window", WINDOWS, ids=("1d", "2d", "3d"))
+@pytest.mark.parametrize("window", WINDOWS, ids=("1d", "2d", "3d", "3d dilated"))
 @pytest.mark.parametrize("server", servers("pool"))
 def test_contract_over_one_to_three_axes(server, window, channels_last):
     """The contract functions themselves: saved tensors of one backend fit the backward of another."""
