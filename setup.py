@@ -24,9 +24,10 @@ class CMakeBuild(build_ext):
 
     def build_extensions(self) -> None:
         destination = Path(self.get_ext_fullpath(MODULES[0])).parent.resolve()
-        # One build folder a set of options, so that a sanitized build does not undo a plain one.
-        build = ROOT / "build" / "".join(["cmake", *sorted(OPTIONS)]).replace("-D", "-").replace(",", "+")
-        configure = ["-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
+        # One build folder, so that objects are compiled once whatever is made of them; the sanitizers' are other objects.
+        sanitize = [o.partition("=")[2] for o in OPTIONS if o.startswith("-DPYDL_SANITIZE=")]
+        build = ROOT / "build" / "-".join(["cmake", *sanitize]).replace(",", "+")
+        configure = ["--fresh", "-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
         subprocess.run(["cmake", *configure, *OPTIONS], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
         subprocess.run(["cmake", "--install", build, "--prefix", destination], check=True)

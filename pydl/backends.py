@@ -104,10 +104,11 @@ class Row:
     dtypes: tuple[torch.dtype, ...]
     backend: str
     evidence: str  # the file with the measurement
+    least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
 
 
 AUTO: tuple[Row, ...] = (
-    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
+    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", least=100_000),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
 )
 
@@ -184,7 +185,7 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     if name == "auto":
         for row in AUTO:
             fits = row.family == family and row.device == tensor.device.type and tensor.dtype in row.dtypes
-            if fits and refusal(row.backend, family, tensor) is None:
+            if fits and tensor.numel() >= row.least and refusal(row.backend, family, tensor) is None:
                 return row.backend
         return "aten"
     reason = refusal(name, family, tensor)

@@ -55,6 +55,12 @@ def test_the_call_beats_the_block_beats_auto():
     assert backends.choose("lrn", None, X) == "cpu"
 
 
+def test_auto_leaves_to_pytorch_what_is_too_small_to_gain():
+    assert backends.choose("pool", None, torch.zeros(32, 16, 10, 10)) == "aten"
+    assert backends.choose("pool", None, torch.zeros(32, 6, 28, 28)) == "cpu"
+    assert backends.choose("conv", None, torch.zeros(32, 6, 28, 28)) == "aten"
+
+
 def test_the_environment_variable_sets_the_default():
     code = "import torch; from pydl import backends; print(backends.choose('lrn', None, torch.zeros(1)))"
     ran = subprocess.run(

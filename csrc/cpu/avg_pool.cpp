@@ -53,13 +53,54 @@ class Divisor {
 
 // ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
 
+// One window to a plane: nothing to share.
+template <class T>
+void avg_planes(const AvgPoolForward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t planes = args.x.size[0] * args.x.size[1];
+  const T* x = static_cast<const T*>(args.x.data);
+  T* y = static_cast<T*>(args.y.data);
+  share_out(planes, team_size(planes, args.x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      constexpr int lanes = 8;
+      const T* from = x + plane * size;
+      A sums[lanes] = {}, value[lanes];
+      int64_t i = 0;
+      for (; i + lanes <= size; i += lanes) {
+        load<lanes>(from + i, value);
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) sums[lane] += value[lane];
+      }
+      for (int lane = 0; i < size; ++i, ++lane) sums[lane] += static_cast<A>(from[i]);
+      const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+      y[plane] = static_cast<T>(sum / divisor);
+    }
+  });
+}
+
+template <class T>
+void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t planes = args.grad_x.size[0] * args.grad_x.size[1];
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+  share_out(planes, team_size(planes, args.grad_x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      std::fill_n(grad_x + plane * size, size, static_cast<T>(static_cast<A>(grad_y[plane]) / divisor));
+    }
+  });
+}
+
 template <class T>
 void avg_lines(const AvgPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  if (depth.global() && height.global() && width.global()) {
+    return avg_planes<T>(args, depth.inputs * height.inputs * width.inputs, divisor.of_line(0, 0).at(0), threads);
+  }
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   const Lines lines(args.y);
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
@@ -110,9 +151,12 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
+  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
+  if (depth.global() && height.global() && width.global()) {
+    return avg_planes_backward<T>(args, depth.inputs * height.inputs * width.inputs, divisor.of_line(0, 0).at(0), threads);
+  }
   const Columns columns(width);
   const Cover cover_d(depth), cover_h(height);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   const Lines lines(args.grad_x);
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
@@ -217,14 +261,14 @@ void avg_pixels(const AvgPoolForward& args, int64_t threads) {
 template <class T>
 void add_quotients(const T* const* grads, const accumulate_t<T>* divisors, int64_t count, T* out, int64_t channels) {
   using A = accumulate_t<T>;
-  for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+  for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     A sum[lanes] = {}, grad[lanes];
-    for (int64_t term = 0; term < count; ++term) {
+    for_steps<0>(0, count, [&](int64_t term) PYDL_INLINE_BODY {
       load<lanes>(grads[term] + first, grad);
       const A by = divisors[term];
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) sum[lane] += grad[lane] / by;
-    }
+    });
     store<lanes>(sum, out + first);
   });
 }

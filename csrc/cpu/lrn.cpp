@@ -81,7 +81,7 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
 template <class A, class Exponent, class Map>
 void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size, Map map) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
-    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
       const A* from = x + first;
@@ -97,7 +97,7 @@ template <class A, class Exponent, class Map>
 void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y, A* direct,
                    A* indirect, int64_t size, Map map) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
-    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
       const A *value = x + first, *grad = grad_y + first;
@@ -119,7 +119,7 @@ void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t 
              int64_t size) {
   const A slope = formula.slope;
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
-    for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, identity);
       const A *value = x + first, *part = direct + first;
@@ -132,7 +132,7 @@ void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t 
 
 template <class A>
 void square_row(const A* x, A* squares, int64_t size) {
-  for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+  for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     const A* value = x + first;
     A* to = squares + first;
     PYDL_LANES

@@ -8,8 +8,6 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-constexpr int64_t kGatherChannels = 64;
-
 // ---- Channels last: gather --------------------------------------------------------------------------------------------
 // A choice is compared with the code that the tap has in uint8, or with the input's position.
 
@@ -17,16 +15,16 @@ template <int fixed, class T, class Index>
 void add_chosen(const T* const* grads, const Index* const* choices, const Code<accumulate_t<T>>* codes, int64_t count, T* out,
                          int64_t channels) {
   using A = accumulate_t<T>;
-  for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+  for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     A sum[lanes] = {}, grad[lanes];
     Code<A> choice[lanes];
-    for (int64_t term = 0; term < (fixed ? fixed : count); ++term) {
+    for_steps<fixed>(0, count, [&](int64_t term) PYDL_INLINE_BODY {
       load<lanes>(grads[term] + first, grad);
       widen<lanes>(choices[term] + first, choice);
       const Code<A> code = codes[term];
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) sum[lane] += choice[lane] == code ? grad[lane] : A{0};
-    }
+    });
     store<lanes>(sum, out + first);
   });
 }
@@ -169,13 +167,19 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
   check(!outside, "max_pool backward: an index lies outside its window or the input's plane");
 }
 
+// A gather compares 16 channels at a time but does so for each tap, and makes a list of windows for each pixel.
+bool gathers(const MaxPoolBackward& args) {
+  const int64_t* kernel = args.window.kernel;
+  return args.grad_x.size[1] >= 64 && kernel[0] * kernel[1] * kernel[2] <= 12 && args.grad_x.dtype != DType::float64;
+}
+
 }  // namespace
 
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "max_pool", [&]<class T>(T) {
     const auto run = [&]<class Index>(Index) {
-      channels_last && args.grad_x.size[1] >= kGatherChannels ? gather_pixels<T, Index>(args, threads)
-                                                              : scatter_planes<T, Index>(args, channels_last, threads);
+      channels_last && gathers(args) ? gather_pixels<T, Index>(args, threads)
+                                     : scatter_planes<T, Index>(args, channels_last, threads);
     };
     args.index.dtype == DType::uint8 ? run(uint8_t{}) : run(int64_t{});
   });

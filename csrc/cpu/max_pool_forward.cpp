@@ -91,13 +91,36 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   });
 }
 
+// One window to a plane: nothing to share and one lane to fill, so a plain scan.
+template <class T, class Index>
+void max_planes_indexed(const MaxPoolForward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t planes = args.x.size[0] * args.x.size[1], size = args.x.size[2] * args.x.size[3] * args.x.size[4];
+  const T* x = static_cast<const T*>(args.x.data);
+  T* y = static_cast<T*>(args.y.data);
+  Index* index = static_cast<Index*>(args.index.data);
+  share_out(planes, team_size(planes, args.x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      const T* from = x + plane * size;
+      A best = static_cast<A>(from[0]);
+      int64_t chosen = 0;
+      for (int64_t i = 1; i < size; ++i) {
+        const A value = static_cast<A>(from[i]);
+        if (beats(value, best)) best = value, chosen = i;
+      }
+      y[plane] = static_cast<T>(best);
+      index[plane] = static_cast<Index>(chosen);
+    }
+  });
+}
+
 // At each place, for windows [0, size) of a line: the maximum and the code of its tap. A window starts from the code of its
 // first tap inside the input, first_codes[i] + base.
 template <int fixed, class A>
 void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Code<A>* first_codes, Code<A> base, A* values,
             Code<A>* chosen, int64_t size, Places places) {
   for (int64_t place = 0; place < places.count; ++place, values += places.to_step, chosen += places.to_step) {
-    for_whole_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_whole_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       const int64_t offset = place * places.from_step + first;
       A best[lanes];
       Code<A> code[lanes];
@@ -106,7 +129,7 @@ void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Cod
         best[lane] = kLowest<A>;
         code[lane] = first_codes[first + lane] + base;
       }
-      for (int64_t tap = 0; tap < (fixed ? fixed : count); ++tap) {
+      for_steps<fixed>(0, count, [&](int64_t tap) PYDL_INLINE_BODY {
         const A* from = taps[tap] + offset;
         const Code<A> name = codes[tap];
         PYDL_LANES
@@ -115,7 +138,7 @@ void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Cod
           best[lane] = take ? from[lane] : best[lane];
           code[lane] = take ? name : code[lane];
         }
-      }
+      });
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) {
         values[first + lane] = best[lane];
@@ -129,6 +152,7 @@ template <class T, class Index>
 void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  if (depth.global() && height.global() && width.global()) return max_planes_indexed<T, Index>(args, threads);
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Coding<Index> coding(depth, height, width);
@@ -194,7 +218,7 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
         const Code<A>* code = chosen + i * outputs;
         Index* to = index + at.number * width.outputs;
         const int64_t origin = (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding;
-        for_blocks(width.outputs, [=, &width]<int lanes>(int64_t from, Lanes<lanes>) {
+        for_blocks<A>(width.outputs, [=, &width]<int lanes>(int64_t from, Lanes<lanes>) {
           if constexpr (std::is_same_v<Index, int64_t>) {
             PYDL_LANES
             for (int lane = 0; lane < lanes; ++lane) to[from + lane] = origin + (from + lane) * width.stride + code[from + lane];
@@ -215,14 +239,14 @@ void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, i
                      int64_t channels, Places places, int64_t stride) {
   using A = accumulate_t<T>;
   for (int64_t place = 0; place < places.count; ++place, y += places.to_step, index += places.to_step, origin += stride) {
-    for_blocks(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       const int64_t offset = place * places.from_step + first;
       A best[lanes], value[lanes];
       Code<A> chosen[lanes];
       load<lanes>(taps[0] + offset, best);
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) chosen[lane] = codes[0];
-      for (int64_t tap = 1; tap < (fixed ? fixed : count); ++tap) {
+      for_steps<fixed>(1, count, [&](int64_t tap) PYDL_INLINE_BODY {
         load<lanes>(taps[tap] + offset, value);
         const Code<A> name = codes[tap];
         PYDL_LANES
@@ -231,7 +255,7 @@ void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, i
           best[lane] = take ? value[lane] : best[lane];
           chosen[lane] = take ? name : chosen[lane];
         }
-      }
+      });
       store<lanes>(best, y + first);
       if constexpr (std::is_same_v<Index, int64_t>) {
         PYDL_LANES

@@ -51,6 +51,9 @@ struct Axis {
   // At most so many.
   int64_t most_holding(int64_t count) const { return ((kernel - 1) * dilation + count - 1) / stride + 1; }
 
+  // Whether there is one window, and it holds what the axis has and no padding.
+  bool global() const { return outputs == 1 && padding == 0 && dilation == 1 && kernel == inputs; }
+
   // The taps that an average over window o counts.
   int64_t counted(int64_t o, bool count_include_pad) const {
     const int64_t start = this->start(o), end = start + kernel;
@@ -134,7 +137,7 @@ struct Columns {
   void split(const A* line, A* parts) const {
     if (stride == 2) {
       A *even = parts, *odd = parts + part_size;
-      for_whole_blocks(split_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      for_whole_blocks<A>(split_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
         PYDL_LANES
         for (int lane = 0; lane < lanes; ++lane) {
           even[first + lane] = line[2 * (first + lane)];
@@ -159,7 +162,7 @@ struct Columns {
         const T* from = row + padding % 2;
         if (padding % 2 == 1) odd[begin - 1] = row[0];
         if (from + 2 * pairs < row + inputs) even[end] = from[2 * pairs];
-        return for_blocks(pairs, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+        return for_blocks<T>(pairs, [=]<int lanes>(int64_t first, Lanes<lanes>) {
           const T* pair = from + 2 * first;
           T *to_even = even + begin + first, *to_odd = odd + begin + first;
           PYDL_LANES
@@ -178,7 +181,7 @@ struct Columns {
   void join(const A* parts, A* line) const {
     if (stride == 2) {
       const A *even = parts, *odd = parts + part_size;
-      for_whole_blocks(join_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      for_whole_blocks<A>(join_size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
         PYDL_LANES
         for (int lane = 0; lane < lanes; ++lane) {
           line[2 * (first + lane)] = even[first + lane];
@@ -278,14 +281,14 @@ inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t s
     for (int64_t place = 0; place < places.count; ++place) {
       const int64_t offset = place * places.from_step;
       To* to = out + place * places.to_step;
-      for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+      for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
         A folded[lanes], value[lanes];
         load<lanes>(rows[0] + offset + first, folded);
-        for (int64_t row = 1; row < (fixed ? fixed : count); ++row) {
+        for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
           load<lanes>(rows[row] + offset + first, value);
           PYDL_LANES
           for (int lane = 0; lane < lanes; ++lane) folded[lane] = Fold{}(folded[lane], value[lane]);
-        }
+        });
         PYDL_LANES
         for (int lane = 0; lane < lanes; ++lane) folded[lane] = finish(folded[lane], first + lane);
         store<lanes>(folded, to + first);

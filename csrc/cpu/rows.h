@@ -26,8 +26,10 @@
 // What works on the lanes of a block has to be inlined into the loop over blocks, or the lanes travel through memory.
 #if defined(__GNUC__)
 #define PYDL_INLINE [[gnu::always_inline]] inline
+#define PYDL_INLINE_BODY __attribute__((always_inline))
 #else
 #define PYDL_INLINE inline
+#define PYDL_INLINE_BODY
 #endif
 
 namespace pydl::cpu::PYDL_ISA {
@@ -37,22 +39,26 @@ inline constexpr int64_t kLanes = 16;
 template <int count>
 using Lanes = std::integral_constant<int, count>;
 
-// Calls body(first, Lanes<count>) for blocks that cover [0, size). Write a body as [=]<int lanes>(int64_t first, Lanes<lanes>).
-template <class Body>
+// Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A: 16 lanes, or 8 of double, while the
+// row has so many, else fewer. Write a body as [=]<int lanes>(int64_t first, Lanes<lanes>).
+template <class A, class Body>
 inline void for_blocks(int64_t size, Body&& body) {
   const auto blocks = [&]<int lanes>(Lanes<lanes> constant) {
     for (int64_t first = 0; first < size; first += lanes) body(std::min<int64_t>(first, size - lanes), constant);
   };
-  if (size >= 16) return blocks(Lanes<16>{});
+  if constexpr (sizeof(A) < 8) {
+    if (size >= 16) return blocks(Lanes<16>{});
+  }
   if (size >= 8) return blocks(Lanes<8>{});
   if (size >= 4) return blocks(Lanes<4>{});
   blocks(Lanes<1>{});
 }
 
-// The same for rows that are padded to whole blocks: the last one ends beyond the row, nothing is computed twice.
-template <class Body>
+// The same for rows that are padded to whole blocks of 16: the last one ends beyond the row, nothing is computed twice.
+template <class A, class Body>
 inline void for_whole_blocks(int64_t size, Body&& body) {
-  for (int64_t first = 0; first < size; first += kLanes) body(first, Lanes<kLanes>{});
+  constexpr int lanes = sizeof(A) < 8 ? 16 : 8;
+  for (int64_t first = 0; first < size; first += lanes) body(first, Lanes<lanes>{});
 }
 
 // An integer as wide as A: comparisons of one select lanes of the other.
@@ -65,6 +71,21 @@ constexpr int64_t whole_blocks(int64_t size) { return (size + kLanes - 1) / kLan
 template <int... known, class Function>
 inline void with_count(int64_t count, Function&& function) {
   if (!((count == known && (function(Lanes<known>{}), true)) || ...)) function(Lanes<0>{});
+}
+
+// Calls step(t) for t in [first, fixed or else count). An unknown number of steps goes eight at a time: within a group what
+// the steps pass on stays in registers, between groups it travels through memory.
+template <int fixed, class Step>
+PYDL_INLINE void for_steps(int64_t first, int64_t count, Step step) {
+  int64_t t = first;
+  if constexpr (fixed > 0) {
+    for (; t < fixed; ++t) step(t);
+  } else {
+    for (; t + 8 <= count; t += 8) {
+      step(t), step(t + 1), step(t + 2), step(t + 3), step(t + 4), step(t + 5), step(t + 6), step(t + 7);
+    }
+    for (; t < count; ++t) step(t);
+  }
 }
 
 // ---- A block between memory and the type it is computed in ------------------------------------------------------------
@@ -237,12 +258,12 @@ PYDL_INLINE void store(const float* from, float16* to) {
 
 template <class T>
 inline void load_row(const T* from, accumulate_t<T>* to, int64_t size) {
-  for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { load<lanes>(from + first, to + first); });
+  for_blocks<accumulate_t<T>>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { load<lanes>(from + first, to + first); });
 }
 
 template <class T>
 inline void store_row(const accumulate_t<T>* from, T* to, int64_t size) {
-  for_blocks(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { store<lanes>(from + first, to + first); });
+  for_blocks<accumulate_t<T>>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { store<lanes>(from + first, to + first); });
 }
 
 }  // namespace pydl::cpu::PYDL_ISA
