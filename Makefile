@@ -49,6 +49,8 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.built
 	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu
+	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --backend cpu \
+	  --cases 'lenet5*pool*' --batch 8,32,64,128 --seconds 0.2 --out bench/results/cpu --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.
 readme: $(VENV)/.built

@@ -1,7 +1,8 @@
 // Max and average pooling over D, H, W. Window o of an axis covers the taps o * stride - padding + t * dilation, t in
 // [0, kernel). Padding is at most half of the window's span: 2 * padding <= (kernel - 1) * dilation + 1. The output's size
 // is the caller's (floor or ceil mode); every window starts inside the input or its left padding.
-// A dilated window may still step over a small input: its maximum is -inf, its index no position, and no gradient comes of it.
+// A dilated window may still step over a small input: its maximum is -inf, its index no position, and no gradient comes of
+// it.
 //
 // Max: padding is -inf, NaN wins. The index of a window is that of its maximum, the first on ties, the last NaN if there is
 // one, the first tap inside the input if all are -inf. It is kept as

@@ -1,7 +1,7 @@
 """Swap the layers of any ``torch.nn`` model for this package's, in place, and back.
 
-A swap changes the module's class and nothing else: it stays the same object with the same Parameters, buffers and hooks, so optimisers,
-weight sharing, ``state_dict`` and references to it are untouched.
+A swap changes the module's class and nothing else: it stays the same object with the same Parameters, buffers and hooks, so
+optimisers, weight sharing, ``state_dict`` and references to it are untouched.
 """
 
 from collections.abc import Iterator
@@ -40,9 +40,9 @@ class Changes:
 def accelerate(model: torch.nn.Module) -> Changes:
     """Let this package serve every layer of ``model`` that has a counterpart in :mod:`pydl.nn`.
 
-    In place; nested and shared modules included, ``model`` itself too. Subclasses of a layer are swapped as well, unless they compute
-    something of their own (override ``forward`` or ``_conv_forward``). Models that are pickled whole name pydl's classes from then on;
-    ``state_dict`` is the same.
+    In place; nested and shared modules included, ``model`` itself too. Subclasses of a layer are swapped as well, unless
+    they compute something of their own (override ``forward`` or ``_conv_forward``). Models that are pickled whole name
+    pydl's classes from then on; ``state_dict`` is the same.
 
     Args:
         model: any module.

@@ -4,8 +4,8 @@ A backend is a set of functions with the same names, arguments, results and save
 (``lrn_forward(x, size, alpha, beta, k) -> y``), so a forward of one and a backward of another fit together. This module
 says which backends there are, what each serves, why one is missing, and, for ``auto``, which is fastest where.
 
-``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable ``PYDL_BACKEND`` beats ``auto``. A backend
-asked for by name that cannot serve raises; ``auto`` always ends at PyTorch's own operator.
+``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable ``PYDL_BACKEND`` beats ``auto``. A
+backend asked for by name that cannot serve raises; ``auto`` always ends at PyTorch's own operator.
 """
 
 import functools
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import torch
+
+from pydl import layout
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
@@ -104,11 +106,22 @@ class Row:
     dtypes: tuple[torch.dtype, ...]
     backend: str
     evidence: str  # the file with the measurement
+    channels_last: bool | None = None  # the layout it was measured for; None: either
     least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
+
+    def fits(self, family: str, tensor: torch.Tensor) -> bool:
+        return (
+            self.family == family
+            and self.device == tensor.device.type
+            and tensor.dtype in self.dtypes
+            and tensor.numel() >= self.least
+            and self.channels_last in (None, layout.memory_format(tensor) is not torch.contiguous_format)
+        )
 
 
 AUTO: tuple[Row, ...] = (
-    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", least=100_000),
+    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", channels_last=False, least=100_000),
+    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", channels_last=True, least=250_000),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
 )
 
@@ -184,8 +197,7 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     name = _current if backend is None else checked(backend)
     if name == "auto":
         for row in AUTO:
-            fits = row.family == family and row.device == tensor.device.type and tensor.dtype in row.dtypes
-            if fits and tensor.numel() >= row.least and refusal(row.backend, family, tensor) is None:
+            if row.fits(family, tensor) and refusal(row.backend, family, tensor) is None:
                 return row.backend
         return "aten"
     reason = refusal(name, family, tensor)

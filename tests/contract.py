@@ -15,8 +15,8 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class Case:
     """A row of a family's table.
 
-    ``view`` says how the operands lie: contiguous, channels_last, sliced (a view into a larger map), offset (odd storage offset), or
-    expanded (the incoming gradient has stride 0).
+    ``view`` says how the operands lie: contiguous, channels_last, sliced (a view into a larger map), offset (odd storage
+    offset), or expanded (the incoming gradient has stride 0).
     """
 
     reason: str

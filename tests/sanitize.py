@@ -1,7 +1,7 @@
 """Runs the native and the emulated kernels' tests under sanitizers: ``make sanitize``.
 
-AddressSanitizer and UBSan over everything native (a read one element outside a tensor aborts), ThreadSanitizer over the emulated
-kernels, whose CUDA threads it sees as threads of its own.
+AddressSanitizer and UBSan over everything native (a read one element outside a tensor aborts), ThreadSanitizer over the
+emulated kernels, whose CUDA threads it sees as threads of its own.
 """
 
 import os

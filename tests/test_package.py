@@ -1,4 +1,4 @@
-"""The package as a whole: the grid has all its rooms, backends are chosen and refused rightly, models are swapped and compiled."""
+"""The package as a whole: the grid has its rooms, backends are chosen and refused, models are swapped and compiled."""
 
 import copy
 import io
@@ -255,7 +255,7 @@ def test_accelerate_leaves_alone_what_computes_for_itself():
 def test_accelerate_a_layer_itself_and_not_a_tensor():
     layer = torch.nn.MaxPool2d(2)
     assert str(pydl.accelerate(layer)).endswith("(model): torch.nn.MaxPool2d -> pydl.nn.MaxPool2d")
-    with pytest.raises(TypeError, match="model must be a torch[.]nn[.]Module, got Tensor"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got Tensor"):
         pydl.accelerate(X)
 
 

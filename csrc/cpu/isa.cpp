@@ -29,9 +29,15 @@ struct Kernels {
   decltype(&baseline::avg_pool_backward) avg_pool_backward;
 };
 
-#define PYDL_KERNELS(name, runs_here)                                                                              \
-  {#name, runs_here, name::lrn_forward, name::lrn_backward, name::max_pool_forward, name::max_pool_backward, \
-   name::avg_pool_forward, name::avg_pool_backward}
+#define PYDL_KERNELS(name, runs_here) \
+  {#name,                             \
+   runs_here,                         \
+   name::lrn_forward,                 \
+   name::lrn_backward,                \
+   name::max_pool_forward,            \
+   name::max_pool_backward,           \
+   name::avg_pool_forward,            \
+   name::avg_pool_backward}
 
 // The best first. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
 const Kernels all_kernels[] = {
@@ -124,7 +130,8 @@ bool max_pool_layout(const Tensor& x, const Tensor& y, const Tensor& index, cons
 
 bool avg_pool_layout(const Tensor& x, const Tensor& y, const PoolWindow& window) {
   check_window("avg_pool", x, y, window);
-  check(window.dilation[0] == 1 && window.dilation[1] == 1 && window.dilation[2] == 1, "avg_pool serves a dilation of 1 only");
+  check(window.dilation[0] == 1 && window.dilation[1] == 1 && window.dilation[2] == 1,
+        "avg_pool serves a dilation of 1 only");
   return channels_last("avg_pool", {&x, &y});
 }
 
@@ -158,7 +165,8 @@ void max_pool_forward(const MaxPoolForward& args, int64_t threads) {
 }
 
 void max_pool_backward(const MaxPoolBackward& args, int64_t threads) {
-  check(args.index.data != nullptr || args.index.numel() == 0 || args.grad_y.numel() == 0, "max_pool backward needs indices");
+  check(args.index.data != nullptr || args.index.numel() == 0 || args.grad_y.numel() == 0,
+        "max_pool backward needs indices");
   const bool last = max_pool_layout(args.grad_x, args.grad_y, args.index, args.window);
   if (args.grad_x.numel() > 0) kernels().max_pool_backward(args, last, threads);
 }

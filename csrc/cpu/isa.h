@@ -1,7 +1,9 @@
 // Run-time choice of instruction set.
 //
-// Every file of kernels in this folder is compiled once for each instruction set, with PYDL_ISA naming the namespace that its
-// functions land in; isa.cpp forwards a call to the namespace that suits the processor.
+// Every file of kernels in this folder is compiled once for each instruction set, with PYDL_ISA naming the namespace that
+// its functions land in; isa.cpp, compiled once and for any processor, checks the arguments and forwards a call to the
+// namespace that suits the processor. Inline functions shared by all (std, ../tensor.h, ../half.h) exist once in the end,
+// and the linker keeps the first: list the baseline's objects before the others.
 #pragma once
 
 #include <string>

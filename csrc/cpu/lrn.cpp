@@ -1,4 +1,24 @@
-// Local response normalisation (see ../lrn.h for the definition).
+// Local response normalisation, forward and backward (definition in ../lrn.h):
+//
+//   scale = k + alpha / size * sum of x^2 over the window of channels
+//   y = x * scale^-beta
+//   direct = grad_y * scale^-beta,  indirect = direct * x / scale
+//   grad_x = direct - 2 * alpha * beta / size * x * sum of indirect over the transposed window
+//
+// N, C, D, H, W: a task is a run of blocks of 1024 neighbouring positions of one n; it goes through the channels, and the
+// window is that many rows of x in the cache. Backward differentiates a channel `below` ahead of the one it collects, with
+// the last window's rows of direct and indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the window
+// is the pixel's squares read at neighbouring displacements.
+//
+// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from cache are hidden behind
+// the roots and the division, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
+//
+// Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. Operations it cannot avoid: a
+// division and two square roots an element forward (38 cycles for 16 lanes of a Zen 4), one more division backward.
+//
+// Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512, data in cache: forward 0.50 ns an
+// element, of which 0.30 remain without the roots; backward 0.96 ns (PyTorch 14 and 20 ns). Blocks of 256 to 4096 positions
+// and software prefetch of the next channel made no difference within the noise.
 #include <cmath>
 
 #include "kernels.h"
@@ -79,7 +99,8 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
 }
 
 template <class A, class Exponent, class Map>
-void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size, Map map) {
+void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size,
+               Map map) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
@@ -94,8 +115,8 @@ void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_
 
 // direct = grad_y * scale^-beta, indirect = direct * x / scale
 template <class A, class Exponent, class Map>
-void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y, A* direct,
-                   A* indirect, int64_t size, Map map) {
+void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y,
+                   A* direct, A* indirect, int64_t size, Map map) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
@@ -115,8 +136,8 @@ void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, in
 
 // grad_x = direct - slope * x * sum of the indirect rows of the transposed window
 template <class A, class Exponent>
-void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* direct, A* grad_x,
-             int64_t size) {
+void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* direct,
+             A* grad_x, int64_t size) {
   const A slope = formula.slope;
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
@@ -264,7 +285,8 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
   share_out(blocks.tasks, team, [&](int64_t member, int64_t first, int64_t last) {
     const A** rows = row_memory.of(member);
     const Ring<A> direct{memory.of(member), window, blocks.pitch}, indirect{direct.memory + rows_size, window, blocks.pitch},
-        x_copies{indirect.memory + rows_size, window, blocks.pitch}, grad_copies{x_copies.memory + rows_size, 1, blocks.pitch};
+        x_copies{indirect.memory + rows_size, window, blocks.pitch},
+        grad_copies{x_copies.memory + rows_size, 1, blocks.pitch};
     A* result = grad_copies.memory + blocks.pitch;
     for (int64_t task = first; task < last; ++task) {
       const auto [offset, length] = blocks[task];
@@ -275,10 +297,12 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
       // Channel `ahead` is differentiated, channel c, the last whose transposed window is then complete, collected.
       for (int64_t ahead = 0; ahead < channels + formula.below; ++ahead) {
         if (ahead < channels) {
-          const int64_t from = std::max<int64_t>(ahead - formula.below, 0), to = std::min(ahead + formula.above + 1, channels);
+          const int64_t from = std::max<int64_t>(ahead - formula.below, 0),
+                        to = std::min(ahead + formula.above + 1, channels);
           x_rows.reach(to), grad_rows.reach(ahead + 1);
           for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
-          differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead], indirect[ahead], length, square);
+          differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead], indirect[ahead], length,
+                        square);
         }
         const int64_t c = ahead - formula.below;
         if (c < 0) continue;
@@ -339,7 +363,8 @@ void backward_pixels(const LrnBackward& args, int64_t threads) {
   share_out(pixels, team, [&](int64_t member, int64_t first, int64_t last) {
     const A** rows = row_memory.of(member);
     const Ring<A> squares{memory.of(member), kPixels, pitch}, indirect{squares.memory + kPixels * pitch, kPixels, pitch},
-        direct{indirect.memory + kPixels * pitch, kPixels, channels}, x_copies{direct.memory + kPixels * channels, kPixels, channels},
+        direct{indirect.memory + kPixels * pitch, kPixels, channels},
+        x_copies{direct.memory + kPixels * channels, kPixels, channels},
         grad_copies{x_copies.memory + kPixels * channels, kPixels, channels};
     A* result = grad_copies.memory + kPixels * channels;
     std::fill_n(squares.memory, 2 * kPixels * pitch, A{0});
@@ -352,8 +377,8 @@ void backward_pixels(const LrnBackward& args, int64_t threads) {
       for (int64_t pixel = begin; pixel < end; ++pixel) square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
-        differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel], indirect[pixel] + formula.above, channels,
-                      identity);
+        differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel], indirect[pixel] + formula.above,
+                      channels, identity);
       }
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = indirect[pixel] + row;

@@ -1,4 +1,22 @@
-// Max pooling, backward (see ../pool.h for the definition).
+// Max pooling, backward (definition in ../pool.h):
+//
+//   grad_x[i] = sum over the windows o that chose i of grad_y[o], in the order of the windows
+//
+// Two forms, each with one order of additions whatever the threads:
+//
+// Scatter, N, C, D, H, W: a task is a run of planes (n, c), zeroed and then added to window by window; a plane that fits the
+// first-level cache makes that two instructions an output more than reading its choice. Also for few channels last, where a
+// plane is one n.
+//
+// Gather, many channels last: a task is a run of lines (n, d, h). A pixel looks at the windows that hold it, 16 channels at
+// a time: the gradient where the choice is this pixel, else 0.
+//
+// Bytes: grad_y and index read, grad_x written once (scatter: the plane stays in cache).
+//
+// Measured at 16x96x55x55, float32, uint8, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.32 ns
+// an input element. Before: a gather by lines in N, C, ... as well, 1.1 ns: nine comparisons and masked additions for two
+// columns, and lists of terms, against one addition a window. For channels last the gather wins from 64 channels on (6 of
+// them: 550 us gathering, 55 us scattering) as long as windows have few taps.
 #include <atomic>
 
 #include "kernels.h"
@@ -12,8 +30,8 @@ namespace {
 // A choice is compared with the code that the tap has in uint8, or with the input's position.
 
 template <int fixed, class T, class Index>
-void add_chosen(const T* const* grads, const Index* const* choices, const Code<accumulate_t<T>>* codes, int64_t count, T* out,
-                         int64_t channels) {
+void add_chosen(const T* const* grads, const Index* const* choices, const Code<accumulate_t<T>>* codes, int64_t count,
+                T* out, int64_t channels) {
   using A = accumulate_t<T>;
   for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     A sum[lanes] = {}, grad[lanes];
@@ -66,7 +84,8 @@ void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
           }
         }
         T* to = grad_x + (at.number * width.inputs + i) * channels;
-        with_count<1, 2, 4>(count, [&]<int fixed>(Lanes<fixed>) { add_chosen<fixed>(grads, choices, codes, count, to, channels); });
+        with_count<1, 2, 4>(count,
+                            [&]<int fixed>(Lanes<fixed>) { add_chosen<fixed>(grads, choices, codes, count, to, channels); });
       }
     }
   });
@@ -146,8 +165,8 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
         if (depth.taps(at.d).first >= depth.taps(at.d).last || height.taps(at.h).first >= height.taps(at.h).last) continue;
         const T* grad_y = static_cast<const T*>(args.grad_y.data) + at.number * width.outputs * channels;
         const Index* choices = static_cast<const Index*>(args.index.data) + at.number * width.outputs * channels;
-        const Choices place_of{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding, width.stride,
-                            offsets.data()};
+        const Choices place_of{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding,
+                               width.stride, offsets.data()};
         const A* grads;
         if constexpr (converts) {
           load_row(grad_y, sums + size, width.outputs * channels);
@@ -178,8 +197,8 @@ bool gathers(const MaxPoolBackward& args) {
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "max_pool", [&]<class T>(T) {
     const auto run = [&]<class Index>(Index) {
-      channels_last && gathers(args) ? gather_pixels<T, Index>(args, threads)
-                                     : scatter_planes<T, Index>(args, channels_last, threads);
+      channels_last&& gathers(args) ? gather_pixels<T, Index>(args, threads)
+                                    : scatter_planes<T, Index>(args, channels_last, threads);
     };
     args.index.dtype == DType::uint8 ? run(uint8_t{}) : run(int64_t{});
   });

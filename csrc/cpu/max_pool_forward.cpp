@@ -1,4 +1,25 @@
-// Max pooling, forward (see ../pool.h for the definition).
+// Max pooling, forward (definition in ../pool.h):
+//
+//   y[o] = max over the taps of window o inside the input,  index[o] = where
+//
+// A task is a run of output lines, (n, c, d, h) or, channels last, (n, d, h).
+//
+// N, C, D, H, W without index: batches of up to 8 lines. The lines that a line of windows reaches are reduced column by
+// column, the maxima dealt out by column modulo the stride (pool_window.h), and the taps of W reduced from there as
+// contiguous rows: 3 + 3 comparisons for 9 taps. With index the order in which taps are looked at matters (the first of
+// equals, the last NaN), so each line of the input is dealt out itself and every window looks at its taps in scan order, 16
+// windows at a time; the code of the best tap so far rides in lanes as wide as the values. Channels last: 16 channels of a
+// window at a time, taps in scan order; the windows of a line that lie wholly inside share one list of taps.
+//
+// NaN wins by one more comparison a tap: take = value > best or value != value, then a select, three instructions with
+// AVX-512 and five with a code.
+//
+// Bytes: x read and y and index written once, 5.2 an element of x for 3x3 windows with stride 2, float32 and uint8.
+//
+// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.21 ns an
+// input element without index, 0.44 ns with (PyTorch, always with: 7.4 ns). Before: the same loops unrolled before they were
+// vectorised, 18 ns; line by line, each step reading what the last had just stored, 0.34 and 0.78 ns. Tried without gain: a
+// variant without the NaN comparison for lines that hold none (g++ turns its select into a branch).
 #include <limits>
 
 #include "kernels.h"
@@ -34,7 +55,8 @@ struct Coding {
 
   Coding(const Axis& depth, const Axis& height, const Axis& width) {
     if (std::is_same_v<Index, int64_t>) {
-      tap[0] = depth.dilation * height.inputs * width.inputs, tap[1] = height.dilation * width.inputs, tap[2] = width.dilation;
+      tap[0] = depth.dilation * height.inputs * width.inputs, tap[1] = height.dilation * width.inputs,
+      tap[2] = width.dilation;
     } else {
       tap[0] = height.kernel * width.kernel, tap[1] = width.kernel, tap[2] = 1;
     }
@@ -48,7 +70,8 @@ struct Coding {
 template <class T>
 void max_lines(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
+      width(args.window, args.x, args.y, 2);
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Lines lines(args.y);
@@ -73,7 +96,8 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
         alike = lines_alike(full, at, batch - i);
         int64_t count = 0;
-        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
+        for_lines_of_windows(depth, height, at,
+                             [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
         A* to = maxima + i * line_size + columns.padding;
         if (count == 0) {
           std::fill_n(to, width.inputs, kLowest<A>);
@@ -151,7 +175,8 @@ void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Cod
 template <class T, class Index>
 void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
+      width(args.window, args.x, args.y, 2);
   if (depth.global() && height.global() && width.global()) return max_planes_indexed<T, Index>(args, threads);
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
@@ -174,7 +199,7 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     A *line = memory.of(member), *split = line + line_size, *values = split + depth.kernel * reach * line_size;
     const A** taps = tap_memory.of(member);
-    Code<A> *codes = code_memory.of(member), *first_codes = codes + window, *chosen = first_codes + outputs;
+    Code<A>*codes = code_memory.of(member), *first_codes = codes + window, *chosen = first_codes + outputs;
     std::fill_n(line, (1 + depth.kernel * reach) * line_size, kLowest<A>);
     for (int64_t o = 0; o < outputs; ++o) {
       first_codes[o] = static_cast<Code<A>>(coding.of(0, 0, width.taps(std::min(o, width.outputs - 1)).first));
@@ -184,7 +209,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
       const Lines begin = at;
       const int64_t batch = std::min({most, last - at.number, height.outputs - at.h});
       const int64_t top = std::max<int64_t>(height.start(at.h), 0);
-      const int64_t bottom = std::min(height.start(at.h + batch - 1) + (height.kernel - 1) * height.dilation + 1, height.inputs);
+      const int64_t bottom =
+          std::min(height.start(at.h + batch - 1) + (height.kernel - 1) * height.dilation + 1, height.inputs);
       const auto [first_d, last_d] = depth.taps(at.d);
       for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
         const int64_t d = depth.start(at.d) + tap_d * depth.dilation;
@@ -221,7 +247,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
         for_blocks<A>(width.outputs, [=, &width]<int lanes>(int64_t from, Lanes<lanes>) {
           if constexpr (std::is_same_v<Index, int64_t>) {
             PYDL_LANES
-            for (int lane = 0; lane < lanes; ++lane) to[from + lane] = origin + (from + lane) * width.stride + code[from + lane];
+            for (int lane = 0; lane < lanes; ++lane)
+              to[from + lane] = origin + (from + lane) * width.stride + code[from + lane];
           } else {
             narrow<lanes>(code + from, to + from);
           }
@@ -235,8 +262,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
 
 // The same for the channels of the windows at `places`, whose indices lie `stride` apart.
 template <int fixed, class T, class Index>
-void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, int64_t count, int64_t origin, T* y, Index* index,
-                     int64_t channels, Places places, int64_t stride) {
+void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, int64_t count, int64_t origin, T* y,
+                     Index* index, int64_t channels, Places places, int64_t stride) {
   using A = accumulate_t<T>;
   for (int64_t place = 0; place < places.count; ++place, y += places.to_step, index += places.to_step, origin += stride) {
     for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
@@ -271,7 +298,8 @@ template <class T, class Index>
 void max_pixels(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
   constexpr bool indexed = !std::is_same_v<Index, NoIndex>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
+  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
+      width(args.window, args.x, args.y, 2);
   const Coding<Index> coding(depth, height, width);
   const Lines lines(args.y, /*channels_last=*/true);
   const Axis::Taps full = width.full();
@@ -286,7 +314,7 @@ void max_pixels(const MaxPoolForward& args, int64_t threads) {
   const Scratch<Code<A>> code_memory(team, window + depth.kernel * height.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     const T **taps = memory.of(member), **rows = taps + window;
-    Code<A> *codes = code_memory.of(member), *row_codes = codes + window;
+    Code<A>*codes = code_memory.of(member), *row_codes = codes + window;
     for (Lines at = lines.from(first); at.number < last; at.next()) {
       int64_t count_rows = 0;
       for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t tap_d, int64_t tap_h) {
@@ -316,7 +344,8 @@ void max_pixels(const MaxPoolForward& args, int64_t threads) {
           }
         } else if constexpr (indexed) {
           with_count<4, 9>(count, [&]<int fixed>(Lanes<fixed>) {
-            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels, {places, step, channels}, width.stride);
+            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels, {places, step, channels},
+                                   width.stride);
           });
         } else {
           fold_rows<Max>(taps, count, y + to, channels, Unchanged{}, {places, step, channels});

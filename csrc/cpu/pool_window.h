@@ -196,8 +196,9 @@ struct Columns {
   }
 };
 
-// The same for the transposed pass: a line of the windows' gradients lies between zeros, so that part `p` of an input line is
-// a sum of contiguous runs, one for each tap t with t * dilation % stride == p, which starts t * dilation / stride before.
+// The same for the transposed pass: a line of the windows' gradients lies between zeros, so that part `p` of an input line
+// is a sum of contiguous runs, one for each tap t with t * dilation % stride == p, which starts t * dilation / stride
+// before.
 struct WindowLine {
   int64_t lead, size, inputs;  // zeros before the first window; length of the line; columns of a part
 
@@ -254,8 +255,8 @@ inline int64_t lines_alike(const Axis::Taps& full, const Lines& at, int64_t most
   return at.h >= full.first && at.h < full.last ? std::min(most, full.last - at.h) : 1;
 }
 
-// Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the output line `at` reach, in
-// the order of the taps.
+// Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the output line `at` reach,
+// in the order of the taps.
 template <class Visit>
 PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, const Lines& at, Visit visit) {
   const auto [first_d, last_d] = depth.taps(at.d);

@@ -97,7 +97,8 @@ template <int count>
 PYDL_INLINE void widen(const uint8_t* from, int32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm512_storeu_si512(to, _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    return _mm512_storeu_si512(to,
+                               _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
   }
 #endif
 #if defined(__AVX2__)
@@ -142,7 +143,8 @@ template <int count>
 PYDL_INLINE void widen(const uint16_t* from, uint32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm512_storeu_si512(to, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+    return _mm512_storeu_si512(
+        to, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
   }
 #endif
 #if defined(__AVX2__)
@@ -162,7 +164,8 @@ template <int count>
 PYDL_INLINE void narrow(const uint32_t* from, uint16_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_loadu_si512(from)));
+    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                               _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_loadu_si512(from)));
   }
 #endif
 #if defined(__AVX2__)
@@ -247,11 +250,13 @@ template <int count>
 PYDL_INLINE void store(const float* from, float16* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                               _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
   }
 #endif
   for (int lane = 0; lane < count; lane += 8) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + lane), _mm256_cvtps_ph(_mm256_loadu_ps(from + lane), _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + lane),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + lane), _MM_FROUND_TO_NEAREST_INT));
   }
 }
 #endif

@@ -1,8 +1,8 @@
 """The native backends, ``cpu`` and ``cuda``: what stands between a contract function and the extension.
 
 Both have the same functions, so each family's are written once here and take the library that serves them. The extension
-gets tensors and reads their pointers, sizes and strides itself; here results are allocated, and for the CPU kernels, which want dense
-memory in one layout, operands that are neither contiguous nor channels last are copied.
+gets tensors and reads their pointers, sizes and strides itself; here results are allocated, and for the CPU kernels, which
+want dense memory in one layout, operands that are neither contiguous nor channels last are copied.
 """
 
 import importlib

@@ -8,8 +8,8 @@ from pydl import backends
 class Layer:
     """Takes ``backend=`` in the constructor and keeps it as an attribute; None leaves the choice open.
 
-    First in the bases of a layer, before the class of ``torch.nn``. ``backend`` is a class attribute too, so that a module of ``torch.nn`` whose
-    class is changed to the layer's is complete as it stands.
+    First in the bases of a layer, before the class of ``torch.nn``. ``backend`` is a class attribute too, so that a module
+    of ``torch.nn`` whose class is changed to the layer's is complete as it stands.
     """
 
     backend: str | None = None

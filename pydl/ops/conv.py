@@ -105,7 +105,7 @@ def _resolve_padding(
     padding: str | int | Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[torch.Tensor, list[int]]:
-    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, the input is padded by one on the right first."""
+    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, one on the right is padded first."""
     axes = len(kernel_size)
     if not isinstance(padding, str):
         return x, checks.axes(name, "padding", padding, axes, least=0)

@@ -138,7 +138,8 @@ def _window(
     for k, p, d in zip(kernel, padding, dilation, strict=True):
         if p > ((k - 1) * d + 1) // 2:
             raise RuntimeError(
-                f"{name}: pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and dilation={d}"
+                f"{name}: pad should be at most half of effective kernel size, "
+                f"but got pad={p}, kernel_size={k} and dilation={d}"
             )
     return kernel, stride, padding, dilation
 
@@ -149,7 +150,7 @@ def _output_size(
     window: tuple[list[int], list[int], list[int], list[int]],
     ceil_mode: bool,
 ) -> list[int]:
-    """floor((n + 2p - d(k - 1) - 1) / s) + 1; in ceil mode rounded up, but for a window that would start beyond the input."""
+    """floor((n + 2p - d(k - 1) - 1) / s) + 1; ceil mode rounds up, but for a window that would start beyond the input."""
     sizes = []
     for n, k, s, p, d in zip(x.shape[2:], *window, strict=True):
         reach = n + 2 * p - d * (k - 1) - 1

@@ -1,4 +1,19 @@
-// Average pooling, forward and backward (see ../pool.h for the definition).
+// Average pooling, backward (definition in ../pool.h):
+//
+//   grad_x[i] = sum over the windows o that hold i of grad_y[o] / divisor[o]
+//
+// N, C, D, H, W: a task is a run of input lines (n, c, d, h), worked on in batches of up to 8. The lines of windows that
+// hold a batch are divided, once each, then spread over the columns (a sum over the taps of W, by the parts of
+// pool_window.h), and an input line is the sum of the one or few spread lines above it. Channels last: a task is a run of
+// lines (n, d, h); a pixel is the sum of its windows' channels, divided once where they share a divisor.
+//
+// Bytes: grad_y read and grad_x written once. Operations for 3x3 windows, stride 2: 0.25 divisions and 1.75 additions an
+// input.
+//
+// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.50 ns an
+// input element. Before: each input line a sum over rows and columns of its own, with its own list of terms, 0.80 ns; spread
+// lines, but line by line, 0.66 ns (a line's lists and calls cost as much as its arithmetic).
+#include "avg_divisor.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "pool_window.h"
@@ -6,78 +21,9 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-struct Sum {
-  template <class A>
-  A operator()(A sum, A value) const {
-    return sum + value;
-  }
-};
-
-// The divisor of a window is a product: of a number that a line of windows shares and one for each window of the line.
-template <class A>
-class Divisor {
- public:
-  Divisor(const Axis& depth, const Axis& height, const Axis& width, bool count_include_pad, int64_t fixed)
-      : depth_(depth), height_(height), include_(count_include_pad), fixed_(fixed), of_window_(new A[width.outputs]) {
-    for (int64_t o = 0; o < width.outputs; ++o) {
-      of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad));
-    }
-    for (const Axis* axis : {&depth, &height, &width}) {
-      for (int64_t o = 1; o < axis->outputs; ++o) {
-        uniform_ &= fixed || axis->counted(o, count_include_pad) == axis->counted(0, count_include_pad);
-      }
-    }
-  }
-
-  // Whether all windows have the same.
-  bool uniform() const { return uniform_; }
-
-  // Divides the window `o` of a line.
-  struct OfLine {
-    A shared;
-    const A* of_window;
-
-    A at(int64_t o) const { return shared * of_window[o]; }
-    A operator()(A value, int64_t o) const { return value / at(o); }
-  };
-  OfLine of_line(int64_t d, int64_t h) const {
-    return {static_cast<A>(fixed_ ? fixed_ : depth_.counted(d, include_) * height_.counted(h, include_)), of_window_.get()};
-  }
-
- private:
-  const Axis &depth_, &height_;
-  bool include_, uniform_ = true;
-  int64_t fixed_;
-  std::unique_ptr<A[]> of_window_;
-};
-
 // ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
 
 // One window to a plane: nothing to share.
-template <class T>
-void avg_planes(const AvgPoolForward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
-  using A = accumulate_t<T>;
-  const int64_t planes = args.x.size[0] * args.x.size[1];
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-  share_out(planes, team_size(planes, args.x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t plane = first; plane < last; ++plane) {
-      constexpr int lanes = 8;
-      const T* from = x + plane * size;
-      A sums[lanes] = {}, value[lanes];
-      int64_t i = 0;
-      for (; i + lanes <= size; i += lanes) {
-        load<lanes>(from + i, value);
-        PYDL_LANES
-        for (int lane = 0; lane < lanes; ++lane) sums[lane] += value[lane];
-      }
-      for (int lane = 0; i < size; ++i, ++lane) sums[lane] += static_cast<A>(from[i]);
-      const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-      y[plane] = static_cast<T>(sum / divisor);
-    }
-  });
-}
-
 template <class T>
 void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
   using A = accumulate_t<T>;
@@ -87,61 +33,6 @@ void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t
   share_out(planes, team_size(planes, args.grad_x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
     for (int64_t plane = first; plane < last; ++plane) {
       std::fill_n(grad_x + plane * size, size, static_cast<T>(static_cast<A>(grad_y[plane]) / divisor));
-    }
-  });
-}
-
-template <class T>
-void avg_lines(const AvgPoolForward& args, int64_t threads) {
-  using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
-  if (depth.global() && height.global() && width.global()) {
-    return avg_planes<T>(args, depth.inputs * height.inputs * width.inputs, divisor.of_line(0, 0).at(0), threads);
-  }
-  const Columns columns(width);
-  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
-  const Lines lines(args.y);
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-
-  const Axis::Taps full = height.full();
-  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
-  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
-  const Scratch<A> memory(team, 2 * most * line_size);
-  const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
-  const Scratch<const A*> tap_memory(team, width.kernel);
-  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A* sums = memory.of(member);  // of the columns, a line each
-    A* parts = columns.stride == 1 ? sums : sums + most * line_size;
-    const T** rows = row_memory.of(member);
-    const A** taps = tap_memory.of(member);
-    std::fill_n(sums, 2 * most * line_size, A{0});
-    Lines at = lines.from(first);
-    while (at.number < last) {
-      const Lines begin = at;
-      const int64_t batch = std::min(most, last - begin.number);
-      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
-        alike = lines_alike(full, at, batch - i);
-        int64_t count = 0;
-        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
-        A* to = sums + i * line_size + columns.padding;
-        if (count == 0) {
-          std::fill_n(to, width.inputs, A{0});
-        } else {
-          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{}, {alike, height.stride * width.inputs, line_size});
-        }
-      }
-      if (columns.stride > 1) {
-        for (int64_t i = 0; i < batch; ++i) columns.split(sums + i * line_size, parts + i * line_size);
-      }
-      at = begin;
-      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
-        alike = lines_alike(full, at, batch - i);
-        for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + i * line_size + tap_offsets[tap];
-        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs, divisor.of_line(at.d, at.h),
-                       {alike, line_size, width.outputs});
-      }
     }
   });
 }
@@ -202,7 +93,8 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
         int64_t count = 0;
         const A* from = spread + columns.padding;
         for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, from += reach * line_size) {
-          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) rows[count++] = from + (h->window - first_h) * line_size;
+          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h)
+            rows[count++] = from + (h->window - first_h) * line_size;
         }
         T* out = grad_x + at.number * width.inputs;
         if (count == 0) {
@@ -216,46 +108,6 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
 }
 
 // ---- Channels last ----------------------------------------------------------------------------------------------------
-
-template <class T>
-void avg_pixels(const AvgPoolForward& args, int64_t threads) {
-  using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1), width(args.window, args.x, args.y, 2);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
-  const Lines lines(args.y, /*channels_last=*/true);
-  const Axis::Taps full = width.full();
-  const int64_t channels = args.x.size[1], rows_of = depth.kernel * height.kernel;
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-
-  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
-  const Scratch<const T*> memory(team, rows_of * (1 + width.kernel));
-  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    const T **rows = memory.of(member), **taps = rows + rows_of;
-    for (Lines at = lines.from(first); at.number < last; at.next()) {
-      int64_t count_rows = 0;
-      for_lines_of_windows(depth, height, at,
-                           [&](int64_t from, int64_t, int64_t) { rows[count_rows++] = x + from * width.inputs * channels; });
-      const auto of_line = divisor.of_line(at.d, at.h);
-      for (int64_t o = 0, places; o < width.outputs; o += places) {
-        places = o >= full.first && o < full.last ? full.last - o : 1;
-        const auto [first_w, last_w] = width.taps(o);
-        int64_t count = 0;
-        for (int64_t row = 0; row < count_rows; ++row) {
-          for (int64_t tap = first_w; tap < last_w; ++tap) taps[count++] = rows[row] + (width.start(o) + tap) * channels;
-        }
-        T* to = y + (at.number * width.outputs + o) * channels;
-        const A by = of_line.at(o);
-        if (count == 0) {
-          std::fill_n(to, places * channels, static_cast<T>(A{0}));
-        } else {
-          fold_rows<Sum>(taps, count, to, channels, [=](A sum, int64_t) { return sum / by; },
-                         {places, width.stride * channels, channels});
-        }
-      }
-    }
-  });
-}
 
 // The sum of grads[t] / divisors[t]: where windows differ in their divisors each is divided, elsewhere only the sum.
 template <class T>
@@ -382,15 +234,11 @@ void avg_few_channels_backward(const AvgPoolBackward& args, int64_t threads) {
 
 }  // namespace
 
-void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads) {
-  dispatch_floating(args.x.dtype, "avg_pool",
-                    [&]<class T>(T) { channels_last ? avg_pixels<T>(args, threads) : avg_lines<T>(args, threads); });
-}
-
 void avg_pool_backward(const AvgPoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "avg_pool", [&]<class T>(T) {
     if (!channels_last) return avg_lines_backward<T>(args, threads);
-    args.grad_x.size[1] <= kFewChannels ? avg_few_channels_backward<T>(args, threads) : avg_pixels_backward<T>(args, threads);
+    args.grad_x.size[1] <= kFewChannels ? avg_few_channels_backward<T>(args, threads)
+                                        : avg_pixels_backward<T>(args, threads);
   });
 }
 
