@@ -57,8 +57,8 @@ readme: $(VENV)/.built
 	$(BIN)/python bench/readme.py
 
 nvcc: $(VENV)/.installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/nvcc -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/nvcc --target cuda_objects
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
 sanitize: $(VENV)/.built
 	$(BIN)/python tests/sanitize.py

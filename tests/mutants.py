@@ -48,6 +48,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "for (int64_t from = 0; from <= count; from += most) {",
     ): "The last part is empty where the parts come out even, and an empty part adds 0.",
     (
+        "conv.cu",
+        "for (int i = 0; i < filters_per_block; ++i) {",
+        "for (int i = 0; i <= filters_per_block; ++i) {",
+    ): "The line below passes over the turn too many: a block has at most filters_per_block filters.",
+    (
+        "conv.cu",
+        "if (threadIdx.x == 0) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));",
+        "if (true) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));",
+    ): "All threads of the block store the same value.",
+    (
         "lrn.cu",
         "const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : args.size),",
         "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : args.size),",

@@ -131,6 +131,16 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
             torch.testing.assert_close(ours, call[other](name)(*arguments), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("server", [server for server in servers("conv") if server.values[0][0] != "aten"])
+def test_no_filters_give_empty_gradients(server):
+    """PyTorch refuses such a convolution, and so does the operator; the kernels must not launch an empty grid for it."""
+    backend, device = server
+    grad_y, x = torch.randn(2, 0, 3, 3, device=device), torch.randn(2, 4, 5, 5, device=device)
+    grad_weight = backends.function(backend, "conv_grad_weight")(grad_y, x, [3, 3], [1, 1], [0, 0], [1, 1], 1)
+    assert grad_weight.shape == (0, 4, 3, 3)
+    assert backends.function(backend, "conv_grad_bias")(grad_y).shape == (0,)
+
+
 @pytest.mark.parametrize("server", servers("conv"))
 def test_operators_are_registered_rightly(server):
     backend, device = server
