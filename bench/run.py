@@ -213,7 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads)
     if chosen.device == "cpu" and chosen.threads == 1:
         core = measure.pin_to_one_core()
-    torch.backends.cudnn.benchmark = True
+    if chosen.device == "cuda":
+        torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     device = measure.device_name(chosen.device)
     where = f"{device}, {chosen.threads} thread{'s' * (chosen.threads > 1)}" if chosen.device == "cpu" else device
