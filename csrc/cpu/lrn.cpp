@@ -5,21 +5,24 @@
 //   direct = grad_y * scale^-beta,  indirect = direct * x / scale
 //   grad_x = direct - 2 * alpha * beta / size * x * sum of indirect over the transposed window
 //
-// N, C, D, H, W: a task is a run of blocks of 1024 neighbouring positions of one n; it goes through the channels, and the
-// window is that many rows of x in the cache. Backward differentiates a channel `below` ahead of the one it collects, with
-// the last window's rows of direct and indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the window
-// is the pixel's squares read at neighbouring displacements.
+// N, C, D, H, W: a task is a run of blocks of about 512 neighbouring positions of one n; it goes through the channels, and
+// the window is that many rows of x in the cache. Backward differentiates a channel `below` ahead of the one it collects,
+// with the last window's rows of direct and indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the
+// window is the pixel's squares read at neighbouring displacements.
 //
-// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from cache are hidden behind
-// the roots and the division, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
+// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from cache cost less than the
+// power, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
 //
-// Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. Operations it cannot avoid: a
-// division and two square roots an element forward (38 cycles for 16 lanes of a Zen 4), one more division backward.
+// Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. A channel's rows are a plane apart
+// and no hardware prefetcher follows from one to the next, so each block asks for the same block of the next channel.
 //
-// Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512, data in cache: forward 0.50 ns an
-// element, of which 0.30 remain without the roots; backward 0.96 ns (PyTorch 14 and 20 ns). Blocks of 256 to 4096 positions
-// and software prefetch of the next channel made no difference within the noise.
+// Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512 (PyTorch 15 and 22 ns an element):
+//   forward   in cache 0.46 ns an element, in memory 0.60 (a copy 0.28)
+//   backward  in cache 0.82 ns, in memory 1.22
+// Before: without asking ahead 0.80 and 1.60 ns in memory; with two roots and a division for scale^0.75 0.51 and 1.02 ns in
+// cache; blocks of 1024 0.60 and 1.28, of 256 0.63 and 1.23; rings at any address 0.60 and 1.25.
 #include <cmath>
+#include <limits>
 
 #include "kernels.h"
 #include "parallel.h"
@@ -28,46 +31,87 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// scale^beta
+// scale^-beta and 1 / scale.
+template <class A>
+struct Inverses {
+  A power, scale;
+};
 
-// sqrt(scale * sqrt(scale)): two roundings, where sqrt(scale) * sqrt(sqrt(scale)) has three and, near scale = 1, more than
-// twice the error of a correctly rounded power. A power of two keeps scale^1.5 in range.
+// scale^0.75 as sqrt(scale * sqrt(scale)): two roundings, where sqrt(scale) * sqrt(sqrt(scale)) has three and, near scale =
+// 1, more than twice the error of a correctly rounded power. A power of two keeps scale^1.5 in range.
 template <class A>
 struct ThreeQuarters {
   static constexpr A kSmall = sizeof(A) == 8 ? A(0x1p-516) : A(0x1p-66), kRoot = sizeof(A) == 8 ? A(0x1p-258) : A(0x1p-33);
 
   explicit ThreeQuarters(double) {}
-  A operator()(A scale) const {
+  Inverses<A> operator()(A scale) const {
     const A factor = scale > 1 ? kSmall : 1 / kSmall, undo = scale > 1 ? 1 / kRoot : kRoot;
-    return std::sqrt(scale * factor * std::sqrt(scale)) * undo;
+    const A root = std::sqrt(scale), inverse = 1 / (std::sqrt(scale * factor * root) * undo);
+    // scale^-0.25 * scale^-0.75; bounded, an infinite scale gives 0 and not infinity * 0.
+    return {inverse, std::min(root, std::numeric_limits<A>::max()) * inverse * inverse};
   }
 };
 
 template <class A>
 struct Half {
   explicit Half(double) {}
-  A operator()(A scale) const { return std::sqrt(scale); }
+  Inverses<A> operator()(A scale) const {
+    const A inverse = 1 / std::sqrt(scale);
+    return {inverse, inverse * inverse};
+  }
 };
 
 template <class A>
 struct One {
   explicit One(double) {}
-  A operator()(A scale) const { return scale; }
+  Inverses<A> operator()(A scale) const { return {1 / scale, 1 / scale}; }
 };
 
 template <class A>
 struct Power {
   A beta;
   explicit Power(double beta) : beta(static_cast<A>(beta)) {}
-  A operator()(A scale) const { return std::pow(scale, beta); }
+  Inverses<A> operator()(A scale) const { return {1 / std::pow(scale, beta), 1 / scale}; }
 };
+
+template <int lanes, class A, class Exponent>
+PYDL_INLINE void invert(const Exponent& inverses_of, const A* scale, A* power, A* reciprocal) {
+  PYDL_LANES
+  for (int lane = 0; lane < lanes; ++lane) {
+    const Inverses<A> inverses = inverses_of(scale[lane]);
+    power[lane] = inverses.power, reciprocal[lane] = inverses.scale;
+  }
+}
+
+#if defined(__AVX512F__)
+// Without roots and divisions, which take 38 cycles of a Zen 4 where this takes 14: estimates of 14 bits, each doubled by
+// one step of Newton's method. Scales so small or large that a step would overflow, and what is no number, go the plain way.
+template <int lanes>
+  requires(lanes == 16)
+PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, float* power, float* reciprocal) {
+  const __m512 scale = _mm512_loadu_ps(from), half = _mm512_set1_ps(0.5f);
+  const __mmask16 small = _mm512_cmp_ps_mask(scale, _mm512_set1_ps(0x1p-60f), _CMP_NGE_UQ);
+  const __mmask16 large = _mm512_cmp_ps_mask(scale, _mm512_set1_ps(0x1p60f), _CMP_NLE_UQ);
+  if (__builtin_expect((small | large) != 0, 0)) return invert<lanes, float>(exact, from, power, reciprocal);
+  // r = scale^-1/2: r += r * (1 - scale * r^2) / 2
+  __m512 r = _mm512_rsqrt14_ps(scale);
+  const __m512 rest = _mm512_fnmadd_ps(_mm512_mul_ps(scale, r), r, _mm512_set1_ps(1));
+  r = _mm512_fmadd_ps(_mm512_mul_ps(r, half), rest, r);
+  // q = scale^-1/4 = sqrt(r): q += q * (1 - q * t) / 2 with t = r^-1/2, q = r * t
+  const __m512 t = _mm512_rsqrt14_ps(r);
+  __m512 q = _mm512_mul_ps(r, t);
+  q = _mm512_fmadd_ps(_mm512_mul_ps(q, half), _mm512_fnmadd_ps(q, t, _mm512_set1_ps(1)), q);
+  _mm512_storeu_ps(power, _mm512_mul_ps(r, q));
+  _mm512_storeu_ps(reciprocal, _mm512_mul_ps(r, r));
+}
+#endif
 
 // The window of channel c is [c - below, c + above], clipped to the channels there are; scale = k + rate * sum of squares.
 template <class A, class Exponent>
 struct Formula {
   int64_t channels, below, above;
   A rate, k, slope;
-  Exponent power;
+  Exponent inverses_of;
 
   Formula(int64_t channels, int64_t size, double alpha, double beta, double k)
       : channels(channels),
@@ -76,16 +120,18 @@ struct Formula {
         rate(static_cast<A>(alpha / size)),
         k(static_cast<A>(k)),
         slope(static_cast<A>(2 * alpha * beta / size)),
-        power(beta) {}
+        inverses_of(beta) {}
 
   int64_t window() const { return below + above + 1; }
 };
 
 // ---- Both passes of one row -------------------------------------------------------------------------------------------
 // `rows` are the rows of the window: other channels at the same positions (N, C, ...), or the same channels displaced.
+// ahead(first) asks for what will be needed after this row.
 
 constexpr auto identity = [](auto value) { return value; };
 constexpr auto square = [](auto value) { return value * value; };
+constexpr auto nothing = [](int64_t) {};
 
 template <int fixed, int lanes, class A, class Map>
 PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A* sum, Map map) {
@@ -98,51 +144,59 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
   }
 }
 
-template <class A, class Exponent, class Map>
+template <class A, class Exponent, class Map, class Ahead>
 void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size,
-               Map map) {
+               Map map, Ahead ahead) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
       const A* from = x + first;
-      A* to = y + first;
+      ahead(first);
+      A *to = y + first, scale[lanes], power[lanes], reciprocal[lanes];
       PYDL_LANES
-      for (int lane = 0; lane < lanes; ++lane) to[lane] = from[lane] / formula.power(formula.k + formula.rate * sum[lane]);
+      for (int lane = 0; lane < lanes; ++lane) scale[lane] = formula.k + formula.rate * sum[lane];
+      invert<lanes>(formula.inverses_of, scale, power, reciprocal);
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = from[lane] * power[lane];
     });
   });
 }
 
 // direct = grad_y * scale^-beta, indirect = direct * x / scale
-template <class A, class Exponent, class Map>
+template <class A, class Exponent, class Map, class Ahead>
 void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y,
-                   A* direct, A* indirect, int64_t size, Map map) {
+                   A* direct, A* indirect, int64_t size, Map map, Ahead ahead) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
       const A *value = x + first, *grad = grad_y + first;
-      A *to_direct = direct + first, *to_indirect = indirect + first;
+      ahead(first);
+      A *to_direct = direct + first, *to_indirect = indirect + first, scale[lanes], power[lanes], reciprocal[lanes];
+      PYDL_LANES
+      for (int lane = 0; lane < lanes; ++lane) scale[lane] = formula.k + formula.rate * sum[lane];
+      invert<lanes>(formula.inverses_of, scale, power, reciprocal);
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) {
-        const A scale = formula.k + formula.rate * sum[lane];
-        const A part = grad[lane] / formula.power(scale);
+        const A part = grad[lane] * power[lane];
         to_direct[lane] = part;
-        to_indirect[lane] = part * value[lane] / scale;
+        to_indirect[lane] = part * value[lane] * reciprocal[lane];
       }
     });
   });
 }
 
 // grad_x = direct - slope * x * sum of the indirect rows of the transposed window
-template <class A, class Exponent>
+template <class A, class Exponent, class Ahead>
 void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* direct,
-             A* grad_x, int64_t size) {
+             A* grad_x, int64_t size, Ahead ahead) {
   const A slope = formula.slope;
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, identity);
+      ahead(first);
       const A *value = x + first, *part = direct + first;
       A* to = grad_x + first;
       PYDL_LANES
@@ -218,16 +272,17 @@ void write(T* row, int64_t size, accumulate_t<T>* copy, Function function) {
 
 // ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
 
-// Positions are cut into blocks that keep the rows of a window in the first-level cache.
+// Positions are cut into blocks of at most 4096, whose rows of a window stay in the second-level cache, and into more where
+// there would not be one for each thread.
 struct PositionBlocks {
   int64_t positions, channels, count, tasks, pitch;  // pitch: of the longest block
 
-  PositionBlocks(const Tensor& x, int64_t length)
+  PositionBlocks(const Tensor& x, int64_t threads)
       : positions(x.size[2] * x.size[3] * x.size[4]),
         channels(x.size[1]),
-        count((positions + length - 1) / length),
+        count(std::max((positions + 511) / 512, std::min((positions + 255) / 256, (threads + x.size[0] - 1) / x.size[0]))),
         tasks(x.size[0] * count),
-        pitch((positions + count - 1) / count) {}
+        pitch(whole_blocks((positions + count - 1) / count)) {}
 
   struct Block {
     int64_t offset, length;  // of the first channel in the tensor
@@ -238,14 +293,12 @@ struct PositionBlocks {
   }
 };
 
-constexpr int64_t kPositions = 1024;
-
 template <class T, class Exponent>
 void forward_positions(const LrnForward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t channels = args.x.size[1];
   const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
-  const PositionBlocks blocks(args.x, kPositions);
+  const PositionBlocks blocks(args.x, threads);
   const int64_t window = formula.window();
 
   const int64_t team = team_size(blocks.tasks, args.x.numel(), threads);
@@ -264,8 +317,11 @@ void forward_positions(const LrnForward& args, int64_t threads) {
         const int64_t from = std::max<int64_t>(c - formula.below, 0), to = std::min(c + formula.above + 1, channels);
         x_rows.reach(to);
         for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
+        const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
+        const T* next_y = y + std::min(c + 1, channels - 1) * blocks.positions;
+        const auto ahead = [=](int64_t at) PYDL_INLINE_BODY { fetch(next_x + at), fetch_to_write(next_y + at); };
         write(y + c * blocks.positions, length, result,
-              [&](A* out) { normalise(formula, rows, to - from, x_rows[c], out, length, square); });
+              [&](A* out) { normalise(formula, rows, to - from, x_rows[c], out, length, square, ahead); });
       }
     }
   });
@@ -276,7 +332,7 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t channels = args.x.size[1];
   const Formula<A, Exponent> formula(channels, args.size, args.alpha, args.beta, args.k);
-  const PositionBlocks blocks(args.x, kPositions);
+  const PositionBlocks blocks(args.x, threads);
   const int64_t window = formula.window(), rows_size = window * blocks.pitch;
 
   const int64_t team = team_size(blocks.tasks, args.x.numel(), threads);
@@ -301,15 +357,20 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
                         to = std::min(ahead + formula.above + 1, channels);
           x_rows.reach(to), grad_rows.reach(ahead + 1);
           for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
+          const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
+          const T* next_grad = grad_y + std::min(ahead + 1, channels - 1) * blocks.positions;
           differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead], indirect[ahead], length,
-                        square);
+                        square, [=](int64_t at) PYDL_INLINE_BODY { fetch(next_x + at), fetch(next_grad + at); });
         }
         const int64_t c = ahead - formula.below;
         if (c < 0) continue;
         const int64_t from = std::max<int64_t>(c - formula.above, 0), to = std::min(c + formula.below + 1, channels);
         for (int64_t row = from; row < to; ++row) rows[row - from] = indirect[row];
-        write(grad_x + c * blocks.positions, length, result,
-              [&](A* out) { collect(formula, rows, to - from, x_rows[c], direct[c], out, length); });
+        const T* next_to = grad_x + std::min(c + 1, channels - 1) * blocks.positions;
+        write(grad_x + c * blocks.positions, length, result, [&](A* out) {
+          collect(formula, rows, to - from, x_rows[c], direct[c], out, length,
+                  [=](int64_t at) PYDL_INLINE_BODY { fetch_to_write(next_to + at); });
+        });
       }
     }
   });
@@ -344,7 +405,7 @@ void forward_pixels(const LrnForward& args, int64_t threads) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
         write(y + pixel * channels, channels, result,
-              [&](A* out) { normalise(formula, rows, window, x_rows[pixel], out, channels, identity); });
+              [&](A* out) { normalise(formula, rows, window, x_rows[pixel], out, channels, identity, nothing); });
       }
     }
   });
@@ -378,12 +439,12 @@ void backward_pixels(const LrnBackward& args, int64_t threads) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
         differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel], indirect[pixel] + formula.above,
-                      channels, identity);
+                      channels, identity, nothing);
       }
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = indirect[pixel] + row;
         write(grad_x + pixel * channels, channels, result,
-              [&](A* out) { collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels); });
+              [&](A* out) { collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels, nothing); });
       }
     }
   });

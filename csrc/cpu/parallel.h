@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -29,16 +30,23 @@ void share_out(int64_t items, int64_t team, const Body& body) {
   }
 }
 
-// Memory for a team, taken before its threads start so that a failure is an exception of the caller's.
+// Memory for a team, taken before its threads start so that a failure is an exception of the caller's. Each member's begins
+// a line of the cache.
 template <class T>
 class Scratch {
  public:
-  Scratch(int64_t team, int64_t size) : size_(size), memory_(new T[team * size]) {}
+  Scratch(int64_t team, int64_t size)
+      : size_((size + kLine - 1) / kLine * kLine), memory_(new (std::align_val_t{64}) T[team * size_]) {}
   T* of(int64_t member) const { return memory_.get() + member * size_; }
 
  private:
+  static constexpr int64_t kLine = 64 / sizeof(T);
+  struct Delete {
+    void operator()(T* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
+  };
+
   int64_t size_;
-  std::unique_ptr<T[]> memory_;
+  std::unique_ptr<T[], Delete> memory_;
 };
 
 }  // namespace pydl::cpu::PYDL_ISA

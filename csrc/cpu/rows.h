@@ -67,6 +67,18 @@ using Code = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
 
 constexpr int64_t whole_blocks(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
+// Asks for memory that will be needed soon, for a kernel whose next address no hardware prefetcher would guess.
+PYDL_INLINE void fetch([[maybe_unused]] const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address, 0, 3);
+#endif
+}
+PYDL_INLINE void fetch_to_write([[maybe_unused]] const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address, 1, 3);
+#endif
+}
+
 // Calls function(Lanes<n>) with n = count where that is among `known`, so that loops over it unroll, else with n = 0.
 template <int... known, class Function>
 inline void with_count(int64_t count, Function&& function) {
