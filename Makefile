@@ -1,4 +1,5 @@
-# Two commands: `make demo` and `make test`. Both make .venv, install pinned dependencies and build the extension first.
+# Two commands: `make demo` and `make test`. Both make .venv, install pinned dependencies and build
+# the extension first.
 #
 #   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
 #   make test      the whole suite
@@ -6,9 +7,12 @@
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
 #   make readme    README's tables, from the dispatch table and the benchmark's results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
-#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated ones under ThreadSanitizer
-#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must notice
-#   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer, benchmark
+#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated
+#   ones under ThreadSanitizer
+#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must
+#   notice
+#   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
+#   benchmark
 #                  (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
 
 PYTHON ?= python3

@@ -1,6 +1,7 @@
 """Builds the extension modules by CMake. Everything else about the package is in pyproject.toml.
 
-The options of CMakeLists.txt go through CMAKE_ARGS, e.g. ``CMAKE_ARGS="-DPYDL_CUDA=OFF" pip install .``.
+The options of CMakeLists.txt go through CMAKE_ARGS, e.g. ``CMAKE_ARGS="-DPYDL_CUDA=OFF" pip install
+.``.
 """
 
 import os
@@ -20,14 +21,25 @@ MODULES = ["pydl._C"] + (["pydl._emulated"] if "-DPYDL_EMULATOR=ON" in OPTIONS e
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and installs all extension modules at once; CMake knows their sources and flags."""
+    """Configures, builds and installs all extension modules at once; CMake knows their sources and
+    flags."""
 
     def build_extensions(self) -> None:
         destination = Path(self.get_ext_fullpath(MODULES[0])).parent.resolve()
-        # One build folder, so that objects are compiled once whatever is made of them; the sanitizers' are other objects.
+        # One build folder, so that objects are compiled once whatever is made of them; the
+        # sanitizers' are other objects.
         sanitize = [o.partition("=")[2] for o in OPTIONS if o.startswith("-DPYDL_SANITIZE=")]
         build = ROOT / "build" / "-".join(["cmake", *sanitize]).replace(",", "+")
-        configure = ["--fresh", "-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
+        configure = [
+            "--fresh",
+            "-S",
+            ROOT,
+            "-B",
+            build,
+            "-G",
+            "Ninja",
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ]
         subprocess.run(["cmake", *configure, *OPTIONS], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
         subprocess.run(["cmake", "--install", build, "--prefix", destination], check=True)

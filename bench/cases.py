@@ -1,7 +1,8 @@
 """What is measured: real layers' calls, as data.
 
-A case ``model.layer`` is the call that this layer of this model (of ``pydl.models``) makes; the tests hold the table
-to the models. A substitute is a call that no layer makes, on the map of one that does.
+A case ``model.layer`` is the call that this layer of this model (of ``pydl.models``) makes; the
+tests hold the table to the models. A substitute is a call that no layer makes, on the map of one
+that does.
 """
 
 import fnmatch
@@ -10,12 +11,18 @@ from dataclasses import dataclass, field
 
 from pydl.models.calls import Call
 
-FAMILY = {"conv2d": "conv", "max_pool2d": "pool", "avg_pool2d": "pool", "local_response_norm": "lrn"}
+FAMILY = {
+    "conv2d": "conv",
+    "max_pool2d": "pool",
+    "avg_pool2d": "pool",
+    "local_response_norm": "lrn",
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call; ``goal`` is what the ratio to PyTorch should reach by pass: float32, one CPU thread, NCHW, own batch."""
+    """One call; ``goal`` is what the ratio to PyTorch should reach by pass: float32, one CPU
+    thread, NCHW, own batch."""
 
     name: str
     about: str
@@ -51,11 +58,20 @@ def _conv(
     padding: int = 0,
     groups: int = 1,
 ) -> Case:
-    arguments = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (1, 1), "groups": groups}
-    return Case(name, about, "conv2d", batch, input, weight, arguments, first=name.endswith("conv1"))
+    arguments = {
+        "stride": (stride,) * 2,
+        "padding": (padding,) * 2,
+        "dilation": (1, 1),
+        "groups": groups,
+    }
+    return Case(
+        name, about, "conv2d", batch, input, weight, arguments, first=name.endswith("conv1")
+    )
 
 
-def _max_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: Mapping[str, float]) -> Case:
+def _max_pool(
+    name: str, about: str, batch: int, input: tuple, size: int, **more: Mapping[str, float]
+) -> Case:
     arguments = {"kernel_size": size, "stride": 2, "padding": 0, "dilation": 1, "ceil_mode": False}
     return Case(name, about, "max_pool2d", batch, input, arguments=arguments, **more)
 
@@ -72,22 +88,76 @@ def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, f
 
 
 CASES: tuple[Case, ...] = (
-    _conv("lenet5.conv1", "5x5, one channel to 6: a layer bound by overhead", 32, (1, 32, 32), (6, 1, 5, 5)),
+    _conv(
+        "lenet5.conv1",
+        "5x5, one channel to 6: a layer bound by overhead",
+        32,
+        (1, 32, 32),
+        (6, 1, 5, 5),
+    ),
     _max_pool("lenet5.pool1", "2x2 stride 2, windows that do not overlap", 32, (6, 28, 28), 2),
     _conv("lenet5.conv2", "5x5, 6 channels to 16", 32, (6, 14, 14), (16, 6, 5, 5)),
     _max_pool("lenet5.pool2", "2x2 stride 2 on rows of 10", 32, (16, 10, 10), 2),
     _avg_pool("lenet5-1998.pool1", "2x2 stride 2 average", 32, (6, 28, 28), 2),
     _avg_pool("lenet5-1998.pool2", "2x2 stride 2 average on rows of 10", 32, (16, 10, 10), 2),
-    _conv("alexnet.conv1", "11x11 stride 4, three channels: the first layer", 16, (3, 227, 227), (96, 3, 11, 11), stride=4),
-    _lrn("alexnet.lrn1", "across channels, the largest map", 16, (96, 55, 55), goal={"forward": 25, "both": 30}),
-    _max_pool("alexnet.pool1", "3x3 stride 2, overlapping", 16, (96, 55, 55), 3, goal={"forward": 20, "both": 8}),
-    _avg_pool("alexnet.average1", "average in place of pool1", 16, (96, 55, 55), 3, goal={"forward": 7}, substitute=True),
-    _conv("alexnet.conv2", "5x5 in two groups", 16, (96, 27, 27), (256, 48, 5, 5), padding=2, groups=2),
+    _conv(
+        "alexnet.conv1",
+        "11x11 stride 4, three channels: the first layer",
+        16,
+        (3, 227, 227),
+        (96, 3, 11, 11),
+        stride=4,
+    ),
+    _lrn(
+        "alexnet.lrn1",
+        "across channels, the largest map",
+        16,
+        (96, 55, 55),
+        goal={"forward": 25, "both": 30},
+    ),
+    _max_pool(
+        "alexnet.pool1",
+        "3x3 stride 2, overlapping",
+        16,
+        (96, 55, 55),
+        3,
+        goal={"forward": 20, "both": 8},
+    ),
+    _avg_pool(
+        "alexnet.average1",
+        "average in place of pool1",
+        16,
+        (96, 55, 55),
+        3,
+        goal={"forward": 7},
+        substitute=True,
+    ),
+    _conv(
+        "alexnet.conv2", "5x5 in two groups", 16, (96, 27, 27), (256, 48, 5, 5), padding=2, groups=2
+    ),
     _lrn("alexnet.lrn2", "across channels, 256 of them", 16, (256, 27, 27)),
     _max_pool("alexnet.pool2", "3x3 stride 2, overlapping", 16, (256, 27, 27), 3),
-    _conv("alexnet.conv3", "3x3 across all channels", 16, (256, 13, 13), (384, 256, 3, 3), padding=1),
-    _conv("alexnet.conv4", "3x3 in two groups", 16, (384, 13, 13), (384, 192, 3, 3), padding=1, groups=2),
-    _conv("alexnet.conv5", "3x3 in two groups", 16, (384, 13, 13), (256, 192, 3, 3), padding=1, groups=2),
+    _conv(
+        "alexnet.conv3", "3x3 across all channels", 16, (256, 13, 13), (384, 256, 3, 3), padding=1
+    ),
+    _conv(
+        "alexnet.conv4",
+        "3x3 in two groups",
+        16,
+        (384, 13, 13),
+        (384, 192, 3, 3),
+        padding=1,
+        groups=2,
+    ),
+    _conv(
+        "alexnet.conv5",
+        "3x3 in two groups",
+        16,
+        (384, 13, 13),
+        (256, 192, 3, 3),
+        padding=1,
+        groups=2,
+    ),
     _max_pool("alexnet.pool5", "3x3 stride 2 on rows of 13", 16, (256, 13, 13), 3),
     _conv("alexnet-lecture.conv2", "5x5, unpadded, no groups", 16, (96, 27, 27), (256, 96, 5, 5)),
     _conv("alexnet-lecture.conv4", "3x3, unpadded, 9 to 7", 16, (384, 9, 9), (384, 384, 3, 3)),
@@ -103,5 +173,7 @@ def matching(pattern: str) -> list[Case]:
     patterns = pattern.split(",")
     found = [case for case in CASES if any(fnmatch.fnmatchcase(case.name, one) for one in patterns)]
     if not found:
-        raise ValueError(f"no case matches {pattern!r}; there are {', '.join(case.name for case in CASES)}")
+        raise ValueError(
+            f"no case matches {pattern!r}; there are {', '.join(case.name for case in CASES)}"
+        )
     return found

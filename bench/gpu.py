@@ -1,9 +1,11 @@
 """``make gpu``: everything that wants a GPU, with the machine's own Python and nothing fetched.
 
-    python bench/gpu.py [build] [test] [sanitize] [bench]      all four, in this order, where none is named
+    python bench/gpu.py [build] [test] [sanitize] [bench]      all four, in this order, where none
+    is named
 
-Each part runs whatever became of the others, within its share of the nine minutes. What they print goes to
-bench/results/<gpu>/log.txt, a line a part to bench/results/<gpu>/parts.md; the benchmark leaves its tables beside them.
+Each part runs whatever became of the others, within its share of the nine minutes. What they print
+goes to bench/results/<gpu>/log.txt, a line a part to bench/results/<gpu>/parts.md; the benchmark
+leaves its tables beside them.
 """
 
 import os
@@ -23,17 +25,33 @@ def results() -> Path:
     """bench/results/<gpu>, from the GPU's name: "NVIDIA H200" is h200."""
     import torch
 
-    name = torch.cuda.get_device_name().lower().removeprefix("nvidia ") if torch.cuda.is_available() else "no-gpu"
+    name = (
+        torch.cuda.get_device_name().lower().removeprefix("nvidia ")
+        if torch.cuda.is_available()
+        else "no-gpu"
+    )
     folder = ROOT / "bench" / "results" / re.sub(r"[^a-z0-9]+", "-", name).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def sanitizer(tool: str) -> list[str]:
-    """The CUDA tests under compute-sanitizer; a few of each family, since it slows a kernel a hundredfold."""
+    """The CUDA tests under compute-sanitizer; a few of each family, since it slows a kernel a
+    hundredfold."""
     command = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     select = "cuda-cuda and float32 and (test_against_reference or test_contract)"
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", select, *CUDA_TESTS]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        select,
+        *CUDA_TESTS,
+    ]
     return [command, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *pytest]
 
 
@@ -44,12 +62,30 @@ def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
         "build": [
             (
                 "build in place",
-                [python, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", "-e", "."],
+                [
+                    python,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--no-index",
+                    "--no-deps",
+                    "--no-build-isolation",
+                    "-e",
+                    ".",
+                ],
                 150,
             )
         ],
-        "test": [("the suite, natively", [python, "-m", "pytest", "-q", "-n", "6", "-m", "not slow"], 150)],
-        "sanitize": [(f"compute-sanitizer {tool}", sanitizer(tool), 60) for tool in ("memcheck", "racecheck")],
+        "test": [
+            (
+                "the suite, natively",
+                [python, "-m", "pytest", "-q", "-n", "6", "-m", "not slow"],
+                150,
+            )
+        ],
+        "sanitize": [
+            (f"compute-sanitizer {tool}", sanitizer(tool), 60) for tool in ("memcheck", "racecheck")
+        ],
         "bench": [
             (
                 "benchmark",
@@ -76,7 +112,9 @@ def run(command: list[str], limit: int, log: Path) -> int:
     with log.open("a") as stream:
         stream.write(f"\n==== {' '.join(command)}\n")
         stream.flush()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             return process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -104,7 +142,9 @@ def main(named: list[str]) -> int:
                 log.open("a").write(f"{error}\n")
                 code = 127
             took = time.monotonic() - start
-            said = {0: "passed", 124: f"ended after {limit} s", 127: "not on this machine"}.get(code, f"failed ({code})")
+            said = {0: "passed", 124: f"ended after {limit} s", 127: "not on this machine"}.get(
+                code, f"failed ({code})"
+            )
             rows.append(f"| {title} | {said} | {took:.0f} |")
             print(rows[-1], flush=True)
             failed |= code != 0

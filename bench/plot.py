@@ -66,5 +66,8 @@ def _labels(rows: Sequence[Row]) -> list[str]:
     ]
     passes = {"both": "fwd + bwd", "grad_input": "grad input", "grad_weight": "grad weight"}
     return [
-        ", ".join([row.case, passes.get(row.kind, row.kind), *(getattr(row, field) for field in varying)]) for row in rows
+        ", ".join(
+            [row.case, passes.get(row.kind, row.kind), *(getattr(row, field) for field in varying)]
+        )
+        for row in rows
     ]

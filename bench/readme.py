@@ -15,13 +15,19 @@ from pydl import backends  # noqa: E402
 README = ROOT / "README.md"
 SPEED = ROOT / "bench" / "results" / "cpu" / "results.csv"
 
-OPERATORS = (("conv2d", "conv"), ("max_pool2d", "pool"), ("avg_pool2d", "pool"), ("local_response_norm", "lrn"))
+OPERATORS = (
+    ("conv2d", "conv"),
+    ("max_pool2d", "pool"),
+    ("avg_pool2d", "pool"),
+    ("local_response_norm", "lrn"),
+)
 
 
 def support() -> str:
     """Operator x backend: dtypes, which derivatives, torch.compile, and what it has run on."""
     lines = [
-        "| operator | backend | device | dtypes | forward | backward | double backward | compile | tested on |",
+        "| operator | backend | device | dtypes | forward | backward | double backward | "
+        "compile | tested on |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for operator, family in OPERATORS:
@@ -29,7 +35,10 @@ def support() -> str:
             row = backends.BACKENDS[name]
             device = ", ".join(row.native_devices) or "any"
             dtypes = "f64 f32 f16 bf16" if name != "aten" else "PyTorch's"
-            lines.append(f"| `{operator}` | `{name}` | {device} | {dtypes} | yes | yes | yes | yes | {row.proof} |")
+            lines.append(
+                f"| `{operator}` | `{name}` | {device} | {dtypes} | yes | yes | yes | yes | "
+                f"{row.proof} |"
+            )
     return "\n".join(lines)
 
 
@@ -39,9 +48,12 @@ def speed() -> str:
         rows = [row for row in csv.DictReader(file) if row["ratio"]]
     first = rows[0]
     lines = [
-        f"One thread of {first['device']}, PyTorch {first['torch']}, float32, contiguous; forward, and forward + backward. "
-        "Ratio: PyTorch's time over ours, both in turns in one process; copies: our time in units of one copy of the "
-        "input. Where PyTorch's own serves, both do the same work and what differs is noise and two or three microseconds. "
+        f"One thread of {first['device']}, PyTorch {first['torch']}, float32, contiguous; "
+        "forward, and forward + backward. "
+        "Ratio: PyTorch's time over ours, both in turns in one process; copies: our time in "
+        "units of one copy of the "
+        "input. Where PyTorch's own serves, both do the same work and what differs is noise and "
+        "two or three microseconds. "
         "Made by `make bench`; every row, channels last too, is in "
         f"[{SPEED.parent.relative_to(ROOT)}]({SPEED.parent.relative_to(ROOT)}/results.md).",
         "",
@@ -71,7 +83,10 @@ def made() -> str:
     """README with its tables made anew."""
     text = README.read_text(encoding="utf-8")
     for name, table in (("support", support), ("speed", speed)):
-        begin, end = text.index(f"<!-- {name} table: "), text.index(f"<!-- end of the {name} table -->")
+        begin, end = (
+            text.index(f"<!-- {name} table: "),
+            text.index(f"<!-- end of the {name} table -->"),
+        )
         begin = text.index("-->", begin) + len("-->\n")
         text = f"{text[:begin]}\n{table()}\n\n{text[end:]}"
     return text

@@ -54,9 +54,14 @@ class Row:
         for who in ("ours", "theirs"):
             for statistic in _STATISTICS:
                 setattr(self, f"{who}_{statistic}", 1e6 * getattr(times[who], statistic))
-        self.copy_minimum, self.copy_median = 1e6 * times["copy"].minimum, 1e6 * times["copy"].median
+        self.copy_minimum, self.copy_median = (
+            1e6 * times["copy"].minimum,
+            1e6 * times["copy"].median,
+        )
         self.samples = times["ours"].samples
-        ours, theirs, copy = (getattr(times[who], self.ratio_of) for who in ("ours", "theirs", "copy"))
+        ours, theirs, copy = (
+            getattr(times[who], self.ratio_of) for who in ("ours", "theirs", "copy")
+        )
         self.ratio, self.copies, self.copies_theirs = theirs / ours, ours / copy, theirs / copy
 
     def of(self, who: str) -> float | None:
@@ -64,12 +69,21 @@ class Row:
         return getattr(self, f"{who}_{self.ratio_of}")
 
     def __str__(self) -> str:
-        what = f"{self.case:24}{_PASS_NAMES.get(self.kind, self.kind):20}{self.shape:16}{self.layout:14}{self.dtype:10}"
+        what = (
+            f"{self.case:24}{_PASS_NAMES.get(self.kind, self.kind):20}{self.shape:16}"
+            f"{self.layout:14}{self.dtype:10}"
+        )
         if self.ratio is None:
             return f"{what}{self.backend or self.asked:10}{self.status}: {self.detail}"
-        goal = "" if self.goal is None else f"  goal {self.goal:g}: {'met' if self.ratio >= self.goal else 'missed'}"
+        goal = (
+            ""
+            if self.goal is None
+            else f"  goal {self.goal:g}: {'met' if self.ratio >= self.goal else 'missed'}"
+        )
         times = f"{self.of('ours'):11.1f} us  PyTorch {self.of('theirs'):11.1f} us"
-        return f"{what}{self.backend:10}{times}  {self.ratio:7.2f}x  {self.copies:7.1f} copies{goal}"
+        return (
+            f"{what}{self.backend:10}{times}  {self.ratio:7.2f}x  {self.copies:7.1f} copies{goal}"
+        )
 
 
 def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, name: str) -> None:
@@ -86,7 +100,9 @@ def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, 
     with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)] + list(facts))
         writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in asdict(row).items()} | dict(facts) for row in rows)
+        writer.writerows(
+            {key: _plain(value) for key, value in asdict(row).items()} | dict(facts) for row in rows
+        )
     (out / f"{name}.md").write_text(markdown(rows, facts, where), encoding="utf-8")
 
 
@@ -110,18 +126,26 @@ def _plain(value: object) -> object:
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
     """The rows as one table, under a line that says what they were measured on."""
-    versions = ", ".join(f"{key} {value}" for key, value in facts.items() if value and key != "device")
-    which = {"minimum": "the minimum", "median": "the median"}.get(rows[0].ratio_of if rows else "", "")
+    versions = ", ".join(
+        f"{key} {value}" for key, value in facts.items() if value and key != "device"
+    )
+    which = {"minimum": "the minimum", "median": "the median"}.get(
+        rows[0].ratio_of if rows else "", ""
+    )
     lines = [
         f"# {where}",
         "",
         f"{versions}.",
         "",
-        f"Times are {which} of many samples, ours and PyTorch's in turns in one process. Ratio: PyTorch's time over ours. "
-        "Copies: time in units of one copy of the input, ours and PyTorch's. Every row was checked against the float64 "
-        "reference first; the largest relative deviation of output and gradients is given, ours and PyTorch's.",
+        f"Times are {which} of many samples, ours and PyTorch's in turns in one process. Ratio: "
+        "PyTorch's time over ours. "
+        "Copies: time in units of one copy of the input, ours and PyTorch's. Every row was "
+        "checked against the float64 "
+        "reference first; the largest relative deviation of output and gradients is given, ours "
+        "and PyTorch's.",
         "",
-        "| case | pass | input | layout | dtype | backend | ours, us | PyTorch, us | ratio | goal | copies | deviation |",
+        "| case | pass | input | layout | dtype | backend | ours, us | PyTorch, us | ratio | "
+        "goal | copies | deviation |",
         "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -137,9 +161,20 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
             cells += [f"{row.status}: {row.detail}".replace("|", "/"), "", "", "", "", ""]
         else:
             ratio = f"**{row.ratio:.2f}**" if row.ratio >= 1 else f"{row.ratio:.2f}"
-            goal = "" if row.goal is None else f"{row.goal:g} {'met' if row.ratio >= row.goal else 'missed'}"
+            goal = (
+                ""
+                if row.goal is None
+                else f"{row.goal:g} {'met' if row.ratio >= row.goal else 'missed'}"
+            )
             copies = f"{row.copies:.1f} / {row.copies_theirs:.1f}"
             deviation = f"{row.error_ours:.0e} / {row.error_theirs:.0e}"
-            cells += [f"{row.of('ours'):.1f}", f"{row.of('theirs'):.1f}", ratio, goal, copies, deviation]
+            cells += [
+                f"{row.of('ours'):.1f}",
+                f"{row.of('theirs'):.1f}",
+                ratio,
+                goal,
+                copies,
+                deviation,
+            ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,11 +1,14 @@
-"""The benchmark: ``python bench/run.py`` measures the operators of this checkout against stock PyTorch.
+"""The benchmark: ``python bench/run.py`` measures the operators of this checkout against stock
+PyTorch.
 
-Every row is checked against the float64 reference before it is timed, and who served it is observed, not assumed. Ours,
-theirs and one copy of the input are timed in turns in one process (see ``pydl.measure``). On a CPU with one thread the
-process is pinned to one core. Files are brought up to date after every case, so a run that is ended leaves what it has
-measured. Needs nothing beyond PyTorch and NumPy; with matplotlib there is a plot too.
+Every row is checked against the float64 reference before it is timed, and who served it is
+observed, not assumed. Ours, theirs and one copy of the input are timed in turns in one process (see
+``pydl.measure``). On a CPU with one thread the process is pinned to one core. Files are brought up
+to date after every case, so a run that is ended leaves what it has measured. Needs nothing beyond
+PyTorch and NumPy; with matplotlib there is a plot too.
 
-Exit status: 0 if every check passed, 1 if a case was wrong or broke, 2 for a mistake in the arguments.
+Exit status: 0 if every check passed, 1 if a case was wrong or broke, 2 for a mistake in the
+arguments.
 """
 
 import argparse
@@ -71,23 +74,57 @@ def _batches(text: str) -> list[int]:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], prog="bench/run.py")
-    parser.add_argument("--cases", default="*", metavar="GLOB", help="names, with * and ?, separated by commas")
+    parser.add_argument(
+        "--cases", default="*", metavar="GLOB", help="names, with * and ?, separated by commas"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=_batches, default=[None], metavar="N,...", help="images (default: each case's own)")
     parser.add_argument(
-        "--passes", type=_choices(PASSES), default=["forward", "both"], metavar="PASS,...", help=", ".join(PASSES)
+        "--batch",
+        type=_batches,
+        default=[None],
+        metavar="N,...",
+        help="images (default: each case's own)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; with 1 the process is pinned to a core")
     parser.add_argument(
-        "--layout", type=_choices(list(LAYOUTS)), default=["nchw"], metavar="LAYOUT,...", help=", ".join(LAYOUTS)
+        "--passes",
+        type=_choices(PASSES),
+        default=["forward", "both"],
+        metavar="PASS,...",
+        help=", ".join(PASSES),
     )
     parser.add_argument(
-        "--dtype", type=_choices(list(DTYPES)), default=["float32"], metavar="DTYPE,...", help=", ".join(DTYPES)
+        "--threads", type=int, default=1, help="CPU threads; with 1 the process is pinned to a core"
     )
-    parser.add_argument("--backend", type=_choices(NAMES), default=["auto"], metavar="NAME,...", help=", ".join(NAMES))
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure each row, roughly")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: bench/results/<name of the CPU or GPU>")
-    parser.add_argument("--name", default="results", help="of the files in DIR, without their endings")
+    parser.add_argument(
+        "--layout",
+        type=_choices(list(LAYOUTS)),
+        default=["nchw"],
+        metavar="LAYOUT,...",
+        help=", ".join(LAYOUTS),
+    )
+    parser.add_argument(
+        "--dtype",
+        type=_choices(list(DTYPES)),
+        default=["float32"],
+        metavar="DTYPE,...",
+        help=", ".join(DTYPES),
+    )
+    parser.add_argument(
+        "--backend",
+        type=_choices(NAMES),
+        default=["auto"],
+        metavar="NAME,...",
+        help=", ".join(NAMES),
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="how long to measure each row, roughly"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: bench/results/<name of the CPU or GPU>"
+    )
+    parser.add_argument(
+        "--name", default="results", help="of the files in DIR, without their endings"
+    )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     chosen = parser.parse_args(argv)
     if chosen.threads < 1:
@@ -121,12 +158,17 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
     }
     try:
         tensors = call.random(
-            device=setting.device, dtype=DTYPES[setting.dtype], memory_format=LAYOUTS[setting.layout], seed=1
+            device=setting.device,
+            dtype=DTYPES[setting.dtype],
+            memory_format=LAYOUTS[setting.layout],
+            seed=1,
         )
         if setting.backend != "auto":
             refusal = backends.refusal(setting.backend, FAMILY[case.operator], tensors[0])
             if refusal is not None:
-                yield from (Row(**blank, kind=one, status="not served", detail=refusal) for one in passes)
+                yield from (
+                    Row(**blank, kind=one, status="not served", detail=refusal) for one in passes
+                )
                 return
         grad = torch.empty_like(call.theirs(tensors)).normal_()
         serving = observe(call, tensors, grad, setting.backend)
@@ -136,7 +178,11 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
         said = f"{type(error).__name__}: {error}".partition("\n")[0]
         yield from (Row(**blank, kind=one, status="broken", detail=said) for one in passes)
         return
-    wrong = [f"{row.result} off by {row.ours:.1e}, bound {row.bound:.1e}" for row in checks if not row.passed]
+    wrong = [
+        f"{row.result} off by {row.ours:.1e}, bound {row.bound:.1e}"
+        for row in checks
+        if not row.passed
+    ]
     for one in passes:
         row = Row(
             **blank,
@@ -152,8 +198,16 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
                 _time(row, call, tensors, grad, setting)
             except Exception as error:
                 traceback.print_exc()
-                row.status, row.detail = "broken", f"{type(error).__name__}: {error}".partition("\n")[0]
-        own = setting.device == "cpu" and setting.dtype == "float32" and setting.layout == "nchw" and setting.batch is None
+                row.status, row.detail = (
+                    "broken",
+                    f"{type(error).__name__}: {error}".partition("\n")[0],
+                )
+        own = (
+            setting.device == "cpu"
+            and setting.dtype == "float32"
+            and setting.layout == "nchw"
+            and setting.batch is None
+        )
         row.goal = case.goal.get(one) if own and torch.get_num_threads() == 1 else None
         yield row
 
@@ -172,7 +226,9 @@ def observe(call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, bac
     return found[0]
 
 
-def _time(row: Row, call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, setting: Setting) -> None:
+def _time(
+    row: Row, call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, setting: Setting
+) -> None:
     actions = {
         "ours": call.runner(row.kind, lambda t: call.ours(t, setting.backend), tensors, grad),
         "theirs": call.runner(row.kind, call.theirs, tensors, grad),
@@ -184,13 +240,18 @@ def _time(row: Row, call: Call, tensors: Sequence[torch.Tensor], grad: torch.Ten
 
 
 def kernels(action: measure.Action, most: int = 4) -> str:
-    """Names of the CUDA kernels that ``action`` launches, the longest-running first; empty where they cannot be seen."""
+    """Names of the CUDA kernels that ``action`` launches, the longest-running first; empty where
+    they cannot be seen."""
     try:
         action()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             action()
             torch.cuda.synchronize()
-        events = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+        events = [
+            event
+            for event in profile.key_averages()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        ]
         events.sort(key=lambda event: -event.self_device_time_total)
         return "; ".join(re.sub(r"<.*|\(.*", "", event.key)[:60] for event in events[:most])
     except (RuntimeError, AttributeError):
@@ -199,7 +260,9 @@ def kernels(action: measure.Action, most: int = 4) -> str:
 
 def folder(device: str) -> str:
     """The name of a device's results: "NVIDIA H200" is h200."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia ")).strip("-") or "unknown"
+    return (
+        re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia ")).strip("-") or "unknown"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,7 +270,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = arguments(argv)
     if chosen.list:
         for case in chosen.cases:
-            print(f"{case.name:24}{case.operator:22}{'x'.join(map(str, case.call().input)):16}{case.about}")
+            print(
+                f"{case.name:24}{case.operator:22}"
+                f"{'x'.join(map(str, case.call().input)):16}{case.about}"
+            )
         return 0
     core = None
     torch.set_num_threads(chosen.threads)
@@ -217,11 +283,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     device = measure.device_name(chosen.device)
-    where = f"{device}, {chosen.threads} thread{'s' * (chosen.threads > 1)}" if chosen.device == "cpu" else device
+    where = (
+        f"{device}, {chosen.threads} thread{'s' * (chosen.threads > 1)}"
+        if chosen.device == "cpu"
+        else device
+    )
     where += "" if core is None else f", pinned to core {core}"
     facts = {"device": device, "threads": str(chosen.threads), "date": time.strftime("%Y-%m-%d")}
     facts |= measure.versions(chosen.device)
-    out = chosen.out or ROOT / "bench" / "results" / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unknown")
+    out = chosen.out or ROOT / "bench" / "results" / (
+        re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unknown"
+    )
     print(f"On {where}.", flush=True)
 
     rows: list[Row] = []

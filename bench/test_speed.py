@@ -1,7 +1,8 @@
-"""The same cases through pytest-benchmark: ``pytest bench/``, ``pytest bench/ -k lrn --benchmark-compare``.
+"""The same cases through pytest-benchmark: ``pytest bench/``, ``pytest bench/ -k lrn
+--benchmark-compare``.
 
-Each group is one case and pass, with this package's time beside PyTorch's; the published figures are those of
-``bench/run.py``.
+Each group is one case and pass, with this package's time beside PyTorch's; the published figures
+are those of ``bench/run.py``.
 """
 
 import pytest

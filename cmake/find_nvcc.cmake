@@ -1,5 +1,5 @@
-# Finds a CUDA compiler: CUDA_HOME, then PATH, then the compiler in PyPI's CUDA wheels. Sets NVCC, NVCC_FLAGS and CUDART (the
-# static run-time library), all empty where there is none.
+# Finds a CUDA compiler: CUDA_HOME, then PATH, then the compiler in PyPI's CUDA wheels. Sets NVCC,
+# NVCC_FLAGS and CUDART (the static run-time library), all empty where there is none.
 #
 # The wheels that together compile a .cu are pinned in requirements/nvcc.txt.
 set(NVCC "")

@@ -1,9 +1,10 @@
 // Convolution (cross-correlation, as PyTorch means it) over D, H, W, with groups G:
 //
-//   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation] * weight[f, c, t]
+//   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation]
+//   * weight[f, c, t]
 //
-// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds. Sums in float32 at
-// least (float64 for float64), in an order that depends on the shape alone.
+// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds.
+// Sums in float32 at least (float64 for float64), in an order that depends on the shape alone.
 #pragma once
 
 #include "tensor.h"
@@ -42,8 +43,8 @@ struct ConvGradBias {
   Tensor grad_bias;  // (1, F, 1, 1, 1), written
 };
 
-// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device. There is no CPU convolution here:
-// PyTorch's own runs at the machine's limit.
+// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device. There is no
+// CPU convolution here: PyTorch's own runs at the machine's limit.
 namespace cuda {
 void conv_forward(const ConvForward& args, int64_t stream);
 void conv_grad_input(const ConvGradInput& args, int64_t stream);

@@ -1,8 +1,8 @@
 // float16 and bfloat16 as storage types: two bytes in memory, float in arithmetic.
 //
-// Own types rather than the vendor's, so that the same source builds with g++ and no NVIDIA package. Conversions round
-// to nearest, ties to even, as IEEE 754 and PyTorch do; they are branch-free selects, so compilers vectorise loops over
-// them.
+// Own types rather than the vendor's, so that the same source builds with g++ and no NVIDIA
+// package. Conversions round to nearest, ties to even, as IEEE 754 and PyTorch do; they are
+// branch-free selects, so compilers vectorise loops over them.
 #pragma once
 
 #include <bit>
@@ -47,14 +47,19 @@ PYDL_HOST_DEVICE uint16_t float_to_half(float value) {
   const uint32_t all = bits_of(value);
   const uint32_t bits = all & 0x7fffffffu;
   const uint32_t special = bits > 0x7f800000u ? 0x7e00u : 0x7c00u;
-  // Below 2^-14 the float adder itself rounds: adding 0.5 aligns the half's last bit with the float's.
+  // Below 2^-14 the float adder itself rounds: adding 0.5 aligns the half's last bit with the
+  // float's.
   const uint32_t subnormal = bits_of(float_of(bits) + 0.5f) - bits_of(0.5f);
   const uint32_t normal = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
-  const uint32_t magnitude = bits >= 0x47800000u ? special : bits < 0x38800000u ? subnormal : normal;
+  const uint32_t magnitude = bits >= 0x47800000u  ? special
+                             : bits < 0x38800000u ? subnormal
+                                                  : normal;
   return static_cast<uint16_t>(magnitude | ((all >> 16) & 0x8000u));
 }
 
-PYDL_HOST_DEVICE float bfloat_to_float(uint16_t bfloat) { return float_of(static_cast<uint32_t>(bfloat) << 16); }
+PYDL_HOST_DEVICE float bfloat_to_float(uint16_t bfloat) {
+  return float_of(static_cast<uint32_t>(bfloat) << 16);
+}
 
 PYDL_HOST_DEVICE uint16_t float_to_bfloat(float value) {
   const uint32_t bits = bits_of(value);

@@ -1,9 +1,9 @@
 // A tensor as the kernels see it: a pointer, five sizes, five strides. No ownership, no torch.
 //
-// The axes are always N, C, D, H, W. A map of fewer spatial axes has ones in front of those it has: (N, C, L) is
-// (N, C, 1, 1, L), (N, C, H, W) is (N, C, 1, H, W); a vector of C values (a bias) is (1, C, 1, 1, 1). A convolution's
-// weight (Cout, Cin/groups, ...) enters the same way, Cout as N and Cin/groups as C. Strides count elements, may be zero
-// (expanded) and are never negative.
+// The axes are always N, C, D, H, W. A map of fewer spatial axes has ones in front of those it has:
+// (N, C, L) is (N, C, 1, 1, L), (N, C, H, W) is (N, C, 1, H, W); a vector of C values (a bias) is
+// (1, C, 1, 1, 1). A convolution's weight (Cout, Cin/groups, ...) enters the same way, Cout as N
+// and Cin/groups as C. Strides count elements, may be zero (expanded) and are never negative.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,8 @@ struct Tensor {
   int64_t stride[5];
 
   int64_t numel() const { return size[0] * size[1] * size[2] * size[3] * size[4]; }
-  // Whether neighbours in memory are neighbouring channels. Where C == 1 or the map is one pixel both answers describe
-  // the same memory; the caller's strides decide.
+  // Whether neighbours in memory are neighbouring channels. Where C == 1 or the map is one pixel
+  // both answers describe the same memory; the caller's strides decide.
   bool channels_last() const { return stride[1] == 1 && (size[1] > 1 || stride[4] != 1); }
 };
 
@@ -58,7 +58,8 @@ void check(bool condition, const Parts&... parts) {
   throw std::invalid_argument(message.str());
 }
 
-// Calls function(T{}) with the element type that dtype names; `what` begins the message where it is none of them.
+// Calls function(T{}) with the element type that dtype names; `what` begins the message where it is
+// none of them.
 template <class Function>
 void dispatch_floating(DType dtype, const char* what, Function&& function) {
   switch (dtype) {
@@ -71,7 +72,8 @@ void dispatch_floating(DType dtype, const char* what, Function&& function) {
     case DType::bfloat16:
       return function(bfloat16{});
     default:
-      throw std::invalid_argument(std::string(what) + " serves float32, float64, float16 and bfloat16 only");
+      throw std::invalid_argument(std::string(what) +
+                                  " serves float32, float64, float16 and bfloat16 only");
   }
 }
 

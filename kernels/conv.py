@@ -1,28 +1,31 @@
-"""Convolution over D, H, W with groups, and its three gradients (definition: csrc/conv.h), each an implicit GEMM.
+"""Convolution over D, H, W with groups, and its three gradients (definition: csrc/conv.h), each an
+implicit GEMM.
 
     forward      y[m, f]       = bias[f] + sum over (t, c) of x[at(m, t), c] * weight[f, c, t]
     grad input   grad_x[m, c]  = sum over (t, f) of grad_y[from(m, t), f] * weight[f, c, t]
     grad weight  grad_w[f, (t, c)] = sum over m of grad_y[m, f] * x[at(m, t), c]
     grad bias    grad_b[f]     = sum over m of grad_y[m, f]
 
-m is a pixel of the result (grad weight and bias: of grad_y), t a tap; at(m, t) = o * stride - padding + t * dilation,
-and from(m, t) its inverse: the o with at(o, t) = m, where there is one. No matrix of patches is ever written: a
-program gathers each tile of it from the map, and dilation is only an offset. Grad input is the forward product with x
-and grad_y in exchanged roles, so both are one kernel.
+m is a pixel of the result (grad weight and bias: of grad_y), t a tap; at(m, t) = o * stride -
+padding + t * dilation, and from(m, t) its inverse: the o with at(o, t) = m, where there is one. No
+matrix of patches is ever written: a program gathers each tile of it from the map, and dilation is
+only an offset. Grad input is the forward product with x and grad_y in exchanged roles, so both are
+one kernel.
 
-What cannot be avoided is 2 * N * OD * OH * OW * F * C/G * taps operations, on the tensor cores for float16 and
-bfloat16 (with float32 accumulators) and float64, in full float32 (no TF32) on the ordinary units for float32. Each
-operand is read from DRAM about once: the programs that share a tile of pixels are neighbours, so it stays in the L2
-cache.
+What cannot be avoided is 2 * N * OD * OH * OW * F * C/G * taps operations, on the tensor cores for
+float16 and bfloat16 (with float32 accumulators) and float64, in full float32 (no TF32) on the
+ordinary units for float32. Each operand is read from DRAM about once: the programs that share a
+tile of pixels are neighbours, so it stays in the L2 cache.
 
-Layouts: any strides. A tile of a map is loaded with the axis that is contiguous in memory along the lanes (channels,
-or pixels) and transposed on its way into the product. K runs tap by tap with the channels inside, a block of K within
-one tap, so that where a block reads is found once a pixel; where the channels are few (a first layer, depthwise),
-taps and channels are one sequence (MERGED) and found once an element.
+Layouts: any strides. A tile of a map is loaded with the axis that is contiguous in memory along the
+lanes (channels, or pixels) and transposed on its way into the product. K runs tap by tap with the
+channels inside, a block of K within one tap, so that where a block reads is found once a pixel;
+where the channels are few (a first layer, depthwise), taps and channels are one sequence (MERGED)
+and found once an element.
 
-Why this form: the simplest one that is right for every shape and runs on tensor cores. With stride s, grad input
-multiplies s^d times more zeros than it needs to, and depthwise fills a 16-wide tile with one channel: the next
-kernels' work.
+Why this form: the simplest one that is right for every shape and runs on tensor cores. With stride
+s, grad input multiplies s^d times more zeros than it needs to, and depthwise fills a 16-wide tile
+with one channel: the next kernels' work.
 """
 
 import math
@@ -118,7 +121,9 @@ def conv_kernel(
             a = tl.trans(a)  # [BLOCK_M, BLOCK_K]
         td, th, tw, channel, in_k = taps_of(block, w_k, k_channels, KERNEL, BLOCK_K, MERGED)
         b = tl.load(
-            w_column + (td * weight_stride[2] + th * weight_stride[3] + tw * weight_stride[4]) + channel * k_stride,
+            w_column
+            + (td * weight_stride[2] + th * weight_stride[3] + tw * weight_stride[4])
+            + channel * k_stride,
             mask=in_k & (w_n < n_channels),
             other=0.0,
         )
@@ -135,7 +140,13 @@ def conv_kernel(
     if bias_ptr is not None:
         total += widen(tl.load(bias_ptr + feature * bias_stride, mask=in_n, other=0.0))
     image, d, h, w = pixel(out_m, out_shape[2], out_shape[3], out_shape[4])
-    offset = image * out_stride[0] + feature * out_stride[1] + d * out_stride[2] + h * out_stride[3] + w * out_stride[4]
+    offset = (
+        image * out_stride[0]
+        + feature * out_stride[1]
+        + d * out_stride[2]
+        + h * out_stride[3]
+        + w * out_stride[4]
+    )
     tl.store(out_ptr + offset, narrow(total, out_ptr), mask=(out_m < pixels) & in_n)
 
 

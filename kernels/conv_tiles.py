@@ -1,4 +1,5 @@
-"""The tiles of the convolution kernels: how large they are, and which taps and channels, which pixels, they hold."""
+"""The tiles of the convolution kernels: how large they are, and which taps and channels, which
+pixels, they hold."""
 
 from typing import Any
 
@@ -9,9 +10,10 @@ import triton.language as tl
 from . import runtime
 from .elements import inline
 
-# (BLOCK_M, BLOCK_N, BLOCK_K, num_warps, num_stages) by the bytes of an element: the first whose BLOCK_N holds the columns or
-# the last. Sixteen is the least that tl.dot takes. Where channels are not neighbours in memory the last row is left out: its
-# elements come one by one, through registers instead of asynchronous copies, and there are not enough for so large a tile.
+# (BLOCK_M, BLOCK_N, BLOCK_K, num_warps, num_stages) by the bytes of an element: the first whose
+# BLOCK_N holds the columns or the last. Sixteen is the least that tl.dot takes. Where channels are
+# not neighbours in memory the last row is left out: its elements come one by one, through registers
+# instead of asynchronous copies, and there are not enough for so large a tile.
 TILES = {
     2: [(128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3)],
     4: [(64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2)],
@@ -27,14 +29,22 @@ def product(dtype: torch.dtype, m: int, n: int, channels_last: bool) -> dict[str
     block_m, block_n, block_k, warps, stages = next((row for row in rows if row[1] >= n), rows[-1])
     if runtime.power_of_two(m) < block_m:
         block_m, warps = max(16, runtime.power_of_two(m)), 4
-    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k, "num_warps": warps, "num_stages": stages}
+    return {
+        "BLOCK_M": block_m,
+        "BLOCK_N": block_n,
+        "BLOCK_K": block_k,
+        "num_warps": warps,
+        "num_stages": stages,
+    }
 
 
 @inline
 def taps_of(block, lane, channels, KERNEL: tl.constexpr, BLOCK: tl.constexpr, MERGED: tl.constexpr):
-    """The block-th block of the sequence of taps and channels, channels innermost: taps (td, th, tw), channels, mask.
+    """The block-th block of the sequence of taps and channels, channels innermost: taps (td, th,
+    tw), channels, mask.
 
-    ``lane`` counts from 0 to BLOCK - 1 along any axis. Unless MERGED a block lies within one tap and the taps are scalars.
+    ``lane`` counts from 0 to BLOCK - 1 along any axis. Unless MERGED a block lies within one tap
+    and the taps are scalars.
     """
     if MERGED:
         index = block * BLOCK + lane
@@ -46,7 +56,13 @@ def taps_of(block, lane, channels, KERNEL: tl.constexpr, BLOCK: tl.constexpr, ME
         tap = block // blocks
         channel = block % blocks * BLOCK + lane
         inside = channel < channels
-    return tap // (KERNEL[1] * KERNEL[2]), tap // KERNEL[2] % KERNEL[1], tap % KERNEL[2], channel, inside
+    return (
+        tap // (KERNEL[1] * KERNEL[2]),
+        tap // KERNEL[2] % KERNEL[1],
+        tap % KERNEL[2],
+        channel,
+        inside,
+    )
 
 
 def tap_blocks(channels: int, taps: int, block: int) -> dict[str, Any]:
@@ -57,8 +73,11 @@ def tap_blocks(channels: int, taps: int, block: int) -> dict[str, Any]:
 
 
 @inline
-def written_at(source, tap, windows, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
-    """Which window of one axis reads ``source`` with its tap ``tap``, and whether one does: elements.read_at inverted."""
+def written_at(
+    source, tap, windows, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr
+):
+    """Which window of one axis reads ``source`` with its tap ``tap``, and whether one does:
+    elements.read_at inverted."""
     reach = source + PADDING - tap * DILATION
     position = reach // STRIDE
     return position, (reach >= 0) & (reach % STRIDE == 0) & (position < windows)

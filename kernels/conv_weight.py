@@ -1,16 +1,18 @@
-"""The gradients of a convolution's weight and bias (definition: csrc/conv.h): sums over all pixels of grad_y.
+"""The gradients of a convolution's weight and bias (definition: csrc/conv.h): sums over all pixels
+of grad_y.
 
     grad_w[f, (t, c)] = sum over m of grad_y[m, f] * x[m * stride - padding + t * dilation, c]
     grad_b[f]         = sum over m of grad_y[m, f]
 
-The first is a product of (F/G) x (taps * C/G) that runs over m = (n, od, oh, ow): few and small results, a very long
-sum. So the pixels are split: a program sums BLOCK_M x BLOCK_N results over its share of them into a part of its own,
-in float32, and sum_parts_kernel adds the parts up in order. The number of splits depends on the shape alone and
-nothing is atomic, so the results repeat bit for bit; the shorter sums are also the more accurate ones. Beside grad_y
-and x, which are read about once a tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
+The first is a product of (F/G) x (taps * C/G) that runs over m = (n, od, oh, ow): few and small
+results, a very long sum. So the pixels are split: a program sums BLOCK_M x BLOCK_N results over its
+share of them into a part of its own, in float32, and sum_parts_kernel adds the parts up in order.
+The number of splits depends on the shape alone and nothing is atomic, so the results repeat bit for
+bit; the shorter sums are also the more accurate ones. Beside grad_y and x, which are read about
+once a tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
 
-Layouts, tiles and the sequence of taps and channels are those of conv.py, with the columns of the product in place of
-its K.
+Layouts, tiles and the sequence of taps and channels are those of conv.py, with the columns of the
+product in place of its K.
 """
 
 import math
@@ -26,8 +28,9 @@ from . import conv_tiles, runtime
 from .conv_tiles import taps_of
 from .elements import filled, narrow, operand, pixel, read_at, widen
 
-# The weight and bias gradients are split over pixels until about this many programs run (four waves on 132 processors), but
-# no split gets fewer pixels than SPLIT_PIXELS. Both numbers are fixed, so the order of a sum depends on the shape alone.
+# The weight and bias gradients are split over pixels until about this many programs run (four waves
+# on 132 processors), but no split gets fewer pixels than SPLIT_PIXELS. Both numbers are fixed, so
+# the order of a sum depends on the shape alone.
 SPLIT_PROGRAMS = 512
 SPLIT_PIXELS = 256
 
@@ -83,8 +86,15 @@ def conv_grad_weight_kernel(
     for block in range(split_blocks):
         first = (split * split_blocks + block) * BLOCK_K
         image, od, oh, ow = pixel(first + y_k, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
-        offset = image * grad_y_stride[0] + od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4]
-        a = tl.load(grad_y_feature + offset, mask=(first + y_k < pixels) & (y_m < m_channels), other=0.0)
+        offset = (
+            image * grad_y_stride[0]
+            + od * grad_y_stride[2]
+            + oh * grad_y_stride[3]
+            + ow * grad_y_stride[4]
+        )
+        a = tl.load(
+            grad_y_feature + offset, mask=(first + y_k < pixels) & (y_m < m_channels), other=0.0
+        )
         if GRAD_Y_CHANNELS_LAST:
             a = tl.trans(a)  # [BLOCK_M, BLOCK_K]
         image, od, oh, ow = pixel(first + x_k, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
@@ -92,13 +102,17 @@ def conv_grad_weight_kernel(
         h, in_h = read_at(oh, th, x_shape[3], STRIDE[1], PADDING[1], DILATION[1])
         w, in_w = read_at(ow, tw, x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
         offset = image * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
-        b = tl.load(x_channel + offset, mask=(first + x_k < pixels) & in_d & in_h & in_w & in_n, other=0.0)
+        b = tl.load(
+            x_channel + offset, mask=(first + x_k < pixels) & in_d & in_h & in_w & in_n, other=0.0
+        )
         if not X_CHANNELS_LAST:
             b = tl.trans(b)  # [BLOCK_K, BLOCK_N]
         total = tl.dot(operand(a), operand(b), total, input_precision="ieee", out_dtype=total.dtype)
 
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    td, th, tw, channel, in_n = taps_of(program % blocks, n[None, :], n_channels, KERNEL, BLOCK_N, MERGED)
+    td, th, tw, channel, in_n = taps_of(
+        program % blocks, n[None, :], n_channels, KERNEL, BLOCK_N, MERGED
+    )
     feature = split * features + group * m_channels + m[:, None]
     offset = (feature * n_channels + channel) * TAPS + (td * KERNEL[1] + th) * KERNEL[2] + tw
     tl.store(part_ptr + offset, narrow(total, part_ptr), mask=(m[:, None] < m_channels) & in_n)
@@ -131,7 +145,12 @@ def conv_grad_bias_kernel(
     for block in range(split_blocks):
         index = (split * split_blocks + block) * BLOCK_K + y_k
         image, d, h, w = pixel(index, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
-        offset = image * grad_y_stride[0] + d * grad_y_stride[2] + h * grad_y_stride[3] + w * grad_y_stride[4]
+        offset = (
+            image * grad_y_stride[0]
+            + d * grad_y_stride[2]
+            + h * grad_y_stride[3]
+            + w * grad_y_stride[4]
+        )
         mask = (index < pixels) & (y_m < features)
         total += widen(tl.load(grad_y_ptr + offset + y_m * grad_y_stride[1], mask=mask, other=0.0))
     total = tl.sum(total, axis=0 if CHANNELS_LAST else 1)  # [BLOCK_M]
@@ -179,7 +198,16 @@ def _sum_parts(parts: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     if parts is not out:
         block = min(256, runtime.power_of_two(out.numel()))
         count = triton.cdiv(out.numel(), block)
-        runtime.launch(sum_parts_kernel, count, out.device, parts, out, *parts.shape, BLOCK=block, WIDE=runtime.wide(parts))
+        runtime.launch(
+            sum_parts_kernel,
+            count,
+            out.device,
+            parts,
+            out,
+            *parts.shape,
+            BLOCK=block,
+            WIDE=runtime.wide(parts),
+        )
     return out
 
 
@@ -241,7 +269,10 @@ def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
     last = runtime.channels_last(grad_y)
     # Wide along what is contiguous in memory.
     block_m, block_k = (128, 32) if last else (8, 512)
-    block_m, block_k = min(block_m, runtime.power_of_two(features)), min(block_k, runtime.power_of_two(pixels))
+    block_m, block_k = (
+        min(block_m, runtime.power_of_two(features)),
+        min(block_k, runtime.power_of_two(pixels)),
+    )
     programs = triton.cdiv(features, block_m)
     splits, split_blocks = _splits(pixels, programs, block_k)
     parts = _parts(grad_bias, splits)

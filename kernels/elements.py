@@ -1,9 +1,10 @@
-"""What the Triton kernels share on the device: which elements a program covers, and how values enter and leave
-arithmetic.
+"""What the Triton kernels share on the device: which elements a program covers, and how values
+enter and leave arithmetic.
 
-Triton's interpreter, which the tests run on, computes bfloat16 wrongly without an error: it adds the raw bits, and
-rounds a float32 to bfloat16 towards zero. Loads and stores are right. So every value is widened after its load and
-narrowed before its store by the functions here, in which the interpreter has its own branches.
+Triton's interpreter, which the tests run on, computes bfloat16 wrongly without an error: it adds
+the raw bits, and rounds a float32 to bfloat16 towards zero. Loads and stores are right. So every
+value is widened after its load and narrowed before its store by the functions here, in which the
+interpreter has its own branches.
 """
 
 import triton
@@ -15,14 +16,15 @@ INTERPRETING = tl.constexpr(_INTERPRETING)
 
 
 def inline(function):
-    """``triton.jit`` for functions that kernels call. The interpreter takes them as they are: it would patch the whole
-    language anew at each call of a jitted one, which costs more than the call."""
+    """``triton.jit`` for functions that kernels call. The interpreter takes them as they are: it
+    would patch the whole language anew at each call of a jitted one, which costs more than the
+    call."""
     return function if _INTERPRETING else triton.jit(function)
 
 
 @inline
 def filled(SHAPE: tl.constexpr, value, pointer):
-    """A tensor full of ``value`` in the dtype that sums over what ``pointer`` loads are taken in."""
+    """A tensor of ``value`` in the dtype in which sums over what ``pointer`` loads are taken."""
     if pointer.dtype.element_ty == tl.float64:
         return tl.full(SHAPE, value, tl.float64)
     else:
@@ -40,7 +42,8 @@ def widen(value):
 
 @inline
 def operand(value):
-    """The value as an operand of ``tl.dot``: as it is, for the tensor cores to widen; widened when interpreting."""
+    """The value as an operand of ``tl.dot``: as it is, for the tensor cores to widen; widened when
+    interpreting."""
     if INTERPRETING:
         return widen(value)
     else:
@@ -53,7 +56,9 @@ def narrow(value, pointer):
     if INTERPRETING and pointer.dtype.element_ty == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        rounded = tl.where(value == value, rounded, 0x7FC0)  # the addition could carry a NaN over into zero
+        rounded = tl.where(
+            value == value, rounded, 0x7FC0
+        )  # the addition could carry a NaN over into zero
         return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return value.to(pointer.dtype.element_ty)
@@ -79,13 +84,23 @@ def pixel(index, D, H, W):
 
 
 @inline
-def walk(shape, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr):
-    """Which elements of a dense (N, C, D, H, W) map this program covers, in the order of its memory: (n, c, d, h, w), the
-    offset in the map, and the mask, each of a shape that broadcasts to [ROWS, COLUMNS].
+def walk(
+    shape,
+    rows,
+    columns,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Which elements of a dense (N, C, D, H, W) map this program covers, in the order of its
+    memory: (n, c, d, h, w), the offset in the map, and the mask, each of a shape that broadcasts to
+    [ROWS, COLUMNS].
 
-    Contiguous: a row is a plane (n, c), a column one of its pixels. Channels last: a row is a pixel, a column a channel.
-    So lanes next to each other in a row touch neighbours in memory, and the divisions that take an index apart are made
-    once a row or once a column, not once an element.
+    Contiguous: a row is a plane (n, c), a column one of its pixels. Channels last: a row is a
+    pixel, a column a channel. So lanes next to each other in a row touch neighbours in memory, and
+    the divisions that take an index apart are made once a row or once a column, not once an
+    element.
     """
     program = tl.program_id(0)
     if WIDE:
@@ -104,8 +119,11 @@ def walk(shape, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNE
 
 
 @inline
-def read_at(position, tap, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
-    """Where the window ``position`` of one axis reads with its tap ``tap``, and whether that is inside."""
+def read_at(
+    position, tap, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr
+):
+    """Where the window ``position`` of one axis reads with its tap ``tap``, and whether that is
+    inside."""
     source = position * STRIDE - PADDING + tap * DILATION
     return source, (source >= 0) & (source < size)
 
@@ -121,9 +139,13 @@ def window_over(
     PADDING: tl.constexpr,
     DILATION: tl.constexpr,
 ):
-    """The which-th of the CANDIDATES windows of one axis that may cover the element ``source``, with which tap it does, and
-    whether it does."""
+    """The which-th of the CANDIDATES windows of one axis that may cover the element ``source``,
+    with which tap it does, and whether it does."""
     position = (source + PADDING) // STRIDE - (CANDIDATES - 1) + which
     reach = source + PADDING - position * STRIDE
     tap = reach // DILATION
-    return position, tap, (position >= 0) & (position < windows) & (reach % DILATION == 0) & (tap < KERNEL)
+    return (
+        position,
+        tap,
+        (position >= 0) & (position < windows) & (reach % DILATION == 0) & (tap < KERNEL),
+    )

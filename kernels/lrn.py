@@ -1,20 +1,22 @@
 """Local response normalisation across channels and its gradient (definition: csrc/lrn.h).
 
-    scale[c] = k + alpha / size * sum over c' of x[c']^2,  c - size / 2 <= c' <= c + (size - 1) / 2, clipped to [0, C)
+    scale[c] = k + alpha / size * sum over c' of x[c']^2,
+               c - size / 2 <= c' <= c + (size - 1) / 2, clipped to [0, C)
     y        = x * scale^-beta
-    grad_x   = grad_y * scale^-beta - 2 * alpha * beta / size * x * sum over c' of grad_y * x * scale^(-beta - 1),
-               c - (size - 1) / 2 <= c' <= c + size / 2: the window transposed
+    grad_x   = grad_y * scale^-beta - 2 * alpha * beta / size * x * sum over c' of grad_y * x *
+               scale^(-beta - 1), c - (size - 1) / 2 <= c' <= c + size / 2: the window transposed
 
-Layouts: x and grad_y have any strides; y and grad_x are dense, and a program covers ROWS x COLUMNS elements of what
-it writes in the order of its memory (elements.walk). Forward cannot avoid reading x and writing y once, backward
-reading grad_y and x and writing grad_x once; no scale is saved, backward recomputes it. The arithmetic, size and
-size^2 products an element, hides behind the memory for the sizes that networks use (5 in AlexNet and GoogLeNet).
+Layouts: x and grad_y have any strides; y and grad_x are dense, and a program covers ROWS x COLUMNS
+elements of what it writes in the order of its memory (elements.walk). Forward cannot avoid reading
+x and writing y once, backward reading grad_y and x and writing grad_x once; no scale is saved,
+backward recomputes it. The arithmetic, size and size^2 products an element, hides behind the memory
+for the sizes that networks use (5 in AlexNet and GoogLeNet).
 
-Why this form: each element adds up its own window, so a NaN or an infinity spoils the windows it is in and no others,
-and the result does not depend on where a program starts; a running sum over the channels would do neither. The
-neighbours' loads hit the L1 cache: channels last they lie in the same lines, contiguous a program covers neighbouring
-channels of a narrow strip of pixels (WIDEST). With the loops unrolled the compiler merges many of backward's size^2
-loads of x.
+Why this form: each element adds up its own window, so a NaN or an infinity spoils the windows it is
+in and no others, and the result does not depend on where a program starts; a running sum over the
+channels would do neither. The neighbours' loads hit the L1 cache: channels last they lie in the
+same lines, contiguous a program covers neighbouring channels of a narrow strip of pixels (WIDEST).
+With the loops unrolled the compiler merges many of backward's size^2 loads of x.
 """
 
 import torch
@@ -33,8 +35,20 @@ WIDEST = 64
 
 
 @inline
-def scale_of(x_pixel, c, channels, channel_stride, mask, zero, SIZE: tl.constexpr, UNROLL: tl.constexpr, ALPHA, K):
-    """K + ALPHA / SIZE * the sum of squares in the window of channel c. ``zero``: zeros of the result's dtype and shape."""
+def scale_of(
+    x_pixel,
+    c,
+    channels,
+    channel_stride,
+    mask,
+    zero,
+    SIZE: tl.constexpr,
+    UNROLL: tl.constexpr,
+    ALPHA,
+    K,
+):
+    """K + ALPHA / SIZE * the sum of squares in the window of channel c. ``zero``: zeros of the
+    result's dtype and shape."""
     squares = zero
     for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
         near = c + (j - SIZE // 2)
@@ -123,18 +137,26 @@ def lrn_backward_kernel(
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    grad_y_pixel = grad_y_ptr + n * grad_y_stride[0] + d * grad_y_stride[2] + h * grad_y_stride[3] + w * grad_y_stride[4]
+    grad_y_pixel = (
+        grad_y_ptr
+        + n * grad_y_stride[0]
+        + d * grad_y_stride[2]
+        + h * grad_y_stride[3]
+        + w * grad_y_stride[4]
+    )
     x_pixel = x_ptr + n * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
     ratios = zero
     for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
         near = c + (j - (SIZE - 1) // 2)
         inside = mask & (near >= 0) & (near < shape[1])
-        # Under the mask of the program, not of this neighbour: only loads with equal masks are merged.
+        # Under the mask of the program, not of this neighbour: only loads with equal masks are
+        # merged.
         scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
         near_grad_y = widen(tl.load(grad_y_pixel + near * grad_y_stride[1], mask=inside, other=0.0))
         near_x = widen(tl.load(x_pixel + near * x_stride[1], mask=inside, other=0.0))
-        # Outside, the scale may be 0 and its power infinite: a select, for a product with zero would be NaN.
+        # Outside, the scale may be 0 and its power infinite: a select, for a product with zero
+        # would be NaN.
         ratios += tl.where(inside, near_grad_y * near_x * (inverse_power(scale, BETA) / scale), 0.0)
     scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
     grad_y = widen(tl.load(grad_y_pixel + c * grad_y_stride[1], mask=mask, other=0.0))
@@ -143,12 +165,15 @@ def lrn_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+def lrn_backward(
+    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
+) -> torch.Tensor:
     """grad_x, in the layout of ``x``."""
     grad_x = layout.empty(x.shape, x)
     if grad_x.numel() == 0:
         return grad_x
-    # Four elements a thread, two in float64: with the unrolled windows in registers there is no room for more.
+    # Four elements a thread, two in float64: with the unrolled windows in registers there is no
+    # room for more.
     tiling = runtime.tile(grad_x, 256 if grad_x.dtype == torch.float64 else 512, WIDEST)
     shape, (grad_y_stride, x_stride) = _axes(grad_y, x)
     runtime.launch(
@@ -172,10 +197,14 @@ Five = tuple[int, int, int, int, int]
 
 
 def _axes(*maps: torch.Tensor) -> tuple[Five, list[Five]]:
-    """The shape of these maps and the strides of each, the pixels as one axis where every map's strides allow it."""
+    """The shape of these maps and the strides of each, the pixels as one axis where every map's
+    strides allow it."""
 
     def pixels_in_line(x: torch.Tensor) -> bool:
-        return all(x.stride(axis) == x.stride(axis + 1) * x.shape[axis + 1] for axis in range(2, x.ndim - 1))
+        return all(
+            x.stride(axis) == x.stride(axis + 1) * x.shape[axis + 1]
+            for axis in range(2, x.ndim - 1)
+        )
 
     if all(map(pixels_in_line, maps)):
         maps = tuple(x.flatten(2) for x in maps)
@@ -183,7 +212,8 @@ def _axes(*maps: torch.Tensor) -> tuple[Five, list[Five]]:
 
 
 def _constants(size: int, alpha: float, beta: float, k: float) -> dict[str, int | float]:
-    """The arguments compiled into the kernel: as run-time arguments the floats would arrive in float32."""
+    """The arguments compiled into the kernel: as run-time arguments the floats would arrive in
+    float32."""
     return {
         "SIZE": size,
         "ALPHA": float(alpha),

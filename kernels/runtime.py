@@ -1,7 +1,9 @@
-"""What the Triton kernels share on the host: axes, address width, tiles, and the one place that launches.
+"""What the Triton kernels share on the host: axes, address width, tiles, and the one place that
+launches.
 
-Every kernel sees a map as (N, C, D, H, W): axes that a map does not have stand in front of those it has, with size 1.
-Triton makes a constant of every argument that is 1, so an absent axis costs nothing in the compiled kernel.
+Every kernel sees a map as (N, C, D, H, W): axes that a map does not have stand in front of those it
+has, with size 1. Triton makes a constant of every argument that is 1, so an absent axis costs
+nothing in the compiled kernel.
 """
 
 import contextlib
@@ -16,7 +18,8 @@ from pydl import layout
 
 INTERPRETING = bool(triton.knobs.runtime.interpret)
 
-# Offsets are 32-bit below this. The margin keeps the indices of the last, partly masked block from wrapping around.
+# Offsets are 32-bit below this. The margin keeps the indices of the last, partly masked block from
+# wrapping around.
 NARROW_LIMIT = 2**31 - 2**20
 
 
@@ -41,7 +44,10 @@ def channels_last(x: torch.Tensor) -> bool:
 
 
 def window(
-    kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int] = (1, 1, 1)
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1, 1),
 ) -> dict[str, tuple[int, int, int]]:
     """The windows of an operator as arguments of its kernel: each a constant D, H, W."""
     return {
@@ -67,35 +73,46 @@ def power_of_two(count: int) -> int:
 
 
 def unroll(trips: int) -> int:
-    """How often a loop over the taps of a window is unrolled: entirely up to 4 x 4, so that all its loads are in flight."""
+    """How often a loop over the taps of a window is unrolled: entirely up to 4 x 4, so that all its
+    loads are in flight."""
     return trips if trips <= 16 else 4
 
 
 def tile(y: torch.Tensor, elements: int = 1024, widest: int = 1024) -> dict[str, Any]:
-    """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of :func:`elements.walk`.
+    """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of
+    :func:`elements.walk`.
 
-    A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of a plane. A program covers
-    about ``elements`` elements, of the usual 1,024 each of its 128 threads 8: wide rows first, up to ``widest``, then as
-    many rows as fit.
+    A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of
+    a plane. A program covers about ``elements`` elements, of the usual 1,024 each of its 128
+    threads 8: wide rows first, up to ``widest``, then as many rows as fit.
     """
     last = channels_last(y)
     columns = y.shape[1] if last else math.prod(y.shape[2:])
     rows = y.numel() // columns
     block_columns = min(power_of_two(columns), elements, widest)
     block_rows = min(power_of_two(rows), elements // block_columns)
-    return {"rows": rows, "columns": columns, "ROWS": block_rows, "COLUMNS": block_columns, "CHANNELS_LAST": last}
+    return {
+        "rows": rows,
+        "columns": columns,
+        "ROWS": block_rows,
+        "COLUMNS": block_columns,
+        "CHANNELS_LAST": last,
+    }
 
 
 def programs(tiling: dict[str, Any]) -> int:
     """The number of programs that cover a :func:`tile`."""
-    return triton.cdiv(tiling["rows"], tiling["ROWS"]) * triton.cdiv(tiling["columns"], tiling["COLUMNS"])
+    return triton.cdiv(tiling["rows"], tiling["ROWS"]) * triton.cdiv(
+        tiling["columns"], tiling["COLUMNS"]
+    )
 
 
 def launch(kernel: Any, count: int, device: torch.device, *arguments: Any, **named: Any) -> None:
     """Starts ``count`` programs of ``kernel`` under the device of its tensors.
 
-    A CPU tensor can only be interpreted; Triton says so when it finds no driver. Fused multiply-adds are asked for by name
-    because Triton's default depends on its version and on an environment variable.
+    A CPU tensor can only be interpreted; Triton says so when it finds no driver. Fused
+    multiply-adds are asked for by name because Triton's default depends on its version and on an
+    environment variable.
     """
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         kernel[(count,)](*arguments, **named, enable_fp_fusion=True)

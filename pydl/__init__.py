@@ -9,8 +9,8 @@
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import extend_path
 
-# Beside a checkout that shadows an installed package (the repository's root on sys.path), the built parts are found in the
-# installed one.
+# Beside a checkout that shadows an installed package (the repository's root on sys.path), the built
+# parts are found in the installed one.
 __path__ = extend_path(__path__, __name__)
 
 from pydl import functional, models, nn

@@ -1,7 +1,8 @@
 """Swap the layers of any ``torch.nn`` model for this package's, in place, and back.
 
-A swap changes the module's class and nothing else: it stays the same object with the same Parameters, buffers and hooks, so
-optimisers, weight sharing, ``state_dict`` and references to it are untouched.
+A swap changes the module's class and nothing else: it stays the same object with the same
+Parameters, buffers and hooks, so optimisers, weight sharing, ``state_dict`` and references to it
+are untouched.
 """
 
 from collections.abc import Iterator
@@ -32,17 +33,22 @@ class Changes:
     left: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{name or '(model)'}: {before} -> {after}" for name, before, after in self.swapped]
+        lines = [
+            f"{name or '(model)'}: {before} -> {after}" for name, before, after in self.swapped
+        ]
         lines += [f"{name or '(model)'}: {kind} left alone, {why}" for name, kind, why in self.left]
-        return "\n".join([f"{len(self.swapped)} layers swapped, {len(self.left)} left alone", *lines])
+        return "\n".join(
+            [f"{len(self.swapped)} layers swapped, {len(self.left)} left alone", *lines]
+        )
 
 
 def accelerate(model: torch.nn.Module) -> Changes:
     """Let this package serve every layer of ``model`` that has a counterpart in :mod:`pydl.nn`.
 
-    In place; nested and shared modules included, ``model`` itself too. Subclasses of a layer are swapped as well, unless
-    they compute something of their own (override ``forward`` or ``_conv_forward``). Models that are pickled whole name
-    pydl's classes from then on; ``state_dict`` is the same.
+    In place; nested and shared modules included, ``model`` itself too. Subclasses of a layer are
+    swapped as well, unless they compute something of their own (override ``forward`` or
+    ``_conv_forward``). Models that are pickled whole name pydl's classes from then on;
+    ``state_dict`` is the same.
 
     Args:
         model: any module.
@@ -112,14 +118,18 @@ def _reason_to_leave(module: torch.nn.Module, base: type[torch.nn.Module]) -> st
     return None
 
 
-def _swapped_class(origin: type[torch.nn.Module], base: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """The counterpart itself; for a subclass of the base, one that puts the counterpart's methods before the base's."""
+def _swapped_class(
+    origin: type[torch.nn.Module], base: type[torch.nn.Module]
+) -> type[torch.nn.Module]:
+    """The counterpart itself; for a subclass of the base, one that puts the counterpart's methods
+    before the base's."""
     counterpart = COUNTERPARTS[base]
     if origin is base:
         return counterpart
     made = _made.get(origin)
     if made is None:
-        # Methods of the counterpart must come first, so it leads the bases; the constructor is never run again.
+        # Methods of the counterpart must come first, so it leads the bases; the constructor is
+        # never run again.
         body = {"__module__": origin.__module__, "__reduce_ex__": _reduce}
         made = _made[origin] = type(origin.__name__, (counterpart, origin), body)
     return made

@@ -1,11 +1,13 @@
 """Who serves what: the one dispatch table.
 
-A backend is a set of functions with the same names, arguments, results and saved tensors as every other backend's
-(``lrn_forward(x, size, alpha, beta, k) -> y``), so a forward of one and a backward of another fit together. This module
-says which backends there are, what each serves, why one is missing, and, for ``auto``, which is fastest where.
+A backend is a set of functions with the same names, arguments, results and saved tensors as every
+other backend's (``lrn_forward(x, size, alpha, beta, k) -> y``), so a forward of one and a backward
+of another fit together. This module says which backends there are, what each serves, why one is
+missing, and, for ``auto``, which is fastest where.
 
-``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable ``PYDL_BACKEND`` beats ``auto``. A
-backend asked for by name that cannot serve raises; ``auto`` always ends at PyTorch's own operator.
+``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable
+``PYDL_BACKEND`` beats ``auto``. A backend asked for by name that cannot serve raises; ``auto``
+always ends at PyTorch's own operator.
 """
 
 import functools
@@ -25,7 +27,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
 }
-FAMILY_OF: dict[str, str] = {function: family for family, functions in FAMILIES.items() for function in functions}
+FAMILY_OF: dict[str, str] = {
+    function: family for family, functions in FAMILIES.items() for function in functions
+}
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -41,7 +45,9 @@ class Backend:
     missing: str | None  # why it cannot be used in this process
     about: str
     proof: str  # what its tests have run it on
-    native_devices: tuple[str, ...] = ()  # where it is meant to run, whatever stands in for that in this process
+    native_devices: tuple[
+        str, ...
+    ] = ()  # where it is meant to run, whatever stands in for that in this process
 
     def __post_init__(self) -> None:
         self.native_devices = self.native_devices or self.devices
@@ -52,9 +58,15 @@ def _native(part: str) -> str | None:
     try:
         extension = importlib.import_module("pydl._C")
     except ImportError as error:
-        return f"the extension pydl._C could not be imported ({error}); build it with `pip install -e .`"
+        return (
+            f"the extension pydl._C could not be imported ({error}); "
+            "build it with `pip install -e .`"
+        )
     if not hasattr(extension, part):
-        return "built without a CUDA compiler: none was found (nvcc on PATH, CUDA_HOME, or the nvidia-cuda-nvcc wheel)"
+        return (
+            "built without a CUDA compiler: none was found (nvcc on PATH, CUDA_HOME, or the "
+            "nvidia-cuda-nvcc wheel)"
+        )
     return None
 
 
@@ -70,10 +82,20 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         Backend(
-            "reference", "pydl.reference", ("conv", "pool", "lrn"), (), None, "the definition, in tensor arithmetic", "CPU"
+            "reference",
+            "pydl.reference",
+            ("conv", "pool", "lrn"),
+            (),
+            None,
+            "the definition, in tensor arithmetic",
+            "CPU",
         ),
-        Backend("aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator", "CPU"),
-        Backend("cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++", "CPU"),
+        Backend(
+            "aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator", "CPU"
+        ),
+        Backend(
+            "cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++", "CPU"
+        ),
         Backend(
             "triton",
             "pydl.kernels",
@@ -99,7 +121,8 @@ BACKENDS: dict[str, Backend] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A measured choice of ``auto``. The first row that fits is taken; where none does, PyTorch's own operator is."""
+    """A measured choice of ``auto``. The first row that fits is taken; where none does, PyTorch's
+    own operator is."""
 
     family: str
     device: str
@@ -109,19 +132,36 @@ class Row:
     channels_last: bool | None = None  # the layout it was measured for; None: either
     least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
 
-    def fits(self, family: str, tensor: torch.Tensor) -> bool:
+    def fits(self, tensor: torch.Tensor) -> bool:
+        # The size first: a tensor too small for any row is through in a microsecond.
         return (
-            self.family == family
+            tensor.numel() >= self.least
             and self.device == tensor.device.type
             and tensor.dtype in self.dtypes
-            and tensor.numel() >= self.least
-            and self.channels_last in (None, layout.memory_format(tensor) is not torch.contiguous_format)
+            and self.channels_last
+            in (None, layout.memory_format(tensor) is not torch.contiguous_format)
         )
 
 
 AUTO: tuple[Row, ...] = (
-    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", channels_last=False, least=100_000),
-    Row("pool", "cpu", FLOATING, "cpu", "bench/results/cpu/small.csv", channels_last=True, least=250_000),
+    Row(
+        "pool",
+        "cpu",
+        FLOATING,
+        "cpu",
+        "bench/results/cpu/small.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row(
+        "pool",
+        "cpu",
+        FLOATING,
+        "cpu",
+        "bench/results/cpu/small.csv",
+        channels_last=True,
+        least=250_000,
+    ),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
 )
 
@@ -139,7 +179,8 @@ _current: str = checked(os.environ.get("PYDL_BACKEND", "auto"))
 class use_backend:
     """Serve every call inside the ``with`` block by this backend.
 
-    Process-wide while it lasts, as PyTorch's own flags are. ``"auto"`` gives the choice back to the dispatch table.
+    Process-wide while it lasts, as PyTorch's own flags are. ``"auto"`` gives the choice back to the
+    dispatch table.
 
     Args:
         name: ``auto``, ``reference``, ``aten``, ``cpu``, ``triton`` or ``cuda``.
@@ -156,24 +197,33 @@ class use_backend:
         self._previous = _current
         _current = self.name
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         global _current
         _current = self._previous
 
 
 def refusal(backend: str, family: str, tensor: torch.Tensor) -> str | None:
-    """Why ``backend`` does not serve ``family`` for a tensor of this device and dtype, or None where it does."""
+    """Why ``backend`` does not serve ``family`` for a tensor of this device and dtype, or None
+    where it does."""
     row = BACKENDS[backend]
     if row.missing is not None:
         return f"backend {backend!r} is not available: {row.missing}"
     if family not in row.families:
         return f"backend {backend!r} does not serve {family}; {', '.join(serving(family))} do"
     if row.devices and tensor.device.type not in row.devices:
-        return f"backend {backend!r} serves tensors on {' or '.join(row.devices)}, got one on {tensor.device}"
+        devices = " or ".join(row.devices)
+        return f"backend {backend!r} serves tensors on {devices}, got one on {tensor.device}"
     if tensor.layout != torch.strided:
         return f"backend {backend!r} serves dense (strided) tensors, got layout {tensor.layout}"
     if backend != "aten" and tensor.dtype not in FLOATING:
-        return f"backend {backend!r} serves float32, float64, float16 and bfloat16, got {tensor.dtype}"
+        return (
+            f"backend {backend!r} serves float32, float64, float16 and bfloat16, got {tensor.dtype}"
+        )
     return None
 
 
@@ -187,7 +237,8 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
 
     Args:
         family: ``conv``, ``pool`` or ``lrn``.
-        backend: the caller's ``backend=`` argument; None leaves it to ``use_backend`` and ``PYDL_BACKEND``.
+        backend: the caller's ``backend=`` argument; None leaves it to ``use_backend`` and
+            ``PYDL_BACKEND``.
         tensor: the operator's input.
 
     Raises:
@@ -197,8 +248,9 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     name = _current if backend is None else checked(backend)
     if name == "auto":
         for row in AUTO:
-            if row.fits(family, tensor) and refusal(row.backend, family, tensor) is None:
-                return row.backend
+            if row.family == family and row.fits(tensor):
+                if refusal(row.backend, family, tensor) is None:
+                    return row.backend
         return "aten"
     reason = refusal(name, family, tensor)
     if reason is not None:
@@ -219,8 +271,13 @@ def function(backend: str, name: str) -> Callable:
 
 
 def report() -> list[tuple[str, bool, str]]:
-    """One row a backend: its name, whether it can be used in this process, and what it is or why it is missing."""
+    """One row a backend: its name, whether it can be used in this process, and what it is or why it
+    is missing."""
     return [
-        (name, row.missing is None, row.missing or f"{row.about}; on {', '.join(row.devices) or 'any device'}")
+        (
+            name,
+            row.missing is None,
+            row.missing or f"{row.about}; on {', '.join(row.devices) or 'any device'}",
+        )
         for name, row in BACKENDS.items()
     ]

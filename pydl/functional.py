@@ -1,8 +1,10 @@
-"""The operators with the names, argument order and defaults of :mod:`torch.nn.functional`, and ``backend=``.
+"""The operators with the names, argument order and defaults of :mod:`torch.nn.functional`, and
+``backend=``.
 
-Every function takes ``backend=None`` last, by keyword: the name of the backend that must serve this call (``auto``,
-``reference``, ``aten``, ``cpu``, ``triton``, ``cuda``); None leaves the choice to ``use_backend`` and, without that, to the
-dispatch table. A backend asked for by name that cannot serve raises RuntimeError; an unknown name raises ValueError.
+Every function takes ``backend=None`` last, by keyword: the name of the backend that must serve this
+call (``auto``, ``reference``, ``aten``, ``cpu``, ``triton``, ``cuda``); None leaves the choice to
+``use_backend`` and, without that, to the dispatch table. A backend asked for by name that cannot
+serve raises RuntimeError; an unknown name raises ValueError.
 """
 
 from collections.abc import Sequence
@@ -27,18 +29,19 @@ def conv2d(
     *,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """2-D convolution (cross-correlation): each output is a filter's inner product with a window of the input.
+    """2-D convolution (cross-correlation): each output is a filter's inner product with a window of
+    the input.
 
-    out = floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 along H and W. Sums are made in float32 (float64
-    for float64). Differentiable to any order in input, weight and bias.
+    out = floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 along H and W. Sums are
+    made in float32 (float64 for float64). Differentiable to any order in input, weight and bias.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
         weight: (F, C / groups, KH, KW), of the input's dtype and device.
         bias: (F) or None.
         stride: of the window, one integer or one an axis.
-        padding: zeros on both sides, one integer or one an axis; ``'valid'`` none; ``'same'`` keeps H and W (stride 1 only;
-            an odd total puts the extra zero on the right).
+        padding: zeros on both sides, one integer or one an axis; ``'valid'`` none; ``'same'`` keeps
+            H and W (stride 1 only; an odd total puts the extra zero on the right).
         dilation: the distance between the window's taps.
         groups: input and output channels are split into so many groups that do not see each other.
         backend: see the module.
@@ -48,7 +51,8 @@ def conv2d(
 
     Raises:
         TypeError: an argument is not a tensor, or not an integer.
-        RuntimeError: shapes, dtypes or devices do not fit together, the output would be empty, or the backend cannot serve.
+        RuntimeError: shapes, dtypes or devices do not fit together, the output would be empty, or
+            the backend cannot serve.
         ValueError: there is no such backend.
 
     Source: LeCun et al. 1998, section II; PyTorch's ``conv2d``.
@@ -69,19 +73,22 @@ def max_pool2d(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """2-D max pooling: each output is the largest value in a window of its channel.
 
-    Padding is -inf. A NaN in the window wins. On ties the first in scan order is taken, and gets the gradient. Training
-    keeps one byte an output (the place in the window), inference nothing, where PyTorch keeps eight.
+    Padding is -inf. A NaN in the window wins. On ties the first in scan order is taken, and gets
+    the gradient. Training keeps one byte an output (the place in the window), inference nothing,
+    where PyTorch keeps eight.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        kernel_size, stride, padding, dilation: one integer or one an axis; stride is kernel_size where it is None; padding
-            is at most half of the window.
-        ceil_mode: also take windows that reach beyond the right edge, if they start inside the input or its left padding.
+        kernel_size, stride, padding, dilation: one integer or one an axis; stride is kernel_size
+            where it is None; padding is at most half of the window.
+        ceil_mode: also take windows that reach beyond the right edge, if they start inside the
+            input or its left padding.
         return_indices: also return the places of the maxima.
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the int64 positions, of the same
+        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the int64
+        positions, of the same
         shape, flat in the H * W plane of each channel.
 
     Raises:
@@ -89,7 +96,9 @@ def max_pool2d(
 
     Source: PyTorch's ``max_pool2d``.
     """
-    return _pool.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, backend)
+    return _pool.max_pool(
+        2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, backend
+    )
 
 
 def max_pool2d_with_indices(
@@ -104,7 +113,9 @@ def max_pool2d_with_indices(
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
-    return _pool.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
+    return _pool.max_pool(
+        2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend
+    )
 
 
 def avg_pool2d(
@@ -122,9 +133,10 @@ def avg_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        kernel_size, stride, padding: one integer or one an axis; stride is kernel_size where it is None; padding (zeros) is
-            at most half of the window.
-        ceil_mode: as :func:`max_pool2d`; what such a window holds beyond input and padding is not counted.
+        kernel_size, stride, padding: one integer or one an axis; stride is kernel_size where it is
+            None; padding (zeros) is at most half of the window.
+        ceil_mode: as :func:`max_pool2d`; what such a window holds beyond input and padding is not
+            counted.
         count_include_pad: count the padding in the divisor.
         divisor_override: divide by this instead; not zero.
         backend: see the module.
@@ -137,7 +149,17 @@ def avg_pool2d(
 
     Source: PyTorch's ``avg_pool2d``.
     """
-    return _pool.avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, backend)
+    return _pool.avg_pool(
+        2,
+        input,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+        backend,
+    )
 
 
 def local_response_norm(
@@ -149,10 +171,12 @@ def local_response_norm(
     *,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """Local response normalisation across channels: x / (k + alpha / size * sum of x^2 over ``size`` channels)^beta.
+    """Local response normalisation across channels: x / (k + alpha / size * sum of x^2 over
+    ``size`` channels)^beta.
 
-    alpha is divided by ``size`` always, edges included, as PyTorch does; the AlexNet paper and TensorFlow do not divide, so
-    an alpha of theirs is ``alpha * size`` here. An even ``size`` looks at one channel more below than above.
+    alpha is divided by ``size`` always, edges included, as PyTorch does; the AlexNet paper and
+    TensorFlow do not divide, so an alpha of theirs is ``alpha * size`` here. An even ``size`` looks
+    at one channel more below than above.
 
     Args:
         input: (N, C, ...) with at least three axes; float32, float64, float16 or bfloat16.
@@ -164,7 +188,8 @@ def local_response_norm(
         A tensor like the input.
 
     Raises:
-        TypeError, RuntimeError, ValueError: as :func:`conv2d`; ValueError also for fewer than three axes.
+        TypeError, RuntimeError, ValueError: as :func:`conv2d`; ValueError also for fewer than three
+            axes.
 
     Source: Krizhevsky, Sutskever, Hinton 2012, section 3.3; PyTorch's ``local_response_norm``.
     """

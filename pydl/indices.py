@@ -1,6 +1,8 @@
-"""The two forms of a max pooling index: the tap's number inside its window, and the flat position in the input plane.
+"""The two forms of a max pooling index: the tap's number inside its window, and the flat position
+in the input plane.
 
-Inside the package the first is kept, one byte an output; PyTorch's users see the second, eight bytes.
+Inside the package the first is kept, one byte an output; PyTorch's users see the second, eight
+bytes.
 """
 
 import math
@@ -17,7 +19,8 @@ def flat_from_offset(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """uint8 window offsets (N, C, out...) as int64 positions in the flat input plane, in the same layout."""
+    """uint8 window offsets (N, C, out...) as int64 positions in the flat input plane, in the same
+    layout."""
     remaining = offset.long()
     flat = torch.zeros_like(remaining)
     for axis in range(len(kernel_size)):
@@ -42,12 +45,18 @@ def offset_from_flat(
     for axis in range(len(kernel_size)):
         inner = math.prod(input_size[axis + 1 :])
         place, remaining = remaining // inner, remaining % inner
-        offset = offset * kernel_size[axis] + (place - _window_start(flat, axis, stride, padding)) // dilation[axis]
+        offset = (
+            offset * kernel_size[axis]
+            + (place - _window_start(flat, axis, stride, padding)) // dilation[axis]
+        )
     return offset.to(torch.uint8)
 
 
-def _window_start(index: torch.Tensor, axis: int, stride: Sequence[int], padding: Sequence[int]) -> torch.Tensor:
-    """Where each output's window begins along a spatial axis, shaped to broadcast against (N, C, out...)."""
+def _window_start(
+    index: torch.Tensor, axis: int, stride: Sequence[int], padding: Sequence[int]
+) -> torch.Tensor:
+    """Where each output's window begins along a spatial axis, shaped to broadcast against (N, C,
+    out...)."""
     axes = index.ndim - 2
     start = torch.arange(index.shape[2 + axis], device=index.device) * stride[axis] - padding[axis]
     return start.reshape([-1 if other == axis else 1 for other in range(axes)])

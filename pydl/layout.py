@@ -1,7 +1,7 @@
 """Memory layout: which of the two layouts a map has, and the one place where results are allocated.
 
-A map (N, C, spatial...) lies either contiguous (N, C first) or channels last. A result takes the layout of the map it is
-computed from, in the operator and in its fake alike, because both ask here.
+A map (N, C, spatial...) lies either contiguous (N, C first) or channels last. A result takes the
+layout of the map it is computed from, in the operator and in its fake alike, because both ask here.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def memory_format(x: torch.Tensor) -> torch.memory_format:
     """The layout a result computed from the map ``x`` takes.
 
-    Channels last where channels are neighbours in memory and the map is not contiguous as well; with one channel, or one
-    pixel, both descriptions fit the same memory and contiguous is said. A view that is neither (a slice, an expansion)
-    counts as channels last if its strides are ordered so.
+    Channels last where channels are neighbours in memory and the map is not contiguous as well;
+    with one channel, or one pixel, both descriptions fit the same memory and contiguous is said. A
+    view that is neither (a slice, an expansion) counts as channels last if its strides are ordered
+    so.
     """
     channels_last = _CHANNELS_LAST.get(x.ndim)
     if channels_last is None or x.is_contiguous():
@@ -32,9 +33,14 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
 
 
 def empty(
-    shape: Sequence[int], like: torch.Tensor, *, dtype: torch.dtype | None = None, layout: torch.memory_format | None = None
+    shape: Sequence[int],
+    like: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.memory_format | None = None,
 ) -> torch.Tensor:
-    """An unwritten tensor of this shape on the device of ``like``, in its dtype and its layout unless told otherwise."""
+    """An unwritten tensor of this shape on the device of ``like``, in its dtype and its layout
+    unless told otherwise."""
     layout = memory_format(like) if layout is None else layout
     if layout is torch.contiguous_format or len(shape) not in _CHANNELS_LAST:
         return like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
@@ -44,36 +50,51 @@ def empty(
 def dense(x: torch.Tensor, layout: torch.memory_format | None = None) -> torch.Tensor:
     """``x`` itself where it is dense in ``layout`` (its own by default), else a copy that is.
 
-    The one place where a backend that needs dense memory copies: only views that are neither contiguous nor channels last,
-    and gradients that came in the other layout.
+    The one place where a backend that needs dense memory copies: only views that are neither
+    contiguous nor channels last, and gradients that came in the other layout.
     """
     return x.contiguous(memory_format=memory_format(x) if layout is None else layout)
 
 
-def resized(x: torch.Tensor, spatial: Sequence[int], *, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """An unwritten map (N, C, *spatial) in the layout of the map ``x``: what pooling and its gradient return."""
+def resized(
+    x: torch.Tensor, spatial: Sequence[int], *, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """An unwritten map (N, C, *spatial) in the layout of the map ``x``: what pooling and its
+    gradient return."""
     return empty((*x.shape[:2], *spatial), x, dtype=dtype)
 
 
 def conv_output(
-    x: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> torch.Tensor:
-    """The unwritten result (N, F, *out) of a convolution: channels last where the map or the weight is."""
+    """The unwritten result (N, F, *out) of a convolution: channels last where the map or the weight
+    is."""
     spatial = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+        for n, k, s, p, d in zip(
+            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+        )
     ]
     return empty((x.shape[0], weight.shape[0], *spatial), x, layout=_either(x, weight))
 
 
-def conv_input(grad_y: torch.Tensor, weight: torch.Tensor, input_size: Sequence[int], groups: int) -> torch.Tensor:
-    """The unwritten gradient (N, C, *input_size) of a convolution's input: channels last where either operand is."""
+def conv_input(
+    grad_y: torch.Tensor, weight: torch.Tensor, input_size: Sequence[int], groups: int
+) -> torch.Tensor:
+    """The unwritten gradient (N, C, *input_size) of a convolution's input: channels last where
+    either operand is."""
     shape = (grad_y.shape[0], weight.shape[1] * groups, *input_size)
     return empty(shape, grad_y, layout=_either(grad_y, weight))
 
 
-def conv_weight(grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int) -> torch.Tensor:
-    """The unwritten gradient (F, C / groups, *kernel_size) of a convolution's weight, contiguous."""
+def conv_weight(
+    grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int
+) -> torch.Tensor:
+    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous."""
     shape = (grad_y.shape[1], x.shape[1] // groups, *kernel_size)
     return empty(shape, x, layout=torch.contiguous_format)
 

@@ -1,9 +1,9 @@
 """Timing callables against each other, so that the figures can be believed.
 
-All are measured in one process, in turns, so that whatever else the machine does meets each alike; each is called
-before it is timed; each result is a minimum, a median, a 20th and an 80th percentile of many samples, in seconds a
-call. The time of one copy of the input, taken in the same loop, is the yardstick for whatever is bound by memory: see
-:func:`copier`.
+All are measured in one process, in turns, so that whatever else the machine does meets each alike;
+each is called before it is timed; each result is a minimum, a median, a 20th and an 80th percentile
+of many samples, in seconds a call. The time of one copy of the input, taken in the same loop, is
+the yardstick for whatever is bound by memory: see :func:`copier`.
 """
 
 import contextlib
@@ -22,9 +22,13 @@ import torch
 
 Action = Callable[[], object]
 
-_SAMPLE_SECONDS = 50e-6  # a CPU sample lasts at least this long, a thousand times what reading the clock costs
+_SAMPLE_SECONDS = (
+    50e-6  # a CPU sample lasts at least this long, a thousand times what reading the clock costs
+)
 _WARM_UP_CALLS = 3
-_HEAD_START_CYCLES = 1_000_000  # about half a millisecond, in which the CPU launches what is to be timed
+_HEAD_START_CYCLES = (
+    1_000_000  # about half a millisecond, in which the CPU launches what is to be timed
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Times:
 
 
 def copier(x: torch.Tensor) -> Action:
-    """A callable that copies ``x`` once into memory of its own: it reads and writes each byte of ``x`` once."""
+    """A callable that copies ``x`` once into memory of its own: it reads and writes each byte of
+    ``x`` once."""
     target = torch.empty_like(x)
     return lambda: target.copy_(x)
 
@@ -67,12 +72,14 @@ def interleave(
 ) -> dict[str, Times]:
     """Time several callables in turns.
 
-    On a CPU by the monotonic clock, each sample of as many calls (the same number for all) as make the fastest last
-    50 us. On a CUDA device one call a sample between two events, the L2 cache overwritten before, and with the GPU
-    kept busy while the CPU launches the call: what counts is the time on the device.
+    On a CPU by the monotonic clock, each sample of as many calls (the same number for all) as make
+    the fastest last 50 us. On a CUDA device one call a sample between two events, the L2 cache
+    overwritten before, and with the GPU kept busy while the CPU launches the call: what counts is
+    the time on the device.
 
     Args:
-        actions: by name, callables without arguments; on CUDA they work on the current stream of ``device``.
+        actions: by name, callables without arguments; on CUDA they work on the current stream of
+            ``device``.
         device: where they work.
         seconds: how long to measure all of them together, roughly, beyond warming up.
         rounds: at least and at most so many samples each, whatever ``seconds`` says.
@@ -116,7 +123,8 @@ def _rounds(budget: float, one_round: float, limits: tuple[int, int]) -> int:
 
 
 def _in_turns(actions: Mapping[str, Action], rounds: int) -> Iterator[tuple[int, str, Action]]:
-    """Each action once a round; every round begins with another, so that none always follows the same one."""
+    """Each action once a round; every round begins with another, so that none always follows the
+    same one."""
     items = list(actions.items())
     for i in range(rounds):
         first = i % len(items)
@@ -124,7 +132,9 @@ def _in_turns(actions: Mapping[str, Action], rounds: int) -> Iterator[tuple[int,
             yield i, name, action
 
 
-def _interleave_cpu(actions: Mapping[str, Action], seconds: float, limits: tuple[int, int]) -> dict[str, Times]:
+def _interleave_cpu(
+    actions: Mapping[str, Action], seconds: float, limits: tuple[int, int]
+) -> dict[str, Times]:
     def sample(action: Action, calls: int) -> float:
         start = time.perf_counter()
         for _ in range(calls):
@@ -139,7 +149,9 @@ def _interleave_cpu(actions: Mapping[str, Action], seconds: float, limits: tuple
     return {name: Times.of(durations, calls) for name, durations in taken.items()}
 
 
-def _interleave_cuda(actions: Mapping[str, Action], seconds: float, limits: tuple[int, int]) -> dict[str, Times]:
+def _interleave_cuda(
+    actions: Mapping[str, Action], seconds: float, limits: tuple[int, int]
+) -> dict[str, Times]:
     cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
     overwritten = torch.empty(max(4 * cache, 1 << 26), dtype=torch.uint8, device="cuda")
 
@@ -201,7 +213,8 @@ def _version(package: str) -> str:
 
 
 def extension() -> tuple[str, str]:
-    """The instruction set of the CPU kernels in use and the GPU architectures built in; empty where not built."""
+    """The instruction set of the CPU kernels in use and the GPU architectures built in; empty where
+    not built."""
     try:
         module = importlib.import_module("pydl._C")
     except ImportError:
@@ -210,7 +223,8 @@ def extension() -> tuple[str, str]:
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str]:
-    """What a figure measured here depends on: versions, and PyTorch's settings. Empty where a thing is absent."""
+    """What a figure measured here depends on: versions, and PyTorch's settings. Empty where a thing
+    is absent."""
     device = torch.device(device)
     isa, architectures = extension()
     found = {

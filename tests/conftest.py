@@ -1,4 +1,5 @@
-"""What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA, poisoned allocations."""
+"""What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA,
+poisoned allocations."""
 
 import importlib.util
 import os
@@ -16,8 +17,16 @@ from pydl import backends, layout, native
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--emulated", help="run the CUDA kernels from this emulated module instead of pydl._emulated")
-    parser.addoption("--order", type=int, default=0, help="the order of emulated threads: 0 greedy, any other a random one")
+    parser.addoption(
+        "--emulated",
+        help="run the CUDA kernels from this emulated module instead of pydl._emulated",
+    )
+    parser.addoption(
+        "--order",
+        type=int,
+        default=0,
+        help="the order of emulated threads: 0 greedy, any other a random one",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if spec is None:
         raise pytest.UsageError(
-            "the emulated CUDA kernels are not built; run `make test`, or install with CMAKE_ARGS=-DPYDL_EMULATOR=ON"
+            "the emulated CUDA kernels are not built; run `make test`, or install with "
+            "CMAKE_ARGS=-DPYDL_EMULATOR=ON"
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

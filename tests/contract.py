@@ -1,4 +1,5 @@
-"""How a backend is held to the reference: who serves where, how operands lie in memory, what error is allowed."""
+"""How a backend is held to the reference: who serves where, how operands lie in memory, what error
+is allowed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class Case:
     """A row of a family's table.
 
-    ``view`` says how the operands lie: contiguous, channels_last, sliced (a view into a larger map), offset (odd storage
-    offset), or expanded (the incoming gradient has stride 0).
+    ``view`` says how the operands lie: contiguous, channels_last, sliced (a view into a larger
+    map), offset (odd storage offset), or expanded (the incoming gradient has stride 0).
     """
 
     reason: str
@@ -38,17 +39,24 @@ def servers(family: str) -> list:
     out = []
     for name in backends.serving(family):
         row = backends.BACKENDS[name]
-        devices = row.devices or (("cpu", "cuda") if torch.cuda.is_available() and name != "reference" else ("cpu",))
+        devices = row.devices or (
+            ("cpu", "cuda") if torch.cuda.is_available() and name != "reference" else ("cpu",)
+        )
         for device in devices:
-            missing = row.missing or ("no GPU" if device == "cuda" and not torch.cuda.is_available() else None)
+            missing = row.missing or (
+                "no GPU" if device == "cuda" and not torch.cuda.is_available() else None
+            )
             marks = [pytest.mark.skip(reason=missing)] if missing else []
             marks += [pytest.mark.native] if row.package == "pydl.native" else []
             out.append(pytest.param((name, device), id=f"{name}-{device}", marks=marks))
     return out
 
 
-def operand(case: Case, dtype: torch.dtype, device: str, shape: Sequence[int] | None = None, seed: int = 0) -> torch.Tensor:
-    """An operand with the case's values, lying in memory as the case says; values are representable in bfloat16."""
+def operand(
+    case: Case, dtype: torch.dtype, device: str, shape: Sequence[int] | None = None, seed: int = 0
+) -> torch.Tensor:
+    """An operand with the case's values, lying in memory as the case says; values are representable
+    in bfloat16."""
     shape = tuple(case.shape if shape is None else shape)
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -67,13 +75,17 @@ def operand(case: Case, dtype: torch.dtype, device: str, shape: Sequence[int] | 
 def laid_out(values: torch.Tensor, view: str) -> torch.Tensor:
     """The same values lying in memory as ``view`` says."""
     if view == "channels_last" and values.ndim >= 4:
-        return values.contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[values.ndim])
+        return values.contiguous(
+            memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[values.ndim]
+        )
     if view == "sliced":
         larger = values.new_full([n + 2 for n in values.shape], torch.nan)
         inner = larger[tuple(slice(1, 1 + n) for n in values.shape)]
         return inner.copy_(values)
     if view == "offset":
-        return values.new_full((values.numel() + 3,), torch.nan)[3:].view(values.shape).copy_(values)
+        return (
+            values.new_full((values.numel() + 3,), torch.nan)[3:].view(values.shape).copy_(values)
+        )
     return values.contiguous()
 
 
@@ -82,12 +94,18 @@ def gradient(case: Case, y: torch.Tensor, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     if case.view == "expanded":
         return torch.full((), 0.5, dtype=y.dtype, device=y.device).expand(y.shape)
-    values = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(torch.bfloat16).to(y.dtype)
+    values = (
+        torch.randn(y.shape, generator=generator, dtype=torch.float64)
+        .to(torch.bfloat16)
+        .to(y.dtype)
+    )
     return laid_out(values.to(y.device), case.view)
 
 
 def run(
-    function: Callable, operands: Sequence[torch.Tensor], grad_of: Callable[[torch.Tensor], torch.Tensor]
+    function: Callable,
+    operands: Sequence[torch.Tensor],
+    grad_of: Callable[[torch.Tensor], torch.Tensor],
 ) -> list[torch.Tensor]:
     """The result of ``function(*operands)`` and the gradients of its operands."""
     leaves = [operand.detach().requires_grad_() for operand in operands]
@@ -95,8 +113,11 @@ def run(
     return [y.detach(), *torch.autograd.grad(y, leaves, grad_of(y))]
 
 
-def run_pytorch(function: Callable, operands: Sequence[torch.Tensor], grad_of: Callable) -> list[torch.Tensor | None]:
-    """``run`` with PyTorch's own operator; Nones where PyTorch has no kernel for the dtype (LRN of halves on a CPU)."""
+def run_pytorch(
+    function: Callable, operands: Sequence[torch.Tensor], grad_of: Callable
+) -> list[torch.Tensor | None]:
+    """``run`` with PyTorch's own operator; Nones where PyTorch has no kernel for the dtype (LRN of
+    halves on a CPU)."""
     try:
         return run(function, operands, grad_of)
     except NotImplementedError:
@@ -104,22 +125,32 @@ def run_pytorch(function: Callable, operands: Sequence[torch.Tensor], grad_of: C
 
 
 def hold(ours: torch.Tensor, theirs: torch.Tensor | None, exact: torch.Tensor, what: str) -> None:
-    """The yardstick: against float64, at most twice PyTorch's error in the same dtype, plus two units in the last place.
+    """The yardstick: against float64, at most twice PyTorch's error in the same dtype, plus two
+    units in the last place.
 
     Where PyTorch has nothing to compare with (``theirs`` is None) its error counts as zero.
     """
-    assert ours.shape == exact.shape, f"{what}: shape {tuple(ours.shape)}, expected {tuple(exact.shape)}"
-    assert theirs is None or ours.dtype == theirs.dtype, f"{what}: {ours.dtype}, PyTorch gives {theirs.dtype}"
+    assert ours.shape == exact.shape, (
+        f"{what}: shape {tuple(ours.shape)}, expected {tuple(exact.shape)}"
+    )
+    assert theirs is None or ours.dtype == theirs.dtype, (
+        f"{what}: {ours.dtype}, PyTorch gives {theirs.dtype}"
+    )
     low, ours, exact = ours.dtype, ours.double().cpu(), exact.double().cpu()
     theirs = exact if theirs is None else theirs.double().cpu()
     assert torch.equal(ours.isnan(), exact.isnan()), f"{what}: NaN elsewhere than in the reference"
     finite = exact.isfinite()
-    assert torch.equal(ours[~finite].nan_to_num(), exact[~finite].nan_to_num()), f"{what}: infinities differ"
+    assert torch.equal(ours[~finite].nan_to_num(), exact[~finite].nan_to_num()), (
+        f"{what}: infinities differ"
+    )
     if not finite.any():
         return
     ours, theirs, exact = ours[finite], theirs[finite], exact[finite]
     # In float64 the yardstick has rounding errors of its own.
     units = 200 if low == torch.float64 else 2
     tiny = units * torch.finfo(low).eps * exact.abs().max().item() + torch.finfo(low).tiny
-    error, allowed = (ours - exact).abs().max().item(), 2 * (theirs - exact).abs().nan_to_num().max().item() + tiny
+    error, allowed = (
+        (ours - exact).abs().max().item(),
+        2 * (theirs - exact).abs().nan_to_num().max().item() + tiny,
+    )
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"

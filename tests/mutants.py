@@ -1,4 +1,5 @@
-"""Tests the tests: takes each barrier, wait, mask and bound out of each CUDA kernel in turn and expects the suite to fail.
+"""Tests the tests: takes each barrier, wait, mask and bound out of each CUDA kernel in turn and
+expects the suite to fail.
 
     python tests/mutants.py                 every kernel (`make mutants`)
     python tests/mutants.py conv --only 109 one family, one line of it
@@ -13,10 +14,11 @@ A mutant is one small change to one `.cu`:
     bound        < becomes <=, <= becomes <, > becomes >=, >= becomes >
     clip         min(a, b) or max(a, b) becomes a, and b
 
-Arguments of `check(...)`, which refuse calls on the host, are left alone: the tests of bad input answer for them. Only the
-changed file is compiled, into an emulated module of its own, on which the family's tests run: first in the greedy order of
-threads, then in a random one, then under AddressSanitizer, until something fails. A mutant that hangs is killed by the clock
-and counts as noticed.
+Arguments of `check(...)`, which refuse calls on the host, are left alone: the tests of bad input
+answer for them. Only the changed file is compiled, into an emulated module of its own, on which the
+family's tests run: first in the greedy order of threads, then in a random one, then under
+AddressSanitizer, until something fails. A mutant that hangs is killed by the clock and counts as
+noticed.
 
 Exits with 1 if a mutant survives that is not in EQUIVALENT.
 """
@@ -40,7 +42,8 @@ KERNELS = ROOT / "csrc/cuda"
 BUILD = ROOT / "build/mutants"
 PATIENCE = 5  # times as long as the unchanged kernels' tests take, and half a minute
 
-# Mutants that compute the same: (file, the line, what became of it) and why. An edit of the line ends the entry's validity.
+# Mutants that compute the same: (file, the line, what became of it) and why. An edit of the line
+# ends the entry's validity.
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "conv.cu",
@@ -51,16 +54,19 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "conv.cu",
         "for (int i = 0; i < filters_per_block; ++i) {",
         "for (int i = 0; i <= filters_per_block; ++i) {",
-    ): "The line below passes over the turn too many: a block has at most filters_per_block filters.",
+    ): "The line below passes over the turn too many: no block has more than filters_per_block.",
     (
         "conv.cu",
-        "if (threadIdx.x == 0) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));",
+        "if (threadIdx.x == 0) grad_bias.at(0, f, 0, 0, 0) = "
+        "T(static_cast<accumulate_t<T>>(partial[0][0]));",
         "if (true) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));",
     ): "All threads of the block store the same value.",
     (
         "lrn.cu",
-        "const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : args.size),",
-        "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : args.size),",
+        "const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : "
+        "args.size),",
+        "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : "
+        "args.size),",
     ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
     (
         "lrn.cu",
@@ -69,8 +75,10 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "Either strip gives the same bits; the choice is one of speed.",
     (
         "pool.cu",
-        "const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
-        "const int64_t skipped = start <= 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;",
+        "const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, "
+        "window.dilation[axis]) : 0;",
+        "const int64_t skipped = start <= 0 ? quotient(window.dilation[axis] - 1 - start, "
+        "window.dilation[axis]) : 0;",
     ): "At 0 nothing is skipped: (dilation - 1) / dilation is 0.",
     (
         "pool.cu",
@@ -129,12 +137,18 @@ def first_argument(text: str, opening: int) -> int:
 
 
 def code_only(text: str) -> str:
-    """The text with comments, strings, directives and `check(...)` blanked out, every character in its place."""
+    """The text with comments, strings, directives and `check(...)` blanked out, every character in
+    its place."""
 
     def blank(match: re.Match) -> str:
         return re.sub(r"[^\n]", " ", match[0])
 
-    text = re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|^#[^\n]*', blank, text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|^#[^\n]*',
+        blank,
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
     for call in re.finditer(r"\bcheck(?=\()", text):
         end = closing(text, call.end())
         text = text[: call.start()] + re.sub(r"[^\n]", " ", text[call.start() : end]) + text[end:]
@@ -173,17 +187,25 @@ def mutants_of(path: Path) -> list[Mutant]:
         before, after = text[first:last], text[first:start] + instead + text[end:last]
         line = text.count("\n", 0, start) + 1
         source = text[:start] + instead + text[end:]
-        out.append(Mutant(path.name, line, kind, " ".join(before.split()), " ".join(after.split()), source))
+        out.append(
+            Mutant(path.name, line, kind, " ".join(before.split()), " ".join(after.split()), source)
+        )
     return sorted(out, key=lambda mutant: mutant.line)
 
 
 class Build:
-    """The emulated module with or without sanitizers, built once; a mutant replaces one of its objects."""
+    """The emulated module with or without sanitizers, built once; a mutant replaces one of its
+    objects."""
 
     def __init__(self, sanitize: str) -> None:
         self.folder = BUILD / (sanitize.replace(",", "+") or "plain")
         # Without much optimisation: a mutant is compiled more often than it runs.
-        options = ["-DPYDL_CUDA=OFF", "-DPYDL_EMULATOR=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", f"-DPYDL_SANITIZE={sanitize}"]
+        options = [
+            "-DPYDL_CUDA=OFF",
+            "-DPYDL_EMULATOR=ON",
+            "-DCMAKE_CXX_FLAGS_RELEASE=-O1",
+            f"-DPYDL_SANITIZE={sanitize}",
+        ]
         configure = [
             "cmake",
             "-S",
@@ -196,33 +218,51 @@ class Build:
             *options,
         ]
         subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["cmake", "--build", self.folder, "--target", "_emulated"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["cmake", "--build", self.folder, "--target", "_emulated"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         self.module = next(self.folder.glob("_emulated*.so"))
         listed = ["ninja", "-C", self.folder, "-t", "commands", self.module.name]
-        self.commands = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
+        self.commands = subprocess.run(
+            listed, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
         self.environment = dict(os.environ)
         if sanitize:
-            self.environment["LD_PRELOAD"] = " ".join(map(library, ("libasan.so", "libstdc++.so.6")))
+            self.environment["LD_PRELOAD"] = " ".join(
+                map(library, ("libasan.so", "libstdc++.so.6"))
+            )
             self.environment["ASAN_OPTIONS"] = "detect_leaks=0"
             self.environment["UBSAN_OPTIONS"] = "halt_on_error=1"
         self.limit, self.longest = 600.0, 0.0  # seconds
 
     def mutated(self, mutant: Mutant, folder: Path) -> Path | None:
         """The module with this mutant; None if it does not compile."""
-        source, object_file, module = folder / mutant.file, folder / "mutant.o", folder / self.module.name
+        source, object_file, module = (
+            folder / mutant.file,
+            folder / "mutant.o",
+            folder / self.module.name,
+        )
         source.write_text(f'#line 1 "{KERNELS / mutant.file}"\n{mutant.source}')
         compiled = next(
-            command for command in self.commands if f"csrc/cuda/{mutant.file}.o" in command and " -c " in command
+            command
+            for command in self.commands
+            if f"csrc/cuda/{mutant.file}.o" in command and " -c " in command
         )
         words = without_options(shlex.split(compiled), "-MT", "-MF")
         replaced = words[words.index("-o") + 1]
         words[words.index("-o") + 1] = str(object_file)
         words[words.index("-c") + 1] = str(source)
         # The copy includes the headers beside the original.
-        if subprocess.run([*words, f"-iquote{KERNELS}"], cwd=self.folder, capture_output=True).returncode:
+        if subprocess.run(
+            [*words, f"-iquote{KERNELS}"], cwd=self.folder, capture_output=True
+        ).returncode:
             return None
         linked = next(command for command in self.commands if f"-o {self.module.name}" in command)
-        linked = linked.replace(replaced, str(object_file)).replace(f"-o {self.module.name}", f"-o {module}")
+        linked = linked.replace(replaced, str(object_file)).replace(
+            f"-o {self.module.name}", f"-o {module}"
+        )
         # Ninja's command goes on to strip the module; the first part is the link.
         link = next(part for part in linked.split(" && ") if f"-o {module}" in part)
         subprocess.run(shlex.split(link), cwd=self.folder, check=True, capture_output=True)
@@ -230,28 +270,48 @@ class Build:
 
     def notices(self, module: Path, family: str, order: int) -> bool:
         """Whether the family's tests fail with this module and this order of threads."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test_{family}.py"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"tests/test_{family}.py",
+        ]
         command += [f"--emulated={module}", f"--order={order}", "-k", "cuda-cpu"]
         try:
-            done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, timeout=self.limit)
+            done = subprocess.run(
+                command, cwd=ROOT, env=self.environment, capture_output=True, timeout=self.limit
+            )
         except subprocess.TimeoutExpired:
             return True
         if done.returncode in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            raise RuntimeError(f"{shlex.join(map(str, command))}: {done.stdout.decode()} {done.stderr.decode()}")
+            raise RuntimeError(
+                f"{shlex.join(map(str, command))}: {done.stdout.decode()} {done.stderr.decode()}"
+            )
         return done.returncode != 0
 
 
 def without_options(words: list[str], *options: str) -> list[str]:
     """The words without these options and the word after each."""
-    return [word for i, word in enumerate(words) if word not in options and (i == 0 or words[i - 1] not in options)]
+    return [
+        word
+        for i, word in enumerate(words)
+        if word not in options and (i == 0 or words[i - 1] not in options)
+    ]
 
 
 def library(name: str) -> str:
-    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(
+        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     return os.path.realpath(found)
 
 
-# Who is asked, the cheapest first: a build by its sanitizers, and an order of threads, 0 being the greedy one.
+# Who is asked, the cheapest first: a build by its sanitizers, and an order of threads, 0 being the
+# greedy one.
 JUDGES = {"greedy order": ("", 0), "random order": ("", 1), "sanitizers": ("address,undefined", 0)}
 
 
@@ -281,10 +341,16 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     arguments = parser.parse_args()
 
-    files = sorted(path for path in KERNELS.glob("*.cu") if not arguments.families or path.stem in arguments.families)
+    files = sorted(
+        path
+        for path in KERNELS.glob("*.cu")
+        if not arguments.families or path.stem in arguments.families
+    )
     mutants = [mutant for path in files for mutant in mutants_of(path)]
     stale = set(EQUIVALENT) - {
-        (mutant.file, mutant.before, mutant.after) for path in KERNELS.glob("*.cu") for mutant in mutants_of(path)
+        (mutant.file, mutant.before, mutant.after)
+        for path in KERNELS.glob("*.cu")
+        for mutant in mutants_of(path)
     }
     if arguments.only:
         mutants = [mutant for mutant in mutants if mutant.line in arguments.only]
@@ -312,8 +378,13 @@ def main() -> int:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         verdicts = pool.map(lambda mutant: judge(mutant, builds), mutants)
         for mutant, verdict in zip(mutants, verdicts, strict=True):
-            print(f"{verdict:17} {mutant.file}:{mutant.line} {mutant.kind}: {mutant.after}", flush=True)
-            counts.setdefault(f"{mutant.file} {mutant.kind}", dict.fromkeys(columns, 0))[verdict] += 1
+            print(
+                f"{verdict:17} {mutant.file}:{mutant.line} {mutant.kind}: {mutant.after}",
+                flush=True,
+            )
+            counts.setdefault(f"{mutant.file} {mutant.kind}", dict.fromkeys(columns, 0))[
+                verdict
+            ] += 1
 
     print("\n" + " " * 18 + "".join(f"{column:>18}" for column in columns))
     for name, row in sorted(counts.items()):

@@ -1,7 +1,7 @@
 """Runs the native and the emulated kernels' tests under sanitizers: ``make sanitize``.
 
-AddressSanitizer and UBSan over everything native (a read one element outside a tensor aborts), ThreadSanitizer over the
-emulated kernels, whose CUDA threads it sees as threads of its own.
+AddressSanitizer and UBSan over everything native (a read one element outside a tensor aborts),
+ThreadSanitizer over the emulated kernels, whose CUDA threads it sees as threads of its own.
 """
 
 import os
@@ -14,7 +14,9 @@ FILES = [f"tests/test_{family}.py" for family in ("conv", "pool", "lrn")]
 
 
 def library(name: str) -> str:
-    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(
+        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     return os.path.realpath(found)
 
 
@@ -26,16 +28,39 @@ def run(sanitizer: str, runtime: list[str], options: dict[str, str], select: str
         "CMAKE_ARGS": f"-DPYDL_CUDA=OFF -DPYDL_EMULATOR=ON -DPYDL_SANITIZE={sanitizer}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--upgrade"]
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", site, ROOT], check=True, env=environment)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--upgrade",
+    ]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "--target", site, ROOT],
+        check=True,
+        env=environment,
+    )
     environment |= {
         "PYTHONPATH": str(site),
         "LD_PRELOAD": " ".join(map(library, runtime)),
         "OMP_NUM_THREADS": "2",
         **options,
     }
-    # The instrumented package must be the one that runs, so pytest starts without the repository's root on its path.
-    pytest = [str(Path(sys.executable).parent / "pytest"), "-q", "-x", "-n", "2", "-p", "no:cacheprovider", "-k", select]
+    # The instrumented package must be the one that runs, so pytest starts without the repository's
+    # root on its path.
+    pytest = [
+        str(Path(sys.executable).parent / "pytest"),
+        "-q",
+        "-x",
+        "-n",
+        "2",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        select,
+    ]
     print(f"==== {sanitizer}: {' '.join(FILES)} ====", flush=True)
     return subprocess.run([*pytest, *FILES], cwd=ROOT, env=environment).returncode
 
@@ -44,7 +69,8 @@ def main() -> int:
     failed = run(
         "address,undefined",
         ["libasan.so", "libstdc++.so.6"],
-        # Python itself leaks by design; and a sanitizer's report must end the run, not be read past.
+        # Python itself leaks by design; and a sanitizer's report must end the run, not be read
+        # past.
         {
             "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -55,7 +81,10 @@ def main() -> int:
         "thread",
         ["libtsan.so", "libstdc++.so.6"],
         # PyTorch's own threads are not instrumented, and would be reported.
-        {"TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1", "OMP_NUM_THREADS": "1"},
+        {
+            "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1",
+            "OMP_NUM_THREADS": "1",
+        },
         "cuda-cpu and float32 and test_against_reference",
     )
 

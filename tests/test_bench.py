@@ -1,4 +1,5 @@
-"""The benchmark itself: its table against the models, its clock, and what it does with wrong and broken cases."""
+"""The benchmark itself: its table against the models, its clock, and what it does with wrong and
+broken cases."""
 
 import csv
 import os
@@ -40,7 +41,11 @@ def benchmark(out: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:
 
 @pytest.mark.parametrize("name", sorted({case.name.partition(".")[0] for case in cases.CASES}))
 def test_cases_are_the_calls_of_their_models(name: str) -> None:
-    table = {case.name.partition(".")[2]: case for case in cases.CASES if case.name.startswith(f"{name}.")}
+    table = {
+        case.name.partition(".")[2]: case
+        for case in cases.CASES
+        if case.name.startswith(f"{name}.")
+    }
     with torch.device("meta"):
         calls = layer_calls(models.build(name), torch.zeros(2, *models.MODELS[name].input))
     for layer, case in table.items():
@@ -55,7 +60,9 @@ def test_names_are_unique_and_described() -> None:
 
 
 def test_the_target_shape_is_measured() -> None:
-    goals = {(case.operator, case.call().input): dict(case.goal) for case in cases.CASES if case.goal}
+    goals = {
+        (case.operator, case.call().input): dict(case.goal) for case in cases.CASES if case.goal
+    }
     shape = (16, 96, 55, 55)
     assert goals["local_response_norm", shape] == {"forward": 25, "both": 30}
     assert goals["max_pool2d", shape] == {"forward": 20, "both": 8}
@@ -77,7 +84,9 @@ def test_interleaving_takes_turns_and_tells_fast_from_slow() -> None:
 
         return act
 
-    times = measure.interleave({"a": action("a", 2e-3), "b": action("b", 6e-3)}, seconds=0.01, rounds=(5, 5))
+    times = measure.interleave(
+        {"a": action("a", 2e-3), "b": action("b", 6e-3)}, seconds=0.01, rounds=(5, 5)
+    )
     assert 1.5 < times["b"].minimum / times["a"].minimum < 4
     assert times["a"].samples == times["b"].samples == 5
     turns = order[-10:]
@@ -92,7 +101,9 @@ def test_interleaving_nothing_or_nowhere_is_an_error() -> None:
 
 
 def test_a_run_leaves_rows_a_table_and_a_plot(tmp_path: Path) -> None:
-    status, rows = benchmark(tmp_path, "--cases", "lenet5.pool?", "--batch", "1,2", "--passes", "forward,both,backward")
+    status, rows = benchmark(
+        tmp_path, "--cases", "lenet5.pool?", "--batch", "1,2", "--passes", "forward,both,backward"
+    )
     assert status == 0
     assert [(row["case"], row["kind"], row["shape"]) for row in rows] == [
         (f"lenet5.pool{i}", kind, f"{batch}x{shape}")
@@ -102,23 +113,54 @@ def test_a_run_leaves_rows_a_table_and_a_plot(tmp_path: Path) -> None:
     ]
     for row in rows:
         assert row["status"] == "ok" and row["torch"] == torch.__version__ and row["threads"] == "1"
-        assert float(row["ratio"]) == pytest.approx(float(row["theirs_minimum"]) / float(row["ours_minimum"]), rel=2e-3)
-        assert float(row["copies"]) == pytest.approx(float(row["ours_minimum"]) / float(row["copy_minimum"]), rel=2e-3)
-        assert float(row["ours_minimum"]) <= float(row["ours_p20"]) <= float(row["ours_median"]) <= float(row["ours_p80"])
+        assert float(row["ratio"]) == pytest.approx(
+            float(row["theirs_minimum"]) / float(row["ours_minimum"]), rel=2e-3
+        )
+        assert float(row["copies"]) == pytest.approx(
+            float(row["ours_minimum"]) / float(row["copy_minimum"]), rel=2e-3
+        )
+        assert (
+            float(row["ours_minimum"])
+            <= float(row["ours_p20"])
+            <= float(row["ours_median"])
+            <= float(row["ours_p80"])
+        )
     assert (tmp_path / "results.md").read_text(encoding="utf-8").count("| lenet5.pool") == len(rows)
     pytest.importorskip("matplotlib")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("layout", "dtype"), [("channels_last", "float32"), ("nchw", "bfloat16"), ("nchw", "float64")])
+@pytest.mark.parametrize(
+    ("layout", "dtype"), [("channels_last", "float32"), ("nchw", "bfloat16"), ("nchw", "float64")]
+)
 def test_layouts_and_dtypes(tmp_path: Path, layout: str, dtype: str) -> None:
-    chosen = ("--cases", "lenet5.conv2,lenet5-1998.pool2", "--batch", "2", "--layout", layout, "--dtype", dtype)
+    chosen = (
+        "--cases",
+        "lenet5.conv2,lenet5-1998.pool2",
+        "--batch",
+        "2",
+        "--layout",
+        layout,
+        "--dtype",
+        dtype,
+    )
     status, rows = benchmark(tmp_path, *chosen)
-    assert status == 0 and {row["layout"] for row in rows} == {layout} and {row["dtype"] for row in rows} == {dtype}
+    assert (
+        status == 0
+        and {row["layout"] for row in rows} == {layout}
+        and {row["dtype"] for row in rows} == {dtype}
+    )
 
 
 def test_gradients_apart_where_there_are_any(tmp_path: Path) -> None:
-    chosen = ("--cases", "lenet5.conv2,lenet5.pool2", "--batch", "1", "--passes", "grad_input,grad_weight")
+    chosen = (
+        "--cases",
+        "lenet5.conv2,lenet5.pool2",
+        "--batch",
+        "1",
+        "--passes",
+        "grad_input,grad_weight",
+    )
     status, rows = benchmark(tmp_path, *chosen)
     assert status == 0
     assert [(row["case"], row["kind"]) for row in rows] == [
@@ -139,40 +181,84 @@ def spoil(monkeypatch: pytest.MonkeyPatch, change) -> None:
     monkeypatch.setattr(Call, "ours", ours)
 
 
-def test_a_wrong_case_is_not_timed_and_fails_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_case_is_not_timed_and_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spoil(monkeypatch, lambda y: y * 1.0001)
-    status, rows = benchmark(tmp_path, "--cases", "lenet5.pool?", "--batch", "1", "--passes", "forward")
+    status, rows = benchmark(
+        tmp_path, "--cases", "lenet5.pool?", "--batch", "1", "--passes", "forward"
+    )
     assert status == 1
     assert [row["status"] for row in rows] == ["wrong", "ok"]
     assert "output off by" in rows[0]["detail"] and not rows[0]["ratio"] and rows[1]["ratio"]
 
 
-def test_a_broken_case_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_case_does_not_stop_the_rest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(y: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("the launch failed")
 
     spoil(monkeypatch, broken)
-    status, rows = benchmark(tmp_path, "--cases", "lenet5.pool?", "--batch", "1", "--passes", "forward")
+    status, rows = benchmark(
+        tmp_path, "--cases", "lenet5.pool?", "--batch", "1", "--passes", "forward"
+    )
     assert status == 1
-    assert [(row["status"], row["detail"]) for row in rows] == [("broken", "RuntimeError: the launch failed"), ("ok", "")]
-    assert "broken: RuntimeError: the launch failed" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert [(row["status"], row["detail"]) for row in rows] == [
+        ("broken", "RuntimeError: the launch failed"),
+        ("ok", ""),
+    ]
+    assert "broken: RuntimeError: the launch failed" in (tmp_path / "results.md").read_text(
+        encoding="utf-8"
+    )
 
 
-def test_the_backend_named_must_be_the_one_that_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_backend_named_must_be_the_one_that_ran(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     right = Call.ours
-    monkeypatch.setattr(Call, "ours", lambda call, tensors, backend=None: right(call, tensors, "aten"))
-    chosen = ("--cases", "lenet5.pool1", "--batch", "1", "--passes", "forward", "--backend", "reference")
+    monkeypatch.setattr(
+        Call, "ours", lambda call, tensors, backend=None: right(call, tensors, "aten")
+    )
+    chosen = (
+        "--cases",
+        "lenet5.pool1",
+        "--batch",
+        "1",
+        "--passes",
+        "forward",
+        "--backend",
+        "reference",
+    )
     status, rows = benchmark(tmp_path, *chosen)
     assert status == 1 and "asked for reference, served by aten" in rows[0]["detail"]
 
 
 def test_each_backend_is_recorded_as_the_one_that_ran(tmp_path: Path) -> None:
-    chosen = ("--cases", "lenet5.pool2", "--batch", "1", "--passes", "forward", "--backend", "reference,aten")
+    chosen = (
+        "--cases",
+        "lenet5.pool2",
+        "--batch",
+        "1",
+        "--passes",
+        "forward",
+        "--backend",
+        "reference,aten",
+    )
     assert [row["backend"] for row in benchmark(tmp_path, *chosen)[1]] == ["reference", "aten"]
 
 
 def test_what_a_backend_does_not_serve_is_said_and_no_failure(tmp_path: Path) -> None:
-    chosen = ("--cases", "lenet5.conv1,lenet5.pool2", "--batch", "1", "--passes", "forward", "--backend", "cpu")
+    chosen = (
+        "--cases",
+        "lenet5.conv1,lenet5.pool2",
+        "--batch",
+        "1",
+        "--passes",
+        "forward",
+        "--backend",
+        "cpu",
+    )
     status, rows = benchmark(tmp_path, *chosen)
     assert status == 0 and rows[0]["status"] == "not served" and "cpu" in rows[0]["detail"]
 
@@ -187,7 +273,9 @@ def test_what_a_backend_does_not_serve_is_said_and_no_failure(tmp_path: Path) ->
         (("--threads", "0"), "--threads must be at least 1"),
     ],
 )
-def test_mistakes_are_named(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
+def test_mistakes_are_named(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
     with pytest.raises(SystemExit) as exit:
         run.main(list(arguments))
     assert exit.value.code == 2 and said in capsys.readouterr().err

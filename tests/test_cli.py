@@ -19,7 +19,9 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, list(arguments))
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
     """What ``pydl`` says on standard error when it exits with status 2."""
     monkeypatch.setattr(sys, "argv", ["pydl", *arguments])
     with pytest.raises(SystemExit) as exit:
@@ -61,14 +63,20 @@ def test_summary_without_a_name_lists_the_models() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("summary", "lenet6"), "no model is called 'lenet6'; there are lenet5, lenet5-1998, alexnet"),
+        (
+            ("summary", "lenet6"),
+            "no model is called 'lenet6'; there are lenet5, lenet5-1998, alexnet",
+        ),
         (("summary", "lenet5", "--input", "big"), "--input must be channels x height x width"),
         (("summary", "lenet5", "--input", "1x8x8"), "RuntimeError"),
         (("demo", "--backend", "gpu"), "backend must be one of auto"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
 ) -> None:
     assert said in refused(monkeypatch, capsys, *arguments)
 
@@ -78,14 +86,20 @@ def test_help_names_the_commands() -> None:
     assert all(command in output for command in ("info", "summary", "demo", "bench"))
 
 
-def test_the_demo_says_which_extras_are_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_says_which_extras_are_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
+    )
     said = refused(monkeypatch, capsys, "demo")
     assert "scikit-learn missing" in said and "pip install 'pydl[data,plots]'" in said
 
 
-def test_the_demo_writes_its_page_and_fails_below_the_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_demo_writes_its_page_and_fails_below_the_target(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     from pydl.digits import operators
@@ -118,8 +132,11 @@ def test_bench_hands_its_arguments_on() -> None:
         pytest.skip("not a checkout: the benchmark is not part of the package")
     done = subprocess.run(
         [sys.executable, "-m", "pydl.cli", "bench", "--list", "--cases", "lenet5.*"],
-        capture_output=True, text=True, check=True, cwd=root,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+    )
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         f"lenet5.{layer}" for layer in ("conv1", "pool1", "conv2", "pool2")
     ]

@@ -1,4 +1,4 @@
-"""Convolution: every backend against the reference, and the reference against PyTorch and by hand."""
+"""Convolution: each backend against the reference, that against PyTorch and figures by hand."""
 
 import pytest
 import torch
@@ -10,26 +10,63 @@ from pydl import backends, functional, layout
 
 CASES = (
     Case("LeNet's five by five", (2, 1, 9, 10), {}, weight=(3, 1, 5, 5)),
-    Case("AlexNet's first: few channels, stride four", (1, 3, 19, 17), {"stride": 4}, weight=(5, 3, 7, 7)),
+    Case(
+        "AlexNet's first: few channels, stride four",
+        (1, 3, 19, 17),
+        {"stride": 4},
+        weight=(5, 3, 7, 7),
+    ),
     Case("three by three with padding", (2, 5, 7, 6), {"padding": 1}, weight=(4, 5, 3, 3)),
     Case("one by one", (2, 6, 5, 4), {}, weight=(7, 6, 1, 1)),
     Case("one by one with stride drops pixels", (1, 4, 6, 7), {"stride": 2}, weight=(3, 4, 1, 1)),
-    Case("stride beyond the kernel leaves gaps", (1, 2, 11, 12), {"stride": 3}, weight=(3, 2, 2, 2)),
-    Case("stride two, odd and even sizes", (1, 3, 8, 9), {"stride": 2, "padding": 1}, weight=(4, 3, 3, 3)),
+    Case(
+        "stride beyond the kernel leaves gaps", (1, 2, 11, 12), {"stride": 3}, weight=(3, 2, 2, 2)
+    ),
+    Case(
+        "stride two, odd and even sizes",
+        (1, 3, 8, 9),
+        {"stride": 2, "padding": 1},
+        weight=(4, 3, 3, 3),
+    ),
     Case("dilation", (1, 3, 12, 11), {"dilation": 2, "padding": 2}, weight=(4, 3, 3, 3)),
     Case("two groups", (2, 6, 6, 5), {"groups": 2, "padding": 1}, weight=(4, 3, 3, 3)),
-    Case("depthwise with a multiplier", (1, 4, 7, 6), {"groups": 4, "padding": 1, "stride": 2}, weight=(8, 1, 3, 3)),
+    Case(
+        "depthwise with a multiplier",
+        (1, 4, 7, 6),
+        {"groups": 4, "padding": 1, "stride": 2},
+        weight=(8, 1, 3, 3),
+    ),
     Case(
         "everything differs by axis",
         (2, 4, 12, 11),
         {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3), "groups": 2},
         weight=(6, 2, 3, 2),
     ),
-    Case("'same' with an even kernel pads the right", (1, 2, 6, 7), {"padding": "same"}, weight=(3, 2, 4, 2)),
-    Case("'same' with dilation", (1, 2, 8, 7), {"padding": "same", "dilation": 2}, weight=(2, 2, 3, 3)),
+    Case(
+        "'same' with an even kernel pads the right",
+        (1, 2, 6, 7),
+        {"padding": "same"},
+        weight=(3, 2, 4, 2),
+    ),
+    Case(
+        "'same' with dilation",
+        (1, 2, 8, 7),
+        {"padding": "same", "dilation": 2},
+        weight=(2, 2, 3, 3),
+    ),
     Case("padding wider than the kernel", (1, 2, 3, 4), {"padding": 3}, weight=(2, 2, 2, 2)),
-    Case("more channels than a tile of any kernel", (1, 70, 3, 3), {"padding": 1}, weight=(67, 70, 3, 3)),
-    Case("more pixels than one part of a split sum", (1, 2, 40, 30), {"padding": 1}, weight=(2, 2, 3, 3)),
+    Case(
+        "more channels than a tile of any kernel",
+        (1, 70, 3, 3),
+        {"padding": 1},
+        weight=(67, 70, 3, 3),
+    ),
+    Case(
+        "more pixels than one part of a split sum",
+        (1, 2, 40, 30),
+        {"padding": 1},
+        weight=(2, 2, 3, 3),
+    ),
     Case("channels last", (2, 9, 6, 7), {"padding": 1}, "channels_last", weight=(5, 9, 3, 3)),
     Case("a slice of a larger map", (2, 3, 6, 5), {"padding": 1}, "sliced", weight=(4, 3, 3, 3)),
     Case("an odd storage offset", (1, 3, 6, 5), {"padding": 1}, "offset", weight=(4, 3, 3, 3)),
@@ -46,7 +83,11 @@ def _operands(case: Case, dtype: torch.dtype, device: str) -> list[torch.Tensor]
 
 
 def _all(case: Case, operands: list[torch.Tensor], function) -> list[torch.Tensor]:
-    return run(lambda x, weight, bias: function(x, weight, bias, **case.arguments), operands, lambda y: gradient(case, y))
+    return run(
+        lambda x, weight, bias: function(x, weight, bias, **case.arguments),
+        operands,
+        lambda y: gradient(case, y),
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -57,11 +98,20 @@ def test_against_reference(server, case, dtype):
     operands = _operands(case, dtype, device)
     ours = _all(case, operands, lambda *a, **k: functional.conv2d(*a, **k, backend=backend))
     theirs = _all(case, operands, torch.nn.functional.conv2d)
-    exact = _all(case, [o.double() for o in operands], lambda *a, **k: functional.conv2d(*a, **k, backend="reference"))
-    for what, *three in zip(("y", "grad_x", "grad_weight", "grad_bias"), ours, theirs, exact, strict=True):
+    exact = _all(
+        case,
+        [o.double() for o in operands],
+        lambda *a, **k: functional.conv2d(*a, **k, backend="reference"),
+    )
+    for what, *three in zip(
+        ("y", "grad_x", "grad_weight", "grad_bias"), ours, theirs, exact, strict=True
+    ):
         hold(*three, what)
     x, weight, _ = operands
-    wants_channels_last = torch.channels_last in (layout.memory_format(x), layout.memory_format(weight))
+    wants_channels_last = torch.channels_last in (
+        layout.memory_format(x),
+        layout.memory_format(weight),
+    )
     if backend != "aten":
         assert (layout.memory_format(ours[0]) == torch.channels_last) == wants_channels_last
 
@@ -76,7 +126,8 @@ def test_reference_is_pytorch_in_float64(case):
 
 @pytest.mark.parametrize("server", servers("conv"))
 def test_lectures_edge_filter(server):
-    """A 6 x 6 image, bright left and dark right, under the vertical edge filter: the edge stands out in the middle."""
+    """A 6 x 6 image, bright left and dark right, under the vertical edge filter: the edge stands
+    out in the middle."""
     backend, device = server
     image = torch.tensor([10.0, 10, 10, 0, 0, 0], device=device).repeat(6, 1)[None, None]
     vertical = torch.tensor([1.0, 0, -1], device=device).repeat(3, 1)[None, None]
@@ -90,7 +141,9 @@ def test_lectures_edge_filter(server):
 def test_derivatives(server):
     backend, device = server
     shapes = (1, 4, 5, 4), (4, 2, 3, 2), (4,)
-    operands = [torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in shapes]
+    operands = [
+        torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in shapes
+    ]
 
     def function(x, weight, bias):
         return functional.conv2d(x, weight, bias, 2, 1, groups=2, backend=backend)
@@ -115,9 +168,14 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
     shape, weight_shape, *window = window
     x, weight = torch.randn(shape, device=device), torch.randn(weight_shape, device=device)
     if channels_last and x.ndim > 3:
-        x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        x = x.contiguous(
+            memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        )
     bias = torch.randn(weight_shape[0], device=device)
-    call = {other: lambda name, other=other: backends.function(other, name) for other in (backend, "reference", "aten")}
+    call = {
+        other: lambda name, other=other: backends.function(other, name)
+        for other in (backend, "reference", "aten")
+    }
     grad_y = torch.randn_like(call["aten"]("conv_forward")(x, weight, bias, *window))
     for name, arguments in (
         ("conv_forward", (x, weight, bias, *window)),
@@ -131,12 +189,17 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
             torch.testing.assert_close(ours, call[other](name)(*arguments), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("server", [server for server in servers("conv") if server.values[0][0] != "aten"])
+@pytest.mark.parametrize(
+    "server", [server for server in servers("conv") if server.values[0][0] != "aten"]
+)
 def test_no_filters_give_empty_gradients(server):
-    """PyTorch refuses such a convolution, and so does the operator; the kernels must not launch an empty grid for it."""
+    """PyTorch refuses such a convolution, and so does the operator; the kernels must not launch an
+    empty grid for it."""
     backend, device = server
     grad_y, x = torch.randn(2, 0, 3, 3, device=device), torch.randn(2, 4, 5, 5, device=device)
-    grad_weight = backends.function(backend, "conv_grad_weight")(grad_y, x, [3, 3], [1, 1], [0, 0], [1, 1], 1)
+    grad_weight = backends.function(backend, "conv_grad_weight")(
+        grad_y, x, [3, 3], [1, 1], [0, 0], [1, 1], 1
+    )
     assert grad_weight.shape == (0, 4, 3, 3)
     assert backends.function(backend, "conv_grad_bias")(grad_y).shape == (0,)
 
@@ -149,7 +212,9 @@ def test_operators_are_registered_rightly(server):
     contiguous = torch.randn(2, 4, 6, 7, device=device)
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         grad_y = torch.randn_like(ops.conv_forward(x, weight, None, *window))
-        torch.library.opcheck(ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *window))
+        torch.library.opcheck(
+            ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *window)
+        )
         torch.library.opcheck(ops.conv_grad_input.default, (grad_y, weight, [6, 7], *window))
         torch.library.opcheck(ops.conv_grad_weight.default, (grad_y, x, [3, 3], *window))
         torch.library.opcheck(ops.conv_grad_bias.default, (grad_y, backend))
@@ -169,7 +234,12 @@ def test_operators_are_registered_rightly(server):
 def test_any_window(server, size, kernel, stride, padding, dilation, channels, view):
     backend, device = server
     c, f, groups = channels
-    assume(all(n + 2 * p >= d * (k - 1) + 1 for n, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
+    assume(
+        all(
+            n + 2 * p >= d * (k - 1) + 1
+            for n, p, d, k in zip(size, padding, dilation, kernel, strict=True)
+        )
+    )
     case = Case(
         "any",
         (2, c, *size),
@@ -216,8 +286,18 @@ BAD = (
     ((X, W, B), {"padding": -1}, RuntimeError, "padding should be non-negative"),
     ((X, W, B), {"padding": "equal"}, RuntimeError, "Invalid padding string"),
     ((X, W, B), {"padding": "same", "stride": 2}, RuntimeError, "not supported for strided"),
-    ((X, W, B), {"dilation": 4}, RuntimeError, "Kernel size can't be greater than actual input size"),
-    ((X, W.double()), {}, RuntimeError, "input type .*float32.* weight type .*float64.* should be the same"),
+    (
+        (X, W, B),
+        {"dilation": 4},
+        RuntimeError,
+        "Kernel size can't be greater than actual input size",
+    ),
+    (
+        (X, W.double()),
+        {},
+        RuntimeError,
+        "input type .*float32.* weight type .*float64.* should be the same",
+    ),
     ((X, W, B.half()), {}, RuntimeError, "bias type .*float16"),
     ((X, W.to("meta")), {}, RuntimeError, "same device"),
     ((X.long(), W.long()), {}, RuntimeError, "got torch.int64"),

@@ -1,8 +1,10 @@
-"""Every Triton kernel compiles for sm_80 and sm_90 in every configuration it can choose, without a GPU and without spills.
+"""Every Triton kernel compiles for sm_80 and sm_90 in every configuration it can choose, without a
+GPU and without spills.
 
-The kernels' own launchers are called on tensors of the meta device, and what they would launch is compiled instead: the
-configurations are those that real calls of these shapes get. Compilation needs Triton without its interpreter, so it happens
-in two processes of this file run as a script; ``python tests/test_cubins.py`` does the same and prints the table.
+The kernels' own launchers are called on tensors of the meta device, and what they would launch is
+compiled instead: the configurations are those that real calls of these shapes get. Compilation
+needs Triton without its interpreter, so it happens in two processes of this file run as a script;
+``python tests/test_cubins.py`` does the same and prints the table.
 """
 
 import json
@@ -20,16 +22,21 @@ from typing import Any
 import pytest
 import torch
 
-TARGETS = {80: 163 * 1024, 90: 227 * 1024}  # the most shared memory a block of that architecture may have
+TARGETS = {
+    80: 163 * 1024,
+    90: 227 * 1024,
+}  # the most shared memory a block of that architecture may have
 PROCESSES = 2
-# Bytes of local memory a thread: some versions of ptxas spill up to four registers to fit one block more on a processor.
+# Bytes of local memory a thread: some versions of ptxas spill up to four registers to fit one block
+# more on a processor.
 SPILLED = 16
 HALF, BF16, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 @dataclass(frozen=True)
 class Case:
-    """A call of a launcher. The product of all choices would take an hour; the reason says which choice this one covers."""
+    """A call of a launcher. The product of all choices would take an hour; the reason says which
+    choice this one covers."""
 
     reason: str
     dtype: torch.dtype
@@ -69,17 +76,35 @@ def _conv_cases() -> Iterator[Case]:
         window = [stride] * axes, [weight_shape[-1] // 2] * axes, [1] * axes, groups
         y = conv.layout.conv_output(x, weight, *window[:3])
         lies = "channels last" if last else "contiguous"
-        yield Case(f"y: {reason}, {lies}", dtype, lambda: conv.conv_forward(x, weight, bias, *window))
-        yield Case(f"grad x: {reason}, {lies}", dtype, lambda: conv.conv_grad_input(y, weight, x_shape[2:], *window))
-        yield Case(f"grad w: {reason}, {lies}", dtype, lambda: conv.conv_grad_weight(y, x, weight_shape[2:], *window))
+        yield Case(
+            f"y: {reason}, {lies}", dtype, lambda: conv.conv_forward(x, weight, bias, *window)
+        )
+        yield Case(
+            f"grad x: {reason}, {lies}",
+            dtype,
+            lambda: conv.conv_grad_input(y, weight, x_shape[2:], *window),
+        )
+        yield Case(
+            f"grad w: {reason}, {lies}",
+            dtype,
+            lambda: conv.conv_grad_weight(y, x, weight_shape[2:], *window),
+        )
 
-    # Every row of the table in both layouts; bfloat16 has float16's instructions and registers, so its widest row is enough.
+    # Every row of the table in both layouts; bfloat16 has float16's instructions and registers, so
+    # its widest row is enough.
     for dtype in (HALF, FLOAT, DOUBLE):
         for _, channels, *_ in conv_tiles.TILES[dtype.itemsize]:
             shape, weight = (8, channels, 28, 28), (channels, channels, 3, 3)
             yield from passes(f"{channels} channels", dtype, shape, weight, last=True)
             yield from passes(f"{channels} channels", dtype, shape, weight, last=False)
-        yield from passes("few channels merge with the taps", dtype, (8, 3, 64, 64), (32, 3, 7, 7), last=False, stride=2)
+        yield from passes(
+            "few channels merge with the taps",
+            dtype,
+            (8, 3, 64, 64),
+            (32, 3, 7, 7),
+            last=False,
+            stride=2,
+        )
     yield from passes("bfloat16", BF16, (8, 128, 28, 28), (128, 128, 3, 3), last=True)
     yield from passes("depthwise", HALF, (8, 64, 28, 28), (64, 1, 3, 3), last=True, groups=64)
     yield from passes("three axes", HALF, (4, 32, 8, 28, 28), (32, 32, 3, 3, 3), last=True)
@@ -89,7 +114,11 @@ def _conv_cases() -> Iterator[Case]:
     yield from passes("the smallest problem", HALF, (1, 16, 2, 2), (16, 16, 1, 1), last=True)
     for dtype, last in ((HALF, True), (FLOAT, False), (DOUBLE, True)):
         y = _map((8, 96, 28, 28), dtype, last)
-        yield Case(f"grad bias, {'channels last' if last else 'contiguous'}", dtype, lambda y=y: conv.conv_grad_bias(y))
+        yield Case(
+            f"grad bias, {'channels last' if last else 'contiguous'}",
+            dtype,
+            lambda y=y: conv.conv_grad_bias(y),
+        )
 
 
 def _pool_cases() -> Iterator[Case]:
@@ -102,10 +131,14 @@ def _pool_cases() -> Iterator[Case]:
         y = pool.layout.resized(x, out)
         indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
         lies = f"{index} index, {'channels last' if last else 'contiguous'}"
-        yield Case(f"max y: {reason}, {lies}", dtype, lambda: pool.max_pool_forward(x, *window, out, index))
+        yield Case(
+            f"max y: {reason}, {lies}", dtype, lambda: pool.max_pool_forward(x, *window, out, index)
+        )
         if index != "none":
             yield Case(
-                f"max grad x: {reason}, {lies}", dtype, lambda: pool.max_pool_backward(y, indices, shape[2:], *window)
+                f"max grad x: {reason}, {lies}",
+                dtype,
+                lambda: pool.max_pool_backward(y, indices, shape[2:], *window),
             )
 
     def avg_pool(reason, dtype, shape, kernel, stride, last, divide=(True, 0)):
@@ -114,8 +147,16 @@ def _pool_cases() -> Iterator[Case]:
         out = [(n - kernel) // stride + 1 for n in shape[2:]]
         y = pool.layout.resized(x, out)
         lies = "channels last" if last else "contiguous"
-        yield Case(f"avg y: {reason}, {lies}", dtype, lambda: pool.avg_pool_forward(x, *window, out, *divide))
-        yield Case(f"avg grad x: {reason}, {lies}", dtype, lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide))
+        yield Case(
+            f"avg y: {reason}, {lies}",
+            dtype,
+            lambda: pool.avg_pool_forward(x, *window, out, *divide),
+        )
+        yield Case(
+            f"avg grad x: {reason}, {lies}",
+            dtype,
+            lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide),
+        )
 
     plane = (8, 64, 56, 56)
     for dtype in (HALF, FLOAT):  # all that is unrolled, in both layouts
@@ -155,11 +196,14 @@ def _lrn_cases() -> Iterator[Case]:
 
 
 def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
-    """The type Triton's launcher gives an argument: 1 and None are constants, multiples of 16 are known as such."""
+    """The type Triton's launcher gives an argument: 1 and None are constants, multiples of 16 are
+    known as such."""
     from triton.runtime.jit import mangle_type
 
     if isinstance(value, tuple):
-        return tuple(_specialise(item, (*path, i), constants, attributes) for i, item in enumerate(value))
+        return tuple(
+            _specialise(item, (*path, i), constants, attributes) for i, item in enumerate(value)
+        )
     if value is None or (isinstance(value, int) and value == 1):
         constants[path] = value
         return "constexpr"
@@ -169,7 +213,8 @@ def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: 
 
 
 def _specialisation(launch: tuple) -> tuple[Any, dict, dict, dict, dict]:
-    """A launch as Triton compiles it: kernel, types by name, constants and attributes by position, options."""
+    """A launch as Triton compiles it: kernel, types by name, constants and attributes by position,
+    options."""
     kernel, arguments, named = launch
     named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
     signature, constants, attributes = {}, {}, {}
@@ -190,13 +235,25 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
 
     kernel, signature, constants, attributes, options = specialisation
     names = {path[0]: kernel.arg_names[path[0]] for path in constants}
-    tile = [constants[i,] for i, name in names.items() if name.startswith("BLOCK") or name in ("ROWS", "COLUMNS")]
-    out = Compiled(kernel.__name__, str(case.dtype).removeprefix("torch."), case.reason, target, " x ".join(map(str, tile)))
+    tile = [
+        constants[i,]
+        for i, name in names.items()
+        if name.startswith("BLOCK") or name in ("ROWS", "COLUMNS")
+    ]
+    out = Compiled(
+        kernel.__name__,
+        str(case.dtype).removeprefix("torch."),
+        case.reason,
+        target,
+        " x ".join(map(str, tile)),
+    )
     start = time.perf_counter()
     try:
         source = ASTSource(kernel, signature, constants, attributes)
         compiled = triton.compile(
-            source, target=GPUTarget("cuda", target, 32), options={"enable_fp_fusion": True, **options}
+            source,
+            target=GPUTarget("cuda", target, 32),
+            options={"enable_fp_fusion": True, **options},
         )
     except Exception as error:
         out.error = f"{type(error).__name__}: {error}"
@@ -205,9 +262,14 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
     cubin = directory / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
     usage = subprocess.run(
-        [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin], capture_output=True, text=True, check=True
+        [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
-    figures = dict(item.split(":") for item in usage if item.count(":") == 1 and item.split(":")[1].isdigit())
+    figures = dict(
+        item.split(":") for item in usage if item.count(":") == 1 and item.split(":")[1].isdigit()
+    )
     out.registers = int(figures["REG"])
     out.local = int(figures["LOCAL"]) + int(figures["STACK"])
     out.shared = compiled.metadata.shared
@@ -221,7 +283,9 @@ def _compile_share(share: int) -> None:
 
     launches: list[tuple] = []
     seen: set[str] = set()
-    runtime.launch = lambda kernel, count, device, *arguments, **named: launches.append((kernel, arguments, named))
+    runtime.launch = lambda kernel, count, device, *arguments, **named: launches.append(
+        (kernel, arguments, named)
+    )
     with tempfile.TemporaryDirectory() as directory:
         for case in [*_conv_cases(), *_pool_cases(), *_lrn_cases()][share::PROCESSES]:
             launches.clear()
@@ -230,14 +294,19 @@ def _compile_share(share: int) -> None:
             for specialisation in map(_specialisation, launches):
                 name = str(specialisation)
                 for target in TARGETS if name not in seen else ():
-                    print(json.dumps(asdict(_compile(case, target, specialisation, Path(directory)))), flush=True)
+                    print(
+                        json.dumps(asdict(_compile(case, target, specialisation, Path(directory)))),
+                        flush=True,
+                    )
                 seen.add(name)
 
 
 def compile_all() -> list[Compiled]:
     """Compiles all cases in PROCESSES processes, into a cache that starts empty."""
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(PROCESSES) as pool:
-        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"
+        }
         environment["TRITON_CACHE_DIR"] = cache
 
         def run(share: int) -> list[str]:
@@ -252,12 +321,15 @@ def compile_all() -> list[Compiled]:
 
 def table(rows: list[Compiled]) -> str:
     lines = [
-        f"{'kernel':26} {'dtype':9} {'sm':3} {'tile':14} {'regs':>4} {'local':>5} {'shared':>7} {'mma':3} {'s':>4}  case"
+        f"{'kernel':26} {'dtype':9} {'sm':3} {'tile':14} {'regs':>4} {'local':>5} {'shared':>7} "
+        f"{'mma':3} {'s':>4}  case"
     ]
     for row in sorted(rows, key=lambda row: (row.kernel, row.dtype, row.reason, row.target)):
         lines.append(
-            f"{row.kernel:26} {row.dtype:9} {row.target:3} {row.tile:14} {row.registers:4} {row.local:5} {row.shared:7} "
-            f"{'yes' if row.matrix_units else '':3} {row.seconds:4.1f}  {row.reason}{row.error and ' FAILED'}"
+            f"{row.kernel:26} {row.dtype:9} {row.target:3} {row.tile:14} {row.registers:4} "
+            f"{row.local:5} {row.shared:7} "
+            f"{'yes' if row.matrix_units else '':3} {row.seconds:4.1f}  "
+            f"{row.reason}{row.error and ' FAILED'}"
         )
     return "\n".join(lines)
 
@@ -273,7 +345,10 @@ def faults(rows: list[Compiled]) -> list[str]:
         elif row.local > SPILLED:
             out.append(f"{name} spills: {row.local} bytes of local memory a thread")
         elif row.shared > TARGETS[row.target]:
-            out.append(f"{name} wants {row.shared} bytes of shared memory, a block may have {TARGETS[row.target]}")
+            out.append(
+                f"{name} wants {row.shared} bytes of shared memory, a block may have "
+                f"{TARGETS[row.target]}"
+            )
         elif product and row.dtype in ("float16", "bfloat16") and not row.matrix_units:
             out.append(f"{name} does not use the tensor cores: no mma in its PTX")
     return out

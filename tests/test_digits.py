@@ -22,7 +22,9 @@ def test_a_fifth_of_every_digit_is_held_out(digits: dataset.Digits) -> None:
     every, held_out = digits.labels.bincount(), digits.labels[digits.held_out].bincount()
     assert (held_out - every / 5).abs().max() < 1
     train = digits.images[digits.train]
-    assert train.mean().item() == pytest.approx(0, abs=1e-5) and train.std().item() == pytest.approx(1, abs=1e-5)
+    assert train.mean().item() == pytest.approx(
+        0, abs=1e-5
+    ) and train.std().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_seed_decides_the_split(digits: dataset.Digits) -> None:
@@ -46,7 +48,9 @@ def test_training_learns_and_repeats(digits: dataset.Digits) -> None:
 
     (model, epochs), (again, _) = run(), run()
     assert epochs[-1].loss < epochs[0].loss and epochs[-1].accuracy > 0.8
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_every_layer_of_ours_is_examined(digits: dataset.Digits) -> None:
@@ -54,6 +58,10 @@ def test_every_layer_of_ours_is_examined(digits: dataset.Digits) -> None:
     assert [row.layer for row in rows] == ["conv1", "pool1", "conv2", "pool2"]
     for row in rows:
         assert row.passed
-        results = ["output", "grad_input", *(["grad_weight", "grad_bias"] if row.call.weight else [])]
+        results = [
+            "output",
+            "grad_input",
+            *(["grad_weight", "grad_bias"] if row.call.weight else []),
+        ]
         assert [one.result for one in row.checks] == results
         assert all(row.ratio(kind) > 0 and row.copies(kind) > 0 for kind in operators.PASSES)

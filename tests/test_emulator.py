@@ -1,5 +1,5 @@
-"""The emulator's own tests: kernels that are right must pass in every order and under every sanitizer, kernels with a
-planted fault must be noticed by whatever is there to notice it."""
+"""The emulator's own tests: kernels that are right must pass in every order and under every
+sanitizer, kernels with a planted fault must be noticed by whatever is there to notice it."""
 
 import fcntl
 import os
@@ -20,8 +20,9 @@ COMPILER = os.environ.get("CXX", "g++")
 FLAGS = "-std=c++20 -fno-strict-aliasing -DPYDL_EMULATED -Wall -Wextra -Werror"
 ORDERS = range(4)  # 0 is greedy, the others are random
 
-# The cases of faulty.cu: what shows the fault, and who notices. G is the greedy order, R one of the random ones; A the
-# address and undefined-behaviour sanitizers, T ThreadSanitizer, which are asked where the orders are not enough.
+# The cases of faulty.cu: what shows the fault, and who notices. G is the greedy order, R one of the
+# random ones; A the address and undefined-behaviour sanitizers, T ThreadSanitizer, which are asked
+# where the orders are not enough.
 FAULTS = {
     "missing_barrier_up": ("wrong", "GRT"),
     "missing_barrier_down": ("wrong", "RT"),
@@ -29,13 +30,25 @@ FAULTS = {
     "missing_syncwarp": ("wrong", "GRT"),
     "shuffle_is_no_barrier": ("data race", "T"),
     "divergent_barrier": ("__syncthreads .* the block diverged", "GR"),
-    "barrier_in_branch": ("has ended, but thread .* waits at __syncthreads|threads of the block have ended", "GR"),
-    "early_exit": ("has ended, but thread .* waits at __syncthreads|threads of the block have ended", "GR"),
+    "barrier_in_branch": (
+        "has ended, but thread .* waits at __syncthreads|threads of the block have ended",
+        "GR",
+    ),
+    "early_exit": (
+        "has ended, but thread .* waits at __syncthreads|threads of the block have ended",
+        "GR",
+    ),
     "crossed_waits": ("the block diverged|deadlock: thread", "GR"),
-    "missing_lane": ("has ended, but thread .* waits at __shfl_xor_sync|but lane 5 has ended", "GR"),
+    "missing_lane": (
+        "has ended, but thread .* waits at __shfl_xor_sync|but lane 5 has ended",
+        "GR",
+    ),
     "lanes_that_never_were": ("but lane 16 has ended or never was", "GR"),
     "lane_outside_its_mask": ("leaves out its own lane 0", "GR"),
-    "masks_that_differ": ("mask 0x7fffffff, but|waits at __shfl_xor_sync .* with mask 0x7fffffff", "GR"),
+    "masks_that_differ": (
+        "mask 0x7fffffff, but|waits at __shfl_xor_sync .* with mask 0x7fffffff",
+        "GR",
+    ),
     "divergent_shuffle": ("__shfl_xor_sync .* but thread .* waits at __shfl_xor_sync", "GR"),
     "shuffle_from_nobody": ("wrong", "GR"),
     "unwritten_shared_memory": ("wrong", "GR"),
@@ -57,7 +70,10 @@ FAULTS = {
     "unaligned_ldmatrix": ("not aligned to 16 bytes", "GR"),
     "missing_grid_barrier": ("wrong", "GRT"),
     "grid_barrier_in_a_plain_launch": ("a launch that is not cooperative", "GR"),
-    "grid_barrier_without_all_blocks": ("waits at grid_barrier|threads of the grid have ended", "GR"),
+    "grid_barrier_without_all_blocks": (
+        "waits at grid_barrier|threads of the grid have ended",
+        "GR",
+    ),
     "flag_that_nobody_raises": ("deadlock: thread .* waits for a flag", "GR"),
     "too_many_threads": ("at most 1024 threads", "GR"),
     "too_tall_a_grid": ("2147483647 x 65535 x 65535 blocks", "GR"),
@@ -70,7 +86,8 @@ FAULTS = {
 
 
 def ninja_file() -> str:
-    """The run-time once, uninstrumented; the cases plain and under each sanitizer; the cases by nvcc."""
+    """The run-time once, uninstrumented; the cases plain and under each sanitizer; the cases by
+    nvcc."""
     cases = [CASES / "main.cpp", CASES / "right.cu", CASES / "faulty.cu"]
     lines = [
         "rule compile",
@@ -80,7 +97,8 @@ def ninja_file() -> str:
         "rule link",
         f"  command = {COMPILER} $flags $in -o $out",
         "rule nvcc",
-        "  command = nvcc -std=c++20 -O1 -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a "
+        "  command = nvcc -std=c++20 -O1 -gencode=arch=compute_80,code=sm_80 "
+        "-gencode=arch=compute_90a,code=sm_90a "
         "-Xcompiler=-Wall -MD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
@@ -121,7 +139,14 @@ def run(variant: str, cases: str, orders=(0,)) -> str:
     command = [BUILD / variant, cases, *map(str, orders)]
     # A data race alone must not end the run: all cases are to be heard.
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=0"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
     return done.stdout
 
 
@@ -136,11 +161,15 @@ def built():
 @pytest.fixture(scope="module")
 def outcomes(built) -> dict[tuple[str, int], str]:
     lines = run("plain", "faulty", ORDERS).splitlines()
-    return {(name, int(order)): what for name, order, what in (line.split(maxsplit=2) for line in lines)}
+    return {
+        (name, int(order)): what for name, order, what in (line.split(maxsplit=2) for line in lines)
+    }
 
 
 @pytest.mark.parametrize(
-    ("variant", "orders"), [("plain", range(8)), ("address", range(2)), ("thread", range(1))], ids=lambda value: str(value)
+    ("variant", "orders"),
+    [("plain", range(8)), ("address", range(2)), ("thread", range(1))],
+    ids=lambda value: str(value),
 )
 def test_right_kernels_are_found_right(built, variant, orders):
     lines = run(variant, "right", orders).splitlines()
@@ -165,14 +194,21 @@ def test_sanitizers_notice_planted_faults(built, letter):
     variant, sign = {"A": ("address", None), "T": ("thread", "data race")}[letter]
     names = [name for name, (_, noticed_by) in FAULTS.items() if letter in noticed_by]
     with ThreadPoolExecutor(2) as pool:
-        reports = dict(zip(names, pool.map(lambda name: run(variant, f"faulty:{name}"), names), strict=True))
-    missed = {name: report for name, report in reports.items() if not re.search(sign or FAULTS[name][0], report)}
+        reports = dict(
+            zip(names, pool.map(lambda name: run(variant, f"faulty:{name}"), names), strict=True)
+        )
+    missed = {
+        name: report
+        for name, report in reports.items()
+        if not re.search(sign or FAULTS[name][0], report)
+    }
     assert missed == {}
 
 
 @pytest.mark.parametrize("name", ["divergent_barrier", "early_exit", "missing_lane"])
 def test_what_a_fault_leaves_behind_is_no_race(built, name):
-    """A launch that was broken off leaves threads behind; whoever frees their memory does not race with them."""
+    """A launch that was broken off leaves threads behind; whoever frees their memory does not race
+    with them."""
     report = run("thread", f"faulty:{name}")
     assert "fault:" in report
     assert "free" not in report and "operator delete" not in report
@@ -187,7 +223,9 @@ def test_what_a_fault_leaves_behind_is_no_race(built, name):
 )
 def test_what_must_not_compile(built, line, message, tmp_path):
     source = tmp_path / "kernel.cu"
-    source.write_text(f'#include "{CUDA}/device.h"\n__global__ void kernel(float* y) {{ {line} y[0] = 0; }}\n')
+    source.write_text(
+        f'#include "{CUDA}/device.h"\n__global__ void kernel(float* y) {{ {line} y[0] = 0; }}\n'
+    )
     command = [COMPILER, *FLAGS.split(), "-fsyntax-only", "-x", "c++", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
@@ -202,7 +240,14 @@ def test_the_same_kernels_compile_for_a_gpu(source):
     assert made.returncode == 0, made.stdout
 
 
-@pytest.mark.parametrize("source", sorted(path.name for path in CUDA.iterdir() if path.name != "device.h"))
+@pytest.mark.parametrize(
+    "source", sorted(path.name for path in CUDA.iterdir() if path.name != "device.h")
+)
 def test_kernels_keep_to_what_device_h_offers(source):
     text = re.sub(r"//.*", "", (CUDA / source).read_text())
-    assert re.findall(r"<<<|\basm\b|\b__shared__\b|cuda_runtime|cooperative_groups|#include <cuda.*>", text) == []
+    assert (
+        re.findall(
+            r"<<<|\basm\b|\b__shared__\b|cuda_runtime|cooperative_groups|#include <cuda.*>", text
+        )
+        == []
+    )

@@ -1,4 +1,5 @@
-"""Local response normalisation: every backend against the reference, and the reference against PyTorch and by hand."""
+"""Local response normalisation: every backend against the reference, and the reference against
+PyTorch and by hand."""
 
 import pytest
 import torch
@@ -10,13 +11,22 @@ from pydl import backends, functional, layout
 
 CASES = (
     Case("AlexNet's five channels", (2, 8, 5, 7), {"size": 5}),
-    Case("its paper's constants, no beta of a default", (1, 6, 4, 4), {"size": 5, "alpha": 5e-4, "beta": 0.6, "k": 2.0}),
+    Case(
+        "its paper's constants, no beta of a default",
+        (1, 6, 4, 4),
+        {"size": 5, "alpha": 5e-4, "beta": 0.6, "k": 2.0},
+    ),
     Case("an even size looks further down than up", (2, 7, 3, 5), {"size": 4, "alpha": 0.5}),
     Case("a size of two", (1, 5, 4, 3), {"size": 2, "alpha": 1.0}),
     Case("a size of one", (1, 3, 3, 3), {"size": 1, "alpha": 1.0}),
     Case("a window wider than the channels", (2, 3, 4, 5), {"size": 9, "alpha": 1.0}),
     Case("one channel", (2, 1, 5, 5), {"size": 5, "alpha": 1.0}),
-    Case("large values where the sum of squares dominates", (1, 9, 4, 4), {"size": 5, "alpha": 1.0}, values="large"),
+    Case(
+        "large values where the sum of squares dominates",
+        (1, 9, 4, 4),
+        {"size": 5, "alpha": 1.0},
+        values="large",
+    ),
     Case("channels last", (2, 8, 5, 7), {"size": 5, "alpha": 0.3}, "channels_last"),
     Case("channels last, even size", (2, 17, 3, 5), {"size": 4, "alpha": 0.3}, "channels_last"),
     Case("a slice of a larger map", (2, 6, 5, 3), {"size": 3, "alpha": 0.3}, "sliced"),
@@ -25,7 +35,12 @@ CASES = (
     Case("an empty batch", (0, 6, 5, 3), {"size": 3}),
     Case("three axes", (2, 6, 11), {"size": 3, "alpha": 0.3}),
     Case("five axes", (1, 6, 2, 3, 5), {"size": 3, "alpha": 0.3}),
-    Case("NaN spreads to its window and no further", (1, 9, 3, 4), {"size": 3, "alpha": 0.3}, values="nan"),
+    Case(
+        "NaN spreads to its window and no further",
+        (1, 9, 3, 4),
+        {"size": 3, "alpha": 0.3},
+        values="nan",
+    ),
     Case("more pixels than a block of any kernel", (1, 5, 23, 29), {"size": 5, "alpha": 0.3}),
 )
 
@@ -37,12 +52,16 @@ def test_against_reference(server, case, dtype):
     backend, device = server
     x = operand(case, dtype, device)
     theirs = run_pytorch(
-        lambda x: torch.nn.functional.local_response_norm(x, **case.arguments), [x], lambda y: gradient(case, y)
+        lambda x: torch.nn.functional.local_response_norm(x, **case.arguments),
+        [x],
+        lambda y: gradient(case, y),
     )
     if backend == "aten" and theirs[0] is None:
         pytest.skip(f"PyTorch has no LRN of {dtype} on {device}")
     ours = run(
-        lambda x: functional.local_response_norm(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y)
+        lambda x: functional.local_response_norm(x, **case.arguments, backend=backend),
+        [x],
+        lambda y: gradient(case, y),
     )
     exact = run(
         lambda x: functional.local_response_norm(x, **case.arguments, backend="reference"),
@@ -58,16 +77,23 @@ def test_against_reference(server, case, dtype):
 def test_reference_is_pytorch_in_float64(case):
     x = operand(case, torch.float64, "cpu")
     ours = run(
-        lambda x: functional.local_response_norm(x, **case.arguments, backend="reference"), [x], lambda y: gradient(case, y)
+        lambda x: functional.local_response_norm(x, **case.arguments, backend="reference"),
+        [x],
+        lambda y: gradient(case, y),
     )
-    theirs = run(lambda x: torch.nn.functional.local_response_norm(x, **case.arguments), [x], lambda y: gradient(case, y))
+    theirs = run(
+        lambda x: torch.nn.functional.local_response_norm(x, **case.arguments),
+        [x],
+        lambda y: gradient(case, y),
+    )
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("server", servers("lrn"))
 def test_by_hand(server):
-    """Three channels of 1, 2, 3 with size 3, alpha 3, k 1, beta 1: y = x / (1 + sum of the squares in reach)."""
+    """Three channels of 1, 2, 3 with size 3, alpha 3, k 1, beta 1: y = x / (1 + sum of the squares
+    in reach)."""
     backend, device = server
     x = torch.tensor([1.0, 2.0, 3.0], device=device).reshape(1, 3, 1)
     y = functional.local_response_norm(x, 3, alpha=3.0, beta=1.0, k=1.0, backend=backend)
@@ -91,7 +117,10 @@ def test_derivatives(server):
 @pytest.mark.parametrize("server", servers("lrn"))
 def test_forward_and_backward_of_different_backends_fit(server):
     backend, device = server
-    x, grad_y = torch.randn(2, 6, 3, 4, 5, device=device).unbind(0)[0][None], torch.randn(1, 6, 3, 4, 5, device=device)
+    x, grad_y = (
+        torch.randn(2, 6, 3, 4, 5, device=device).unbind(0)[0][None],
+        torch.randn(1, 6, 3, 4, 5, device=device),
+    )
     arguments = (3, 0.5, 0.75, 1.0)
     for other in ("reference", "aten"):
         for name, operands in (("lrn_forward", (x,)), ("lrn_backward", (grad_y, x))):
@@ -105,7 +134,9 @@ def test_operators_are_registered_rightly(server):
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     for map in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.library.opcheck(torch.ops.pydl.lrn_forward.default, (map, 3, 0.5, 0.75, 1.0, backend))
-        torch.library.opcheck(torch.ops.pydl.lrn_backward.default, (grad_y, map, 3, 0.5, 0.75, 1.0, backend))
+        torch.library.opcheck(
+            torch.ops.pydl.lrn_backward.default, (grad_y, map, 3, 0.5, 0.75, 1.0, backend)
+        )
 
 
 @pytest.mark.parametrize("server", servers("lrn"))
@@ -121,8 +152,16 @@ def test_any_shape(server, shape, size, beta, view):
     case = Case("any", shape, view=view)
     x = operand(case, torch.float32, device)
     arguments = (size, 0.5, beta, 1.5)
-    ours = run(lambda x: functional.local_response_norm(x, *arguments, backend=backend), [x], lambda y: gradient(case, y))
-    theirs = run(lambda x: torch.nn.functional.local_response_norm(x, *arguments), [x], lambda y: gradient(case, y))
+    ours = run(
+        lambda x: functional.local_response_norm(x, *arguments, backend=backend),
+        [x],
+        lambda y: gradient(case, y),
+    )
+    theirs = run(
+        lambda x: torch.nn.functional.local_response_norm(x, *arguments),
+        [x],
+        lambda y: gradient(case, y),
+    )
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=2e-5, atol=1e-5)
 

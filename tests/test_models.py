@@ -1,4 +1,5 @@
-"""Architectures: figures of the lectures and the papers, equality with a torch.nn twin, state_dict of torchvision."""
+"""Architectures: figures of the lectures and the papers, equality with a torch.nn twin, state_dict
+of torchvision."""
 
 import contextlib
 import math
@@ -24,9 +25,20 @@ def test_lenet5_has_the_lectures_figures() -> None:
     # The lectures count the convolutions without biases, the fully connected layers with theirs.
     assert [layers[name].weights for name in ("conv1", "conv2")] == [150, 2_400]
     assert [layers[name].parameters for name in ("fc3", "fc4", "fc5")] == [48_120, 10_164, 850]
-    assert [layers[name].biases for name in ("conv1", "conv2", "fc3", "fc4", "fc5")] == [6, 16, 120, 84, 10]
+    assert [layers[name].biases for name in ("conv1", "conv2", "fc3", "fc4", "fc5")] == [
+        6,
+        16,
+        120,
+        84,
+        10,
+    ]
     assert sum(row.parameters for row in layers.values()) == 61_706
-    assert [layers[name].output_shape[-1] for name in ("conv1", "pool1", "conv2", "pool2")] == [28, 14, 10, 5]
+    assert [layers[name].output_shape[-1] for name in ("conv1", "pool1", "conv2", "pool2")] == [
+        28,
+        14,
+        10,
+        5,
+    ]
     assert layers["conv1"].multiply_adds == 28 * 28 * 150
     assert layers["conv2"].operations == 2 * 10 * 10 * 2_400
 
@@ -44,14 +56,26 @@ def test_alexnet_of_the_lectures_has_their_figures() -> None:
         "fc7": 16_777_216,
         "fc8": 4_096_000,
     }
-    # The lectures' figures are these without biases, cut off (not rounded) behind the last digit they show ...
-    shown = {"conv1": (34, 1e3), "conv2": (0.6, 1e6), "conv3": (0.8, 1e6), "conv4": (1.327, 1e6), "conv5": (0.8, 1e6)}
+    # The lectures' figures are these without biases, cut off (not rounded) behind the last digit
+    # they show ...
+    shown = {
+        "conv1": (34, 1e3),
+        "conv2": (0.6, 1e6),
+        "conv3": (0.8, 1e6),
+        "conv4": (1.327, 1e6),
+        "conv5": (0.8, 1e6),
+    }
     shown |= {"fc6": (4, 1e6), "fc7": (16, 1e6), "fc8": (4, 1e6)}
     for name, (figure, unit) in shown.items():
         last_digit = 10 ** -len(str(figure).partition(".")[2])
-        assert math.floor(weights[name] / unit / last_digit + 1e-9) == round(figure / last_digit), name
-    # ... and "27.55 M" is the sum of what was cut; nothing was cut, it is 28.81 M, and 28.82 M with biases.
-    assert sum(figure * unit for figure, unit in shown.values()) == pytest.approx(27.55e6, abs=0.02e6)
+        assert math.floor(weights[name] / unit / last_digit + 1e-9) == round(figure / last_digit), (
+            name
+        )
+    # ... and "27.55 M" is the sum of what was cut; nothing was cut, it is 28.81 M, and 28.82 M with
+    # biases.
+    assert sum(figure * unit for figure, unit in shown.values()) == pytest.approx(
+        27.55e6, abs=0.02e6
+    )
     assert sum(weights.values()) == 28_813_344
     assert sum(row.parameters for row in layers.values()) == 28_823_912
     sizes = [row.output_shape[-1] for row in layers.values() if row.kind in ("Conv2d", "MaxPool2d")]
@@ -62,11 +86,19 @@ def test_alexnet_of_the_lectures_has_their_figures() -> None:
 def test_alexnet_2012_has_the_papers_figures() -> None:
     layers = rows("alexnet")
     assert sum(row.parameters for row in layers.values()) == 60_965_224
-    assert [layers[name].weights for name in ("conv2", "conv4", "conv5")] == [307_200, 663_552, 442_368]
+    assert [layers[name].weights for name in ("conv2", "conv4", "conv5")] == [
+        307_200,
+        663_552,
+        442_368,
+    ]
     sizes = [row.output_shape[-1] for row in layers.values() if row.kind in ("Conv2d", "MaxPool2d")]
     assert sizes == [55, 27, 27, 13, 13, 13, 13, 6]
-    assert [name for name, row in layers.items() if row.kind == "LocalResponseNorm"] == ["lrn1", "lrn2"]
-    # The paper's 150,528-dimensional input and 253,440 neurons of the first layer are for 224; 227 gives 96 x 55 x 55.
+    assert [name for name, row in layers.items() if row.kind == "LocalResponseNorm"] == [
+        "lrn1",
+        "lrn2",
+    ]
+    # The paper's 150,528-dimensional input and 253,440 neurons of the first layer are for 224; 227
+    # gives 96 x 55 x 55.
     neurons = [math.prod(layers[f"conv{i}"].output_shape) for i in (2, 3, 4, 5)]
     assert neurons == [186_624, 64_896, 64_896, 43_264]
 
@@ -81,7 +113,13 @@ def test_alexnet_2012_normalises_as_the_paper_does() -> None:
 def test_alexnet_of_torchvision_has_its_parameters() -> None:
     with torch.device("meta"):
         state = models.alexnet("torchvision").state_dict()
-    features = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    features = {
+        0: (64, 3, 11, 11),
+        3: (192, 64, 5, 5),
+        6: (384, 192, 3, 3),
+        8: (256, 384, 3, 3),
+        10: (256, 256, 3, 3),
+    }
     classifier = {1: (4096, 9216), 4: (4096, 4096), 6: (1000, 4096)}
     expected = {}
     for part, shapes in (("features", features), ("classifier", classifier)):
@@ -100,13 +138,19 @@ def test_the_batch_scales_operations_and_not_weights() -> None:
 
 def test_a_shared_layer_is_counted_once() -> None:
     layer = nn.Linear(4, 4)
-    assert [row.parameters for row in models.summarize(nn.Sequential(layer, nn.ReLU(), layer), (2, 4))] == [20, 0, 0]
+    assert [
+        row.parameters for row in models.summarize(nn.Sequential(layer, nn.ReLU(), layer), (2, 4))
+    ] == [20, 0, 0]
 
 
 @contextlib.contextmanager
 def as_torch(model: nn.Module) -> Iterator[None]:
-    """Every layer of pydl.nn in ``model`` is its counterpart in torch.nn, with the same parameters."""
-    layers = [(layer, type(layer)) for layer in model.modules() if type(layer).__module__.startswith("pydl.nn")]
+    """Each layer of pydl.nn in ``model`` is its counterpart in torch.nn, parameters shared."""
+    layers = [
+        (layer, type(layer))
+        for layer in model.modules()
+        if type(layer).__module__.startswith("pydl.nn")
+    ]
     for layer, kind in layers:
         layer.__class__ = getattr(nn, kind.__name__)
     yield
@@ -116,7 +160,8 @@ def as_torch(model: nn.Module) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_outputs_and_gradients_equal_those_of_torch_nn(name: str) -> None:
-    # In float64: in float32 the last bit of a normalisation decides which of two pixels a pool takes, and gets the gradient.
+    # In float64: in float32 the last bit of a normalisation decides which of two pixels a pool
+    # takes, and gets the gradient.
     with torch.device("meta"):
         model = models.build(name).double().eval()
     model = model.to_empty(device="cpu")
@@ -125,7 +170,9 @@ def test_outputs_and_gradients_equal_those_of_torch_nn(name: str) -> None:
         bound = parameter[0].numel() ** -0.5
         nn.init.uniform_(parameter, -bound, bound)
     x = torch.randn(2, *models.MODELS[name].input, dtype=torch.float64)
-    wanted = [p for layer in model.modules() if isinstance(layer, nn.Conv2d) for p in layer.parameters()]
+    wanted = [
+        p for layer in model.modules() if isinstance(layer, nn.Conv2d) for p in layer.parameters()
+    ]
     grad = torch.randn(2, 10 if name.startswith("lenet5") else 1000, dtype=torch.float64)
 
     def results() -> list[torch.Tensor]:
@@ -162,9 +209,15 @@ def test_dropout_is_for_training_only() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: models.alexnet("2013"), "form must be one of 2012, lecture, torchvision, got '2013'"),
+        (
+            lambda: models.alexnet("2013"),
+            "form must be one of 2012, lecture, torchvision, got '2013'",
+        ),
         (lambda: models.lenet5(pool="median"), "pool must be one of max, average, got 'median'"),
-        (lambda: models.lenet5(activation="gelu"), "activation must be one of relu, tanh, sigmoid, got 'gelu'"),
+        (
+            lambda: models.lenet5(activation="gelu"),
+            "activation must be one of relu, tanh, sigmoid, got 'gelu'",
+        ),
         (lambda: models.find("lenet"), "no model is called 'lenet'; there are lenet5"),
     ],
 )
@@ -178,7 +231,12 @@ def test_a_models_calls_are_its_layers_calls() -> None:
     calls = layer_calls(model, torch.randn(2, 1, 32, 32))
     assert list(calls) == ["conv1", "pool1", "conv2", "pool2"]
     call, (x, weight, bias) = calls["conv1"]
-    assert (call.operator, call.input, call.weight, call.bias) == ("conv2d", (2, 1, 32, 32), (6, 1, 5, 5), (6,))
+    assert (call.operator, call.input, call.weight, call.bias) == (
+        "conv2d",
+        (2, 1, 32, 32),
+        (6, 1, 5, 5),
+        (6,),
+    )
     assert not call.grad_input and calls["conv2"][0].grad_input
     assert torch.equal(call.ours([x, weight, bias]), model.conv1(x))
     for call, tensors in calls.values():
@@ -186,7 +244,9 @@ def test_a_models_calls_are_its_layers_calls() -> None:
         assert all(row.passed for row in check(call, tensors, grad))
 
 
-@pytest.mark.parametrize("wrong", [lambda y: y * 1.001, lambda y: y[:, :1], lambda y: y * float("nan")])
+@pytest.mark.parametrize(
+    "wrong", [lambda y: y * 1.001, lambda y: y[:, :1], lambda y: y * float("nan")]
+)
 def test_a_wrong_result_does_not_pass(monkeypatch: pytest.MonkeyPatch, wrong) -> None:
     call, tensors = layer_calls(models.lenet5(), torch.randn(2, 1, 32, 32))["pool1"]
     right = Call.ours

@@ -14,7 +14,9 @@ from pydl import functional
 
 NAMES = ("conv2d", "max_pool2d", "avg_pool2d", "local_response_norm")
 OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
-BACKEND = {"conv2d": "reference"}  # no native convolution on a CPU: PyTorch's own serves, and would check itself
+BACKEND = {
+    "conv2d": "reference"
+}  # no native convolution on a CPU: PyTorch's own serves, and would check itself
 
 
 def _backend(name: str) -> str:
@@ -51,7 +53,9 @@ def test_every_sample(name, dtype):
         ours = _run(getattr(functional, name), sample, backend=_backend(name))
         theirs = _run(getattr(torch.nn.functional, name), sample)
         exact = _run(getattr(torch.nn.functional, name), sample, torch.float64)
-        for mine, other, reference in zip(*(y + grads for y, grads in (ours, theirs, exact)), strict=True):
+        for mine, other, reference in zip(
+            *(y + grads for y, grads in (ours, theirs, exact)), strict=True
+        ):
             if other is None or not other.is_floating_point():
                 assert (mine is None and other is None) or torch.equal(mine, other)
             else:
@@ -60,9 +64,13 @@ def test_every_sample(name, dtype):
     assert checked > 2
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if OPINFOS[name].error_inputs_func is not None])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if OPINFOS[name].error_inputs_func is not None]
+)
 def test_every_error_input(name):
     for error in OPINFOS[name].error_inputs("cpu"):
         sample = error.sample_input
         with pytest.raises(error.error_type):
-            getattr(functional, name)(sample.input, *sample.args, **sample.kwargs, backend=_backend(name))
+            getattr(functional, name)(
+                sample.input, *sample.args, **sample.kwargs, backend=_backend(name)
+            )

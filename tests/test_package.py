@@ -1,4 +1,5 @@
-"""The package as a whole: the grid has its rooms, backends are chosen and refused, models are swapped and compiled."""
+"""The package as a whole: the grid has its rooms, backends are chosen and refused, models are
+swapped and compiled."""
 
 import copy
 import io
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 X = torch.randn(2, 4, 9, 9)
 
 
-# ---- the grid ----
+# the grid
 
 
 @pytest.mark.parametrize("family", backends.FAMILIES)
@@ -42,7 +43,7 @@ def test_every_backend_offers_the_same_functions(family):
                 assert callable(backends.function(backend, name))
 
 
-# ---- choosing a backend ----
+# choosing a backend
 
 
 def test_the_call_beats_the_block_beats_auto():
@@ -62,19 +63,31 @@ def test_auto_leaves_to_pytorch_what_is_too_small_to_gain():
 
 
 def test_the_environment_variable_sets_the_default():
-    code = "import torch; from pydl import backends; print(backends.choose('lrn', None, torch.zeros(1)))"
+    code = (
+        "import torch; from pydl import backends; "
+        "print(backends.choose('lrn', None, torch.zeros(1)))"
+    )
     ran = subprocess.run(
-        [sys.executable, "-c", code], env={"PYDL_BACKEND": "reference"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={"PYDL_BACKEND": "reference"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ran.stdout.strip() == "reference"
 
 
 def test_a_backend_asked_for_never_falls_back():
-    with pytest.raises(RuntimeError, match="'cpu' does not serve conv; reference, aten, triton, cuda do"):
+    with pytest.raises(
+        RuntimeError, match="'cpu' does not serve conv; reference, aten, triton, cuda do"
+    ):
         functional.conv2d(X, torch.randn(2, 4, 3, 3), backend="cpu")
     with pytest.raises(RuntimeError, match="serves tensors on cpu, got one on meta"):
         functional.max_pool2d(X.to("meta"), 2, backend="cpu")
-    with pytest.raises(ValueError, match="backend must be one of auto, reference, aten, cpu, triton, cuda, got 'gpu'"):
+    with pytest.raises(
+        ValueError,
+        match="backend must be one of auto, reference, aten, cpu, triton, cuda, got 'gpu'",
+    ):
         functional.max_pool2d(X, 2, backend="gpu")
     with pytest.raises(ValueError, match="got 'gpu'"):
         pydl.use_backend("gpu")
@@ -86,7 +99,9 @@ def test_a_backend_asked_for_never_falls_back():
 
 def test_auto_serves_what_pytorch_serves():
     integers = torch.arange(16).reshape(1, 1, 4, 4)
-    assert torch.equal(functional.max_pool2d(integers, 2), torch.nn.functional.max_pool2d(integers, 2))
+    assert torch.equal(
+        functional.max_pool2d(integers, 2), torch.nn.functional.max_pool2d(integers, 2)
+    )
     on_meta = functional.local_response_norm(X.to("meta"), 3)
     assert on_meta.device.type == "meta"
 
@@ -101,10 +116,12 @@ def test_a_missing_extension_is_said_and_pytorch_serves(tmp_path):
         "except RuntimeError as error: print(error)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith("4.0\nbackend 'cpu' is not available: the extension pydl._C could not be imported")
+    assert ran.stdout.startswith(
+        "4.0\nbackend 'cpu' is not available: the extension pydl._C could not be imported"
+    )
 
 
-# ---- memory ----
+# memory
 
 
 @pytest.mark.parametrize("channels_last", (False, True))
@@ -128,7 +145,9 @@ def test_the_native_kernels_copy_neither_layout(channels_last, monkeypatch):
         assert layout.memory_format(leaf.grad) == layout.memory_format(x)
 
 
-@pytest.mark.parametrize("server", [server for server in servers("pool") if server.values[0][0] != "aten"])
+@pytest.mark.parametrize(
+    "server", [server for server in servers("pool") if server.values[0][0] != "aten"]
+)
 def test_inference_keeps_no_index_and_training_a_byte(server):
     backend, device = server
     x = torch.randn(1, 2, 8, 8, device=device, requires_grad=True)
@@ -173,8 +192,14 @@ def test_every_instruction_set_gives_the_same_answer(isa):
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             for x in (X.to(dtype), X.to(dtype).contiguous(memory_format=torch.channels_last)):
                 for ours, theirs in (
-                    (functional.max_pool2d(x, 3, 2, backend="cpu"), functional.max_pool2d(x, 3, 2, backend="reference")),
-                    (functional.avg_pool2d(x, 3, 2, backend="cpu"), functional.avg_pool2d(x, 3, 2, backend="reference")),
+                    (
+                        functional.max_pool2d(x, 3, 2, backend="cpu"),
+                        functional.max_pool2d(x, 3, 2, backend="reference"),
+                    ),
+                    (
+                        functional.avg_pool2d(x, 3, 2, backend="cpu"),
+                        functional.avg_pool2d(x, 3, 2, backend="reference"),
+                    ),
                     (
                         functional.local_response_norm(x, 3, 0.5, backend="cpu"),
                         functional.local_response_norm(x, 3, 0.5, backend="reference"),
@@ -185,7 +210,7 @@ def test_every_instruction_set_gives_the_same_answer(isa):
         cpu.use_isa(before)
 
 
-# ---- layers and swapping ----
+# layers and swapping
 
 
 def net() -> torch.nn.Module:
@@ -203,7 +228,9 @@ def test_accelerate_and_restore():
     parameters, expected, layers = dict(model.named_parameters()), model(X), list(model.modules())
     changes = pydl.accelerate(model)
     assert [name for name, _, _ in changes.swapped] == ["0", "1", "2.0", "2.1"]
-    assert "4 layers swapped, 0 left alone" in str(changes) and "torch.nn.Conv2d -> pydl.nn.Conv2d" in str(changes)
+    assert "4 layers swapped, 0 left alone" in str(
+        changes
+    ) and "torch.nn.Conv2d -> pydl.nn.Conv2d" in str(changes)
     assert all(a is b for a, b in zip(layers, model.modules(), strict=True))
     assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
     torch.testing.assert_close(model(X), expected)
@@ -234,7 +261,12 @@ def test_accelerate_leaves_alone_what_computes_for_itself():
     patched = torch.nn.MaxPool2d(2)
     patched.forward = lambda input: input
     model = torch.nn.ModuleDict(
-        {"doubled": Doubled(2), "named": Named("pool"), "patched": patched, "lazy": torch.nn.LazyConv2d(2, 3)}
+        {
+            "doubled": Doubled(2),
+            "named": Named("pool"),
+            "patched": patched,
+            "lazy": torch.nn.LazyConv2d(2, 3),
+        }
     )
     changes = pydl.accelerate(model)
     assert [name for name, _, _ in changes.swapped] == ["named"]
@@ -246,7 +278,11 @@ def test_accelerate_leaves_alone_what_computes_for_itself():
     named = model["named"]
     assert isinstance(named, Named) and isinstance(named, pydl.nn.MaxPool2d)
     again = pickle.loads(pickle.dumps(named))
-    assert again.name == "pool" and isinstance(again, pydl.nn.MaxPool2d) and isinstance(copy.deepcopy(named), Named)
+    assert (
+        again.name == "pool"
+        and isinstance(again, pydl.nn.MaxPool2d)
+        and isinstance(copy.deepcopy(named), Named)
+    )
     assert torch.equal(again(X), named(X))
     pydl.restore(model)
     assert type(named) is Named
@@ -268,7 +304,10 @@ def test_a_layer_is_its_twin_in_torch(name):
     torch.manual_seed(1)
     theirs = getattr(torch.nn, name)(*arguments)
     assert str(ours) == str(theirs)
-    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    )
     torch.testing.assert_close(ours(X), theirs(X))
     saved = io.BytesIO()
     torch.save(ours.state_dict(), saved)
@@ -285,10 +324,12 @@ def test_padding_modes(mode):
     torch.testing.assert_close(layer(X), theirs(X))
 
 
-# ---- torch.compile ----
+# torch.compile
 
 
-@pytest.mark.parametrize("backend", ("auto", "reference", *(p.values[0][0] for p in servers("conv")[2:])))
+@pytest.mark.parametrize(
+    "backend", ("auto", "reference", *(p.values[0][0] for p in servers("conv")[2:]))
+)
 def test_compiles_whole(backend):
     """No graph break in a LeNet with every layer of the package, forward and backward."""
     device = (backends.BACKENDS[backend].devices or ("cpu",))[0] if backend != "auto" else "cpu"

@@ -1,4 +1,5 @@
-"""What people install: a wheel that works in and out of the repository's root, without triton, without CUDA."""
+"""What people install: a wheel that works in and out of the repository's root, without triton,
+without CUDA."""
 
 import os
 import subprocess
@@ -20,7 +21,8 @@ USE = (
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """The package as pip installs it from its wheel, built without build isolation and without the emulator."""
+    """The package as pip installs it from its wheel, built without build isolation and without the
+    emulator."""
     folder = tmp_path_factory.mktemp("wheel")
     tools = Path(sys.executable).parent
     environment = {
@@ -41,24 +43,34 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
     (built,) = installed.glob("*.whl")
     names = zipfile.ZipFile(built).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top.split("-")[0] for top in tops} == {"pydl"}, "a top-level `kernels` would clash with another package"
+    assert {top.split("-")[0] for top in tops} == {"pydl"}, (
+        "a top-level `kernels` would clash with another package"
+    )
     assert "pydl/kernels/lrn.py" in names
-    assert any(name.startswith("pydl/_C.") for name in names) and not any("_emulated" in name for name in names)
+    assert any(name.startswith("pydl/_C.") for name in names) and not any(
+        "_emulated" in name for name in names
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", (ROOT, Path("/")), ids=("in the root", "elsewhere"))
 def test_the_installed_wheel_works(installed, folder):
-    """``python -c`` puts the current folder first on the path, so in the root the checkout shadows the package."""
+    """``python -c`` puts the current folder first on the path, so in the root the checkout shadows
+    the package."""
     environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
-    ran = subprocess.run([sys.executable, "-c", USE], cwd=folder, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", USE], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     if folder != ROOT:
         assert ran.stdout.startswith(str(installed))
 
 
 def test_importing_loads_neither_triton_nor_a_gpu():
-    code = "import sys, pydl; print('triton' in sys.modules, sys.modules['torch'].cuda.is_initialized())"
+    code = (
+        "import sys, pydl; "
+        "print('triton' in sys.modules, sys.modules['torch'].cuda.is_initialized())"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
 
@@ -74,4 +86,7 @@ def test_works_without_triton():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = ran.stdout.strip().splitlines()
-    assert first.startswith("triton is not installed") and "backend 'triton' is not available" in second
+    assert (
+        first.startswith("triton is not installed")
+        and "backend 'triton' is not available" in second
+    )

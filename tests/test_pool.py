@@ -1,4 +1,5 @@
-"""Max and average pooling: every backend against the reference, and the reference against PyTorch and by hand."""
+"""Max and average pooling: every backend against the reference, and the reference against PyTorch
+and by hand."""
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ MAX_CASES = (
     Case("odd size under an even window", (1, 3, 7, 9), {"kernel_size": 2}),
     Case("stride beyond the kernel leaves gaps", (1, 3, 11, 12), {"kernel_size": 2, "stride": 3}),
     Case("stride one with padding", (1, 4, 6, 7), {"kernel_size": 3, "stride": 1, "padding": 1}),
-    Case("ceil mode adds a window", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    Case(
+        "ceil mode adds a window", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "ceil_mode": True}
+    ),
     Case(
         "ceil mode drops a window that would start in the padding",
         (1, 2, 7, 5),
@@ -27,7 +30,12 @@ MAX_CASES = (
         {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0), "dilation": (1, 3)},
     ),
     Case("ties go to the first", (1, 4, 9, 9), {"kernel_size": 3, "stride": 2}, values="ties"),
-    Case("padding is not zero", (1, 3, 6, 6), {"kernel_size": 3, "stride": 2, "padding": 1}, values="negative"),
+    Case(
+        "padding is not zero",
+        (1, 3, 6, 6),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        values="negative",
+    ),
     Case("NaN wins", (1, 4, 9, 10), {"kernel_size": 3, "stride": 2, "padding": 1}, values="nan"),
     Case(
         "all -inf takes the first inside",
@@ -35,14 +43,27 @@ MAX_CASES = (
         {"kernel_size": 3, "stride": 2, "padding": 1},
         values="minus infinity",
     ),
-    Case("channels last", (2, 9, 9, 8), {"kernel_size": 3, "stride": 2, "padding": 1}, "channels_last"),
-    Case("channels last with NaN", (2, 17, 7, 8), {"kernel_size": 3, "stride": 2}, "channels_last", "nan"),
+    Case(
+        "channels last",
+        (2, 9, 9, 8),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        "channels_last",
+    ),
+    Case(
+        "channels last with NaN",
+        (2, 17, 7, 8),
+        {"kernel_size": 3, "stride": 2},
+        "channels_last",
+        "nan",
+    ),
     Case("a slice of a larger map", (2, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "sliced"),
     Case("an odd storage offset", (1, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "offset"),
     Case("an expanded gradient", (2, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "expanded"),
     Case("an empty batch", (0, 3, 9, 8), {"kernel_size": 3, "stride": 2}),
     Case("unbatched", (3, 9, 8), {"kernel_size": 3, "stride": 2}),
-    Case("a window of more taps than a byte counts", (1, 2, 19, 20), {"kernel_size": 17, "stride": 2}),
+    Case(
+        "a window of more taps than a byte counts", (1, 2, 19, 20), {"kernel_size": 17, "stride": 2}
+    ),
     Case("wide enough for every vector length", (1, 2, 5, 83), {"kernel_size": 3, "stride": 2}),
 )
 
@@ -51,20 +72,50 @@ AVERAGE_CASES = (
     Case("LeNet's two by two", (2, 6, 8, 10), {"kernel_size": 2}),
     Case("stride beyond the kernel leaves gaps", (1, 3, 11, 12), {"kernel_size": 2, "stride": 3}),
     Case("padding counts", (1, 4, 6, 7), {"kernel_size": 3, "stride": 1, "padding": 1}),
-    Case("padding does not count", (1, 4, 6, 7), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
     Case(
-        "what ceil mode adds never counts", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
+        "padding does not count",
+        (1, 4, 6, 7),
+        {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False},
+    ),
+    Case(
+        "what ceil mode adds never counts",
+        (1, 3, 8, 10),
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
     ),
     Case(
         "ceil mode without the padding",
         (1, 3, 8, 10),
-        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False},
+        {
+            "kernel_size": 3,
+            "stride": 2,
+            "padding": 1,
+            "ceil_mode": True,
+            "count_include_pad": False,
+        },
     ),
-    Case("a divisor of one's own", (1, 3, 8, 10), {"kernel_size": 3, "stride": 2, "padding": 1, "divisor_override": 5}),
-    Case("everything differs by axis", (2, 3, 12, 11), {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)}),
+    Case(
+        "a divisor of one's own",
+        (1, 3, 8, 10),
+        {"kernel_size": 3, "stride": 2, "padding": 1, "divisor_override": 5},
+    ),
+    Case(
+        "everything differs by axis",
+        (2, 3, 12, 11),
+        {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+    ),
     Case("the whole map", (2, 4, 7, 7), {"kernel_size": 7}),
-    Case("NaN stays in its windows", (1, 4, 9, 10), {"kernel_size": 3, "stride": 2, "padding": 1}, values="nan"),
-    Case("channels last", (2, 9, 9, 8), {"kernel_size": 3, "stride": 2, "padding": 1}, "channels_last"),
+    Case(
+        "NaN stays in its windows",
+        (1, 4, 9, 10),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        values="nan",
+    ),
+    Case(
+        "channels last",
+        (2, 9, 9, 8),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        "channels_last",
+    ),
     Case("a slice of a larger map", (2, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "sliced"),
     Case("an odd storage offset", (1, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "offset"),
     Case("an expanded gradient", (2, 3, 9, 8), {"kernel_size": 3, "stride": 2}, "expanded"),
@@ -73,7 +124,9 @@ AVERAGE_CASES = (
     Case("wide enough for every vector length", (1, 2, 5, 83), {"kernel_size": 3, "stride": 2}),
 )
 
-ALL = [("max_pool2d", case) for case in MAX_CASES] + [("avg_pool2d", case) for case in AVERAGE_CASES]
+ALL = [("max_pool2d", case) for case in MAX_CASES] + [
+    ("avg_pool2d", case) for case in AVERAGE_CASES
+]
 POOLS = pytest.mark.parametrize("name, case", ALL, ids=lambda value: str(value))
 
 
@@ -87,7 +140,11 @@ def test_against_reference(server, name, case, dtype):
     three = (
         run(lambda x: ours(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y)),
         run_pytorch(lambda x: theirs(x, **case.arguments), [x], lambda y: gradient(case, y)),
-        run(lambda x: ours(x, **case.arguments, backend="reference"), [x.double()], lambda y: gradient(case, y)),
+        run(
+            lambda x: ours(x, **case.arguments, backend="reference"),
+            [x.double()],
+            lambda y: gradient(case, y),
+        ),
     )
     for what, *each in zip(("y", "grad_x"), *three, strict=True):
         hold(*each, what)
@@ -101,7 +158,11 @@ def test_reference_is_pytorch_in_float64(name, case):
     x = operand(case, torch.float64, "cpu")
     ours, theirs = getattr(functional, name), getattr(torch.nn.functional, name)
     pairs = zip(
-        run(lambda x: ours(x, **case.arguments, backend="reference"), [x], lambda y: gradient(case, y)),
+        run(
+            lambda x: ours(x, **case.arguments, backend="reference"),
+            [x],
+            lambda y: gradient(case, y),
+        ),
         run(lambda x: theirs(x, **case.arguments), [x], lambda y: gradient(case, y)),
         strict=True,
     )
@@ -115,7 +176,9 @@ def test_indices_are_pytorchs(server, case):
     backend, device = server
     x = operand(case, torch.float32, device)
     y, index = functional.max_pool2d(x, **case.arguments, return_indices=True, backend=backend)
-    expected, expected_index = torch.nn.functional.max_pool2d(x, **case.arguments, return_indices=True)
+    expected, expected_index = torch.nn.functional.max_pool2d(
+        x, **case.arguments, return_indices=True
+    )
     assert index.dtype == torch.int64 and torch.equal(index, expected_index)
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
@@ -124,9 +187,13 @@ def test_indices_are_pytorchs(server, case):
 def test_lectures_examples(server):
     """Two worked examples of 2 x 2 windows with stride 2."""
     backend, device = server
-    first = torch.tensor([[2, 8, 9, 4], [3, 6, 5, 7], [3, 1, 6, 4], [2, 5, 7, 3.0]], device=device)[None]
+    first = torch.tensor([[2, 8, 9, 4], [3, 6, 5, 7], [3, 1, 6, 4], [2, 5, 7, 3.0]], device=device)[
+        None
+    ]
     assert functional.max_pool2d(first, 2, backend=backend).tolist() == [[[8, 9], [5, 7]]]
-    second = torch.tensor([[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12.0]], device=device)[None]
+    second = torch.tensor(
+        [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12.0]], device=device
+    )[None]
     assert functional.max_pool2d(second, 2, backend=backend).tolist() == [[[20, 30], [112, 37]]]
     assert functional.avg_pool2d(second, 2, backend=backend).tolist() == [[[13, 8], [79, 19.5]]]
 
@@ -157,15 +224,19 @@ WINDOWS = (
 @pytest.mark.parametrize("window", WINDOWS, ids=("1d", "2d", "3d", "3d dilated"))
 @pytest.mark.parametrize("server", servers("pool"))
 def test_contract_over_one_to_three_axes(server, window, channels_last):
-    """The contract functions themselves: saved tensors of one backend fit the backward of another."""
+    """The contract functions: saved tensors of one backend fit the backward of another."""
     backend, device = server
     kernel, stride, padding, dilation, size, out = window
     x, grad_y = torch.randn(2, 3, *size, device=device), torch.randn(2, 3, *out, device=device)
     if channels_last and x.ndim > 3:
-        x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        x = x.contiguous(
+            memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        )
     y = {}
     for index in ("none", "offset", "flat"):
-        mine, taken = backends.function(backend, "max_pool_forward")(x, kernel, stride, padding, dilation, out, index)
+        mine, taken = backends.function(backend, "max_pool_forward")(
+            x, kernel, stride, padding, dilation, out, index
+        )
         other, expected = backends.function("reference", "max_pool_forward")(
             x, kernel, stride, padding, dilation, out, index
         )
@@ -176,15 +247,21 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
         for other in ("reference", "aten"):
             arguments = (grad_y, y[index], size, kernel, stride, padding, dilation)
             mine = backends.function(backend, "max_pool_backward")(*arguments)
-            torch.testing.assert_close(mine, backends.function(other, "max_pool_backward")(*arguments))
+            torch.testing.assert_close(
+                mine, backends.function(other, "max_pool_backward")(*arguments)
+            )
     if dilation == [1] * len(size):
         for divide in ((True, 0), (False, 0), (True, 3)):
             arguments = (x, kernel, stride, padding, out, *divide)
             mine = backends.function(backend, "avg_pool_forward")(*arguments)
-            torch.testing.assert_close(mine, backends.function("aten", "avg_pool_forward")(*arguments))
+            torch.testing.assert_close(
+                mine, backends.function("aten", "avg_pool_forward")(*arguments)
+            )
             arguments = (grad_y, size, kernel, stride, padding, *divide)
             mine = backends.function(backend, "avg_pool_backward")(*arguments)
-            torch.testing.assert_close(mine, backends.function("aten", "avg_pool_backward")(*arguments))
+            torch.testing.assert_close(
+                mine, backends.function("aten", "avg_pool_backward")(*arguments)
+            )
 
 
 @pytest.mark.parametrize("server", servers("pool"))
@@ -194,11 +271,17 @@ def test_operators_are_registered_rightly(server):
     ops, window = torch.ops.pydl, ([3, 3], [2, 2], [1, 1])
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         for index in ("none", "offset", "flat"):
-            torch.library.opcheck(ops.max_pool_forward.default, (x, *window, [1, 1], [4, 4], index, backend))
+            torch.library.opcheck(
+                ops.max_pool_forward.default, (x, *window, [1, 1], [4, 4], index, backend)
+            )
         y, offset = ops.max_pool_forward(x, *window, [1, 1], [4, 4], "offset", backend)
-        torch.library.opcheck(ops.max_pool_backward.default, (y, offset, [7, 8], *window, [1, 1], backend))
+        torch.library.opcheck(
+            ops.max_pool_backward.default, (y, offset, [7, 8], *window, [1, 1], backend)
+        )
         torch.library.opcheck(ops.avg_pool_forward.default, (x, *window, [4, 4], True, 0, backend))
-        torch.library.opcheck(ops.avg_pool_backward.default, (y, [7, 8], *window, False, 0, backend))
+        torch.library.opcheck(
+            ops.avg_pool_backward.default, (y, [7, 8], *window, False, 0, backend)
+        )
 
 
 @pytest.mark.parametrize("server", servers("pool"))
@@ -213,13 +296,16 @@ def test_operators_are_registered_rightly(server):
     count_include_pad=st.booleans(),
     view=st.sampled_from(["contiguous", "channels_last", "sliced"]),
 )
-def test_any_window(server, size, kernel, stride, dilation, pad, ceil_mode, count_include_pad, view):
+def test_any_window(
+    server, size, kernel, stride, dilation, pad, ceil_mode, count_include_pad, view
+):
     backend, device = server
     case = Case("any", (1, 3, *size), view=view, values="ties")
     x = operand(case, torch.float32, device)
     padding = [k // 2 if p else 0 for k, p in zip(kernel, pad, strict=True)]
     for axis in zip(size, kernel, stride, padding, dilation, strict=True):
-        # A dilated window may step over a small input; PyTorch's own backward then writes out of bounds.
+        # A dilated window may step over a small input; PyTorch's own backward then writes out of
+        # bounds.
         assume(_every_window_holds_a_tap(*axis, ceil_mode))
     for name, arguments in (
         ("max_pool2d", (kernel, stride, padding, dilation, ceil_mode)),
@@ -234,7 +320,9 @@ def test_any_window(server, size, kernel, stride, dilation, pad, ceil_mode, coun
             torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)
 
 
-def _every_window_holds_a_tap(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> bool:
+def _every_window_holds_a_tap(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> bool:
     reach = size + 2 * padding - dilation * (kernel - 1) - 1
     if reach < 0:
         return False
@@ -243,7 +331,9 @@ def _every_window_holds_a_tap(size: int, kernel: int, stride: int, padding: int,
     return all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
 
 
-@pytest.mark.parametrize("server", [server for server in servers("pool") if server.values[0][0] != "aten"])
+@pytest.mark.parametrize(
+    "server", [server for server in servers("pool") if server.values[0][0] != "aten"]
+)
 def test_a_window_without_a_tap_has_no_gradient(server):
     """Dilated taps at -1 and 1 of a row of one: -inf, and nothing to send a gradient to."""
     backend, device = server
@@ -262,7 +352,13 @@ BAD = (
     ("max_pool2d", (X, 2.0), {}, TypeError, "argument 'kernel_size' must be"),
     ("max_pool2d", (X, 2, 0), {}, RuntimeError, "stride should be greater than zero"),
     ("max_pool2d", (X, 2, -1), {}, RuntimeError, "stride should be greater than zero"),
-    ("max_pool2d", (X, 2, 2, 2), {}, RuntimeError, "pad should be at most half of effective kernel size"),
+    (
+        "max_pool2d",
+        (X, 2, 2, 2),
+        {},
+        RuntimeError,
+        "pad should be at most half of effective kernel size",
+    ),
     ("max_pool2d", (X, 2, 2, -1), {}, RuntimeError, "padding should be non-negative"),
     ("max_pool2d", (X, 2, 2, 0, 0), {}, RuntimeError, "dilation should be greater than zero"),
     ("max_pool2d", (X, 9), {}, RuntimeError, "Output size is too small"),

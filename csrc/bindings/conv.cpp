@@ -9,7 +9,8 @@ namespace {
 
 namespace py = pybind11;
 
-ConvWindow window_of(const Axes& stride, const Axes& padding, const Axes& dilation, int64_t groups) {
+ConvWindow window_of(const Axes& stride, const Axes& padding, const Axes& dilation,
+                     int64_t groups) {
   ConvWindow window;
   spread(stride, 1, window.stride);
   spread(padding, 0, window.padding);
@@ -22,24 +23,27 @@ ConvWindow window_of(const Axes& stride, const Axes& padding, const Axes& dilati
 
 #if defined(PYDL_BIND_CUDA)
 void bind_conv_cuda(py::module_& module) {
-  module.def("conv_forward", [](Tensor x, Tensor weight, Tensor bias, Tensor y, const Axes& stride, const Axes& padding,
-                                const Axes& dilation, int64_t groups, int64_t stream) {
-    const ConvWindow window = window_of(stride, padding, dilation, groups);
-    py::gil_scoped_release release;
-    cuda::conv_forward({x, weight, bias, y, window}, stream);
-  });
-  module.def("conv_grad_input", [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& stride, const Axes& padding,
-                                   const Axes& dilation, int64_t groups, int64_t stream) {
-    const ConvWindow window = window_of(stride, padding, dilation, groups);
-    py::gil_scoped_release release;
-    cuda::conv_grad_input({grad_y, weight, grad_x, window}, stream);
-  });
-  module.def("conv_grad_weight", [](Tensor grad_y, Tensor x, Tensor grad_weight, const Axes& stride, const Axes& padding,
-                                    const Axes& dilation, int64_t groups, int64_t stream) {
-    const ConvWindow window = window_of(stride, padding, dilation, groups);
-    py::gil_scoped_release release;
-    cuda::conv_grad_weight({grad_y, x, grad_weight, window}, stream);
-  });
+  module.def("conv_forward",
+             [](Tensor x, Tensor weight, Tensor bias, Tensor y, const Axes& stride,
+                const Axes& padding, const Axes& dilation, int64_t groups, int64_t stream) {
+               const ConvWindow window = window_of(stride, padding, dilation, groups);
+               py::gil_scoped_release release;
+               cuda::conv_forward({x, weight, bias, y, window}, stream);
+             });
+  module.def("conv_grad_input",
+             [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& stride,
+                const Axes& padding, const Axes& dilation, int64_t groups, int64_t stream) {
+               const ConvWindow window = window_of(stride, padding, dilation, groups);
+               py::gil_scoped_release release;
+               cuda::conv_grad_input({grad_y, weight, grad_x, window}, stream);
+             });
+  module.def("conv_grad_weight",
+             [](Tensor grad_y, Tensor x, Tensor grad_weight, const Axes& stride,
+                const Axes& padding, const Axes& dilation, int64_t groups, int64_t stream) {
+               const ConvWindow window = window_of(stride, padding, dilation, groups);
+               py::gil_scoped_release release;
+               cuda::conv_grad_weight({grad_y, x, grad_weight, window}, stream);
+             });
   module.def("conv_grad_bias", [](Tensor grad_y, Tensor grad_bias, int64_t stream) {
     py::gil_scoped_release release;
     cuda::conv_grad_bias({grad_y, grad_bias}, stream);

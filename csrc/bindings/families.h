@@ -1,5 +1,5 @@
-// Each family binds itself to a module once a library. The same Python signatures serve `cpu` and `cuda`; the last argument
-// is the thread count for the one and the stream for the other.
+// Each family binds itself to a module once a library. The same Python signatures serve `cpu` and
+// `cuda`; the last argument is the thread count for the one and the stream for the other.
 #pragma once
 
 #include <pybind11/pybind11.h>

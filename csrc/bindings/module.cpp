@@ -14,8 +14,10 @@ namespace py = pybind11;
 PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
 #if defined(PYDL_BIND_CPU)
   py::module_ cpu = module.def_submodule("cpu");
-  cpu.def("isa", &pydl::cpu::isa, "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
-  cpu.def("use_isa", &pydl::cpu::use_isa, "Run the kernels of this instruction set; for tests and comparisons.");
+  cpu.def("isa", &pydl::cpu::isa,
+          "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
+  cpu.def("use_isa", &pydl::cpu::use_isa,
+          "Run the kernels of this instruction set; for tests and comparisons.");
   pydl::bind_pool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
 #endif

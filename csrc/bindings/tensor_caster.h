@@ -1,4 +1,5 @@
-// torch.Tensor -> pydl::Tensor, by asking the Python object: no libtorch, so one build serves every PyTorch.
+// torch.Tensor -> pydl::Tensor, by asking the Python object: no libtorch, so one build serves every
+// PyTorch.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -21,11 +22,13 @@ struct type_caster<pydl::Tensor> {
     if (source.is_none()) return true;
     static const Names names;
     value.dtype = dtype_of(getattr(source, names.dtype));
-    value.data = reinterpret_cast<void*>(PyLong_AsUnsignedLongLong(call(source, names.data_ptr).ptr()));
+    value.data =
+        reinterpret_cast<void*>(PyLong_AsUnsignedLongLong(call(source, names.data_ptr).ptr()));
     const object sizes = getattr(source, names.shape);
     const object strides = call(source, names.stride);
     const ssize_t rank = PyTuple_GET_SIZE(sizes.ptr());
-    pydl::check(rank == 1 || (rank >= 3 && rank <= 5), "expected a tensor of 1 or 3 to 5 dimensions, got ", rank);
+    pydl::check(rank == 1 || (rank >= 3 && rank <= 5),
+                "expected a tensor of 1 or 3 to 5 dimensions, got ", rank);
     for (ssize_t from = 0; from < rank; ++from) {
       const ssize_t to = rank == 1 ? 1 : from < 2 ? from : from + 5 - rank;
       value.size[to] = PyLong_AsLongLong(PyTuple_GET_ITEM(sizes.ptr(), from));
@@ -37,12 +40,16 @@ struct type_caster<pydl::Tensor> {
 
  private:
   struct Names {
-    object data_ptr = intern("data_ptr"), dtype = intern("dtype"), shape = intern("shape"), stride = intern("stride");
-    static object intern(const char* name) { return reinterpret_steal<object>(PyUnicode_InternFromString(name)); }
+    object data_ptr = intern("data_ptr"), dtype = intern("dtype"), shape = intern("shape"),
+           stride = intern("stride");
+    static object intern(const char* name) {
+      return reinterpret_steal<object>(PyUnicode_InternFromString(name));
+    }
   };
 
   static object call(handle source, const object& method) {
-    object result = reinterpret_steal<object>(PyObject_CallMethodNoArgs(source.ptr(), method.ptr()));
+    object result =
+        reinterpret_steal<object>(PyObject_CallMethodNoArgs(source.ptr(), method.ptr()));
     if (!result) throw error_already_set();
     return result;
   }
@@ -51,12 +58,14 @@ struct type_caster<pydl::Tensor> {
   static pydl::DType dtype_of(const object& dtype) {
     using pydl::DType;
     static const std::pair<PyObject*, DType> known[] = {
-        {torch("float32"), DType::float32},   {torch("float64"), DType::float64}, {torch("float16"), DType::float16},
-        {torch("bfloat16"), DType::bfloat16}, {torch("uint8"), DType::uint8},     {torch("int64"), DType::int64}};
+        {torch("float32"), DType::float32}, {torch("float64"), DType::float64},
+        {torch("float16"), DType::float16}, {torch("bfloat16"), DType::bfloat16},
+        {torch("uint8"), DType::uint8},     {torch("int64"), DType::int64}};
     for (const auto& [object, name] : known) {
       if (dtype.ptr() == object) return name;
     }
-    throw type_error("expected float32, float64, float16, bfloat16, uint8 or int64, got " + std::string(str(dtype)));
+    throw type_error("expected float32, float64, float16, bfloat16, uint8 or int64, got " +
+                     std::string(str(dtype)));
   }
 
   static PyObject* torch(const char* name) { return module_::import("torch").attr(name).ptr(); }

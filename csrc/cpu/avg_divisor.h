@@ -14,18 +14,25 @@ struct Sum {
   }
 };
 
-// The divisor of a window is a product: of a number that a line of windows shares and one for each window of the line.
+// The divisor of a window is a product: of a number that a line of windows shares and one for each
+// window of the line.
 template <class A>
 class Divisor {
  public:
-  Divisor(const Axis& depth, const Axis& height, const Axis& width, bool count_include_pad, int64_t fixed)
-      : depth_(depth), height_(height), include_(count_include_pad), fixed_(fixed), of_window_(new A[width.outputs]) {
+  Divisor(const Axis& depth, const Axis& height, const Axis& width, bool count_include_pad,
+          int64_t fixed)
+      : depth_(depth),
+        height_(height),
+        include_(count_include_pad),
+        fixed_(fixed),
+        of_window_(new A[width.outputs]) {
     for (int64_t o = 0; o < width.outputs; ++o) {
       of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad));
     }
     for (const Axis* axis : {&depth, &height, &width}) {
       for (int64_t o = 1; o < axis->outputs; ++o) {
-        uniform_ &= fixed || axis->counted(o, count_include_pad) == axis->counted(0, count_include_pad);
+        uniform_ &=
+            fixed || axis->counted(o, count_include_pad) == axis->counted(0, count_include_pad);
       }
     }
   }
@@ -42,7 +49,9 @@ class Divisor {
     A operator()(A value, int64_t o) const { return value / at(o); }
   };
   OfLine of_line(int64_t d, int64_t h) const {
-    return {static_cast<A>(fixed_ ? fixed_ : depth_.counted(d, include_) * height_.counted(h, include_)), of_window_.get()};
+    return {static_cast<A>(fixed_ ? fixed_
+                                  : depth_.counted(d, include_) * height_.counted(h, include_)),
+            of_window_.get()};
   }
 
  private:

@@ -2,17 +2,19 @@
 //
 //   grad_x[i] = sum over the windows o that hold i of grad_y[o] / divisor[o]
 //
-// N, C, D, H, W: a task is a run of input lines (n, c, d, h), worked on in batches of up to 8. The lines of windows that
-// hold a batch are divided, once each, then spread over the columns (a sum over the taps of W, by the parts of
-// pool_window.h), and an input line is the sum of the one or few spread lines above it. Channels last: a task is a run of
-// lines (n, d, h); a pixel is the sum of its windows' channels, divided once where they share a divisor.
+// N, C, D, H, W: a task is a run of input lines (n, c, d, h), worked on in batches of up to 8. The
+// lines of windows that hold a batch are divided, once each, then spread over the columns (a sum
+// over the taps of W, by the parts of pool_window.h), and an input line is the sum of the one or
+// few spread lines above it. Channels last: a task is a run of lines (n, d, h); a pixel is the sum
+// of its windows' channels, divided once where they share a divisor.
 //
-// Bytes: grad_y read and grad_x written once. Operations for 3x3 windows, stride 2: 0.25 divisions and 1.75 additions an
-// input.
+// Bytes: grad_y read and grad_x written once. Operations for 3x3 windows, stride 2: 0.25 divisions
+// and 1.75 additions an input.
 //
-// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.50 ns an
-// input element. Before: each input line a sum over rows and columns of its own, with its own list of terms, 0.80 ns; spread
-// lines, but line by line, 0.66 ns (a line's lists and calls cost as much as its arithmetic).
+// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data
+// in cache: 0.50 ns an input element. Before: each input line a sum over rows and columns of its
+// own, with its own list of terms, 0.80 ns; spread lines, but line by line, 0.66 ns (a line's lists
+// and calls cost as much as its arithmetic).
 #include "avg_divisor.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -21,30 +23,35 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+// N, C, D, H, W
 
 // One window to a plane: nothing to share.
 template <class T>
-void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
+void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t<T> divisor,
+                         int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t planes = args.grad_x.size[0] * args.grad_x.size[1];
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
-  share_out(planes, team_size(planes, args.grad_x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t plane = first; plane < last; ++plane) {
-      std::fill_n(grad_x + plane * size, size, static_cast<T>(static_cast<A>(grad_y[plane]) / divisor));
-    }
-  });
+  share_out(planes, team_size(planes, args.grad_x.numel(), threads),
+            [&](int64_t, int64_t first, int64_t last) {
+              for (int64_t plane = first; plane < last; ++plane) {
+                std::fill_n(grad_x + plane * size, size,
+                            static_cast<T>(static_cast<A>(grad_y[plane]) / divisor));
+              }
+            });
 }
 
 template <class T>
 void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0),
+      height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   if (depth.global() && height.global() && width.global()) {
-    return avg_planes_backward<T>(args, depth.inputs * height.inputs * width.inputs, divisor.of_line(0, 0).at(0), threads);
+    return avg_planes_backward<T>(args, depth.inputs * height.inputs * width.inputs,
+                                  divisor.of_line(0, 0).at(0), threads);
   }
   const Columns columns(width);
   const Cover cover_d(depth), cover_h(height);
@@ -52,15 +59,18 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
-  // The lines of windows that hold a batch of inputs are divided and spread over the columns first; a batch lies in one d.
+  // The lines of windows that hold a batch of inputs are divided and spread over the columns first;
+  // a batch lies in one d.
   const WindowLine windows(width, columns);
-  const int64_t most = batch_of_lines(width), line_size = columns.line_size(), reach = height.most_holding(most);
+  const int64_t most = batch_of_lines(width), line_size = columns.line_size(),
+                reach = height.most_holding(most);
   const int64_t spread_lines = cover_d.most() * reach;
   const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
   const Scratch<A> memory(team, reach * (windows.size + line_size) + spread_lines * line_size);
   const Scratch<const A*> row_memory(team, std::max(width.kernel, cover_d.most() * cover_h.most()));
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *quotients = memory.of(member), *parts = quotients + reach * windows.size, *spread = parts + reach * line_size;
+    A *quotients = memory.of(member), *parts = quotients + reach * windows.size,
+      *spread = parts + reach * line_size;
     const A** rows = row_memory.of(member);
     std::fill_n(quotients, reach * (windows.size + line_size) + spread_lines * line_size, A{0});
     Lines at = lines.from(first);
@@ -70,23 +80,28 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
       const int64_t count_h = std::max<int64_t>(last_h - first_h, 0);
       A* to = spread;
       for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, to += reach * line_size) {
-        const T* row = grad_y + ((at.plane * depth.outputs + d->window) * height.outputs + first_h) * width.outputs;
+        const T* row =
+            grad_y +
+            ((at.plane * depth.outputs + d->window) * height.outputs + first_h) * width.outputs;
         for (int64_t i = 0, alike; i < count_h; i += alike) {
           alike = divisor.uniform() ? count_h : 1;
           const T* from = row + i * width.outputs;
           fold_rows<Sum>(&from, 1, quotients + i * windows.size + windows.lead, width.outputs,
-                         divisor.of_line(d->window, first_h + i), {alike, width.outputs, windows.size});
+                         divisor.of_line(d->window, first_h + i),
+                         {alike, width.outputs, windows.size});
         }
         A* to_parts = columns.stride == 1 ? to : parts;
         for (int64_t part = 0; part < columns.stride; ++part) {
           int64_t count = 0;
-          for (const auto [tap, back] : windows.taps_of_part[part]) rows[count++] = quotients + windows.lead - back;
+          for (const auto [tap, back] : windows.taps_of_part[part])
+            rows[count++] = quotients + windows.lead - back;
           if (count == 0) continue;
-          fold_rows<Sum>(rows, count, to_parts + part * columns.part_size, windows.inputs, Unchanged{},
-                         {count_h, windows.size, line_size});
+          fold_rows<Sum>(rows, count, to_parts + part * columns.part_size, windows.inputs,
+                         Unchanged{}, {count_h, windows.size, line_size});
         }
         if (columns.stride > 1) {
-          for (int64_t i = 0; i < count_h; ++i) columns.join(parts + i * line_size, to + i * line_size);
+          for (int64_t i = 0; i < count_h; ++i)
+            columns.join(parts + i * line_size, to + i * line_size);
         }
       }
       for (int64_t i = 0; i < batch; ++i, at.next()) {
@@ -107,11 +122,13 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   });
 }
 
-// ---- Channels last ----------------------------------------------------------------------------------------------------
+// Channels last
 
-// The sum of grads[t] / divisors[t]: where windows differ in their divisors each is divided, elsewhere only the sum.
+// The sum of grads[t] / divisors[t]: where windows differ in their divisors each is divided,
+// elsewhere only the sum.
 template <class T>
-void add_quotients(const T* const* grads, const accumulate_t<T>* divisors, int64_t count, T* out, int64_t channels) {
+void add_quotients(const T* const* grads, const accumulate_t<T>* divisors, int64_t count, T* out,
+                   int64_t channels) {
   using A = accumulate_t<T>;
   for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     A sum[lanes] = {}, grad[lanes];
@@ -128,7 +145,8 @@ void add_quotients(const T* const* grads, const accumulate_t<T>* divisors, int64
 template <class T>
 void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0),
+      height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Cover cover_d(depth), cover_h(height), cover_w(width);
   const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
@@ -152,7 +170,9 @@ void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
         bool alike = true;
         for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
           for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
-            const int64_t from = ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * width.outputs;
+            const int64_t from =
+                ((at.plane * depth.outputs + d->window) * height.outputs + h->window) *
+                width.outputs;
             for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w, ++count) {
               grads[count] = grad_y + (from + w->window) * channels;
               if (uniform) continue;
@@ -175,19 +195,22 @@ void avg_pixels_backward(const AvgPoolBackward& args, int64_t threads) {
   });
 }
 
-// Few channels make short rows. So the windows' lines are added up whole, and each pixel of an input line then adds up its
-// windows in the sum, a block at a time: what it writes beyond its channels the next pixel overwrites.
+// Few channels make short rows. So the windows' lines are added up whole, and each pixel of an
+// input line then adds up its windows in the sum, a block at a time: what it writes beyond its
+// channels the next pixel overwrites.
 constexpr int64_t kFewChannels = kLanes;
 
 template <class T>
 void avg_few_channels_backward(const AvgPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0),
+      height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Cover cover_d(depth), cover_h(height), cover_w(width);
   const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   const Lines lines(args.grad_x, /*channels_last=*/true);
-  const int64_t channels = args.grad_x.size[1], inputs = width.inputs * channels, outputs = width.outputs * channels;
+  const int64_t channels = args.grad_x.size[1], inputs = width.inputs * channels,
+                outputs = width.outputs * channels;
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
@@ -199,17 +222,21 @@ void avg_few_channels_backward(const AvgPoolBackward& args, int64_t threads) {
   const Scratch<A> memory(team, (most_rows + 1) * outputs + inputs + 2 * kLanes);
   const Scratch<const A*> row_memory(team, most_rows);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *quotients = memory.of(member), *sums = quotients + most_rows * outputs, *line = sums + outputs + kLanes;
+    A *quotients = memory.of(member), *sums = quotients + most_rows * outputs,
+      *line = sums + outputs + kLanes;
     const A** rows = row_memory.of(member);
     std::fill_n(sums, outputs + kLanes, A{0});
     for (Lines at = lines.from(first); at.number < last; at.next()) {
       int64_t count = 0;
       for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
         for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
-          const T* row = grad_y + ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * outputs;
+          const T* row =
+              grad_y +
+              ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * outputs;
           A* to = quotients + count * outputs;
           fold_rows<Sum>(&row, 1, to, outputs,
-                         typename Divisor<A>::OfLine{divisor.of_line(d->window, h->window).shared, divisors.data()});
+                         typename Divisor<A>::OfLine{divisor.of_line(d->window, h->window).shared,
+                                                     divisors.data()});
           rows[count++] = to;
         }
       }

@@ -2,16 +2,19 @@
 //
 //   y[o] = sum of the taps of window o inside the input / divisor[o]
 //
-// N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the lines that a line of
-// windows reaches are added up column by column, the sums dealt out by column modulo the stride, the taps of W added from
-// there as contiguous rows, and divided. Channels last: a task is a run of lines (n, d, h); the rows that are added are the
-// channels of pixels, and the windows of a line that lie wholly inside share one list of taps.
+// N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
+// lines that a line of windows reaches are added up column by column, the sums dealt out by column
+// modulo the stride, the taps of W added from there as contiguous rows, and divided. Channels last:
+// a task is a run of lines (n, d, h); the rows that are added are the channels of pixels, and the
+// windows of a line that lie wholly inside share one list of taps.
 //
-// Bytes: x read and y written once, 4.9 an element of x for 3x3 windows with stride 2 in float32. Operations there: 3
-// additions a column of a line of windows and 2 additions and a division an output, in place of 8 and 1.
+// Bytes: x read and y written once, 4.9 an element of x for 3x3 windows with stride 2 in float32.
+// Operations there: 3 additions a column of a line of windows and 2 additions and a division an
+// output, in place of 8 and 1.
 //
-// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.20 ns an
-// input element (0.34 ns before lines went in batches with one list of taps; PyTorch 2.1 ns).
+// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data
+// in cache: 0.20 ns an input element (0.34 ns before lines went in batches with one list of taps;
+// PyTorch 2.1 ns).
 #include "avg_divisor.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -20,31 +23,34 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+// N, C, D, H, W
 
 // One window to a plane: nothing to share.
 template <class T>
-void avg_planes(const AvgPoolForward& args, int64_t size, accumulate_t<T> divisor, int64_t threads) {
+void avg_planes(const AvgPoolForward& args, int64_t size, accumulate_t<T> divisor,
+                int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t planes = args.x.size[0] * args.x.size[1];
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
-  share_out(planes, team_size(planes, args.x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t plane = first; plane < last; ++plane) {
-      constexpr int lanes = 8;
-      const T* from = x + plane * size;
-      A sums[lanes] = {}, value[lanes];
-      int64_t i = 0;
-      for (; i + lanes <= size; i += lanes) {
-        load<lanes>(from + i, value);
-        PYDL_LANES
-        for (int lane = 0; lane < lanes; ++lane) sums[lane] += value[lane];
-      }
-      for (int lane = 0; i < size; ++i, ++lane) sums[lane] += static_cast<A>(from[i]);
-      const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-      y[plane] = static_cast<T>(sum / divisor);
-    }
-  });
+  share_out(planes, team_size(planes, args.x.numel(), threads),
+            [&](int64_t, int64_t first, int64_t last) {
+              for (int64_t plane = first; plane < last; ++plane) {
+                constexpr int lanes = 8;
+                const T* from = x + plane * size;
+                A sums[lanes] = {}, value[lanes];
+                int64_t i = 0;
+                for (; i + lanes <= size; i += lanes) {
+                  load<lanes>(from + i, value);
+                  PYDL_LANES
+                  for (int lane = 0; lane < lanes; ++lane) sums[lane] += value[lane];
+                }
+                for (int lane = 0; i < size; ++i, ++lane) sums[lane] += static_cast<A>(from[i]);
+                const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) +
+                              ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+                y[plane] = static_cast<T>(sum / divisor);
+              }
+            });
 }
 
 template <class T>
@@ -54,7 +60,8 @@ void avg_lines(const AvgPoolForward& args, int64_t threads) {
       width(args.window, args.x, args.y, 2);
   const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
   if (depth.global() && height.global() && width.global()) {
-    return avg_planes<T>(args, depth.inputs * height.inputs * width.inputs, divisor.of_line(0, 0).at(0), threads);
+    return avg_planes<T>(args, depth.inputs * height.inputs * width.inputs,
+                         divisor.of_line(0, 0).at(0), threads);
   }
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
@@ -81,30 +88,34 @@ void avg_lines(const AvgPoolForward& args, int64_t threads) {
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
         alike = lines_alike(full, at, batch - i);
         int64_t count = 0;
-        for_lines_of_windows(depth, height, at,
-                             [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
+        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+          rows[count++] = x + from * width.inputs;
+        });
         A* to = sums + i * line_size + columns.padding;
         if (count == 0) {
           std::fill_n(to, width.inputs, A{0});
         } else {
-          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{}, {alike, height.stride * width.inputs, line_size});
+          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{},
+                         {alike, height.stride * width.inputs, line_size});
         }
       }
       if (columns.stride > 1) {
-        for (int64_t i = 0; i < batch; ++i) columns.split(sums + i * line_size, parts + i * line_size);
+        for (int64_t i = 0; i < batch; ++i)
+          columns.split(sums + i * line_size, parts + i * line_size);
       }
       at = begin;
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
         alike = lines_alike(full, at, batch - i);
-        for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + i * line_size + tap_offsets[tap];
-        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs, divisor.of_line(at.d, at.h),
-                       {alike, line_size, width.outputs});
+        for (int64_t tap = 0; tap < width.kernel; ++tap)
+          taps[tap] = parts + i * line_size + tap_offsets[tap];
+        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs,
+                       divisor.of_line(at.d, at.h), {alike, line_size, width.outputs});
       }
     }
   });
 }
 
-// ---- Channels last ----------------------------------------------------------------------------------------------------
+// Channels last
 
 template <class T>
 void avg_pixels(const AvgPoolForward& args, int64_t threads) {
@@ -124,15 +135,17 @@ void avg_pixels(const AvgPoolForward& args, int64_t threads) {
     const T **rows = memory.of(member), **taps = rows + rows_of;
     for (Lines at = lines.from(first); at.number < last; at.next()) {
       int64_t count_rows = 0;
-      for_lines_of_windows(depth, height, at,
-                           [&](int64_t from, int64_t, int64_t) { rows[count_rows++] = x + from * width.inputs * channels; });
+      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+        rows[count_rows++] = x + from * width.inputs * channels;
+      });
       const auto of_line = divisor.of_line(at.d, at.h);
       for (int64_t o = 0, places; o < width.outputs; o += places) {
         places = o >= full.first && o < full.last ? full.last - o : 1;
         const auto [first_w, last_w] = width.taps(o);
         int64_t count = 0;
         for (int64_t row = 0; row < count_rows; ++row) {
-          for (int64_t tap = first_w; tap < last_w; ++tap) taps[count++] = rows[row] + (width.start(o) + tap) * channels;
+          for (int64_t tap = first_w; tap < last_w; ++tap)
+            taps[count++] = rows[row] + (width.start(o) + tap) * channels;
         }
         T* to = y + (at.number * width.outputs + o) * channels;
         const A by = of_line.at(o);
@@ -150,8 +163,9 @@ void avg_pixels(const AvgPoolForward& args, int64_t threads) {
 }  // namespace
 
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads) {
-  dispatch_floating(args.x.dtype, "avg_pool",
-                    [&]<class T>(T) { channels_last ? avg_pixels<T>(args, threads) : avg_lines<T>(args, threads); });
+  dispatch_floating(args.x.dtype, "avg_pool", [&]<class T>(T) {
+    channels_last ? avg_pixels<T>(args, threads) : avg_lines<T>(args, threads);
+  });
 }
 
 }  // namespace pydl::cpu::PYDL_ISA

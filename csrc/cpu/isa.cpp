@@ -61,7 +61,7 @@ std::atomic<const Kernels*> in_use = best();
 
 const Kernels& kernels() { return *in_use.load(std::memory_order_relaxed); }
 
-// ---- What would otherwise read or write outside a tensor --------------------------------------------------------------
+// What would otherwise read or write outside a tensor
 
 bool dense(const Tensor& tensor, std::initializer_list<int> axes_from_innermost) {
   int64_t expected = 1;
@@ -72,8 +72,8 @@ bool dense(const Tensor& tensor, std::initializer_list<int> axes_from_innermost)
   return true;
 }
 
-// Whether these maps are channels last, all of them. With one channel both layouts describe the same memory and lines are
-// longer; with one pixel a map says nothing about the others.
+// Whether these maps are channels last, all of them. With one channel both layouts describe the
+// same memory and lines are longer; with one pixel a map says nothing about the others.
 bool channels_last(const char* what, std::initializer_list<const Tensor*> maps) {
   bool first = true, last = true, pixels = true, empty = false;
   for (const Tensor* map : maps) {
@@ -82,12 +82,14 @@ bool channels_last(const char* what, std::initializer_list<const Tensor*> maps) 
     last &= dense(*map, {1, 4, 3, 2, 0});
     pixels &= map->size[2] * map->size[3] * map->size[4] == 1;
   }
-  check(first || last || empty, what, " on a CPU needs dense tensors of one layout, contiguous or channels last");
+  check(first || last || empty, what,
+        " on a CPU needs dense tensors of one layout, contiguous or channels last");
   return !first || pixels;
 }
 
 void check_alike(const char* what, const Tensor& a, const Tensor& b) {
-  check(a.dtype == b.dtype && std::equal(a.size, a.size + 5, b.size), what, " needs tensors of one dtype and shape");
+  check(a.dtype == b.dtype && std::equal(a.size, a.size + 5, b.size), what,
+        " needs tensors of one dtype and shape");
 }
 
 bool lrn_layout(std::initializer_list<const Tensor*> maps, int64_t size) {
@@ -101,29 +103,36 @@ void check_window(const char* what, const Tensor& x, const Tensor& y, const Pool
         " needs tensors of one dtype, batch size and number of channels");
   for (int axis = 0; axis < 3; ++axis) {
     const int64_t inputs = x.size[2 + axis], outputs = y.size[2 + axis];
-    const int64_t kernel = window.kernel[axis], stride = window.stride[axis], padding = window.padding[axis];
+    const int64_t kernel = window.kernel[axis], stride = window.stride[axis],
+                  padding = window.padding[axis];
     check(kernel >= 1 && stride >= 1 && padding >= 0 && window.dilation[axis] >= 1, what,
           " needs a kernel, a stride and a dilation of at least 1 and no negative padding");
-    check(padding <= (kernel - 1) * window.dilation[axis], what, " needs windows that reach beyond the padding, got kernel ",
-          kernel, " and padding ", padding);
-    check(inputs >= 1 && outputs >= 1 && (outputs - 1) * stride < inputs + padding, what, " does not make ", outputs,
-          " windows of ", inputs, " inputs with stride ", stride, " and padding ", padding);
+    check(padding <= (kernel - 1) * window.dilation[axis], what,
+          " needs windows that reach beyond the padding, got kernel ", kernel, " and padding ",
+          padding);
+    check(inputs >= 1 && outputs >= 1 && (outputs - 1) * stride < inputs + padding, what,
+          " does not make ", outputs, " windows of ", inputs, " inputs with stride ", stride,
+          " and padding ", padding);
   }
 }
 
-bool max_pool_layout(const Tensor& x, const Tensor& y, const Tensor& index, const PoolWindow& window) {
+bool max_pool_layout(const Tensor& x, const Tensor& y, const Tensor& index,
+                     const PoolWindow& window) {
   check_window("max_pool", x, y, window);
   if (index.data == nullptr) return channels_last("max_pool", {&x, &y});
   check(std::equal(y.size, y.size + 5, index.size), "max_pool needs an index for each output");
   const int64_t* kernel = window.kernel;
   if (index.dtype == DType::uint8) {
     const int64_t taps = kernel[0] * kernel[1] * kernel[2];
-    check(taps <= 256, "max_pool with uint8 indices serves windows of at most 256 taps, got ", taps);
+    check(taps <= 256, "max_pool with uint8 indices serves windows of at most 256 taps, got ",
+          taps);
   } else {
     check(index.dtype == DType::int64, "max_pool serves uint8 and int64 indices only");
     int64_t span = 0;
-    for (int axis = 0; axis < 3; ++axis) span = span * x.size[2 + axis] + (kernel[axis] - 1) * window.dilation[axis];
-    check(span <= INT32_MAX, "max_pool with indices serves windows that span less than 2^31 elements, got ", span);
+    for (int axis = 0; axis < 3; ++axis)
+      span = span * x.size[2 + axis] + (kernel[axis] - 1) * window.dilation[axis];
+    check(span <= INT32_MAX,
+          "max_pool with indices serves windows that span less than 2^31 elements, got ", span);
   }
   return channels_last("max_pool", {&x, &y, &index});
 }

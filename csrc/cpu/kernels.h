@@ -1,4 +1,5 @@
-// What every instruction set provides. Include with PYDL_ISA set to its name; isa.cpp has checked the arguments.
+// What every instruction set provides. Include with PYDL_ISA set to its name; isa.cpp has checked
+// the arguments.
 #include "../lrn.h"
 #include "../pool.h"
 

@@ -5,22 +5,26 @@
 //   direct = grad_y * scale^-beta,  indirect = direct * x / scale
 //   grad_x = direct - 2 * alpha * beta / size * x * sum of indirect over the transposed window
 //
-// N, C, D, H, W: a task is a run of blocks of about 512 neighbouring positions of one n; it goes through the channels, and
-// the window is that many rows of x in the cache. Backward differentiates a channel `below` ahead of the one it collects,
-// with the last window's rows of direct and indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the
-// window is the pixel's squares read at neighbouring displacements.
+// N, C, D, H, W: a task is a run of blocks of about 512 neighbouring positions of one n; it goes
+// through the channels, and the window is that many rows of x in the cache. Backward differentiates
+// a channel `below` ahead of the one it collects, with the last window's rows of direct and
+// indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the window is the
+// pixel's squares read at neighbouring displacements.
 //
-// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from cache cost less than the
-// power, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
+// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from
+// cache cost less than the power, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
 //
-// Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. A channel's rows are a plane apart
-// and no hardware prefetcher follows from one to the next, so each block asks for the same block of the next channel.
+// Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. A
+// channel's rows are a plane apart and no hardware prefetcher follows from one to the next, so each
+// block asks for the same block of the next channel.
 //
-// Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512 (PyTorch 15 and 22 ns an element):
+// Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512 (PyTorch
+// 15 and 22 ns an element):
 //   forward   in cache 0.46 ns an element, in memory 0.60 (a copy 0.28)
 //   backward  in cache 0.82 ns, in memory 1.22
-// Before: without asking ahead 0.80 and 1.60 ns in memory; with two roots and a division for scale^0.75 0.51 and 1.02 ns in
-// cache; blocks of 1024 0.60 and 1.28, of 256 0.63 and 1.23; rings at any address 0.60 and 1.25.
+// Before: without asking ahead 0.80 and 1.60 ns in memory; with two roots and a division for
+// scale^0.75 0.51 and 1.02 ns in cache; blocks of 1024 0.60 and 1.28, of 256 0.63 and 1.23; rings
+// at any address 0.60 and 1.25.
 #include <cmath>
 #include <limits>
 
@@ -37,11 +41,13 @@ struct Inverses {
   A power, scale;
 };
 
-// scale^0.75 as sqrt(scale * sqrt(scale)): two roundings, where sqrt(scale) * sqrt(sqrt(scale)) has three and, near scale =
-// 1, more than twice the error of a correctly rounded power. A power of two keeps scale^1.5 in range.
+// scale^0.75 as sqrt(scale * sqrt(scale)): two roundings, where sqrt(scale) * sqrt(sqrt(scale)) has
+// three and, near scale = 1, more than twice the error of a correctly rounded power. A power of two
+// keeps scale^1.5 in range.
 template <class A>
 struct ThreeQuarters {
-  static constexpr A kSmall = sizeof(A) == 8 ? A(0x1p-516) : A(0x1p-66), kRoot = sizeof(A) == 8 ? A(0x1p-258) : A(0x1p-33);
+  static constexpr A kSmall = sizeof(A) == 8 ? A(0x1p-516) : A(0x1p-66),
+                     kRoot = sizeof(A) == 8 ? A(0x1p-258) : A(0x1p-33);
 
   explicit ThreeQuarters(double) {}
   Inverses<A> operator()(A scale) const {
@@ -84,15 +90,18 @@ PYDL_INLINE void invert(const Exponent& inverses_of, const A* scale, A* power, A
 }
 
 #if defined(__AVX512F__)
-// Without roots and divisions, which take 38 cycles of a Zen 4 where this takes 14: estimates of 14 bits, each doubled by
-// one step of Newton's method. Scales so small or large that a step would overflow, and what is no number, go the plain way.
+// Without roots and divisions, which take 38 cycles of a Zen 4 where this takes 14: estimates of 14
+// bits, each doubled by one step of Newton's method. Scales so small or large that a step would
+// overflow, and what is no number, go the plain way.
 template <int lanes>
   requires(lanes == 16)
-PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, float* power, float* reciprocal) {
+PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, float* power,
+                        float* reciprocal) {
   const __m512 scale = _mm512_loadu_ps(from), half = _mm512_set1_ps(0.5f);
   const __mmask16 small = _mm512_cmp_ps_mask(scale, _mm512_set1_ps(0x1p-60f), _CMP_NGE_UQ);
   const __mmask16 large = _mm512_cmp_ps_mask(scale, _mm512_set1_ps(0x1p60f), _CMP_NLE_UQ);
-  if (__builtin_expect((small | large) != 0, 0)) return invert<lanes, float>(exact, from, power, reciprocal);
+  if (__builtin_expect((small | large) != 0, 0))
+    return invert<lanes, float>(exact, from, power, reciprocal);
   // r = scale^-1/2: r += r * (1 - scale * r^2) / 2
   __m512 r = _mm512_rsqrt14_ps(scale);
   const __m512 rest = _mm512_fnmadd_ps(_mm512_mul_ps(scale, r), r, _mm512_set1_ps(1));
@@ -106,7 +115,8 @@ PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, fl
 }
 #endif
 
-// The window of channel c is [c - below, c + above], clipped to the channels there are; scale = k + rate * sum of squares.
+// The window of channel c is [c - below, c + above], clipped to the channels there are; scale = k +
+// rate * sum of squares.
 template <class A, class Exponent>
 struct Formula {
   int64_t channels, below, above;
@@ -125,9 +135,9 @@ struct Formula {
   int64_t window() const { return below + above + 1; }
 };
 
-// ---- Both passes of one row -------------------------------------------------------------------------------------------
-// `rows` are the rows of the window: other channels at the same positions (N, C, ...), or the same channels displaced.
-// ahead(first) asks for what will be needed after this row.
+// Both passes of one row. `rows` are the rows of the window: other channels at the same positions
+// (N, C, ...), or the same channels displaced. ahead(first) asks for what will be needed after this
+// row.
 
 constexpr auto identity = [](auto value) { return value; };
 constexpr auto square = [](auto value) { return value * value; };
@@ -145,8 +155,8 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
 }
 
 template <class A, class Exponent, class Map, class Ahead>
-void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, A* y, int64_t size,
-               Map map, Ahead ahead) {
+void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x,
+               A* y, int64_t size, Map map, Ahead ahead) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
@@ -165,15 +175,17 @@ void normalise(const Formula<A, Exponent>& formula, const A* const* rows, int64_
 
 // direct = grad_y * scale^-beta, indirect = direct * x / scale
 template <class A, class Exponent, class Map, class Ahead>
-void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* grad_y,
-                   A* direct, A* indirect, int64_t size, Map map, Ahead ahead) {
+void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count,
+                   const A* x, const A* grad_y, A* direct, A* indirect, int64_t size, Map map,
+                   Ahead ahead) {
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
       const A *value = x + first, *grad = grad_y + first;
       ahead(first);
-      A *to_direct = direct + first, *to_indirect = indirect + first, scale[lanes], power[lanes], reciprocal[lanes];
+      A *to_direct = direct + first, *to_indirect = indirect + first, scale[lanes], power[lanes],
+        reciprocal[lanes];
       PYDL_LANES
       for (int lane = 0; lane < lanes; ++lane) scale[lane] = formula.k + formula.rate * sum[lane];
       invert<lanes>(formula.inverses_of, scale, power, reciprocal);
@@ -189,8 +201,8 @@ void differentiate(const Formula<A, Exponent>& formula, const A* const* rows, in
 
 // grad_x = direct - slope * x * sum of the indirect rows of the transposed window
 template <class A, class Exponent, class Ahead>
-void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x, const A* direct,
-             A* grad_x, int64_t size, Ahead ahead) {
+void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t count, const A* x,
+             const A* direct, A* grad_x, int64_t size, Ahead ahead) {
   const A slope = formula.slope;
   with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
@@ -200,7 +212,8 @@ void collect(const Formula<A, Exponent>& formula, const A* const* rows, int64_t 
       const A *value = x + first, *part = direct + first;
       A* to = grad_x + first;
       PYDL_LANES
-      for (int lane = 0; lane < lanes; ++lane) to[lane] = part[lane] - slope * value[lane] * sum[lane];
+      for (int lane = 0; lane < lanes; ++lane)
+        to[lane] = part[lane] - slope * value[lane] * sum[lane];
     });
   });
 }
@@ -215,7 +228,7 @@ void square_row(const A* x, A* squares, int64_t size) {
   });
 }
 
-// ---- Rows between memory and the type they are computed in ------------------------------------------------------------
+// Rows between memory and the type they are computed in
 
 template <class T>
 inline constexpr bool kConverts = !std::is_same_v<T, accumulate_t<T>>;
@@ -229,7 +242,8 @@ struct Ring {
   A* operator[](int64_t number) const { return memory + number % window * pitch; }
 };
 
-// Rows of T to read as rows of A by number: in place where they have the type, else copies of the last `window` of them.
+// Rows of T to read as rows of A by number: in place where they have the type, else copies of the
+// last `window` of them.
 template <class T>
 class RowReader {
  public:
@@ -259,7 +273,8 @@ class RowReader {
   int64_t end_ = 0;
 };
 
-// Calls function(to) to write a row: the row itself where it has the type, else a copy that is then converted.
+// Calls function(to) to write a row: the row itself where it has the type, else a copy that is then
+// converted.
 template <class T, class Function>
 void write(T* row, int64_t size, accumulate_t<T>* copy, Function function) {
   if constexpr (kConverts<T>) {
@@ -270,17 +285,18 @@ void write(T* row, int64_t size, accumulate_t<T>* copy, Function function) {
   }
 }
 
-// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+// N, C, D, H, W
 
-// Positions are cut into blocks of at most 4096, whose rows of a window stay in the second-level cache, and into more where
-// there would not be one for each thread.
+// Positions are cut into blocks of at most 512, whose rows of a window stay in the first-level
+// cache, and into more where there would not be one for each thread.
 struct PositionBlocks {
   int64_t positions, channels, count, tasks, pitch;  // pitch: of the longest block
 
   PositionBlocks(const Tensor& x, int64_t threads)
       : positions(x.size[2] * x.size[3] * x.size[4]),
         channels(x.size[1]),
-        count(std::max((positions + 511) / 512, std::min((positions + 255) / 256, (threads + x.size[0] - 1) / x.size[0]))),
+        count(std::max((positions + 511) / 512,
+                       std::min((positions + 255) / 256, (threads + x.size[0] - 1) / x.size[0]))),
         tasks(x.size[0] * count),
         pitch(whole_blocks((positions + count - 1) / count)) {}
 
@@ -314,14 +330,18 @@ void forward_positions(const LrnForward& args, int64_t threads) {
       T* y = static_cast<T*>(args.y.data) + offset;
       RowReader<T> x_rows(x, blocks.positions, length, copies);
       for (int64_t c = 0; c < channels; ++c) {
-        const int64_t from = std::max<int64_t>(c - formula.below, 0), to = std::min(c + formula.above + 1, channels);
+        const int64_t from = std::max<int64_t>(c - formula.below, 0),
+                      to = std::min(c + formula.above + 1, channels);
         x_rows.reach(to);
         for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
         const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
         const T* next_y = y + std::min(c + 1, channels - 1) * blocks.positions;
-        const auto ahead = [=](int64_t at) PYDL_INLINE_BODY { fetch(next_x + at), fetch_to_write(next_y + at); };
-        write(y + c * blocks.positions, length, result,
-              [&](A* out) { normalise(formula, rows, to - from, x_rows[c], out, length, square, ahead); });
+        const auto ahead = [=](int64_t at) PYDL_INLINE_BODY {
+          fetch(next_x + at), fetch_to_write(next_y + at);
+        };
+        write(y + c * blocks.positions, length, result, [&](A* out) {
+          normalise(formula, rows, to - from, x_rows[c], out, length, square, ahead);
+        });
       }
     }
   });
@@ -340,7 +360,8 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
   const Scratch<A> memory(team, 2 * rows_size + (kConverts<T> ? rows_size + 2 * blocks.pitch : 0));
   share_out(blocks.tasks, team, [&](int64_t member, int64_t first, int64_t last) {
     const A** rows = row_memory.of(member);
-    const Ring<A> direct{memory.of(member), window, blocks.pitch}, indirect{direct.memory + rows_size, window, blocks.pitch},
+    const Ring<A> direct{memory.of(member), window, blocks.pitch},
+        indirect{direct.memory + rows_size, window, blocks.pitch},
         x_copies{indirect.memory + rows_size, window, blocks.pitch},
         grad_copies{x_copies.memory + rows_size, 1, blocks.pitch};
     A* result = grad_copies.memory + blocks.pitch;
@@ -348,9 +369,11 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
       const auto [offset, length] = blocks[task];
       const T* x = static_cast<const T*>(args.x.data) + offset;
       const T* grad_y = static_cast<const T*>(args.grad_y.data) + offset;
-      RowReader<T> x_rows(x, blocks.positions, length, x_copies), grad_rows(grad_y, blocks.positions, length, grad_copies);
+      RowReader<T> x_rows(x, blocks.positions, length, x_copies),
+          grad_rows(grad_y, blocks.positions, length, grad_copies);
       T* grad_x = static_cast<T*>(args.grad_x.data) + offset;
-      // Channel `ahead` is differentiated, channel c, the last whose transposed window is then complete, collected.
+      // Channel `ahead` is differentiated, channel c, the last whose transposed window is then
+      // complete, collected.
       for (int64_t ahead = 0; ahead < channels + formula.below; ++ahead) {
         if (ahead < channels) {
           const int64_t from = std::max<int64_t>(ahead - formula.below, 0),
@@ -359,12 +382,15 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
           for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
           const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
           const T* next_grad = grad_y + std::min(ahead + 1, channels - 1) * blocks.positions;
-          differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead], indirect[ahead], length,
-                        square, [=](int64_t at) PYDL_INLINE_BODY { fetch(next_x + at), fetch(next_grad + at); });
+          differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead],
+                        indirect[ahead], length, square, [=](int64_t at) PYDL_INLINE_BODY {
+                          fetch(next_x + at), fetch(next_grad + at);
+                        });
         }
         const int64_t c = ahead - formula.below;
         if (c < 0) continue;
-        const int64_t from = std::max<int64_t>(c - formula.above, 0), to = std::min(c + formula.below + 1, channels);
+        const int64_t from = std::max<int64_t>(c - formula.above, 0),
+                      to = std::min(c + formula.below + 1, channels);
         for (int64_t row = from; row < to; ++row) rows[row - from] = indirect[row];
         const T* next_to = grad_x + std::min(c + 1, channels - 1) * blocks.positions;
         write(grad_x + c * blocks.positions, length, result, [&](A* out) {
@@ -376,10 +402,11 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
   });
 }
 
-// ---- Channels last ----------------------------------------------------------------------------------------------------
-// The rows of the window are the squares of one pixel, displaced by 0, 1, ..., between zeros for the channels there are not.
+// Channels last. The rows of the window are the squares of one pixel, displaced by 0, 1, ...,
+// between zeros for the channels there are not.
 
-constexpr int64_t kPixels = 16;  // at a time: by when a row is read displaced, its stores have left the store queue
+// At a time: by when a row is read displaced, its stores have left the store queue.
+constexpr int64_t kPixels = 16;
 
 template <class T, class Exponent>
 void forward_pixels(const LrnForward& args, int64_t threads) {
@@ -393,19 +420,23 @@ void forward_pixels(const LrnForward& args, int64_t threads) {
   const Scratch<A> memory(team, kPixels * pitch + (kConverts<T> ? (kPixels + 1) * channels : 0));
   share_out(pixels, team, [&](int64_t member, int64_t first, int64_t last) {
     const A** rows = row_memory.of(member);
-    const Ring<A> squares{memory.of(member), kPixels, pitch}, copies{squares.memory + kPixels * pitch, kPixels, channels};
+    const Ring<A> squares{memory.of(member), kPixels, pitch},
+        copies{squares.memory + kPixels * pitch, kPixels, channels};
     A* result = copies.memory + kPixels * channels;
     std::fill_n(squares.memory, kPixels * pitch, A{0});
-    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels, copies);
+    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels,
+                        copies);
     T* y = static_cast<T*>(args.y.data) + first * channels;
     for (int64_t begin = 0; begin < last - first; begin += kPixels) {
       const int64_t end = std::min(begin + kPixels, last - first);
       x_rows.reach(end);
-      for (int64_t pixel = begin; pixel < end; ++pixel) square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
+      for (int64_t pixel = begin; pixel < end; ++pixel)
+        square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
-        write(y + pixel * channels, channels, result,
-              [&](A* out) { normalise(formula, rows, window, x_rows[pixel], out, channels, identity, nothing); });
+        write(y + pixel * channels, channels, result, [&](A* out) {
+          normalise(formula, rows, window, x_rows[pixel], out, channels, identity, nothing);
+        });
       }
     }
   });
@@ -420,37 +451,43 @@ void backward_pixels(const LrnBackward& args, int64_t threads) {
 
   const int64_t team = team_size(pixels, args.x.numel(), threads);
   const Scratch<const A*> row_memory(team, window);
-  const Scratch<A> memory(team, kPixels * (2 * pitch + channels) + (kConverts<T> ? (2 * kPixels + 1) * channels : 0));
+  const Scratch<A> memory(
+      team, kPixels * (2 * pitch + channels) + (kConverts<T> ? (2 * kPixels + 1) * channels : 0));
   share_out(pixels, team, [&](int64_t member, int64_t first, int64_t last) {
     const A** rows = row_memory.of(member);
-    const Ring<A> squares{memory.of(member), kPixels, pitch}, indirect{squares.memory + kPixels * pitch, kPixels, pitch},
+    const Ring<A> squares{memory.of(member), kPixels, pitch},
+        indirect{squares.memory + kPixels * pitch, kPixels, pitch},
         direct{indirect.memory + kPixels * pitch, kPixels, channels},
         x_copies{direct.memory + kPixels * channels, kPixels, channels},
         grad_copies{x_copies.memory + kPixels * channels, kPixels, channels};
     A* result = grad_copies.memory + kPixels * channels;
     std::fill_n(squares.memory, 2 * kPixels * pitch, A{0});
-    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels, x_copies);
-    RowReader<T> grad_rows(static_cast<const T*>(args.grad_y.data) + first * channels, channels, channels, grad_copies);
+    RowReader<T> x_rows(static_cast<const T*>(args.x.data) + first * channels, channels, channels,
+                        x_copies);
+    RowReader<T> grad_rows(static_cast<const T*>(args.grad_y.data) + first * channels, channels,
+                           channels, grad_copies);
     T* grad_x = static_cast<T*>(args.grad_x.data) + first * channels;
     for (int64_t begin = 0; begin < last - first; begin += kPixels) {
       const int64_t end = std::min(begin + kPixels, last - first);
       x_rows.reach(end), grad_rows.reach(end);
-      for (int64_t pixel = begin; pixel < end; ++pixel) square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
+      for (int64_t pixel = begin; pixel < end; ++pixel)
+        square_row(x_rows[pixel], squares[pixel] + formula.below, channels);
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
-        differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel], indirect[pixel] + formula.above,
-                      channels, identity, nothing);
+        differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel],
+                      indirect[pixel] + formula.above, channels, identity, nothing);
       }
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = indirect[pixel] + row;
-        write(grad_x + pixel * channels, channels, result,
-              [&](A* out) { collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels, nothing); });
+        write(grad_x + pixel * channels, channels, result, [&](A* out) {
+          collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels, nothing);
+        });
       }
     }
   });
 }
 
-// ---- Which of them ----------------------------------------------------------------------------------------------------
+// Which of them
 
 template <class Function>
 void with_exponent(DType dtype, double beta, Function&& function) {
@@ -467,13 +504,15 @@ void with_exponent(DType dtype, double beta, Function&& function) {
 
 void lrn_forward(const LrnForward& args, bool channels_last, int64_t threads) {
   with_exponent(args.x.dtype, args.beta, [&]<class T, class Exponent>() {
-    channels_last ? forward_pixels<T, Exponent>(args, threads) : forward_positions<T, Exponent>(args, threads);
+    channels_last ? forward_pixels<T, Exponent>(args, threads)
+                  : forward_positions<T, Exponent>(args, threads);
   });
 }
 
 void lrn_backward(const LrnBackward& args, bool channels_last, int64_t threads) {
   with_exponent(args.x.dtype, args.beta, [&]<class T, class Exponent>() {
-    channels_last ? backward_pixels<T, Exponent>(args, threads) : backward_positions<T, Exponent>(args, threads);
+    channels_last ? backward_pixels<T, Exponent>(args, threads)
+                  : backward_positions<T, Exponent>(args, threads);
   });
 }
 

@@ -4,19 +4,20 @@
 //
 // Two forms, each with one order of additions whatever the threads:
 //
-// Scatter, N, C, D, H, W: a task is a run of planes (n, c), zeroed and then added to window by window; a plane that fits the
-// first-level cache makes that two instructions an output more than reading its choice. Also for few channels last, where a
-// plane is one n.
+// Scatter, N, C, D, H, W: a task is a run of planes (n, c), zeroed and then added to window by
+// window; a plane that fits the first-level cache makes that two instructions an output more than
+// reading its choice. Also for few channels last, where a plane is one n.
 //
-// Gather, many channels last: a task is a run of lines (n, d, h). A pixel looks at the windows that hold it, 16 channels at
-// a time: the gradient where the choice is this pixel, else 0.
+// Gather, many channels last: a task is a run of lines (n, d, h). A pixel looks at the windows that
+// hold it, 16 channels at a time: the gradient where the choice is this pixel, else 0.
 //
 // Bytes: grad_y and index read, grad_x written once (scatter: the plane stays in cache).
 //
-// Measured at 16x96x55x55, float32, uint8, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.32 ns
-// an input element. Before: a gather by lines in N, C, ... as well, 1.1 ns: nine comparisons and masked additions for two
-// columns, and lists of terms, against one addition a window. For channels last the gather wins from 64 channels on (6 of
-// them: 550 us gathering, 55 us scattering) as long as windows have few taps.
+// Measured at 16x96x55x55, float32, uint8, windows 3x3 stride 2, one thread of a Zen 4 with
+// AVX-512, data in cache: 0.32 ns an input element. Before: a gather by lines in N, C, ... as well,
+// 1.1 ns: nine comparisons and masked additions for two columns, and lists of terms, against one
+// addition a window. For channels last the gather wins from 64 channels on (6 of them: 550 us
+// gathering, 55 us scattering) as long as windows have few taps.
 #include <atomic>
 
 #include "kernels.h"
@@ -26,12 +27,12 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// ---- Channels last: gather --------------------------------------------------------------------------------------------
+// Channels last: gather
 // A choice is compared with the code that the tap has in uint8, or with the input's position.
 
 template <int fixed, class T, class Index>
-void add_chosen(const T* const* grads, const Index* const* choices, const Code<accumulate_t<T>>* codes, int64_t count,
-                T* out, int64_t channels) {
+void add_chosen(const T* const* grads, const Index* const* choices,
+                const Code<accumulate_t<T>>* codes, int64_t count, T* out, int64_t channels) {
   using A = accumulate_t<T>;
   for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
     A sum[lanes] = {}, grad[lanes];
@@ -41,7 +42,8 @@ void add_chosen(const T* const* grads, const Index* const* choices, const Code<a
       widen<lanes>(choices[term] + first, choice);
       const Code<A> code = codes[term];
       PYDL_LANES
-      for (int lane = 0; lane < lanes; ++lane) sum[lane] += choice[lane] == code ? grad[lane] : A{0};
+      for (int lane = 0; lane < lanes; ++lane)
+        sum[lane] += choice[lane] == code ? grad[lane] : A{0};
     });
     store<lanes>(sum, out + first);
   });
@@ -50,7 +52,8 @@ void add_chosen(const T* const* grads, const Index* const* choices, const Code<a
 template <class T, class Index>
 void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0),
+      height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Cover cover_d(depth), cover_h(height), cover_w(width);
   const Lines lines(args.grad_x, /*channels_last=*/true);
@@ -74,7 +77,9 @@ void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
         int64_t count = 0;
         for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d) {
           for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h) {
-            const int64_t from = ((at.plane * depth.outputs + d->window) * height.outputs + h->window) * width.outputs;
+            const int64_t from =
+                ((at.plane * depth.outputs + d->window) * height.outputs + h->window) *
+                width.outputs;
             for (auto w = cover_w.begin(i); w != cover_w.end(i); ++w, ++count) {
               grads[count] = grad_y + (from + w->window) * channels;
               choices[count] = index + (from + w->window) * channels;
@@ -84,30 +89,33 @@ void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
           }
         }
         T* to = grad_x + (at.number * width.inputs + i) * channels;
-        with_count<1, 2, 4>(count,
-                            [&]<int fixed>(Lanes<fixed>) { add_chosen<fixed>(grads, choices, codes, count, to, channels); });
+        with_count<1, 2, 4>(count, [&]<int fixed>(Lanes<fixed>) {
+          add_chosen<fixed>(grads, choices, codes, count, to, channels);
+        });
       }
     }
   });
 }
 
-// ---- N, C, D, H, W, and few channels last: scatter ----------------------------------------------------------------------
+// N, C, D, H, W, and few channels last: scatter
 
-// Where in the plane the choices of a line of windows lie: for int64 they say so, for uint8 choice c of window o lies at
-// origin + o * stride + offsets[c].
+// Where in the plane the choices of a line of windows lie: for int64 they say so, for uint8 choice
+// c of window o lies at origin + o * stride + offsets[c].
 struct Choices {
   int64_t origin, stride;
   const int64_t* offsets;
 
   int64_t operator()(int64_t, int64_t choice) const { return choice; }
-  int64_t operator()(int64_t o, uint8_t choice) const { return origin + o * stride + offsets[choice]; }
+  int64_t operator()(int64_t o, uint8_t choice) const {
+    return origin + o * stride + offsets[choice];
+  }
 };
 
-// Adds the gradients of windows [first, last) of a line, each of `channels` (1 in N, C, ...). Returns false if one chose
-// outside the plane.
+// Adds the gradients of windows [first, last) of a line, each of `channels` (1 in N, C, ...).
+// Returns false if one chose outside the plane.
 template <class A, class Index>
-PYDL_INLINE bool scatter(const Choices& place_of, const A* grads, const Index* choices, int64_t first, int64_t last,
-                         int64_t channels, A* sums, int64_t inputs) {
+PYDL_INLINE bool scatter(const Choices& place_of, const A* grads, const Index* choices,
+                         int64_t first, int64_t last, int64_t channels, A* sums, int64_t inputs) {
   bool inside = true;
   for (int64_t o = first; o < last; ++o) {
     for (int64_t c = 0; c < channels; ++c) {
@@ -122,12 +130,14 @@ PYDL_INLINE bool scatter(const Choices& place_of, const A* grads, const Index* c
   return inside;
 }
 
-// A plane (all channels of one n if they are last) is added up in grad_x itself where that has the type to.
+// A plane (all channels of one n if they are last) is added up in grad_x itself where that has the
+// type to.
 template <class T, class Index>
 void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   using A = accumulate_t<T>;
   constexpr bool converts = !std::is_same_v<T, A>;
-  const Axis depth(args.window, args.grad_x, args.grad_y, 0), height(args.window, args.grad_x, args.grad_y, 1),
+  const Axis depth(args.window, args.grad_x, args.grad_y, 0),
+      height(args.window, args.grad_x, args.grad_y, 1),
       width(args.window, args.grad_x, args.grad_y, 2);
   const Lines lines(args.grad_y, channels_last);
   const int64_t channels = channels_last ? args.grad_x.size[1] : 1;
@@ -137,13 +147,16 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
   for (int64_t d = 0; d < depth.kernel && std::is_same_v<Index, uint8_t>; ++d) {
     for (int64_t h = 0; h < height.kernel; ++h) {
       for (int64_t w = 0; w < width.kernel; ++w) {
-        offsets.push_back((d * depth.dilation * height.inputs + h * height.dilation) * width.inputs + w * width.dilation);
+        offsets.push_back((d * depth.dilation * height.inputs + h * height.dilation) *
+                              width.inputs +
+                          w * width.dilation);
       }
     }
   }
   offsets.resize(256, INT64_MIN / 2);  // what is no tap leads outside
 
-  // A window whose taps all miss the input, as dilation allows, gives nothing: runs of windows are those in between.
+  // A window whose taps all miss the input, as dilation allows, gives nothing: runs of windows are
+  // those in between.
   std::vector<Axis::Taps> runs;
   for (int64_t o = 0, next = -1; o < width.outputs; ++o) {
     if (width.taps(o).first >= width.taps(o).last) continue;
@@ -161,12 +174,18 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
       if constexpr (!converts) sums = grad_x;
       std::fill_n(sums, size, A{0});
       bool inside = true;
-      for (Lines at = lines.from(plane * depth.outputs * height.outputs); at.plane == plane; at.next()) {
-        if (depth.taps(at.d).first >= depth.taps(at.d).last || height.taps(at.h).first >= height.taps(at.h).last) continue;
-        const T* grad_y = static_cast<const T*>(args.grad_y.data) + at.number * width.outputs * channels;
-        const Index* choices = static_cast<const Index*>(args.index.data) + at.number * width.outputs * channels;
-        const Choices place_of{(depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding,
-                               width.stride, offsets.data()};
+      for (Lines at = lines.from(plane * depth.outputs * height.outputs); at.plane == plane;
+           at.next()) {
+        if (depth.taps(at.d).first >= depth.taps(at.d).last ||
+            height.taps(at.h).first >= height.taps(at.h).last)
+          continue;
+        const T* grad_y =
+            static_cast<const T*>(args.grad_y.data) + at.number * width.outputs * channels;
+        const Index* choices =
+            static_cast<const Index*>(args.index.data) + at.number * width.outputs * channels;
+        const Choices place_of{
+            (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding,
+            width.stride, offsets.data()};
         const A* grads;
         if constexpr (converts) {
           load_row(grad_y, sums + size, width.outputs * channels);
@@ -175,8 +194,9 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
           grads = grad_y;
         }
         for (const auto [begin, end] : runs) {
-          inside &= channels == 1 ? scatter(place_of, grads, choices, begin, end, 1, sums, inputs)
-                                  : scatter(place_of, grads, choices, begin, end, channels, sums, inputs);
+          inside &= channels == 1
+                        ? scatter(place_of, grads, choices, begin, end, 1, sums, inputs)
+                        : scatter(place_of, grads, choices, begin, end, channels, sums, inputs);
         }
       }
       if constexpr (converts) store_row(sums, grad_x, size);
@@ -186,10 +206,12 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
   check(!outside, "max_pool backward: an index lies outside its window or the input's plane");
 }
 
-// A gather compares 16 channels at a time but does so for each tap, and makes a list of windows for each pixel.
+// A gather compares 16 channels at a time but does so for each tap, and makes a list of windows for
+// each pixel.
 bool gathers(const MaxPoolBackward& args) {
   const int64_t* kernel = args.window.kernel;
-  return args.grad_x.size[1] >= 64 && kernel[0] * kernel[1] * kernel[2] <= 12 && args.grad_x.dtype != DType::float64;
+  return args.grad_x.size[1] >= 64 && kernel[0] * kernel[1] * kernel[2] <= 12 &&
+         args.grad_x.dtype != DType::float64;
 }
 
 }  // namespace

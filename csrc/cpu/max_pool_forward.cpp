@@ -4,22 +4,26 @@
 //
 // A task is a run of output lines, (n, c, d, h) or, channels last, (n, d, h).
 //
-// N, C, D, H, W without index: batches of up to 8 lines. The lines that a line of windows reaches are reduced column by
-// column, the maxima dealt out by column modulo the stride (pool_window.h), and the taps of W reduced from there as
-// contiguous rows: 3 + 3 comparisons for 9 taps. With index the order in which taps are looked at matters (the first of
-// equals, the last NaN), so each line of the input is dealt out itself and every window looks at its taps in scan order, 16
-// windows at a time; the code of the best tap so far rides in lanes as wide as the values. Channels last: 16 channels of a
-// window at a time, taps in scan order; the windows of a line that lie wholly inside share one list of taps.
+// N, C, D, H, W. without index: batches of up to 8 lines. The lines that a line of windows reaches
+// are reduced column by column, the maxima dealt out by column modulo the stride (pool_window.h),
+// and the taps of W reduced from there as contiguous rows: 3 + 3 comparisons for 9 taps. With index
+// the order in which taps are looked at matters (the first of equals, the last NaN), so each line
+// of the input is dealt out itself and every window looks at its taps in scan order, 16 windows at
+// a time; the code of the best tap so far rides in lanes as wide as the values. Channels last: 16
+// channels of a window at a time, taps in scan order; the windows of a line that lie wholly inside
+// share one list of taps.
 //
-// NaN wins by one more comparison a tap: take = value > best or value != value, then a select, three instructions with
-// AVX-512 and five with a code.
+// NaN wins by one more comparison a tap: take = value > best or value != value, then a select,
+// three instructions with AVX-512 and five with a code.
 //
-// Bytes: x read and y and index written once, 5.2 an element of x for 3x3 windows with stride 2, float32 and uint8.
+// Bytes: x read and y and index written once, 5.2 an element of x for 3x3 windows with stride 2,
+// float32 and uint8.
 //
-// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data in cache: 0.21 ns an
-// input element without index, 0.44 ns with (PyTorch, always with: 7.4 ns). Before: the same loops unrolled before they were
-// vectorised, 18 ns; line by line, each step reading what the last had just stored, 0.34 and 0.78 ns. Tried without gain: a
-// variant without the NaN comparison for lines that hold none (g++ turns its select into a branch).
+// Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data
+// in cache: 0.21 ns an input element without index, 0.44 ns with (PyTorch, always with: 7.4 ns).
+// Before: the same loops unrolled before they were vectorised, 18 ns; line by line, each step
+// reading what the last had just stored, 0.34 and 0.78 ns. Tried without gain: a variant without
+// the NaN comparison for lines that hold none (g++ turns its select into a branch).
 #include <limits>
 
 #include "kernels.h"
@@ -47,25 +51,27 @@ struct Max {
   }
 };
 
-// How the position of a tap is written down: its number in the window (uint8) or its distance from the window's first tap
-// in the input's plane (int64).
+// How the position of a tap is written down: its number in the window (uint8) or its distance from
+// the window's first tap in the input's plane (int64).
 template <class Index>
 struct Coding {
   int64_t tap[3];
 
   Coding(const Axis& depth, const Axis& height, const Axis& width) {
     if (std::is_same_v<Index, int64_t>) {
-      tap[0] = depth.dilation * height.inputs * width.inputs, tap[1] = height.dilation * width.inputs,
-      tap[2] = width.dilation;
+      tap[0] = depth.dilation * height.inputs * width.inputs,
+      tap[1] = height.dilation * width.inputs, tap[2] = width.dilation;
     } else {
       tap[0] = height.kernel * width.kernel, tap[1] = width.kernel, tap[2] = 1;
     }
   }
 
-  int64_t of(int64_t tap_d, int64_t tap_h, int64_t tap_w) const { return tap_d * tap[0] + tap_h * tap[1] + tap_w * tap[2]; }
+  int64_t of(int64_t tap_d, int64_t tap_h, int64_t tap_w) const {
+    return tap_d * tap[0] + tap_h * tap[1] + tap_w * tap[2];
+  }
 };
 
-// ---- N, C, D, H, W ----------------------------------------------------------------------------------------------------
+// N, C, D, H, W
 
 template <class T>
 void max_lines(const MaxPoolForward& args, int64_t threads) {
@@ -96,17 +102,20 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
         alike = lines_alike(full, at, batch - i);
         int64_t count = 0;
-        for_lines_of_windows(depth, height, at,
-                             [&](int64_t from, int64_t, int64_t) { rows[count++] = x + from * width.inputs; });
+        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+          rows[count++] = x + from * width.inputs;
+        });
         A* to = maxima + i * line_size + columns.padding;
         if (count == 0) {
           std::fill_n(to, width.inputs, kLowest<A>);
         } else {
-          fold_rows<Max>(rows, count, to, width.inputs, Unchanged{}, {alike, height.stride * width.inputs, line_size});
+          fold_rows<Max>(rows, count, to, width.inputs, Unchanged{},
+                         {alike, height.stride * width.inputs, line_size});
         }
       }
       if (columns.stride > 1) {
-        for (int64_t i = 0; i < batch; ++i) columns.split(maxima + i * line_size, parts + i * line_size);
+        for (int64_t i = 0; i < batch; ++i)
+          columns.split(maxima + i * line_size, parts + i * line_size);
       }
       for (int64_t tap = 0; tap < width.kernel; ++tap) taps[tap] = parts + tap_offsets[tap];
       fold_rows<Max>(taps, width.kernel, y + begin * width.outputs, width.outputs, Unchanged{},
@@ -119,31 +128,34 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
 template <class T, class Index>
 void max_planes_indexed(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t planes = args.x.size[0] * args.x.size[1], size = args.x.size[2] * args.x.size[3] * args.x.size[4];
+  const int64_t planes = args.x.size[0] * args.x.size[1],
+                size = args.x.size[2] * args.x.size[3] * args.x.size[4];
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
   Index* index = static_cast<Index*>(args.index.data);
-  share_out(planes, team_size(planes, args.x.numel(), threads), [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t plane = first; plane < last; ++plane) {
-      const T* from = x + plane * size;
-      A best = static_cast<A>(from[0]);
-      int64_t chosen = 0;
-      for (int64_t i = 1; i < size; ++i) {
-        const A value = static_cast<A>(from[i]);
-        if (beats(value, best)) best = value, chosen = i;
-      }
-      y[plane] = static_cast<T>(best);
-      index[plane] = static_cast<Index>(chosen);
-    }
-  });
+  share_out(planes, team_size(planes, args.x.numel(), threads),
+            [&](int64_t, int64_t first, int64_t last) {
+              for (int64_t plane = first; plane < last; ++plane) {
+                const T* from = x + plane * size;
+                A best = static_cast<A>(from[0]);
+                int64_t chosen = 0;
+                for (int64_t i = 1; i < size; ++i) {
+                  const A value = static_cast<A>(from[i]);
+                  if (beats(value, best)) best = value, chosen = i;
+                }
+                y[plane] = static_cast<T>(best);
+                index[plane] = static_cast<Index>(chosen);
+              }
+            });
 }
 
-// At each place, for windows [0, size) of a line: the maximum and the code of its tap. A window starts from the code of its
-// first tap inside the input, first_codes[i] + base.
+// At each place, for windows [0, size) of a line: the maximum and the code of its tap. A window
+// starts from the code of its first tap inside the input, first_codes[i] + base.
 template <int fixed, class A>
-void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Code<A>* first_codes, Code<A> base, A* values,
-            Code<A>* chosen, int64_t size, Places places) {
-  for (int64_t place = 0; place < places.count; ++place, values += places.to_step, chosen += places.to_step) {
+void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Code<A>* first_codes,
+            Code<A> base, A* values, Code<A>* chosen, int64_t size, Places places) {
+  for (int64_t place = 0; place < places.count;
+       ++place, values += places.to_step, chosen += places.to_step) {
     for_whole_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       const int64_t offset = place * places.from_step + first;
       A best[lanes];
@@ -177,7 +189,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
       width(args.window, args.x, args.y, 2);
-  if (depth.global() && height.global() && width.global()) return max_planes_indexed<T, Index>(args, threads);
+  if (depth.global() && height.global() && width.global())
+    return max_planes_indexed<T, Index>(args, threads);
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Coding<Index> coding(depth, height, width);
@@ -190,19 +203,23 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   const Axis::Taps full = height.full();
   const int64_t most = batch_of_lines(width), line_size = columns.line_size();
   const int64_t reach = (most - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
-  const int64_t window = depth.kernel * height.kernel * width.kernel, outputs = whole_blocks(width.outputs);
+  const int64_t window = depth.kernel * height.kernel * width.kernel,
+                outputs = whole_blocks(width.outputs);
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
   const Scratch<A> memory(team, (1 + depth.kernel * reach) * line_size + most * outputs);
   const Scratch<Code<A>> code_memory(team, window + (most + 1) * outputs);
   const Scratch<const A*> tap_memory(team, window);
 
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *line = memory.of(member), *split = line + line_size, *values = split + depth.kernel * reach * line_size;
+    A *line = memory.of(member), *split = line + line_size,
+      *values = split + depth.kernel * reach * line_size;
     const A** taps = tap_memory.of(member);
-    Code<A>*codes = code_memory.of(member), *first_codes = codes + window, *chosen = first_codes + outputs;
+    Code<A>*codes = code_memory.of(member), *first_codes = codes + window,
+    *chosen = first_codes + outputs;
     std::fill_n(line, (1 + depth.kernel * reach) * line_size, kLowest<A>);
     for (int64_t o = 0; o < outputs; ++o) {
-      first_codes[o] = static_cast<Code<A>>(coding.of(0, 0, width.taps(std::min(o, width.outputs - 1)).first));
+      first_codes[o] =
+          static_cast<Code<A>>(coding.of(0, 0, width.taps(std::min(o, width.outputs - 1)).first));
     }
     Lines at = lines.from(first);
     while (at.number < last) {
@@ -210,13 +227,15 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
       const int64_t batch = std::min({most, last - at.number, height.outputs - at.h});
       const int64_t top = std::max<int64_t>(height.start(at.h), 0);
       const int64_t bottom =
-          std::min(height.start(at.h + batch - 1) + (height.kernel - 1) * height.dilation + 1, height.inputs);
+          std::min(height.start(at.h + batch - 1) + (height.kernel - 1) * height.dilation + 1,
+                   height.inputs);
       const auto [first_d, last_d] = depth.taps(at.d);
       for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
         const int64_t d = depth.start(at.d) + tap_d * depth.dilation;
         const T* from = x + ((at.plane * depth.inputs + d) * height.inputs + top) * width.inputs;
         for (int64_t h = 0; h < bottom - top; ++h) {
-          columns.load_split(from + h * width.inputs, line, split + (tap_d * reach + h) * line_size);
+          columns.load_split(from + h * width.inputs, line,
+                             split + (tap_d * reach + h) * line_size);
         }
       }
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
@@ -234,7 +253,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
         }
         const auto base = static_cast<Code<A>>(coding.of(first_d, first_h, 0));
         with_count<2, 3, 4, 6, 9>(count, [&]<int fixed>(Lanes<fixed>) {
-          choose<fixed>(taps, codes, count, first_codes, base, values + i * outputs, chosen + i * outputs, width.outputs,
+          choose<fixed>(taps, codes, count, first_codes, base, values + i * outputs,
+                        chosen + i * outputs, width.outputs,
                         {alike, height.stride * line_size, outputs});
         });
       }
@@ -243,7 +263,8 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
         store_row(values + i * outputs, y + at.number * width.outputs, width.outputs);
         const Code<A>* code = chosen + i * outputs;
         Index* to = index + at.number * width.outputs;
-        const int64_t origin = (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding;
+        const int64_t origin =
+            (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs - width.padding;
         for_blocks<A>(width.outputs, [=, &width]<int lanes>(int64_t from, Lanes<lanes>) {
           if constexpr (std::is_same_v<Index, int64_t>) {
             PYDL_LANES
@@ -258,14 +279,16 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   });
 }
 
-// ---- Channels last ----------------------------------------------------------------------------------------------------
+// Channels last
 
 // The same for the channels of the windows at `places`, whose indices lie `stride` apart.
 template <int fixed, class T, class Index>
-void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, int64_t count, int64_t origin, T* y,
-                     Index* index, int64_t channels, Places places, int64_t stride) {
+void choose_channels(const T* const* taps, const Code<accumulate_t<T>>* codes, int64_t count,
+                     int64_t origin, T* y, Index* index, int64_t channels, Places places,
+                     int64_t stride) {
   using A = accumulate_t<T>;
-  for (int64_t place = 0; place < places.count; ++place, y += places.to_step, index += places.to_step, origin += stride) {
+  for (int64_t place = 0; place < places.count;
+       ++place, y += places.to_step, index += places.to_step, origin += stride) {
     for_blocks<A>(channels, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       const int64_t offset = place * places.from_step + first;
       A best[lanes], value[lanes];
@@ -331,21 +354,24 @@ void max_pixels(const MaxPoolForward& args, int64_t threads) {
             codes[count] = row_codes[row] + static_cast<Code<A>>(coding.of(0, 0, tap));
           }
         }
-        const int64_t to = (at.number * width.outputs + o) * channels, step = width.stride * channels;
+        const int64_t to = (at.number * width.outputs + o) * channels,
+                      step = width.stride * channels;
         int64_t origin = 0;
         if (std::is_same_v<Index, int64_t>) {
-          origin = (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs + width.start(o);
+          origin = (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs +
+                   width.start(o);
         }
         if (count == 0) {
-          const int64_t code = origin + coding.of(depth.taps(at.d).first, height.taps(at.h).first, first_w);
+          const int64_t code =
+              origin + coding.of(depth.taps(at.d).first, height.taps(at.h).first, first_w);
           for (int64_t i = to; i < to + places * channels; ++i) {
             y[i] = static_cast<T>(kLowest<A>);
             if constexpr (indexed) index[i] = static_cast<Index>(code);
           }
         } else if constexpr (indexed) {
           with_count<4, 9>(count, [&]<int fixed>(Lanes<fixed>) {
-            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels, {places, step, channels},
-                                   width.stride);
+            choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels,
+                                   {places, step, channels}, width.stride);
           });
         } else {
           fold_rows<Max>(taps, count, y + to, channels, Unchanged{}, {places, step, channels});
@@ -362,9 +388,11 @@ void max_pool_forward(const MaxPoolForward& args, bool channels_last, int64_t th
     if (args.index.data == nullptr) {
       channels_last ? max_pixels<T, NoIndex>(args, threads) : max_lines<T>(args, threads);
     } else if (args.index.dtype == DType::uint8) {
-      channels_last ? max_pixels<T, uint8_t>(args, threads) : max_lines_indexed<T, uint8_t>(args, threads);
+      channels_last ? max_pixels<T, uint8_t>(args, threads)
+                    : max_lines_indexed<T, uint8_t>(args, threads);
     } else {
-      channels_last ? max_pixels<T, int64_t>(args, threads) : max_lines_indexed<T, int64_t>(args, threads);
+      channels_last ? max_pixels<T, int64_t>(args, threads)
+                    : max_lines_indexed<T, int64_t>(args, threads);
     }
   });
 }

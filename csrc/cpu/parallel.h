@@ -1,7 +1,7 @@
 // Work shared out among OpenMP threads: contiguous runs of items, one run a thread.
 //
-// A kernel's items (output rows, blocks of positions) are computed from its inputs alone, so neither the number of threads
-// nor the seams between their runs can be seen in a result.
+// A kernel's items (output rows, blocks of positions) are computed from its inputs alone, so
+// neither the number of threads nor the seams between their runs can be seen in a result.
 #pragma once
 
 #include <omp.h>
@@ -13,13 +13,14 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
-// How many of `threads` are worth waking for `elements` floats moved. Two threads halve the time at 65,536 floats (10.8 to
-// 5.7 us for a copy) and gain nothing much below.
+// How many of `threads` are worth waking for `elements` floats moved. Two threads halve the time at
+// 65,536 floats (10.8 to 5.7 us for a copy) and gain nothing much below.
 inline int64_t team_size(int64_t items, int64_t elements, int64_t threads) {
   return std::clamp<int64_t>(elements / 32768, 1, std::max<int64_t>(1, std::min(threads, items)));
 }
 
-// Calls body(member, first, last) once for each member of the team; the runs [first, last) cover [0, items).
+// Calls body(member, first, last) once for each member of the team; the runs [first, last) cover
+// [0, items).
 template <class Body>
 void share_out(int64_t items, int64_t team, const Body& body) {
   if (team == 1) return body(int64_t{0}, int64_t{0}, items);
@@ -30,13 +31,14 @@ void share_out(int64_t items, int64_t team, const Body& body) {
   }
 }
 
-// Memory for a team, taken before its threads start so that a failure is an exception of the caller's. Each member's begins
-// a line of the cache.
+// Memory for a team, taken before its threads start so that a failure is an exception of the
+// caller's. Each member's begins a line of the cache.
 template <class T>
 class Scratch {
  public:
   Scratch(int64_t team, int64_t size)
-      : size_((size + kLine - 1) / kLine * kLine), memory_(new (std::align_val_t{64}) T[team * size_]) {}
+      : size_((size + kLine - 1) / kLine * kLine),
+        memory_(new (std::align_val_t{64}) T[team * size_]) {}
   T* of(int64_t member) const { return memory_.get() + member * size_; }
 
  private:

@@ -1,4 +1,5 @@
-// Where pooling windows lie on an axis, and how a padded line of a map is laid out so that a window's taps are contiguous.
+// Where pooling windows lie on an axis, and how a padded line of a map is laid out so that a
+// window's taps are contiguous.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,8 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
-// One axis: window `o` of `outputs` has its tap `t` at o * stride - padding + t * dilation of `inputs`.
+// One axis: window `o` of `outputs` has its tap `t` at o * stride - padding + t * dilation of
+// `inputs`.
 struct Axis {
   int64_t inputs, outputs, kernel, stride, padding, dilation;
 
@@ -39,17 +41,21 @@ struct Axis {
   // Windows [first, last) lie inside the input with all their taps.
   Taps full() const {
     const int64_t room = inputs - 1 - (kernel - 1) * dilation + padding;
-    const int64_t first = std::min((padding + stride - 1) / stride, outputs), last = room < 0 ? 0 : room / stride + 1;
+    const int64_t first = std::min((padding + stride - 1) / stride, outputs),
+                  last = room < 0 ? 0 : room / stride + 1;
     return {first, std::clamp(last, first, outputs)};
   }
 
   // Windows [first, last) are all that hold one of the inputs [input, input + count).
   Taps holding(int64_t input, int64_t count) const {
     const int64_t first = std::max<int64_t>(input + padding - (kernel - 1) * dilation, 0);
-    return {(first + stride - 1) / stride, std::min((input + count - 1 + padding) / stride + 1, outputs)};
+    return {(first + stride - 1) / stride,
+            std::min((input + count - 1 + padding) / stride + 1, outputs)};
   }
   // At most so many.
-  int64_t most_holding(int64_t count) const { return ((kernel - 1) * dilation + count - 1) / stride + 1; }
+  int64_t most_holding(int64_t count) const {
+    return ((kernel - 1) * dilation + count - 1) / stride + 1;
+  }
 
   // Whether there is one window, and it holds what the axis has and no padding.
   bool global() const { return outputs == 1 && padding == 0 && dilation == 1 && kernel == inputs; }
@@ -62,7 +68,8 @@ struct Axis {
   }
 };
 
-// The transposed question: the windows that hold each input of an axis, in the order of the windows.
+// The transposed question: the windows that hold each input of an axis, in the order of the
+// windows.
 class Cover {
  public:
   struct Entry {
@@ -77,7 +84,9 @@ class Cover {
     }
     entries_.resize(begin_[axis.inputs]);
     std::vector<int64_t> next(begin_.begin(), begin_.end() - 1);
-    for_each(axis, [&](int64_t input, int64_t window, int64_t tap) { entries_[next[input]++] = {window, tap}; });
+    for_each(axis, [&](int64_t input, int64_t window, int64_t tap) {
+      entries_[next[input]++] = {window, tap};
+    });
   }
 
   const Entry* begin(int64_t input) const { return entries_.data() + begin_[input]; }
@@ -100,21 +109,24 @@ class Cover {
   int64_t most_ = 0;
 };
 
-// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part q % stride at q / stride.
-// Tap t of window o is column o * stride + t * dilation, so over all windows it is a contiguous run of one part:
+// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part q %
+// stride at q / stride. Tap t of window o is column o * stride + t * dilation, so over all windows
+// it is a contiguous run of one part:
 //
 //   line   [ p | x0 x1 x2 x3 x4 x5 x6 ... | p p ]        stride 2, padding 1
 //   part 0 [ p   x1 x3 x5 ...  ]     tap 0 of windows 0, 1, 2, ...; tap 2 one further
 //   part 1 [ x0  x2 x4 x6 ...  ]     tap 1
 //
-// A strided access, which no instruction set does well, happens once a line and not once a tap. With stride 1 the line is
-// its only part. Parts are padded to whole blocks beyond the last tap.
+// A strided access, which no instruction set does well, happens once a line and not once a tap.
+// With stride 1 the line is its only part. Parts are padded to whole blocks beyond the last tap.
 struct Columns {
   int64_t stride, padding, inputs;
   int64_t part_size;
-  int64_t split_size, join_size;  // what of a part windows read, and what of it inputs fill, in whole blocks
+  int64_t split_size,
+      join_size;  // what of a part windows read, and what of it inputs fill, in whole blocks
 
-  explicit Columns(const Axis& axis) : stride(axis.stride), padding(axis.padding), inputs(axis.inputs) {
+  explicit Columns(const Axis& axis)
+      : stride(axis.stride), padding(axis.padding), inputs(axis.inputs) {
     const int64_t reach = (axis.kernel - 1) * axis.dilation / stride;
     const int64_t last = (padding + inputs - 1) / stride;
     part_size = whole_blocks(std::max(axis.outputs, last + 1)) + whole_blocks(reach);
@@ -147,18 +159,21 @@ struct Columns {
       return;
     }
     for (int64_t part = 0; part < stride; ++part) {
-      for (int64_t i = 0; i < split_size; ++i) parts[part * part_size + i] = line[i * stride + part];
+      for (int64_t i = 0; i < split_size; ++i)
+        parts[part * part_size + i] = line[i * stride + part];
     }
   }
 
-  // The same from the line as it lies in memory, between the padding that the parts hold already. `line` is room for a line.
+  // The same from the line as it lies in memory, between the padding that the parts hold already.
+  // `line` is room for a line.
   template <class T>
   void load_split(const T* row, accumulate_t<T>* line, accumulate_t<T>* parts) const {
     if (stride == 1) return load_row(row, parts + padding, inputs);
     if constexpr (std::is_same_v<T, accumulate_t<T>>) {
       if (stride == 2) {
         T *even = parts, *odd = parts + part_size;
-        const int64_t begin = (padding + 1) / 2, pairs = (inputs - padding % 2) / 2, end = begin + pairs;
+        const int64_t begin = (padding + 1) / 2, pairs = (inputs - padding % 2) / 2,
+                      end = begin + pairs;
         const T* from = row + padding % 2;
         if (padding % 2 == 1) odd[begin - 1] = row[0];
         if (from + 2 * pairs < row + inputs) even[end] = from[2 * pairs];
@@ -196,11 +211,12 @@ struct Columns {
   }
 };
 
-// The same for the transposed pass: a line of the windows' gradients lies between zeros, so that part `p` of an input line
-// is a sum of contiguous runs, one for each tap t with t * dilation % stride == p, which starts t * dilation / stride
-// before.
+// The same for the transposed pass: a line of the windows' gradients lies between zeros, so that
+// part `p` of an input line is a sum of contiguous runs, one for each tap t with t * dilation %
+// stride == p, which starts t * dilation / stride before.
 struct WindowLine {
-  int64_t lead, size, inputs;  // zeros before the first window; length of the line; columns of a part
+  int64_t lead, size,
+      inputs;  // zeros before the first window; length of the line; columns of a part
 
   struct Tap {
     int64_t number, back;
@@ -219,23 +235,29 @@ struct WindowLine {
   }
 };
 
-// Lines are taken through each step of a kernel in batches: a step that reads what the step before has just stored, at other
-// places of the vector, waits for those stores to reach the cache; a batch later they have.
-inline int64_t batch_of_lines(const Axis& width) { return std::clamp<int64_t>(512 / width.inputs, 1, 8); }
+// Lines are taken through each step of a kernel in batches: a step that reads what the step before
+// has just stored, at other places of the vector, waits for those stores to reach the cache; a
+// batch later they have.
+inline int64_t batch_of_lines(const Axis& width) {
+  return std::clamp<int64_t>(512 / width.inputs, 1, 8);
+}
 
-// The lines of a map in memory order, with their place. A line holds one d and h: of a plane (N, C, ...), where a plane is
-// one n and c, or of all channels of one n (channels last).
+// The lines of a map in memory order, with their place. A line holds one d and h: of a plane (N, C,
+// ...), where a plane is one n and c, or of all channels of one n (channels last).
 struct Lines {
   int64_t planes, depth, height;
   int64_t number = 0, plane = 0, d = 0, h = 0;
 
   explicit Lines(const Tensor& map, bool channels_last = false)
-      : planes(channels_last ? map.size[0] : map.size[0] * map.size[1]), depth(map.size[2]), height(map.size[3]) {}
+      : planes(channels_last ? map.size[0] : map.size[0] * map.size[1]),
+        depth(map.size[2]),
+        height(map.size[3]) {}
 
   int64_t count() const { return planes * depth * height; }
   Lines from(int64_t first) const {
     Lines at = *this;
-    at.number = first, at.h = first % height, at.d = first / height % depth, at.plane = first / height / depth;
+    at.number = first, at.h = first % height, at.d = first / height % depth,
+    at.plane = first / height / depth;
     return at;
   }
   // By lines of the same plane and d.
@@ -249,22 +271,25 @@ struct Lines {
   void next() { advance(1); }
 };
 
-// How many lines from `at` on, at most `most`, have windows that lie in the input with all their taps in h; 1 if not even
-// `at` has: what is done for a line can be done for so many with one list of its taps.
+// How many lines from `at` on, at most `most`, have windows that lie in the input with all their
+// taps in h; 1 if not even `at` has: what is done for a line can be done for so many with one list
+// of its taps.
 inline int64_t lines_alike(const Axis::Taps& full, const Lines& at, int64_t most) {
   return at.h >= full.first && at.h < full.last ? std::min(most, full.last - at.h) : 1;
 }
 
-// Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the output line `at` reach,
-// in the order of the taps.
+// Calls visit(line, tap_d, tap_h) with the number of each line of the input that the windows of the
+// output line `at` reach, in the order of the taps.
 template <class Visit>
-PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, const Lines& at, Visit visit) {
+PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, const Lines& at,
+                                      Visit visit) {
   const auto [first_d, last_d] = depth.taps(at.d);
   const auto [first_h, last_h] = height.taps(at.h);
   for (int64_t tap_d = first_d; tap_d < last_d; ++tap_d) {
     const int64_t plane = at.plane * depth.inputs + depth.start(at.d) + tap_d * depth.dilation;
     int64_t line = plane * height.inputs + height.start(at.h) + first_h * height.dilation;
-    for (int64_t tap_h = first_h; tap_h < last_h; ++tap_h, line += height.dilation) visit(line, tap_d, tap_h);
+    for (int64_t tap_h = first_h; tap_h < last_h; ++tap_h, line += height.dilation)
+      visit(line, tap_d, tap_h);
   }
 }
 
@@ -273,10 +298,11 @@ struct Places {
   int64_t count = 1, from_step = 0, to_step = 0;
 };
 
-// A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, finished by finish(fold, i). At least one
-// row. Loads and stores convert.
+// A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, finished by
+// finish(fold, i). At least one row. Loads and stores convert.
 template <class Fold, class From, class To, class Finish>
-inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish, Places places = {}) {
+inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish,
+                      Places places = {}) {
   using A = accumulate_t<From>;
   with_count<1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
     for (int64_t place = 0; place < places.count; ++place) {

@@ -1,11 +1,13 @@
 // Rows of numbers, the thing every kernel in this folder is a loop over.
 //
-// A row is contiguous in memory: a line of a map (N, C, ...) or the channels of a pixel (channels last). Rows are seldom a
-// multiple of the vector width (27, 13, 6), and a scalar remainder would cost more than the vectors before it; so a row is
-// walked in blocks of a constant number of lanes, and its last block is moved back to end with the row. Lanes that two
-// blocks share are computed twice and come out the same, which holds as long as no output of the loop is its input.
+// A row is contiguous in memory: a line of a map (N, C, ...) or the channels of a pixel (channels
+// last). Rows are seldom a multiple of the vector width (27, 13, 6), and a scalar remainder would
+// cost more than the vectors before it; so a row is walked in blocks of a constant number of lanes,
+// and its last block is moved back to end with the row. Lanes that two blocks share are computed
+// twice and come out the same, which holds as long as no output of the loop is its input.
 //
-// A block's body is a plain loop of constant length, which compilers turn into one to four vector instructions a statement.
+// A block's body is a plain loop of constant length, which compilers turn into one to four vector
+// instructions a statement.
 #pragma once
 
 #include <algorithm>
@@ -19,11 +21,13 @@
 
 #include "../tensor.h"
 
-// Before every loop over lanes: its iterations are independent, whatever its pointers seem to allow. Without it g++ unrolls
-// a short constant loop before it looks for vectors, and a comparison that selects stays scalar (30 times slower).
+// Before every loop over lanes: its iterations are independent, whatever its pointers seem to
+// allow. Without it g++ unrolls a short constant loop before it looks for vectors, and a comparison
+// that selects stays scalar (30 times slower).
 #define PYDL_LANES _Pragma("omp simd")
 
-// What works on the lanes of a block has to be inlined into the loop over blocks, or the lanes travel through memory.
+// What works on the lanes of a block has to be inlined into the loop over blocks, or the lanes
+// travel through memory.
 #if defined(__GNUC__)
 #define PYDL_INLINE [[gnu::always_inline]] inline
 #define PYDL_INLINE_BODY __attribute__((always_inline))
@@ -39,12 +43,14 @@ inline constexpr int64_t kLanes = 16;
 template <int count>
 using Lanes = std::integral_constant<int, count>;
 
-// Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A: 16 lanes, or 8 of double, while the
-// row has so many, else fewer. Write a body as [=]<int lanes>(int64_t first, Lanes<lanes>).
+// Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A: 16 lanes,
+// or 8 of double, while the row has so many, else fewer. Write a body as [=]<int lanes>(int64_t
+// first, Lanes<lanes>).
 template <class A, class Body>
 inline void for_blocks(int64_t size, Body&& body) {
   const auto blocks = [&]<int lanes>(Lanes<lanes> constant) {
-    for (int64_t first = 0; first < size; first += lanes) body(std::min<int64_t>(first, size - lanes), constant);
+    for (int64_t first = 0; first < size; first += lanes)
+      body(std::min<int64_t>(first, size - lanes), constant);
   };
   if constexpr (sizeof(A) < 8) {
     if (size >= 16) return blocks(Lanes<16>{});
@@ -54,7 +60,8 @@ inline void for_blocks(int64_t size, Body&& body) {
   blocks(Lanes<1>{});
 }
 
-// The same for rows that are padded to whole blocks of 16: the last one ends beyond the row, nothing is computed twice.
+// The same for rows that are padded to whole blocks of 16: the last one ends beyond the row,
+// nothing is computed twice.
 template <class A, class Body>
 inline void for_whole_blocks(int64_t size, Body&& body) {
   constexpr int lanes = sizeof(A) < 8 ? 16 : 8;
@@ -67,7 +74,8 @@ using Code = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
 
 constexpr int64_t whole_blocks(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
-// Asks for memory that will be needed soon, for a kernel whose next address no hardware prefetcher would guess.
+// Asks for memory that will be needed soon, for a kernel whose next address no hardware prefetcher
+// would guess.
 PYDL_INLINE void fetch([[maybe_unused]] const void* address) {
 #if defined(__GNUC__)
   __builtin_prefetch(address, 0, 3);
@@ -79,14 +87,16 @@ PYDL_INLINE void fetch_to_write([[maybe_unused]] const void* address) {
 #endif
 }
 
-// Calls function(Lanes<n>) with n = count where that is among `known`, so that loops over it unroll, else with n = 0.
+// Calls function(Lanes<n>) with n = count where that is among `known`, so that loops over it
+// unroll, else with n = 0.
 template <int... known, class Function>
 inline void with_count(int64_t count, Function&& function) {
   if (!((count == known && (function(Lanes<known>{}), true)) || ...)) function(Lanes<0>{});
 }
 
-// Calls step(t) for t in [first, fixed or else count). An unknown number of steps goes eight at a time: within a group what
-// the steps pass on stays in registers, between groups it travels through memory.
+// Calls step(t) for t in [first, fixed or else count). An unknown number of steps goes eight at a
+// time: within a group what the steps pass on stays in registers, between groups it travels through
+// memory.
 template <int fixed, class Step>
 PYDL_INLINE void for_steps(int64_t first, int64_t count, Step step) {
   int64_t t = first;
@@ -94,30 +104,33 @@ PYDL_INLINE void for_steps(int64_t first, int64_t count, Step step) {
     for (; t < fixed; ++t) step(t);
   } else {
     for (; t + 8 <= count; t += 8) {
-      step(t), step(t + 1), step(t + 2), step(t + 3), step(t + 4), step(t + 5), step(t + 6), step(t + 7);
+      step(t), step(t + 1), step(t + 2), step(t + 3), step(t + 4), step(t + 5), step(t + 6),
+          step(t + 7);
     }
     for (; t < count; ++t) step(t);
   }
 }
 
-// ---- A block between memory and the type it is computed in ------------------------------------------------------------
-// Where lanes change their width, g++ falls back to vectors of 16 bytes, whose stores a wide load then has to wait for; so
-// these few conversions are written out.
+// A block between memory and the type it is computed in. Where lanes change their width, g++ falls
+// back to vectors of 16 bytes, whose stores a wide load then has to wait for; so these few
+// conversions are written out.
 
 // 16 or 8 lanes of 32 bits from narrower ones and back.
 template <int count>
 PYDL_INLINE void widen(const uint8_t* from, int32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm512_storeu_si512(to,
-                               _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    return _mm512_storeu_si512(
+        to, _mm512_maskz_cvtepu8_epi32(0xffff,
+                                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
   }
 #endif
 #if defined(__AVX2__)
   if constexpr (count >= 8) {
     for (int lane = 0; lane < count; lane += 8) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + lane),
-                          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + lane))));
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(to + lane),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + lane))));
     }
     return;
   }
@@ -137,8 +150,10 @@ template <int count>
 PYDL_INLINE void widen(const int64_t* from, int32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    return _mm512_storeu_si512(to, _mm512_permutex2var_epi32(_mm512_loadu_si512(from), even, _mm512_loadu_si512(from + 8)));
+    const __m512i even =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    return _mm512_storeu_si512(to, _mm512_permutex2var_epi32(_mm512_loadu_si512(from), even,
+                                                             _mm512_loadu_si512(from + 8)));
   }
 #endif
   PYDL_LANES
@@ -156,14 +171,16 @@ PYDL_INLINE void widen(const uint16_t* from, uint32_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
     return _mm512_storeu_si512(
-        to, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+        to, _mm512_maskz_cvtepu16_epi32(
+                0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
   }
 #endif
 #if defined(__AVX2__)
   if constexpr (count >= 8) {
     for (int lane = 0; lane < count; lane += 8) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + lane),
-                          _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + lane))));
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(to + lane),
+          _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + lane))));
     }
     return;
   }
@@ -184,7 +201,8 @@ PYDL_INLINE void narrow(const uint32_t* from, uint16_t* to) {
   if constexpr (count >= 8) {
     for (int lane = 0; lane < count; lane += 8) {
       const __m256i wide = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + lane));
-      const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+      const __m128i packed =
+          _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(to + lane), packed);
     }
     return;
@@ -198,7 +216,8 @@ template <int count>
 PYDL_INLINE void narrow(const int32_t* from, uint8_t* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_loadu_si512(from)));
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                            _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_loadu_si512(from)));
   }
 #endif
   PYDL_LANES
@@ -249,11 +268,14 @@ template <int count>
 PYDL_INLINE void load(const float16* from, float* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm512_storeu_ps(to, _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+    return _mm512_storeu_ps(
+        to,
+        _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
   }
 #endif
   for (int lane = 0; lane < count; lane += 8) {
-    _mm256_storeu_ps(to + lane, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + lane))));
+    _mm256_storeu_ps(
+        to + lane, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + lane))));
   }
 }
 
@@ -262,8 +284,9 @@ template <int count>
 PYDL_INLINE void store(const float* from, float16* to) {
 #if defined(__AVX512F__)
   if constexpr (count == 16) {
-    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                               _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+    return _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(to),
+        _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
   }
 #endif
   for (int lane = 0; lane < count; lane += 8) {
@@ -275,12 +298,15 @@ PYDL_INLINE void store(const float* from, float16* to) {
 
 template <class T>
 inline void load_row(const T* from, accumulate_t<T>* to, int64_t size) {
-  for_blocks<accumulate_t<T>>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { load<lanes>(from + first, to + first); });
+  for_blocks<accumulate_t<T>>(
+      size, [=]<int lanes>(int64_t first, Lanes<lanes>) { load<lanes>(from + first, to + first); });
 }
 
 template <class T>
 inline void store_row(const accumulate_t<T>* from, T* to, int64_t size) {
-  for_blocks<accumulate_t<T>>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) { store<lanes>(from + first, to + first); });
+  for_blocks<accumulate_t<T>>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+    store<lanes>(from + first, to + first);
+  });
 }
 
 }  // namespace pydl::cpu::PYDL_ISA

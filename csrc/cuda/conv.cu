@@ -5,33 +5,37 @@
 //   grad_weight[f, c, t] = sum over n, o of grad_y[n, f, o] * x[n, c, i]
 //   grad_bias[f]         = sum over n, o of grad_y[n, f, o]
 //
-// where i = o * stride - padding + t * dilation on each of three axes, terms without such an o or i do not exist, and c and
-// f belong to one group. These are the direct kernels: no rearranged copy of x, nothing staged in shared memory but the
-// partial sums of the last two, any stride, padding, dilation and group. A faster kernel is measured against these and
-// checked by them.
+// where i = o * stride - padding + t * dilation on each of three axes, terms without such an o or i
+// do not exist, and c and f belong to one group. These are the direct kernels: no rearranged copy
+// of x, nothing staged in shared memory but the partial sums of the last two, any stride, padding,
+// dilation and group. A faster kernel is measured against these and checked by them.
 //
-// Forward, grad_x: a thread owns one element of the output. It walks the taps outside, so that the bounds (and, for grad_x,
-// whether stride divides) are looked at once a tap, and the channels inside: two loads and a multiply-add. Where w is
-// innermost, a warp reads neighbouring x and one and the same weight; in channels last one x and 32 filters' weights, whose
-// lines later channels use up.
+// Forward, grad_x: a thread owns one element of the output. It walks the taps outside, so that the
+// bounds (and, for grad_x, whether stride divides) are looked at once a tap, and the channels
+// inside: two loads and a multiply-add. Where w is innermost, a warp reads neighbouring x and one
+// and the same weight; in channels last one x and 32 filters' weights, whose lines later channels
+// use up.
 //
-// grad_weight, grad_bias: a block owns a few elements and its threads share out the N * OD * OH * OW terms. Each thread
-// strides through the terms in ascending order, then the block adds up by halves in shared memory: an order that depends
-// on the shape alone, so results repeat bit for bit, in every layout the same.
+// grad_weight, grad_bias: a block owns a few elements and its threads share out the N * OD * OH *
+// OW terms. Each thread strides through the terms in ascending order, then the block adds up by
+// halves in shared memory: an order that depends on the shape alone, so results repeat bit for bit,
+// in every layout the same.
 //
-// Arithmetic that cannot be avoided: 2 * N * F * OD * OH * OW * C/G * KD * KH * KW operations for y and for each of the two
-// big gradients. Least traffic: each tensor once. The caches stand between the two: forward loads two values for each
-// multiply-add, so it runs at the rate of L1, a small part of that of the arithmetic.
+// Arithmetic that cannot be avoided: 2 * N * F * OD * OH * OW * C/G * KD * KH * KW operations for y
+// and for each of the two big gradients. Least traffic: each tensor once. The caches stand between
+// the two: forward loads two values for each multiply-add, so it runs at the rate of L1, a small
+// part of that of the arithmetic.
 #include "../conv.h"
 #include "element.h"
 
 namespace pydl::cuda {
 namespace {
 
-// The sum over i of a[i] * b[i]. The terms join in parts of 64, and the parts the sum: two short sums round less than one
-// long one.
+// The sum over i of a[i] * b[i]. The terms join in parts of 64, and the parts the sum: two short
+// sums round less than one long one.
 template <class T>
-__device__ accumulate_t<T> dot(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t count) {
+__device__ accumulate_t<T> dot(const T* a, int64_t a_stride, const T* b, int64_t b_stride,
+                               int64_t count) {
   using A = accumulate_t<T>;
   constexpr int64_t most = 64;
   A sum = 0;
@@ -45,8 +49,8 @@ __device__ accumulate_t<T> dot(const T* a, int64_t a_stride, const T* b, int64_t
 }
 
 template <class T>
-__global__ void forward(View<const T> x, View<const T> weight, View<const T> bias, View<T> y, ConvWindow window,
-                        bool channels_last, int64_t count) {
+__global__ void forward(View<const T> x, View<const T> weight, View<const T> bias, View<T> y,
+                        ConvWindow window, bool channels_last, int64_t count) {
   using A = accumulate_t<T>;
   const int64_t number = thread_number();
   if (number >= count) return;
@@ -66,8 +70,9 @@ __global__ void forward(View<const T> x, View<const T> weight, View<const T> bia
       for (int64_t kw = 0; kw < weight.size[4]; ++kw) {
         const int64_t w = ow * window.stride[2] - window.padding[2] + kw * window.dilation[2];
         if (!inside(w, x.size[4])) continue;
-        const T* values = map + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];                        // [C/G]
-        const T* weights = filter + kd * weight.stride[2] + kh * weight.stride[3] + kw * weight.stride[4];  // [C/G]
+        const T* values = map + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];  // [C/G]
+        const T* weights = filter + kd * weight.stride[2] + kh * weight.stride[3] +
+                           kw * weight.stride[4];  // [C/G]
         sum += dot(values, x.stride[1], weights, weight.stride[1], channels);
       }
     }
@@ -75,16 +80,18 @@ __global__ void forward(View<const T> x, View<const T> weight, View<const T> bia
   y.at(n, f, od, oh, ow) = T(sum);
 }
 
-// The output whose tap `tap` of an axis falls on input coordinate `at`; negative where there is none.
-__device__ int64_t output_of(int64_t at, int64_t tap, const ConvWindow& window, int axis, int64_t outputs) {
+// The output whose tap `tap` of an axis falls on input coordinate `at`; negative where there is
+// none.
+__device__ int64_t output_of(int64_t at, int64_t tap, const ConvWindow& window, int axis,
+                             int64_t outputs) {
   const int64_t reach = at + window.padding[axis] - tap * window.dilation[axis];
   const int64_t output = window.stride[axis] == 1 ? reach : quotient(reach, window.stride[axis]);
   return output * window.stride[axis] == reach && output < outputs ? output : -1;
 }
 
 template <class T>
-__global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<T> grad_x, ConvWindow window,
-                               bool channels_last, int64_t count) {
+__global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<T> grad_x,
+                               ConvWindow window, bool channels_last, int64_t count) {
   using A = accumulate_t<T>;
   const int64_t number = thread_number();
   if (number >= count) return;
@@ -104,8 +111,10 @@ __global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<
       for (int64_t kw = 0; kw < weight.size[4]; ++kw) {
         const int64_t ow = output_of(w, kw, window, 2, grad_y.size[4]);
         if (ow < 0) continue;
-        const T* values = gradients + od * grad_y.stride[2] + oh * grad_y.stride[3] + ow * grad_y.stride[4];  // [F/G]
-        const T* weights = bank + kd * weight.stride[2] + kh * weight.stride[3] + kw * weight.stride[4];      // [F/G]
+        const T* values = gradients + od * grad_y.stride[2] + oh * grad_y.stride[3] +
+                          ow * grad_y.stride[4];  // [F/G]
+        const T* weights =
+            bank + kd * weight.stride[2] + kh * weight.stride[3] + kw * weight.stride[4];  // [F/G]
         sum += dot(values, grad_y.stride[1], weights, weight.stride[0], filters);
       }
     }
@@ -113,7 +122,8 @@ __global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<
   grad_x.at(n, c, d, h, w) = T(sum);
 }
 
-// partial[i][t] for every thread t of the block is added up into partial[i][0], by halves. All threads must call.
+// partial[i][t] for every thread t of the block is added up into partial[i][0], by halves. All
+// threads must call.
 template <int sums, class A>
 __device__ void add_up(A (&partial)[sums][block_size]) {
   const int t = threadIdx.x;
@@ -126,13 +136,15 @@ __device__ void add_up(A (&partial)[sums][block_size]) {
   }
 }
 
-// A block owns one tap, one input channel of a group and a tile of that group's filters: the term's coordinates, the bounds
-// and the load of x serve them all. Blocks are numbered with the channel innermost, so that those that run at the same time
-// read the same parts of x and grad_y, in channels last the same 32-byte sectors.
+// A block owns one tap, one input channel of a group and a tile of that group's filters: the term's
+// coordinates, the bounds and the load of x serve them all. Blocks are numbered with the channel
+// innermost, so that those that run at the same time read the same parts of x and grad_y, in
+// channels last the same 32-byte sectors.
 constexpr int filters_per_block = 4;
 
 template <class T>
-__global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> grad_weight, ConvWindow window) {
+__global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> grad_weight,
+                                ConvWindow window) {
   using A = accumulate_t<T>;
   SHARED(A, partial, [filters_per_block][block_size]);
   const int64_t channels = grad_weight.size[1], filters = quotient(grad_y.size[1], window.groups);
@@ -140,15 +152,18 @@ __global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> g
   const int64_t c = take(rest, channels);
   const int64_t tile = take(rest, quotient(filters + filters_per_block - 1, filters_per_block));
   const int64_t group = take(rest, window.groups);
-  const int64_t kw = take(rest, grad_weight.size[4]), kh = take(rest, grad_weight.size[3]), kd = rest;
+  const int64_t kw = take(rest, grad_weight.size[4]), kh = take(rest, grad_weight.size[3]),
+                kd = rest;
   const int64_t f = group * filters + tile * filters_per_block;
-  const int64_t mine = min(filters - tile * filters_per_block, static_cast<int64_t>(filters_per_block));
+  const int64_t mine =
+      min(filters - tile * filters_per_block, static_cast<int64_t>(filters_per_block));
 
   A sum[filters_per_block] = {};
   const int64_t terms = grad_y.size[0] * grad_y.size[2] * grad_y.size[3] * grad_y.size[4];
   for (int64_t term = threadIdx.x; term < terms; term += block_size) {
     int64_t n = term;
-    const int64_t ow = take(n, grad_y.size[4]), oh = take(n, grad_y.size[3]), od = take(n, grad_y.size[2]);
+    const int64_t ow = take(n, grad_y.size[4]), oh = take(n, grad_y.size[3]),
+                  od = take(n, grad_y.size[2]);
     const int64_t d = od * window.stride[0] - window.padding[0] + kd * window.dilation[0];
     const int64_t h = oh * window.stride[1] - window.padding[1] + kh * window.dilation[1];
     const int64_t w = ow * window.stride[2] - window.padding[2] + kw * window.dilation[2];
@@ -161,11 +176,13 @@ __global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> g
   }
   for (int i = 0; i < filters_per_block; ++i) partial[i][threadIdx.x] = sum[i];
   add_up(partial);
-  if (threadIdx.x < mine) grad_weight.at(f + threadIdx.x, c, kd, kh, kw) = T(partial[threadIdx.x][0]);
+  if (threadIdx.x < mine)
+    grad_weight.at(f + threadIdx.x, c, kd, kh, kw) = T(partial[threadIdx.x][0]);
 }
 
-// A block owns one filter and adds up in double: these sums are the longest of all (N * OD * OH * OW), and a single addition
-// for each value loaded is not what they wait for, even where doubles are slow.
+// A block owns one filter and adds up in double: these sums are the longest of all (N * OD * OH *
+// OW), and a single addition for each value loaded is not what they wait for, even where doubles
+// are slow.
 template <class T>
 __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   SHARED(double, partial, [1][block_size]);
@@ -174,32 +191,39 @@ __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   const int64_t terms = grad_y.size[0] * grad_y.size[2] * grad_y.size[3] * grad_y.size[4];
   for (int64_t term = threadIdx.x; term < terms; term += block_size) {
     int64_t n = term;
-    const int64_t ow = take(n, grad_y.size[4]), oh = take(n, grad_y.size[3]), od = take(n, grad_y.size[2]);
+    const int64_t ow = take(n, grad_y.size[4]), oh = take(n, grad_y.size[3]),
+                  od = take(n, grad_y.size[2]);
     sum += accumulate_t<T>(grad_y.at(n, f, od, oh, ow));
   }
   partial[0][threadIdx.x] = sum;
   add_up(partial);
-  if (threadIdx.x == 0) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));
+  if (threadIdx.x == 0)
+    grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));
 }
 
 void check_conv(const Tensor& x, const Tensor& weight, const Tensor& y, const ConvWindow& window) {
   check(x.dtype == weight.dtype && x.dtype == y.dtype, "convolution expects tensors of one dtype");
   const int64_t groups = window.groups, filters = weight.size[0];
-  check(groups >= 1 && filters % groups == 0, "convolution expects the groups to divide ", filters, " filters, got ",
-        groups);
-  check(x.size[1] == weight.size[1] * groups, "convolution with ", groups, " groups and filters of ", weight.size[1],
-        " channels expects ", weight.size[1] * groups, " channels, got ", x.size[1]);
-  check(y.size[0] == x.size[0] && y.size[1] == filters, "convolution of ", x.size[0], " maps with ", filters,
-        " filters gives ", x.size[0], " x ", filters, " maps, got ", y.size[0], " x ", y.size[1]);
+  check(groups >= 1 && filters % groups == 0, "convolution expects the groups to divide ", filters,
+        " filters, got ", groups);
+  check(x.size[1] == weight.size[1] * groups, "convolution with ", groups,
+        " groups and filters of ", weight.size[1], " channels expects ", weight.size[1] * groups,
+        " channels, got ", x.size[1]);
+  check(y.size[0] == x.size[0] && y.size[1] == filters, "convolution of ", x.size[0], " maps with ",
+        filters, " filters gives ", x.size[0], " x ", filters, " maps, got ", y.size[0], " x ",
+        y.size[1]);
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t stride = window.stride[axis], padding = window.padding[axis], dilation = window.dilation[axis];
+    const int64_t stride = window.stride[axis], padding = window.padding[axis],
+                  dilation = window.dilation[axis];
     check(stride >= 1 && dilation >= 1 && padding >= 0,
-          "convolution expects stride and dilation of at least 1 and no negative padding, got ", stride, ", ", dilation,
-          " and ", padding);
-    const int64_t size = x.size[axis + 2], kernel = weight.size[axis + 2], outputs = y.size[axis + 2];
+          "convolution expects stride and dilation of at least 1 and no negative padding, got ",
+          stride, ", ", dilation, " and ", padding);
+    const int64_t size = x.size[axis + 2], kernel = weight.size[axis + 2],
+                  outputs = y.size[axis + 2];
     const int64_t room = size + 2 * padding - (kernel - 1) * dilation - 1;
-    check(room >= 0 && outputs == room / stride + 1, "convolution of ", size, " elements with kernel ", kernel, ", stride ",
-          stride, ", padding ", padding, " and dilation ", dilation, " does not give ", outputs);
+    check(room >= 0 && outputs == room / stride + 1, "convolution of ", size,
+          " elements with kernel ", kernel, ", stride ", stride, ", padding ", padding,
+          " and dilation ", dilation, " does not give ", outputs);
   }
 }
 
@@ -213,8 +237,9 @@ void conv_forward(const ConvForward& args, int64_t stream) {
   if (y.numel() == 0) return;
   dispatch_floating(x.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
-    launch(forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x), View<const T>(weight),
-           View<const T>(bias), View<T>(y), window, y.channels_last(), y.numel());
+    launch(forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),
+           View<const T>(weight), View<const T>(bias), View<T>(y), window, y.channels_last(),
+           y.numel());
   });
 }
 
@@ -224,8 +249,9 @@ void conv_grad_input(const ConvGradInput& args, int64_t stream) {
   if (grad_x.numel() == 0) return;
   dispatch_floating(grad_x.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
-    launch(input_gradient<T>, blocks_for(grad_x.numel()), block_size, 0, stream, View<const T>(grad_y),
-           View<const T>(weight), View<T>(grad_x), window, grad_x.channels_last(), grad_x.numel());
+    launch(input_gradient<T>, blocks_for(grad_x.numel()), block_size, 0, stream,
+           View<const T>(grad_y), View<const T>(weight), View<T>(grad_x), window,
+           grad_x.channels_last(), grad_x.numel());
   });
 }
 
@@ -233,23 +259,27 @@ void conv_grad_weight(const ConvGradWeight& args, int64_t stream) {
   const auto& [grad_y, x, weight, window] = args;
   check_conv(x, weight, grad_y, window);
   if (weight.numel() == 0) return;
-  const int64_t tiles = blocks_for(weight.size[0] / window.groups, filters_per_block) * window.groups;
+  const int64_t tiles =
+      blocks_for(weight.size[0] / window.groups, filters_per_block) * window.groups;
   const int64_t blocks = tiles * (weight.numel() / weight.size[0]);
   dispatch_floating(x.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
-    launch(weight_gradient<T>, blocks, block_size, 0, stream, View<const T>(grad_y), View<const T>(x), View<T>(weight),
-           window);
+    launch(weight_gradient<T>, blocks, block_size, 0, stream, View<const T>(grad_y),
+           View<const T>(x), View<T>(weight), window);
   });
 }
 
 void conv_grad_bias(const ConvGradBias& args, int64_t stream) {
   const auto& [grad_y, bias] = args;
-  check(bias.dtype == grad_y.dtype && bias.numel() == grad_y.size[1] && bias.size[1] == grad_y.size[1],
-        "convolution expects a bias gradient of the output's dtype with ", grad_y.size[1], " values, got ", bias.numel());
+  check(bias.dtype == grad_y.dtype && bias.numel() == grad_y.size[1] &&
+            bias.size[1] == grad_y.size[1],
+        "convolution expects a bias gradient of the output's dtype with ", grad_y.size[1],
+        " values, got ", bias.numel());
   if (bias.numel() == 0) return;
   dispatch_floating(grad_y.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
-    launch(bias_gradient<T>, bias.size[1], block_size, 0, stream, View<const T>(grad_y), View<T>(bias));
+    launch(bias_gradient<T>, bias.size[1], block_size, 0, stream, View<const T>(grad_y),
+           View<T>(bias));
   });
 }
 

@@ -1,15 +1,21 @@
-// The one header that a .cu includes besides its family's contract: CUDA under nvcc, the emulator under g++.
+// The one header that a .cu includes besides its family's contract: CUDA under nvcc, the emulator
+// under g++.
 //
-// A kernel keeps CUDA's own words (__global__, threadIdx, __syncthreads(), __shfl_xor_sync, ...). The words below stand for
-// what C++ cannot spell (shared arrays, <<<>>>) or CUDA spells in PTX only; each has a body for either world.
+// A kernel keeps CUDA's own words (__global__, threadIdx, __syncthreads(), __shfl_xor_sync, ...).
+// The words below stand for what C++ cannot spell (shared arrays, <<<>>>) or CUDA spells in PTX
+// only; each has a body for either world.
 //
-//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared variable; aligned as
-//                                                        its type is: for 16-byte accesses declare float4 or uint4
-//   DYNAMIC_SHARED(float, stage);                        float* stage: what launch() was asked for, 16-byte aligned
+//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared
+//   variable; aligned as
+//                                                        its type is: for 16-byte accesses declare
+//                                                        float4 or uint4
+//   DYNAMIC_SHARED(float, stage);                        float* stage: what launch() was asked for,
+//   16-byte aligned
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
 //   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
 //   cp_async<16>(shared, global[, source_bytes]); cp_async_commit(); cp_async_wait<groups_left>();
-//   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row); to_tf32(x);
+//   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row);
+//   to_tf32(x);
 //   load_acquire(address); store_release(address, value);
 #pragma once
 
@@ -35,47 +41,54 @@
 
 #if defined(__CUDACC__)
 #define SHARED(type, name, ...) __shared__ type name __VA_ARGS__
-// One array under one name for the whole file: CUDA lets no two kernels declare it with different types.
+// One array under one name for the whole file: CUDA lets no two kernels declare it with different
+// types.
 #define DYNAMIC_SHARED(type, name)                                     \
   extern __shared__ __align__(16) unsigned char pydl_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(pydl_dynamic_shared)
 #define PYDL_WHERE
 #else
-#define SHARED(type, name, ...)                                    \
-  static ::pydl::emulator::SharedArray name##_array;               \
-  auto& name = *static_cast<std::add_pointer_t<type __VA_ARGS__>>( \
-      ::pydl::emulator::shared(name##_array, sizeof(type __VA_ARGS__), alignof(type), ::pydl::emulator::Where::current()))
-#define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::pydl::emulator::dynamic_shared())
+#define SHARED(type, name, ...)                                                             \
+  static ::pydl::emulator::SharedArray name##_array;                                        \
+  auto& name = *static_cast<std::add_pointer_t<type __VA_ARGS__>>(::pydl::emulator::shared( \
+      name##_array, sizeof(type __VA_ARGS__), alignof(type), ::pydl::emulator::Where::current()))
+#define DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(::pydl::emulator::dynamic_shared())
 #define PYDL_WHERE , ::pydl::emulator::Where where = ::pydl::emulator::Where::current()
 #endif
 
 namespace pydl {
 
-// ---- Launches -------------------------------------------------------------------------------------------------------
+// Launches
 
 // The size of a grid, which remembers the line that asked for it: errors name that line.
 struct Grid {
   dim3 size;
   std::source_location where;
 
-  Grid(dim3 size, std::source_location where = std::source_location::current()) : size(size), where(where) {}
+  Grid(dim3 size, std::source_location where = std::source_location::current())
+      : size(size), where(where) {}
   // Block counts are computed in 64 bits; one that does not fit must not wrap around.
-  Grid(int64_t x, std::source_location where = std::source_location::current()) : size(0), where(where) {
+  Grid(int64_t x, std::source_location where = std::source_location::current())
+      : size(0), where(where) {
     if (x <= 0x7fffffff)
       size.x = static_cast<unsigned>(x < 0 ? 0 : x);
     else
-      throw std::runtime_error("a grid of " + std::to_string(x) + " blocks: CUDA allows 2147483647");
+      throw std::runtime_error("a grid of " + std::to_string(x) +
+                               " blocks: CUDA allows 2147483647");
   }
 };
 
 namespace detail {
 
-[[noreturn]] inline void launch_failed(const Grid& grid, dim3 block, size_t shared_bytes, const char* why) {
+[[noreturn]] inline void launch_failed(const Grid& grid, dim3 block, size_t shared_bytes,
+                                       const char* why) {
   const std::string path = grid.where.file_name();
   std::ostringstream message;
-  message << "the kernel launch at " << path.substr(path.find_last_of('/') + 1) << ':' << grid.where.line() << " (grid "
-          << grid.size.x << " x " << grid.size.y << " x " << grid.size.z << ", block " << block.x << " x " << block.y
-          << " x " << block.z << ", " << shared_bytes << " bytes of dynamic shared memory) failed: " << why;
+  message << "the kernel launch at " << path.substr(path.find_last_of('/') + 1) << ':'
+          << grid.where.line() << " (grid " << grid.size.x << " x " << grid.size.y << " x "
+          << grid.size.z << ", block " << block.x << " x " << block.y << " x " << block.z << ", "
+          << shared_bytes << " bytes of dynamic shared memory) failed: " << why;
   throw std::runtime_error(message.str());
 }
 
@@ -95,27 +108,32 @@ inline void require(cudaError_t error, const Grid& grid, dim3 block, size_t shar
 
 // More than 48 KB of dynamic shared memory is given only to kernels that have been allowed it.
 template <class... Parameters>
-void allow_shared_bytes(void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes) {
+void allow_shared_bytes(void (*kernel)(Parameters...), const Grid& grid, dim3 block,
+                        size_t shared_bytes) {
   if (shared_bytes <= 48 * 1024) return;
   const int bytes = static_cast<int>(shared_bytes);
-  require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), grid, block, shared_bytes);
+  require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), grid,
+          block, shared_bytes);
 }
 
 template <class... Parameters>
-int64_t resident_blocks(void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes) {
+int64_t resident_blocks(void (*kernel)(Parameters...), const Grid& grid, dim3 block,
+                        size_t shared_bytes) {
   allow_shared_bytes(kernel, grid, block, shared_bytes);
   const int threads = static_cast<int>(block.x * block.y * block.z);
   int device, multiprocessors, blocks;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess)
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes);
   require(error, grid, block, shared_bytes);
   return int64_t{blocks} * multiprocessors;
 }
 
 template <class... Parameters, class... Arguments>
-void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes,
-            int64_t stream, Arguments&&... arguments) {
+void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block,
+            size_t shared_bytes, int64_t stream, Arguments&&... arguments) {
   allow_shared_bytes(kernel, grid, block, shared_bytes);
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeCooperative;
@@ -127,7 +145,8 @@ void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, d
   configuration.stream = reinterpret_cast<cudaStream_t>(stream);
   configuration.attrs = &attribute;
   configuration.numAttrs = cooperative ? 1 : 0;
-  require(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), grid, block, shared_bytes);
+  require(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), grid,
+          block, shared_bytes);
 }
 
 #else
@@ -138,12 +157,13 @@ int64_t resident_blocks(void (*)(Parameters...), const Grid&, dim3 block, size_t
 }
 
 template <class... Parameters, class... Arguments>
-void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes, int64_t,
-            Arguments&&... arguments) {
+void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block,
+            size_t shared_bytes, int64_t, Arguments&&... arguments) {
   using Call = std::tuple<void (*)(Parameters...), Parameters...>;
   const auto thread = [](const void* call) {
     // Every thread gets parameters of its own, as it does on a GPU.
-    std::apply([](auto kernel, auto... parameters) { kernel(parameters...); }, *static_cast<const Call*>(call));
+    std::apply([](auto kernel, auto... parameters) { kernel(parameters...); },
+               *static_cast<const Call*>(call));
   };
   const Call call(kernel, static_cast<Parameters>(arguments)...);
   emulator::run({grid.size, block, shared_bytes, cooperative, grid.where}, thread, &call);
@@ -153,10 +173,11 @@ void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, d
 
 }  // namespace detail
 
-// Runs the kernel on `stream`, a cudaStream_t. Throws std::runtime_error where CUDA refuses; an empty grid is refused too.
+// Runs the kernel on `stream`, a cudaStream_t. Throws std::runtime_error where CUDA refuses; an
+// empty grid is refused too.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes, int64_t stream,
-            Arguments&&... arguments) {
+void launch(void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes,
+            int64_t stream, Arguments&&... arguments) {
   detail::check_sizes(grid, block, shared_bytes);
   detail::launch(false, kernel, grid, block, shared_bytes, stream, arguments...);
 }
@@ -168,32 +189,38 @@ int64_t resident_blocks(void (*kernel)(Parameters...), dim3 block, size_t shared
   return detail::resident_blocks(kernel, Grid(dim3(), where), block, shared_bytes);
 }
 
-// The same, with all blocks running at once, so that they may wait for each other: grid_barrier() and spin loops work.
+// The same, with all blocks running at once, so that they may wait for each other: grid_barrier()
+// and spin loops work.
 template <class... Parameters, class... Arguments>
-void launch_cooperative(void (*kernel)(Parameters...), const Grid& grid, dim3 block, size_t shared_bytes, int64_t stream,
-                        Arguments&&... arguments) {
+void launch_cooperative(void (*kernel)(Parameters...), const Grid& grid, dim3 block,
+                        size_t shared_bytes, int64_t stream, Arguments&&... arguments) {
   detail::check_sizes(grid, block, shared_bytes);
   const int64_t blocks = int64_t{grid.size.x} * grid.size.y * grid.size.z;
   const int64_t resident = detail::resident_blocks(kernel, grid, block, shared_bytes);
   if (blocks > resident) {
-    const std::string why = "a cooperative launch needs all its blocks resident, and this device holds " +
-                            std::to_string(resident) + " of them at once";
+    const std::string why =
+        "a cooperative launch needs all its blocks resident, and this device holds " +
+        std::to_string(resident) + " of them at once";
     detail::launch_failed(grid, block, shared_bytes, why.c_str());
   }
   detail::launch(true, kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
-// ---- Barriers and flags across blocks -------------------------------------------------------------------------------
+// Barriers and flags across blocks
 
-// Waits for every thread of the grid; what they wrote before is seen after. Cooperative launches only.
+// Waits for every thread of the grid; what they wrote before is seen after. Cooperative launches
+// only.
 #if defined(__CUDACC__)
 __device__ __forceinline__ void grid_barrier() { cooperative_groups::this_grid().sync(); }
 #else
-inline void grid_barrier(std::source_location where = std::source_location::current()) { emulator::grid_barrier(where); }
+inline void grid_barrier(std::source_location where = std::source_location::current()) {
+  emulator::grid_barrier(where);
+}
 #endif
 
-// What was written before store_release(address, value), by that thread or seen by it through a barrier, is seen by whoever
-// reads that value with load_acquire. Integers of 4 or 8 bytes, anywhere on the device.
+// What was written before store_release(address, value), by that thread or seen by it through a
+// barrier, is seen by whoever reads that value with load_acquire. Integers of 4 or 8 bytes,
+// anywhere on the device.
 template <class T>
 __device__ __forceinline__ T load_acquire(const T* address PYDL_WHERE) {
   static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
@@ -223,21 +250,26 @@ __device__ __forceinline__ void store_release(T* address, std::type_identity_t<T
 #endif
 }
 
-// ---- Asynchronous copies from global to shared memory ---------------------------------------------------------------
+// Asynchronous copies from global to shared memory
 
-// Copies `bytes` (4, 8 or 16, both addresses aligned to it), of which the first `source_bytes` are read and the rest are
-// zeros; with 0 nothing is read. Seen by this thread after its wait, by others after a barrier that follows it.
+// Copies `bytes` (4, 8 or 16, both addresses aligned to it), of which the first `source_bytes` are
+// read and the rest are zeros; with 0 nothing is read. Seen by this thread after its wait, by
+// others after a barrier that follows it.
 template <int bytes>
-__device__ __forceinline__ void cp_async(void* shared, const void* global, int source_bytes = bytes PYDL_WHERE) {
+__device__ __forceinline__ void cp_async(void* shared, const void* global,
+                                         int source_bytes = bytes PYDL_WHERE) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16);
 #if defined(__CUDACC__)
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   const size_t from = __cvta_generic_to_global(global);
   // Sixteen bytes can pass L1 by: nobody else of the block wants them.
   if constexpr (bytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(source_bytes)
+                 : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(bytes), "r"(source_bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(bytes),
+                 "r"(source_bytes)
                  : "memory");
   }
 #else
@@ -264,7 +296,7 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
-// ---- Tensor cores ---------------------------------------------------------------------------------------------------
+// Tensor cores
 
 struct tf32 {};  // names the type of operands that are floats with 10 bits of mantissa
 
@@ -281,20 +313,26 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
   return bits;
 }
 
-// c += a * b by one warp, all 32 lanes: a is 16 x K, b is K x 8, c is 16 x 8 in float; K is 16 for float16 and bfloat16
-// (two values a register, the lower half first), 8 for tf32. With g = lane / 4 and t = lane % 4, lane holds
+// c += a * b by one warp, all 32 lanes: a is 16 x K, b is K x 8, c is 16 x 8 in float; K is 16 for
+// float16 and bfloat16 (two values a register, the lower half first), 8 for tf32. With g = lane / 4
+// and t = lane % 4, lane holds
 //
-//   a   16-bit: [0] (g, 2t..2t+1)  [1] (g + 8, 2t..)  [2] (g, 2t + 8..)  [3] (g + 8, 2t + 8..)     row, column
+//   a   16-bit: [0] (g, 2t..2t+1)  [1] (g + 8, 2t..)  [2] (g, 2t + 8..)  [3] (g + 8, 2t + 8..)
+//   row, column
 //       tf32:   [0] (g, t)         [1] (g + 8, t)     [2] (g, t + 4)     [3] (g + 8, t + 4)
-//   b   16-bit: [0] (2t..2t+1, g)  [1] (2t + 8.., g);   tf32: [0] (t, g)  [1] (t + 4, g)           k, column
+//   b   16-bit: [0] (2t..2t+1, g)  [1] (2t + 8.., g);   tf32: [0] (t, g)  [1] (t + 4, g)
+//   k, column
 //   c   [0] (g, 2t)  [1] (g, 2t + 1)  [2] (g + 8, 2t)  [3] (g + 8, 2t + 1)
 template <class T>
-__device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] PYDL_WHERE) {
-  static_assert(std::is_same_v<T, float16> || std::is_same_v<T, bfloat16> || std::is_same_v<T, tf32>);
+__device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2] PYDL_WHERE) {
+  static_assert(std::is_same_v<T, float16> || std::is_same_v<T, bfloat16> ||
+                std::is_same_v<T, tf32>);
 #if defined(__CUDACC__)
-#define PYDL_MMA(shape_and_types)                                                                                     \
-  asm volatile("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                       \
+#define PYDL_MMA(shape_and_types)                                                 \
+  asm volatile("mma.sync.aligned." shape_and_types                                \
+               " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                   \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
   if constexpr (std::is_same_v<T, float16>)
     PYDL_MMA("m16n8k16.row.col.f32.f16.f16.f32");
@@ -311,29 +349,34 @@ __device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4], 
 #endif
 }
 
-// Loads 8 x 8 matrices of 16-bit values from shared memory, all 32 lanes of a warp together. Lanes 0 to 7 give the addresses
-// of the rows of matrix 0 (16 bytes each, 16-byte aligned), lanes 8 to 15 of matrix 1, and so on; the rest are ignored.
-// Register i gets from matrix i, with g = lane / 4 and t = lane % 4, the values (g, 2t) and (g, 2t + 1), the first in the
-// lower half; transposed, (2t, g) and (2t + 1, g). So a of mma_sync is ldmatrix<4> of its quarters in the order of its
-// registers, and b is ldmatrix<2> of rows that run along k, or ldmatrix<2, true> of rows that run along the columns.
+// Loads 8 x 8 matrices of 16-bit values from shared memory, all 32 lanes of a warp together. Lanes
+// 0 to 7 give the addresses of the rows of matrix 0 (16 bytes each, 16-byte aligned), lanes 8 to 15
+// of matrix 1, and so on; the rest are ignored. Register i gets from matrix i, with g = lane / 4
+// and t = lane % 4, the values (g, 2t) and (g, 2t + 1), the first in the lower half; transposed,
+// (2t, g) and (2t + 1, g). So a of mma_sync is ldmatrix<4> of its quarters in the order of its
+// registers, and b is ldmatrix<2> of rows that run along k, or ldmatrix<2, true> of rows that run
+// along the columns.
 template <int matrices, bool transposed = false>
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[matrices], const void* row PYDL_WHERE) {
   static_assert(matrices == 1 || matrices == 2 || matrices == 4);
 #if defined(__CUDACC__)
   const unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
-#define PYDL_LDMATRIX(trans)                                                                                           \
-  if constexpr (matrices == 1) {                                                                                       \
-    asm volatile("ldmatrix.sync.aligned.m8n8.x1" trans ".shared.b16 {%0}, [%1];" : "=r"(r[0]) : "r"(from) : "memory"); \
-  } else if constexpr (matrices == 2) {                                                                                \
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2" trans ".shared.b16 {%0, %1}, [%2];"                                   \
-                 : "=r"(r[0]), "=r"(r[1])                                                                              \
-                 : "r"(from)                                                                                           \
-                 : "memory");                                                                                          \
-  } else {                                                                                                             \
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4" trans ".shared.b16 {%0, %1, %2, %3}, [%4];"                           \
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                                                      \
-                 : "r"(from)                                                                                           \
-                 : "memory");                                                                                          \
+#define PYDL_LDMATRIX(trans)                                                                 \
+  if constexpr (matrices == 1) {                                                             \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1" trans ".shared.b16 {%0}, [%1];"             \
+                 : "=r"(r[0])                                                                \
+                 : "r"(from)                                                                 \
+                 : "memory");                                                                \
+  } else if constexpr (matrices == 2) {                                                      \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2" trans ".shared.b16 {%0, %1}, [%2];"         \
+                 : "=r"(r[0]), "=r"(r[1])                                                    \
+                 : "r"(from)                                                                 \
+                 : "memory");                                                                \
+  } else {                                                                                   \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" trans ".shared.b16 {%0, %1, %2, %3}, [%4];" \
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                            \
+                 : "r"(from)                                                                 \
+                 : "memory");                                                                \
   }
   if constexpr (transposed) {
     PYDL_LDMATRIX(".trans")

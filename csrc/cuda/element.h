@@ -1,14 +1,16 @@
 // Which element of a tensor a thread owns.
 //
-// Threads are numbered through a whole tensor along one long axis of blocks, in the order of its memory: w changes fastest,
-// or c in channels last. The 32 threads of a warp so own neighbours, and one load of theirs is one or a few 128-byte lines.
-// The numbers, like all offsets, are 64 bits wide.
+// Threads are numbered through a whole tensor along one long axis of blocks, in the order of its
+// memory: w changes fastest, or c in channels last. The 32 threads of a warp so own neighbours, and
+// one load of theirs is one or a few 128-byte lines. The numbers, like all offsets, are 64 bits
+// wide.
 #pragma once
 
 #include "../tensor.h"
 #include "device.h"
 
-// Stands before a loop that mostly takes one or two turns: unrolled, as nvcc would have it, it only costs registers.
+// Stands before a loop that mostly takes one or two turns: unrolled, as nvcc would have it, it only
+// costs registers.
 #if defined(__CUDACC__)
 #define ROLLED _Pragma("unroll 1")
 #else
@@ -23,10 +25,13 @@ struct Element {
   int64_t n, c, d, h, w;
 };
 
-__device__ inline int64_t thread_number() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline int64_t thread_number() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 
-// a / b for b > 0. A GPU has no instruction for it: 32 bits cost about 20 of those it has, 64 bits about 70. So it
-// pays to look whether 32 bits will do, as they do for anything not negative that a tensor below 2^32 elements asks.
+// a / b for b > 0. A GPU has no instruction for it: 32 bits cost about 20 of those it has, 64 bits
+// about 70. So it pays to look whether 32 bits will do, as they do for anything not negative that a
+// tensor below 2^32 elements asks.
 __device__ inline int64_t quotient(int64_t a, int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   return a / b;

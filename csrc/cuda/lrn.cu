@@ -1,23 +1,29 @@
 // Local response normalisation across channels: ../lrn.h has the equations.
 //
-//   forward    scale[c] = k + alpha / size * sum of x[c']^2 over the window of c;       y[c] = x[c] * scale[c]^-beta
+//   forward    scale[c] = k + alpha / size * sum of x[c']^2 over the window of c;       y[c] = x[c]
+//   * scale[c]^-beta
 //   backward   own[c] = grad_y[c] * scale[c]^-beta;     term[c] = own[c] * x[c] / scale[c]
-//              grad_x[c] = own[c] - 2 * alpha * beta / size * x[c] * sum of term[c'] over the transposed window of c
+//              grad_x[c] = own[c] - 2 * alpha * beta / size * x[c] * sum of term[c'] over the
+//              transposed window of c
 //
-// Every position (n, d, h, w) is a column of C values by itself. A thread owns one position and a strip of neighbouring
-// channels, one sum for each in registers. It walks the channels that any window of the strip reaches, once and upwards,
-// and adds each value to the sums whose windows hold it: size + strip - 1 values serve `strip` outputs, whatever the
-// window's size. Backward makes each term on the way, from a scale recomputed with `size` further loads.
+// Every position (n, d, h, w) is a column of C values by itself. A thread owns one position and a
+// strip of neighbouring channels, one sum for each in registers. It walks the channels that any
+// window of the strip reaches, once and upwards, and adds each value to the sums whose windows hold
+// it: size + strip - 1 values serve `strip` outputs, whatever the window's size. Backward makes
+// each term on the way, from a scale recomputed with `size` further loads.
 //
-// A running sum (add the value that enters, subtract the one that leaves) would load less, but a large value that leaves
-// takes the small ones' digits along, and a NaN or an infinity never leaves. These sums are fresh, their order fixed.
+// A running sum (add the value that enters, subtract the one that leaves) would load less, but a
+// large value that leaves takes the small ones' digits along, and a NaN or an infinity never
+// leaves. These sums are fresh, their order fixed.
 //
-// The strip is 8 channels where w is innermost: neighbouring threads are neighbouring positions, every load coalesces, and
-// the window's overlap is read from L1. In channels last it is 1 channel: neighbouring threads are neighbouring channels,
-// and the same overlap lies between the threads of a warp.
+// The strip is 8 channels where w is innermost: neighbouring threads are neighbouring positions,
+// every load coalesces, and the window's overlap is read from L1. In channels last it is 1 channel:
+// neighbouring threads are neighbouring channels, and the same overlap lies between the threads of
+// a warp.
 //
-// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads two and writes one, 12 bytes.
-// Arithmetic is about 5 operations for each element of a window, far below what the traffic leaves time for.
+// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads two
+// and writes one, 12 bytes. Arithmetic is about 5 operations for each element of a window, far
+// below what the traffic leaves time for.
 #include <cmath>
 
 #include "../lrn.h"
@@ -33,8 +39,8 @@ struct Lrn {
   A beta, k;
 };
 
-// scale^-beta. The usual beta = 3/4 is the -3/2nd power of the square root: two special-function operations, where pow
-// takes about 30 instructions.
+// scale^-beta. The usual beta = 3/4 is the -3/2nd power of the square root: two special-function
+// operations, where pow takes about 30 instructions.
 template <class A>
 __device__ A inverse_power(A scale, A beta) {
   if (beta == A(0.75)) {
@@ -57,7 +63,8 @@ __global__ void forward(View<const T> x, View<T> y, Lrn<accumulate_t<T>> lrn, in
   const int64_t item = thread_number();
   if (item >= items) return;
   const int channels = static_cast<int>(x.size[1]);
-  const int64_t strips[5] = {x.size[0], (channels + strip - 1) / strip, x.size[2], x.size[3], x.size[4]};
+  const int64_t strips[5] = {x.size[0], (channels + strip - 1) / strip, x.size[2], x.size[3],
+                             x.size[4]};
   const auto [n, s, d, h, w] = element_of(item, strips, strip == 1);
   const int start = static_cast<int>(s) * strip;
   const T* x_column = &x.at(n, 0, d, h, w);  // [C]
@@ -70,7 +77,8 @@ __global__ void forward(View<const T> x, View<T> y, Lrn<accumulate_t<T>> lrn, in
     const A value = x_column[c * x.stride[1]];
     for (int j = 0; j < strip; ++j) {
       // Whether the window of channel start + j holds c.
-      if (static_cast<unsigned>(c - start - j + below) < static_cast<unsigned>(lrn.size)) sum[j] += value * value;
+      if (static_cast<unsigned>(c - start - j + below) < static_cast<unsigned>(lrn.size))
+        sum[j] += value * value;
     }
   }
   for (int j = 0; j < strip; ++j) {
@@ -82,12 +90,14 @@ __global__ void forward(View<const T> x, View<T> y, Lrn<accumulate_t<T>> lrn, in
 }
 
 template <class T, int strip>
-__global__ void backward(View<const T> grad_y, View<const T> x, View<T> grad_x, Lrn<accumulate_t<T>> lrn, int64_t items) {
+__global__ void backward(View<const T> grad_y, View<const T> x, View<T> grad_x,
+                         Lrn<accumulate_t<T>> lrn, int64_t items) {
   using A = accumulate_t<T>;
   const int64_t item = thread_number();
   if (item >= items) return;
   const int channels = static_cast<int>(x.size[1]);
-  const int64_t strips[5] = {x.size[0], (channels + strip - 1) / strip, x.size[2], x.size[3], x.size[4]};
+  const int64_t strips[5] = {x.size[0], (channels + strip - 1) / strip, x.size[2], x.size[3],
+                             x.size[4]};
   const auto [n, s, d, h, w] = element_of(item, strips, strip == 1);
   const int start = static_cast<int>(s) * strip;
   const T* grad_y_column = &grad_y.at(n, 0, d, h, w);  // [C]
@@ -109,7 +119,8 @@ __global__ void backward(View<const T> grad_y, View<const T> x, View<T> grad_x, 
     const A scaled = A(grad_y_column[c * grad_y.stride[1]]) * inverse_power(scale, lrn.beta);
     const A term = scaled * (A(x_column[c * x.stride[1]]) / scale);
     for (int j = 0; j < strip; ++j) {
-      if (static_cast<unsigned>(c - start - j + above) < static_cast<unsigned>(lrn.size)) sum[j] += term;
+      if (static_cast<unsigned>(c - start - j + above) < static_cast<unsigned>(lrn.size))
+        sum[j] += term;
       if (c == start + j) own[j] = scaled;
     }
   }
@@ -117,11 +128,13 @@ __global__ void backward(View<const T> grad_y, View<const T> x, View<T> grad_x, 
   for (int j = 0; j < strip; ++j) {
     const int c = start + j;
     if (c >= channels) break;
-    grad_x_column[c * grad_x.stride[1]] = T(own[j] - factor * A(x_column[c * x.stride[1]]) * sum[j]);
+    grad_x_column[c * grad_x.stride[1]] =
+        T(own[j] - factor * A(x_column[c * x.stride[1]]) * sum[j]);
   }
 }
 
-// Calls launch_strip with the element type and the strip, the window's numbers and the number of threads.
+// Calls launch_strip with the element type and the strip, the window's numbers and the number of
+// threads.
 template <class Arguments, class Launch>
 void dispatch(const Arguments& args, const Tensor& output, Launch&& launch_strip) {
   const int64_t channels = args.x.size[1];
@@ -135,8 +148,8 @@ void dispatch(const Arguments& args, const Tensor& output, Launch&& launch_strip
     using T = decltype(type);
     using A = accumulate_t<T>;
     const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : args.size),
-                     static_cast<A>(args.alpha / static_cast<double>(args.size)), static_cast<A>(args.beta),
-                     static_cast<A>(args.k)};
+                     static_cast<A>(args.alpha / static_cast<double>(args.size)),
+                     static_cast<A>(args.beta), static_cast<A>(args.k)};
     if (output.channels_last()) {
       launch_strip(type, std::integral_constant<int, 1>{}, lrn, columns * channels);
     } else {
@@ -150,7 +163,8 @@ void dispatch(const Arguments& args, const Tensor& output, Launch&& launch_strip
 void lrn_forward(const LrnForward& args, int64_t stream) {
   dispatch(args, args.y, [&](auto type, auto strip, const auto& lrn, int64_t items) {
     using T = decltype(type);
-    launch(forward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.x), View<T>(args.y), lrn, items);
+    launch(forward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.x),
+           View<T>(args.y), lrn, items);
   });
 }
 
@@ -159,8 +173,8 @@ void lrn_backward(const LrnBackward& args, int64_t stream) {
   check(args.x.dtype == args.grad_y.dtype, "LRN expects tensors of one dtype");
   dispatch(args, args.grad_x, [&](auto type, auto strip, const auto& lrn, int64_t items) {
     using T = decltype(type);
-    launch(backward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.grad_y), View<const T>(args.x),
-           View<T>(args.grad_x), lrn, items);
+    launch(backward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.grad_y),
+           View<const T>(args.x), View<T>(args.grad_x), lrn, items);
   });
 }
 

@@ -1,17 +1,20 @@
 // Max and average pooling: ../pool.h has the definitions.
 //
-//   max forward    y[o] = max of x[o * stride - padding + t * dilation] over the taps t inside x, and which tap that was
+//   max forward    y[o] = max of x[o * stride - padding + t * dilation] over the taps t inside x,
+//   and which tap that was
 //   max backward   grad_x[i] = sum of grad_y[o] over the windows o that chose i
 //   avg forward    y[o] = sum of x[o * stride - padding + t] / divisor[o]
 //   avg backward   grad_x[i] = sum of grad_y[o] / divisor[o] over the windows o that cover i
 //
-// A thread owns one element of the output: of y forward, of grad_x backward. Backward gathers. An input element lies in at
-// most ceil(kernel / stride) windows an axis, fewer with dilation, and asks each in ascending order: no atomics, no output
-// zeroed beforehand, the same bits every time. A scatter from y reads each index once only, but needs both.
+// A thread owns one element of the output: of y forward, of grad_x backward. Backward gathers. An
+// input element lies in at most ceil(kernel / stride) windows an axis, fewer with dilation, and
+// asks each in ascending order: no atomics, no output zeroed beforehand, the same bits every time.
+// A scatter from y reads each index once only, but needs both.
 //
-// Least traffic, 2x2 windows with stride 2 in float32, for each element of x: forward reads 4 bytes and writes a quarter of
-// (4 + index), backward the other way round; an index is 1 byte as uint8 and 8 as int64, which is why the former exists.
-// What overlapping windows share comes from L1. Arithmetic: a comparison or an addition a tap.
+// Least traffic, 2x2 windows with stride 2 in float32, for each element of x: forward reads 4 bytes
+// and writes a quarter of (4 + index), backward the other way round; an index is 1 byte as uint8
+// and 8 as int64, which is why the former exists. What overlapping windows share comes from L1.
+// Arithmetic: a comparison or an addition a tap.
 #include <cmath>
 
 #include "../pool.h"
@@ -33,7 +36,8 @@ struct Tap {
 
 __device__ Tap first_tap(const PoolWindow& window, int axis, int64_t output) {
   const int64_t start = output * window.stride[axis] - window.padding[axis];
-  const int64_t skipped = start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;
+  const int64_t skipped =
+      start < 0 ? quotient(window.dilation[axis] - 1 - start, window.dilation[axis]) : 0;
   return {skipped, start + skipped * window.dilation[axis]};
 }
 
@@ -57,17 +61,20 @@ __device__ int64_t tap_at(int64_t distance, int64_t dilation) {
   return number * dilation == distance ? number : -1;
 }
 
-// What an average along one axis counts: the taps inside the input, or inside the input extended by the padding.
-__device__ int64_t counted_taps(const PoolWindow& window, int axis, int64_t output, int64_t size, bool count_include_pad) {
+// What an average along one axis counts: the taps inside the input, or inside the input extended by
+// the padding.
+__device__ int64_t counted_taps(const PoolWindow& window, int axis, int64_t output, int64_t size,
+                                bool count_include_pad) {
   const int64_t extension = count_include_pad ? window.padding[axis] : 0;
   const int64_t start = output * window.stride[axis] - window.padding[axis];
   return min(start + window.kernel[axis], size + extension) - max(start, -extension);
 }
 
-// Index: uint8_t keeps the tap's number inside the window, int64_t the flat position in the input's plane.
+// Index: uint8_t keeps the tap's number inside the window, int64_t the flat position in the input's
+// plane.
 template <class T, class Index>
-__global__ void max_forward(View<const T> x, View<T> y, View<Index> index, PoolWindow window, bool channels_last,
-                            int64_t count) {
+__global__ void max_forward(View<const T> x, View<T> y, View<Index> index, PoolWindow window,
+                            bool channels_last, int64_t count) {
   using A = accumulate_t<T>;
   constexpr bool flat = std::is_same_v<Index, int64_t>;
   const int64_t number = thread_number();
@@ -75,17 +82,21 @@ __global__ void max_forward(View<const T> x, View<T> y, View<Index> index, PoolW
   const auto [n, c, od, oh, ow] = element_of(number, y.size, channels_last);
   const T* plane = &x.at(n, c, 0, 0, 0);  // [D, H, W]
 
-  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh), first_w = first_tap(window, 2, ow);
+  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh),
+            first_w = first_tap(window, 2, ow);
   const auto index_of = [&](const Tap& d, const Tap& h, const Tap& w) {
     if constexpr (flat) return (d.at * x.size[3] + h.at) * x.size[4] + w.at;
     return (d.number * window.kernel[1] + h.number) * window.kernel[2] + w.number;
   };
   A best = -A(INFINITY);
   int64_t chosen = index_of(first_d, first_h, first_w);
-  for (Tap d = first_d; d.number < window.kernel[0] && d.at < x.size[2]; d.advance(window.dilation[0])) {
-    for (Tap h = first_h; h.number < window.kernel[1] && h.at < x.size[3]; h.advance(window.dilation[1])) {
+  for (Tap d = first_d; d.number < window.kernel[0] && d.at < x.size[2];
+       d.advance(window.dilation[0])) {
+    for (Tap h = first_h; h.number < window.kernel[1] && h.at < x.size[3];
+         h.advance(window.dilation[1])) {
       const T* row = plane + d.at * x.stride[2] + h.at * x.stride[3];  // [W]
-      for (Tap w = first_w; w.number < window.kernel[2] && w.at < x.size[4]; w.advance(window.dilation[2])) {
+      for (Tap w = first_w; w.number < window.kernel[2] && w.at < x.size[4];
+           w.advance(window.dilation[2])) {
         const A value = row[w.at * x.stride[4]];
         if (value > best || value != value) {
           best = value;
@@ -99,8 +110,8 @@ __global__ void max_forward(View<const T> x, View<T> y, View<Index> index, PoolW
 }
 
 template <class T, class Index>
-__global__ void max_backward(View<const T> grad_y, View<const Index> index, View<T> grad_x, PoolWindow window,
-                             bool channels_last, int64_t count) {
+__global__ void max_backward(View<const T> grad_y, View<const Index> index, View<T> grad_x,
+                             PoolWindow window, bool channels_last, int64_t count) {
   using A = accumulate_t<T>;
   constexpr bool flat = std::is_same_v<Index, int64_t>;
   const int64_t number = thread_number();
@@ -126,7 +137,8 @@ __global__ void max_backward(View<const T> grad_y, View<const Index> index, View
       for (int64_t ow = over_w.first; ow <= over_w.last; ++ow) {
         const int64_t tap_w = tap_at(over_w.reach - ow * window.stride[2], window.dilation[2]);
         if (tap_w < 0) continue;
-        const int64_t mine = flat ? position : (tap_d * window.kernel[1] + tap_h) * window.kernel[2] + tap_w;
+        const int64_t mine =
+            flat ? position : (tap_d * window.kernel[1] + tap_h) * window.kernel[2] + tap_w;
         if (index_row[ow * index.stride[4]] == mine) sum += A(gradient_row[ow * grad_y.stride[4]]);
       }
     }
@@ -135,15 +147,16 @@ __global__ void max_backward(View<const T> grad_y, View<const Index> index, View
 }
 
 template <class T>
-__global__ void avg_forward(View<const T> x, View<T> y, PoolWindow window, bool count_include_pad, int64_t divisor,
-                            bool channels_last, int64_t count) {
+__global__ void avg_forward(View<const T> x, View<T> y, PoolWindow window, bool count_include_pad,
+                            int64_t divisor, bool channels_last, int64_t count) {
   using A = accumulate_t<T>;
   const int64_t number = thread_number();
   if (number >= count) return;
   const auto [n, c, od, oh, ow] = element_of(number, y.size, channels_last);
   const T* plane = &x.at(n, c, 0, 0, 0);  // [D, H, W]
 
-  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh), first_w = first_tap(window, 2, ow);
+  const Tap first_d = first_tap(window, 0, od), first_h = first_tap(window, 1, oh),
+            first_w = first_tap(window, 2, ow);
   A sum = 0;
   for (Tap d = first_d; d.number < window.kernel[0] && d.at < x.size[2]; d.advance(1)) {
     for (Tap h = first_h; h.number < window.kernel[1] && h.at < x.size[3]; h.advance(1)) {
@@ -162,8 +175,9 @@ __global__ void avg_forward(View<const T> x, View<T> y, PoolWindow window, bool 
 }
 
 template <class T>
-__global__ void avg_backward(View<const T> grad_y, View<T> grad_x, PoolWindow window, bool count_include_pad,
-                             int64_t divisor, bool channels_last, int64_t count) {
+__global__ void avg_backward(View<const T> grad_y, View<T> grad_x, PoolWindow window,
+                             bool count_include_pad, int64_t divisor, bool channels_last,
+                             int64_t count) {
   using A = accumulate_t<T>;
   const int64_t number = thread_number();
   if (number >= count) return;
@@ -178,11 +192,14 @@ __global__ void avg_backward(View<const T> grad_y, View<T> grad_x, PoolWindow wi
     const int64_t taps_d = counted_taps(window, 0, od, grad_x.size[2], count_include_pad);
     for (int64_t oh = over_h.first; oh <= over_h.last; ++oh) {
       const T* gradient_row = gradients + od * grad_y.stride[2] + oh * grad_y.stride[3];  // [OW]
-      const int64_t taps_dh = taps_d * counted_taps(window, 1, oh, grad_x.size[3], count_include_pad);
+      const int64_t taps_dh =
+          taps_d * counted_taps(window, 1, oh, grad_x.size[3], count_include_pad);
       ROLLED
       for (int64_t ow = over_w.first; ow <= over_w.last; ++ow) {
-        const int64_t taps = taps_dh * counted_taps(window, 2, ow, grad_x.size[4], count_include_pad);
-        sum += A(gradient_row[ow * grad_y.stride[4]]) / static_cast<A>(divisor != 0 ? divisor : taps);
+        const int64_t taps =
+            taps_dh * counted_taps(window, 2, ow, grad_x.size[4], count_include_pad);
+        sum +=
+            A(gradient_row[ow * grad_y.stride[4]]) / static_cast<A>(divisor != 0 ? divisor : taps);
       }
     }
   }
@@ -192,22 +209,26 @@ __global__ void avg_backward(View<const T> grad_y, View<T> grad_x, PoolWindow wi
 // `map` is what is pooled (x or its gradient), `pooled` the result.
 void check_pool(const Tensor& map, const Tensor& pooled, const PoolWindow& window) {
   check(map.dtype == pooled.dtype, "pooling expects tensors of one dtype");
-  check(map.size[0] == pooled.size[0] && map.size[1] == pooled.size[1], "pooling of ", map.size[0], " x ", map.size[1],
-        " planes gives as many, got ", pooled.size[0], " x ", pooled.size[1]);
+  check(map.size[0] == pooled.size[0] && map.size[1] == pooled.size[1], "pooling of ", map.size[0],
+        " x ", map.size[1], " planes gives as many, got ", pooled.size[0], " x ", pooled.size[1]);
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t kernel = window.kernel[axis], stride = window.stride[axis], padding = window.padding[axis];
+    const int64_t kernel = window.kernel[axis], stride = window.stride[axis],
+                  padding = window.padding[axis];
     check(kernel >= 1 && stride >= 1 && window.dilation[axis] >= 1 && padding >= 0,
-          "pooling expects kernel, stride and dilation of at least 1 and no negative padding, got ", kernel, ", ", stride,
-          ", ", window.dilation[axis], " and ", padding);
+          "pooling expects kernel, stride and dilation of at least 1 and no negative padding, got ",
+          kernel, ", ", stride, ", ", window.dilation[axis], " and ", padding);
     const int64_t size = map.size[axis + 2], outputs = pooled.size[axis + 2];
     const int64_t span = (kernel - 1) * window.dilation[axis] + 1;
-    check(2 * padding <= span, "pooling expects a padding of at most half the window's ", span, " elements, got ", padding);
-    // Room for the windows after the first: floor mode has those that fit, ceil mode one more that starts inside.
+    check(2 * padding <= span, "pooling expects a padding of at most half the window's ", span,
+          " elements, got ", padding);
+    // Room for the windows after the first: floor mode has those that fit, ceil mode one more that
+    // starts inside.
     const int64_t room = size + 2 * padding - span;
     const int64_t last_start = (outputs - 1) * stride;
-    check(last_start + stride > room && (last_start <= room || last_start < size + padding) && last_start < room + stride,
-          "pooling of ", size, " elements with kernel ", kernel, ", stride ", stride, ", padding ", padding,
-          " and dilation ", window.dilation[axis], " does not give ", outputs);
+    check(last_start + stride > room && (last_start <= room || last_start < size + padding) &&
+              last_start < room + stride,
+          "pooling of ", size, " elements with kernel ", kernel, ", stride ", stride, ", padding ",
+          padding, " and dilation ", window.dilation[axis], " does not give ", outputs);
   }
 }
 
@@ -217,7 +238,8 @@ void dispatch_index(const Tensor& index, const PoolWindow& window, Function&& fu
   if (index.dtype == DType::int64) return function(int64_t{});
   check(index.dtype == DType::uint8, "max pooling expects an index of uint8 or int64");
   const int64_t taps = window.kernel[0] * window.kernel[1] * window.kernel[2];
-  check(taps <= 256, "max pooling with a uint8 index expects windows of at most 256 taps, got ", taps);
+  check(taps <= 256, "max pooling with a uint8 index expects windows of at most 256 taps, got ",
+        taps);
   function(uint8_t{});
 }
 
@@ -226,14 +248,15 @@ void dispatch_index(const Tensor& index, const PoolWindow& window, Function&& fu
 void max_pool_forward(const MaxPoolForward& args, int64_t stream) {
   const auto& [x, y, index, window] = args;
   check_pool(x, y, window);
-  check(index.data == nullptr || same_size(index, y), "max pooling expects an index of the output's size");
+  check(index.data == nullptr || same_size(index, y),
+        "max pooling expects an index of the output's size");
   if (y.numel() == 0) return;
   const auto run = [&](auto kind) {
     using Index = decltype(kind);
     dispatch_floating(x.dtype, "max pooling", [&](auto type) {
       using T = decltype(type);
-      launch(max_forward<T, Index>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x), View<T>(y),
-             View<Index>(index), window, y.channels_last(), y.numel());
+      launch(max_forward<T, Index>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),
+             View<T>(y), View<Index>(index), window, y.channels_last(), y.numel());
     });
   };
   if (index.data == nullptr) return run(uint8_t{});
@@ -249,8 +272,9 @@ void max_pool_backward(const MaxPoolBackward& args, int64_t stream) {
     using Index = decltype(kind);
     dispatch_floating(grad_x.dtype, "max pooling", [&](auto type) {
       using T = decltype(type);
-      launch(max_backward<T, Index>, blocks_for(grad_x.numel()), block_size, 0, stream, View<const T>(grad_y),
-             View<const Index>(index), View<T>(grad_x), window, grad_x.channels_last(), grad_x.numel());
+      launch(max_backward<T, Index>, blocks_for(grad_x.numel()), block_size, 0, stream,
+             View<const T>(grad_y), View<const Index>(index), View<T>(grad_x), window,
+             grad_x.channels_last(), grad_x.numel());
     });
   });
 }
@@ -261,8 +285,8 @@ void avg_pool_forward(const AvgPoolForward& args, int64_t stream) {
   if (y.numel() == 0) return;
   dispatch_floating(x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);
-    launch(avg_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x), View<T>(y), window,
-           count_include_pad, divisor, y.channels_last(), y.numel());
+    launch(avg_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),
+           View<T>(y), window, count_include_pad, divisor, y.channels_last(), y.numel());
   });
 }
 
@@ -272,8 +296,9 @@ void avg_pool_backward(const AvgPoolBackward& args, int64_t stream) {
   if (grad_x.numel() == 0) return;
   dispatch_floating(grad_x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);
-    launch(avg_backward<T>, blocks_for(grad_x.numel()), block_size, 0, stream, View<const T>(grad_y), View<T>(grad_x),
-           window, count_include_pad, divisor, grad_x.channels_last(), grad_x.numel());
+    launch(avg_backward<T>, blocks_for(grad_x.numel()), block_size, 0, stream,
+           View<const T>(grad_y), View<T>(grad_x), window, count_include_pad, divisor,
+           grad_x.channels_last(), grad_x.numel());
   });
 }
 

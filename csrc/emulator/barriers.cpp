@@ -1,5 +1,5 @@
-// How threads wait for each other. Whoever must be waited for and cannot come any more is a fault at once; what only turns
-// out when nobody can continue is a deadlock, which the scheduler reports.
+// How threads wait for each other. Whoever must be waited for and cannot come any more is a fault
+// at once; what only turns out when nobody can continue is a deadlock, which the scheduler reports.
 #include <bit>
 
 #include "state.h"
@@ -7,7 +7,8 @@
 namespace pydl::emulator {
 namespace {
 
-// So many looks at flags, and a thousand for every thread, while nobody gets any further: nobody ever will.
+// So many looks at flags, and a thousand for every thread, while nobody gets any further: nobody
+// ever will.
 constexpr uint64_t patience = 1'000'000;
 
 void wait_at(const char* name, unsigned mask, Where where) {
@@ -17,7 +18,8 @@ void wait_at(const char* name, unsigned mask, Where where) {
 }
 
 // `whose` are the `expected` threads that must all arrive, of which `ended` cannot.
-void arrive(Barrier& barrier, const char* whose, size_t expected, size_t ended, const char* name, int vote, Where where) {
+void arrive(Barrier& barrier, const char* whose, size_t expected, size_t ended, const char* name,
+            int vote, Where where) {
   const auto refuse = [&](const auto&... why) {
     fault(text(*current), " reached ", name, " (", text(where), "), but ", why...);
   };
@@ -43,7 +45,9 @@ void arrive(Barrier& barrier, const char* whose, size_t expected, size_t ended, 
 void leave_barriers() {
   Block& block = *current->block;
   const unsigned warp = current->number / 32, lane = current->number % 32;
-  const auto missed_by = [](const Thread& other) { fault(text(*current), " has ended, but ", waiting(other), " for it"); };
+  const auto missed_by = [](const Thread& other) {
+    fault(text(*current), " has ended, but ", waiting(other), " for it");
+  };
   if (!block.barrier.arrived.empty()) missed_by(*block.barrier.arrived[0]);
   if (!launch->grid_barrier.arrived.empty()) missed_by(*launch->grid_barrier.arrived[0]);
   for (uint32_t lanes = block.collecting[warp]; lanes != 0; lanes &= lanes - 1) {
@@ -64,7 +68,8 @@ int block_barrier(const char* name, int predicate, Where where) {
 
 void grid_barrier(Where where) {
   if (!launch->configuration.cooperative) {
-    fault(text(*current), " reached grid_barrier (", text(where), ") in a launch that is not cooperative");
+    fault(text(*current), " reached grid_barrier (", text(where),
+          ") in a launch that is not cooperative");
   }
   arrive(launch->grid_barrier, "grid", launch->threads, launch->ended, "grid_barrier", 0, where);
 }
@@ -73,7 +78,8 @@ void collective(const char* name, unsigned mask, void* argument, Work work, Wher
   Block& block = *current->block;
   const unsigned warp = current->number / 32, lane = current->number % 32;
   const auto refuse = [&](const auto&... why) {
-    fault(text(*current), " calls ", name, " (", text(where), ") with mask ", hexadecimal(mask), ", ", why...);
+    fault(text(*current), " calls ", name, " (", text(where), ") with mask ", hexadecimal(mask),
+          ", ", why...);
   };
   if (!(mask >> lane & 1)) refuse("which leaves out its own lane ", lane);
   if (const unsigned gone = mask & block.gone[warp]) {
@@ -100,14 +106,16 @@ void collective(const char* name, unsigned mask, void* argument, Work work, Wher
   if (work)
     work(arguments, mask);
   else
-    synchronise({together, count});  // of all collectives only __syncwarp, which has no work, orders memory
+    synchronise(
+        {together, count});  // of all collectives only __syncwarp, which has no work, orders memory
   wake({together, count});
   let_others_run();
 }
 
 void yield(Where where) {
   if (++launch->looks > patience + 1000 * launch->threads) {
-    fault("deadlock: ", text(*current), " waits for a flag (", text(where), ") and nobody else gets any further");
+    fault("deadlock: ", text(*current), " waits for a flag (", text(where),
+          ") and nobody else gets any further");
   }
   step_back();
 }

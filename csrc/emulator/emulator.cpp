@@ -1,15 +1,18 @@
 // Who runs when: threads, blocks, launches.
 //
-// A launch is synchronous, one at a time. Blocks run one after another; those of a cooperative launch all at once. A thread
-// runs until it must wait, then another that is ready continues. There is no other preemption: a missing barrier shows
-// because some order has the reader run before the writer. Greedily, those that woke last go first, so that a warp or a
-// block runs as far ahead of the others as it can. With a seed the choice is random, and seeds differ in temper: odd ones
-// are greedy most of the time, blocks in a random order; even ones favour some warps and blocks over others, more or less.
+// A launch is synchronous, one at a time. Blocks run one after another; those of a cooperative
+// launch all at once. A thread runs until it must wait, then another that is ready continues. There
+// is no other preemption: a missing barrier shows because some order has the reader run before the
+// writer. Greedily, those that woke last go first, so that a warp or a block runs as far ahead of
+// the others as it can. With a seed the choice is random, and seeds differ in temper: odd ones are
+// greedy most of the time, blocks in a random order; even ones favour some warps and blocks over
+// others, more or less.
 //
-// ThreadSanitizer sees more than any order shows, because it asks what comes before what. Every CUDA thread is a thread to
-// it; switches between them order nothing, only synchronise(), the atomics and the launch itself do. As it takes half a
-// millisecond to make a thread, three crews of them serve all blocks of a launch, each block a crew drawn by lot: two blocks
-// in three are unordered, so a race between blocks shows.
+// ThreadSanitizer sees more than any order shows, because it asks what comes before what. Every
+// CUDA thread is a thread to it; switches between them order nothing, only synchronise(), the
+// atomics and the launch itself do. As it takes half a millisecond to make a thread, three crews of
+// them serve all blocks of a launch, each block a crew drawn by lot: two blocks in three are
+// unordered, so a race between blocks shows.
 #include "emulator.h"
 
 #include <algorithm>
@@ -30,8 +33,10 @@ Thread* current;
 
 namespace {
 
-// The rest of the emulated device. Few multiprocessors: the threads that it holds at once are as many stacks.
-constexpr int64_t multiprocessors = 8, threads_each = 2048, blocks_each = 32, shared_bytes_each = 228 * 1024;
+// The rest of the emulated device. Few multiprocessors: the threads that it holds at once are as
+// many stacks.
+constexpr int64_t multiprocessors = 8, threads_each = 2048, blocks_each = 32,
+                  shared_bytes_each = 228 * 1024;
 constexpr int64_t tsan_fibers = 8000;  // ThreadSanitizer has room for 8128 threads
 constexpr uint64_t tsan_crews = 3;
 
@@ -63,17 +68,20 @@ class Queue {
   }
 
  private:
-  size_t wrap(size_t position) const { return position < ring_.size() ? position : position - ring_.size(); }
+  size_t wrap(size_t position) const {
+    return position < ring_.size() ? position : position - ring_.size();
+  }
   std::vector<Thread*> ring_;
   size_t first_ = 0, count_ = 0;
 };
 
 std::mutex one_launch;
 Queue ready;
-Fiber* host;                // whoever launched
-std::deque<Fiber> fibers;   // all there are
-std::vector<Fiber*> idle;   // those that wait for a thread to run
-char tsan_begin, tsan_end;  // stand for a block's begin, which is the host's doing, and for the end of a launch
+Fiber* host;               // whoever launched
+std::deque<Fiber> fibers;  // all there are
+std::vector<Fiber*> idle;  // those that wait for a thread to run
+char tsan_begin,
+    tsan_end;  // stand for a block's begin, which is the host's doing, and for the end of a launch
 
 uint64_t seed_in_force, random_state = 1;
 
@@ -84,7 +92,7 @@ size_t random_below(size_t count) {
   return static_cast<size_t>((random_state >> 32) * count >> 32);
 }
 
-// ---- Threads --------------------------------------------------------------------------------------------------------
+// Threads
 
 Thread* next_ready() {
   const bool often_greedy = seed_in_force % 2 == 1;
@@ -175,7 +183,8 @@ void step_back() {
 
 void synchronise(std::span<Thread* const> threads) {
   if (!under_tsan()) return;
-  const auto meeting = std::make_unique<char>();  // a new address: nobody comes after earlier meetings of others
+  const auto meeting =
+      std::make_unique<char>();  // a new address: nobody comes after earlier meetings of others
   for (Thread* thread : threads) {
     const Impersonation as(*thread->own);
     __tsan_release(meeting.get());
@@ -186,7 +195,7 @@ void synchronise(std::span<Thread* const> threads) {
   }
 }
 
-// ---- Blocks ---------------------------------------------------------------------------------------------------------
+// Blocks
 
 namespace {
 
@@ -202,7 +211,8 @@ void begin(Block& block, uint64_t number) {
   block.barrier.votes = 0;
   std::fill(std::begin(block.collecting), std::end(block.collecting), 0);
   std::fill(std::begin(block.gone), std::end(block.gone), 0);
-  if (const size_t rest = block.threads.size() % 32) block.gone[block.threads.size() / 32] = ~0u << rest;
+  if (const size_t rest = block.threads.size() % 32)
+    block.gone[block.threads.size() / 32] = ~0u << rest;
   begin_memory(block);
   if (under_tsan()) __tsan_release(&tsan_begin);
   const size_t of_block = random_below(3000);
@@ -229,8 +239,8 @@ void end(Block& block) {
     thread.fiber = nullptr;
   }
   if (!under_tsan()) return;
-  // What uses the block's threads and memory next comes after all that it did, and so does the end of the launch. The host
-  // does not, yet: the next block must not come after this one.
+  // What uses the block's threads and memory next comes after all that it did, and so does the end
+  // of the launch. The host does not, yet: the next block must not come after this one.
   std::vector<Thread*> threads;
   for (Thread& thread : block.threads) threads.push_back(&thread);
   synchronise(threads);
@@ -255,15 +265,17 @@ void run_blocks(std::span<const std::unique_ptr<Block>> blocks, std::span<const 
   for (const auto& block : blocks) end(*block);
 }
 
-// ---- Launches -------------------------------------------------------------------------------------------------------
+// Launches
 
 void check(const Configuration& configuration) {
   const auto& [grid, block, shared_bytes, cooperative, where] = configuration;
   const auto refuse = [&](const char* why) {
-    fault("the kernel launch at ", text(where), " (grid ", grid.x, " x ", grid.y, " x ", grid.z, ", block ", block.x, " x ",
-          block.y, " x ", block.z, ", ", shared_bytes, " bytes of dynamic shared memory) failed: ", why);
+    fault("the kernel launch at ", text(where), " (grid ", grid.x, " x ", grid.y, " x ", grid.z,
+          ", block ", block.x, " x ", block.y, " x ", block.z, ", ", shared_bytes,
+          " bytes of dynamic shared memory) failed: ", why);
   };
-  if (block.x > 1024 || block.y > 1024 || block.z > 64 || uint64_t{block.x} * block.y * block.z > 1024) {
+  if (block.x > 1024 || block.y > 1024 || block.z > 64 ||
+      uint64_t{block.x} * block.y * block.z > 1024) {
     refuse("a block has at most 1024 threads, 64 of them along z");
   }
   if (grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) {
@@ -284,8 +296,10 @@ uint64_t order() { return seed_in_force; }
 
 int64_t resident_blocks(dim3 block, size_t shared_bytes) {
   const int64_t threads = (int64_t{block.x} * block.y * block.z + 31) / 32 * 32;
-  const int64_t bytes = static_cast<int64_t>(shared_bytes) + 1024;  // of which CUDA keeps 1024 for itself
-  const int64_t blocks = multiprocessors * std::min({blocks_each, threads_each / threads, shared_bytes_each / bytes});
+  const int64_t bytes =
+      static_cast<int64_t>(shared_bytes) + 1024;  // of which CUDA keeps 1024 for itself
+  const int64_t blocks =
+      multiprocessors * std::min({blocks_each, threads_each / threads, shared_bytes_each / bytes});
   return under_tsan() ? std::min(blocks, tsan_fibers / threads) : blocks;
 }
 
@@ -309,7 +323,8 @@ void run(const Configuration& configuration, void (*thread)(const void*), const 
   for (unsigned i = 0; i < threads; ++i) launch->thread_indices.push_back(unflatten(i, block));
   for (uint64_t i = 0; i < crews; ++i) launch->blocks.push_back(std::make_unique<Block>(threads));
   launch->threads = at_once * threads;
-  // Room for all, so that no thread has to make it: ThreadSanitizer watches who allocates and who frees.
+  // Room for all, so that no thread has to make it: ThreadSanitizer watches who allocates and who
+  // frees.
   launch->arrays.reserve(64);
   launch->grid_barrier.arrived.reserve(cooperative ? launch->threads : 0);
   add_array(shared_bytes, 16);
@@ -325,8 +340,10 @@ void run(const Configuration& configuration, void (*thread)(const void*), const 
     for (uint64_t i = count; i > 1; --i) std::swap(numbers[i - 1], numbers[random_below(i)]);
   }
   for (uint64_t first = 0; first < count && !launch->error; first += at_once) {
-    const std::span blocks = std::span(launch->blocks).subspan(crews > at_once ? random_below(crews) : 0, at_once);
-    run_blocks(blocks, numbers.empty() ? std::span<const uint64_t>(&first, 1) : std::span(numbers).subspan(first, at_once));
+    const std::span blocks =
+        std::span(launch->blocks).subspan(crews > at_once ? random_below(crews) : 0, at_once);
+    run_blocks(blocks, numbers.empty() ? std::span<const uint64_t>(&first, 1)
+                                       : std::span(numbers).subspan(first, at_once));
   }
 
   if (under_tsan()) {

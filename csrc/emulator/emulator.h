@@ -1,10 +1,12 @@
-// CUDA's execution model on a CPU, as a kernel's source sees it: the .cu is compiled as C++ and its threads run as fibers of
-// one OS thread, for the tests. What is here bears CUDA's own names; what CUDA has no name for is in csrc/cuda/device.h.
+// CUDA's execution model on a CPU, as a kernel's source sees it: the .cu is compiled as C++ and its
+// threads run as fibers of one OS thread, for the tests. What is here bears CUDA's own names; what
+// CUDA has no name for is in csrc/cuda/device.h.
 //
-// It shows faults rather than hides them (see emulator.cpp for how): barriers that not everybody reaches, lanes missing from
-// a mask, deadlocks, bounds of a launch and bad addresses become exceptions with file, line and thread; shared memory that
-// nobody wrote is NaN; a missing barrier makes wrong results in one of the orders that set_order selects. What it cannot
-// show: speed, a weak memory model, the rounding inside tensor cores.
+// It shows faults rather than hides them (see emulator.cpp for how): barriers that not everybody
+// reaches, lanes missing from a mask, deadlocks, bounds of a launch and bad addresses become
+// exceptions with file, line and thread; shared memory that nobody wrote is NaN; a missing barrier
+// makes wrong results in one of the orders that set_order selects. What it cannot show: speed, a
+// weak memory model, the rounding inside tensor cores.
 #pragma once
 
 #include <bit>
@@ -21,7 +23,10 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__ _Pragma("GCC error \"write SHARED(type, name, [sizes]): a raw __shared__ would silently become a local\"")
+#define __shared__                                                                               \
+  _Pragma(                                                                                       \
+      "GCC error \"write SHARED(type, name, [sizes]): a raw __shared__ would silently become a " \
+      "local\"")
 
 struct uint3 {
   unsigned x, y, z;
@@ -72,11 +77,13 @@ struct Fault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// 0: greedy, a thread runs until it waits, then those that woke last. Any other: random, drawn from this seed.
+// 0: greedy, a thread runs until it waits, then those that woke last. Any other: random, drawn from
+// this seed.
 void set_order(uint64_t seed);
 uint64_t order();
 
-// Runs `thread(closure)` once for every thread of the grid and returns when all have ended. Throws what a thread threw.
+// Runs `thread(closure)` once for every thread of the grid and returns when all have ended. Throws
+// what a thread threw.
 struct Configuration {
   dim3 grid, block;
   size_t shared_bytes;
@@ -99,8 +106,9 @@ void* dynamic_shared();
 int block_barrier(const char* name, int predicate, Where where);
 void grid_barrier(Where where);
 
-// What the lanes of `mask` do together: the last to arrive does it, with the arguments of all. Every lane that the mask
-// names must arrive: CUDA forgives one that has ended, here it is a fault, since what one reads from it is undefined.
+// What the lanes of `mask` do together: the last to arrive does it, with the arguments of all.
+// Every lane that the mask names must arrive: CUDA forgives one that has ended, here it is a fault,
+// since what one reads from it is undefined.
 using Work = void (*)(void* const (&arguments)[32], unsigned mask);
 void collective(const char* name, unsigned mask, void* argument, Work work, Where where);
 uint64_t shuffle(const char* name, unsigned mask, uint64_t bits, int source, Where where);
@@ -109,22 +117,27 @@ unsigned ballot(const char* name, unsigned mask, int predicate, Where where);
 // Tensor cores (device.h has the layouts).
 enum class Operand { float16, bfloat16, tf32 };
 void multiply(Operand operand, float* c, const uint32_t* a, const uint32_t* b, Where where);
-void load_matrices(int matrices, bool transposed, uint32_t* registers, const void* row, Where where);
+void load_matrices(int matrices, bool transposed, uint32_t* registers, const void* row,
+                   Where where);
 
 // Throws unless a whole access of so many bytes is aligned and inside a shared array of the block.
 void check_shared(const char* name, const void* address, size_t bytes, Where where);
 
-// Asynchronous copies. Between issue and wait the destination is NaN: it may hold the old, the new or half of each.
+// Asynchronous copies. Between issue and wait the destination is NaN: it may hold the old, the new
+// or half of each.
 void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes, Where where);
 void commit_copies();
 void wait_for_copies(uint64_t groups_left);
 
 // Lets others run; for loops that wait for another thread's store.
 void yield(Where where);
-// A thread fence. To ThreadSanitizer each comes after those before it, which may hide a race but invents none.
+// A thread fence. To ThreadSanitizer each comes after those before it, which may hide a race but
+// invents none.
 void fence();
 
-inline int lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32; }
+inline int lane() {
+  return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
+}
 
 template <class T>
 T shuffle(const char* name, unsigned mask, T value, int source, Where where) {
@@ -166,17 +179,20 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, PYDL_HERE) {
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32, PYDL_HERE) {
   const int lane = pydl::emulator::lane(), from = lane - static_cast<int>(distance);
-  return pydl::emulator::shuffle("__shfl_up_sync", mask, value, from < (lane & -width) ? lane : from, where);
+  return pydl::emulator::shuffle("__shfl_up_sync", mask, value,
+                                 from < (lane & -width) ? lane : from, where);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32, PYDL_HERE) {
   const int lane = pydl::emulator::lane(), from = lane + static_cast<int>(distance);
-  return pydl::emulator::shuffle("__shfl_down_sync", mask, value, from > (lane | (width - 1)) ? lane : from, where);
+  return pydl::emulator::shuffle("__shfl_down_sync", mask, value,
+                                 from > (lane | (width - 1)) ? lane : from, where);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, PYDL_HERE) {
   const int lane = pydl::emulator::lane(), from = lane ^ bits;
-  return pydl::emulator::shuffle("__shfl_xor_sync", mask, value, from > (lane | (width - 1)) ? lane : from, where);
+  return pydl::emulator::shuffle("__shfl_xor_sync", mask, value,
+                                 from > (lane | (width - 1)) ? lane : from, where);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, PYDL_HERE) {
   return pydl::emulator::ballot("__ballot_sync", mask, predicate, where);
@@ -191,7 +207,8 @@ inline int __all_sync(unsigned mask, int predicate, PYDL_HERE) {
 // Integers only: the order of a floating-point sum would differ from run to run.
 template <class T>
 T atomicAdd(T* address, std::type_identity_t<T> value) {
-  static_assert(std::is_integral_v<T>, "no floating-point atomics: results must repeat bit for bit");
+  static_assert(std::is_integral_v<T>,
+                "no floating-point atomics: results must repeat bit for bit");
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 template <class T>

@@ -13,11 +13,13 @@ std::string text(const Where& where) {
 }
 
 std::string text(uint3 index) {
-  return '(' + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ')';
+  return '(' + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
+         std::to_string(index.z) + ')';
 }
 
 std::string text(const Thread& thread) {
-  return "thread " + text(launch->thread_indices[thread.number]) + " of block " + text(thread.block->index);
+  return "thread " + text(launch->thread_indices[thread.number]) + " of block " +
+         text(thread.block->index);
 }
 
 std::string waiting(const Thread& thread) {
@@ -32,7 +34,8 @@ std::string hexadecimal(unsigned mask) {
 
 bool same(const Where& a, const Where& b) {
   const char *file = a.file_name(), *other = b.file_name();
-  return a.line() == b.line() && a.column() == b.column() && (file == other || std::strcmp(file, other) == 0);
+  return a.line() == b.line() && a.column() == b.column() &&
+         (file == other || std::strcmp(file, other) == 0);
 }
 
 void deadlock() {

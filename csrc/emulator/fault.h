@@ -13,7 +13,8 @@ struct Thread;
 std::string text(const Where& where);       // conv.cu:12
 std::string text(uint3 index);              // (1, 0, 0)
 std::string text(const Thread& thread);     // thread (1, 0, 0) of block (0, 0, 0)
-std::string waiting(const Thread& thread);  // thread (1, 0, 0) of block (0, 0, 0) waits at __syncthreads (conv.cu:12)
+std::string waiting(const Thread& thread);  // thread (1, 0, 0) of block (0, 0, 0) waits at
+                                            // __syncthreads (conv.cu:12)
 std::string hexadecimal(unsigned mask);     // 0xffff
 bool same(const Where& a, const Where& b);  // whether both are one place in the source
 

@@ -22,12 +22,14 @@ namespace {
 // The sanitizers' reports run on the stack of whoever caused them and want room.
 size_t stack_size() { return under_asan() || under_tsan() ? 256 * 1024 : 64 * 1024; }
 
-// Stacks are never given back: a Fiber lives as long as the process. Each has a page below it that faults, so that an
-// overflow ends the process at once instead of writing into the neighbour; and since that makes the distance between two an
-// odd number of pages, their tops do not compete for the same few places of the translation cache.
+// Stacks are never given back: a Fiber lives as long as the process. Each has a page below it that
+// faults, so that an overflow ends the process at once instead of writing into the neighbour; and
+// since that makes the distance between two an odd number of pages, their tops do not compete for
+// the same few places of the translation cache.
 char* allocate_stack(size_t number) {
   constexpr size_t together = 64;
-  static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), distance = stack_size() + page;
+  static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)),
+                      distance = stack_size() + page;
   static char* slab;
   if (number % together == 0) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -43,7 +45,8 @@ char* allocate_stack(size_t number) {
 
 #if defined(PYDL_SWITCH_IN_ASSEMBLY)
 
-// Saves the registers that a callee must keep, changes stacks, restores the other's: to the compiler an ordinary call.
+// Saves the registers that a callee must keep, changes stacks, restores the other's: to the
+// compiler an ordinary call.
 extern "C" void pydl_switch_stacks(void** save_stack_pointer, void* stack_pointer);
 
 #if defined(__x86_64__)
@@ -70,7 +73,8 @@ pydl_switch_stacks:
   ret
   .size pydl_switch_stacks, . - pydl_switch_stacks
 )");
-// Six registers, where to begin, and an empty return address, which also aligns the stack as after a call.
+// Six registers, where to begin, and an empty return address, which also aligns the stack as after
+// a call.
 constexpr size_t frame_words = 8, entry_word = 6;
 #else
 asm(R"(
@@ -144,8 +148,11 @@ void Fiber::restart() {
 namespace {
 Fiber* left;  // the fiber that the last switch stopped
 
-// Switches order nothing: whether one thread's doing comes before another's is for the kernel's barriers to say.
-void tsan_become(void* fiber) { __tsan_switch_to_fiber(fiber, /*__tsan_switch_to_fiber_no_sync*/ 1); }
+// Switches order nothing: whether one thread's doing comes before another's is for the kernel's
+// barriers to say.
+void tsan_become(void* fiber) {
+  __tsan_switch_to_fiber(fiber, /*__tsan_switch_to_fiber_no_sync*/ 1);
+}
 }  // namespace
 
 Fiber::Fiber() {

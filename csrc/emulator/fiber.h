@@ -1,7 +1,7 @@
 // Fibers: stacks that a program moves between by itself, some ten nanoseconds a move.
 //
-// The operating system's own contexts (ucontext) save the signal mask with a system call at every move, thirty times dearer;
-// they serve only on processors for which fiber.cpp has no assembly.
+// The operating system's own contexts (ucontext) save the signal mask with a system call at every
+// move, thirty times dearer; they serve only on processors for which fiber.cpp has no assembly.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,8 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Forgets where the fiber stopped: the next switch starts it anew. Destructors of what lay on the stack do not run.
+  // Forgets where the fiber stopped: the next switch starts it anew. Destructors of what lay on the
+  // stack do not run.
   void restart();
 
   // Stops `from`, which must be running, and continues `to` where it stopped.

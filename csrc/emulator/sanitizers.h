@@ -1,7 +1,8 @@
 // The sanitizers' interfaces, as weak symbols: null unless the process runs under that sanitizer.
 //
-// So the run-time of the emulator is one object for every build, itself never instrumented. ThreadSanitizer requires that:
-// it would take the run-time's own bookkeeping, which every fiber touches, for races of the kernel's.
+// So the run-time of the emulator is one object for every build, itself never instrumented.
+// ThreadSanitizer requires that: it would take the run-time's own bookkeeping, which every fiber
+// touches, for races of the kernel's.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,8 @@
 extern "C" {
 #define WEAK __attribute__((weak))
 WEAK void __sanitizer_start_switch_fiber(void** fake_stack, const void* stack, size_t size);
-WEAK void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack, size_t* old_size);
+WEAK void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack,
+                                          size_t* old_size);
 WEAK void __asan_poison_memory_region(const volatile void* address, size_t size);
 WEAK void __asan_unpoison_memory_region(const volatile void* address, size_t size);
 WEAK void* __tsan_get_current_fiber();

@@ -38,9 +38,11 @@ struct Thread {
   unsigned number;         // in its block
   uint32_t priority;       // in a random order, the same for a whole warp
   Fiber* fiber = nullptr;  // from its first instruction to its last
-  Fiber* own = nullptr;    // under ThreadSanitizer: the same one for all threads that this object stands for in turn
+  Fiber* own = nullptr;    // under ThreadSanitizer: the same one for all threads that this object
+                           // stands for in turn
 
-  const char* waits_for = nullptr;  // the barrier or collective, by name; null while it runs or is ready to
+  const char* waits_for =
+      nullptr;  // the barrier or collective, by name; null while it runs or is ready to
   Where where;
   unsigned mask;   // of the collective, 0 for a barrier
   void* argument;  // what it brings to the collective
@@ -68,7 +70,8 @@ struct Block {
   unsigned ended = 0;  // threads that have
   Barrier barrier;
   uint32_t collecting[32];  // for each warp, its lanes that wait in a collective
-  uint32_t gone[32];        // and those that will come to none: they have ended, or the block has no such thread
+  uint32_t gone[32];  // and those that will come to none: they have ended, or the block has no such
+                      // thread
   Arena arena;
   size_t arrays = 0;  // so many of the launch's shared arrays are ready for use in it
 
@@ -88,8 +91,9 @@ struct Launch {
   uint64_t serial;
   std::vector<uint3> thread_indices;  // by a thread's number
 
-  std::vector<std::unique_ptr<Block>> blocks;  // room for those that run at once; the others come after them
-  size_t threads = 0, ended = 0;               // that run at once, and how many of them have ended
+  std::vector<std::unique_ptr<Block>>
+      blocks;                     // room for those that run at once; the others come after them
+  size_t threads = 0, ended = 0;  // that run at once, and how many of them have ended
   Barrier grid_barrier;
   uint64_t looks = 0;  // at flags, since a thread last woke or ended
   std::exception_ptr error;
@@ -108,7 +112,8 @@ extern Thread* current;  // and its thread that does
 void wait();
 // Puts these, the current thread perhaps among them, where the order may choose them.
 void wake(std::span<Thread* const> threads);
-// Called where the current thread could go on, which it greedily does, but a random order may prefer others.
+// Called where the current thread could go on, which it greedily does, but a random order may
+// prefer others.
 void let_others_run();
 // Lets all the others run first.
 void step_back();
@@ -119,7 +124,8 @@ void synchronise(std::span<Thread* const> threads);
 
 // Adds a shared array to those of the launch and returns its number.
 size_t add_array(size_t bytes, size_t alignment);
-// Gives a block that begins its shared memory, of which nothing is ready for use; and takes it back at the launch's end.
+// Gives a block that begins its shared memory, of which nothing is ready for use; and takes it back
+// at the launch's end.
 void begin_memory(Block& block);
 void end_memory(Block& block);
 

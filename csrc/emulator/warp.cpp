@@ -1,4 +1,5 @@
-// What the lanes of a warp do together: each function is called by the last lane to arrive, with the arguments of all.
+// What the lanes of a warp do together: each function is called by the last lane to arrive, with
+// the arguments of all.
 #include "../half.h"
 #include "emulator.h"
 
@@ -35,12 +36,14 @@ void for_each_lane(void* const (&arguments)[32], unsigned mask, Function&& funct
   }
 }
 
-// A lane's 16-bit operands, two a register, and tf32 ones, of which tensor cores ignore the last 13 bits.
+// A lane's 16-bit operands, two a register, and tf32 ones, of which tensor cores ignore the last 13
+// bits.
 template <Operand operand>
 float element(const uint32_t* registers, int i) {
   if constexpr (operand == Operand::tf32) return pydl::detail::float_of(registers[i] & ~0x1fffu);
   const auto bits = static_cast<uint16_t>(registers[i / 2] >> (i % 2 * 16));
-  return operand == Operand::float16 ? pydl::detail::half_to_float(bits) : pydl::detail::bfloat_to_float(bits);
+  return operand == Operand::float16 ? pydl::detail::half_to_float(bits)
+                                     : pydl::detail::bfloat_to_float(bits);
 }
 
 template <Operand operand>
@@ -106,7 +109,9 @@ unsigned ballot(const char* name, unsigned mask, int predicate, Where where) {
   Ballot argument{predicate, 0};
   const Work work = [](void* const(&arguments)[32], unsigned mask) {
     unsigned votes = 0;
-    for_each_lane<Ballot>(arguments, mask, [&](int lane, Ballot& own) { votes |= (own.predicate != 0 ? 1u : 0u) << lane; });
+    for_each_lane<Ballot>(arguments, mask, [&](int lane, Ballot& own) {
+      votes |= (own.predicate != 0 ? 1u : 0u) << lane;
+    });
     for_each_lane<Ballot>(arguments, mask, [&](int, Ballot& own) { own.result = votes; });
   };
   collective(name, mask, &argument, work, where);
@@ -121,7 +126,8 @@ void multiply(Operand operand, float* c, const uint32_t* a, const uint32_t* b, W
   collective("mma_sync", all_lanes, &argument, work, where);
 }
 
-void load_matrices(int matrices, bool transposed, uint32_t* registers, const void* row, Where where) {
+void load_matrices(int matrices, bool transposed, uint32_t* registers, const void* row,
+                   Where where) {
   if (lane() < 8 * matrices) check_shared("ldmatrix", row, 16, where);
   MatrixLoad argument{registers, row};
   const Work work = matrices == 1   ? (transposed ? load<1, true> : load<1, false>)

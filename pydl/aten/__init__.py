@@ -1,4 +1,5 @@
 """PyTorch's own operators behind the contract: what every other backend is compared with.
 
-``auto`` does not come here: where PyTorch's own serves a whole call, it goes straight to ``torch.nn.functional``.
+``auto`` does not come here: where PyTorch's own serves a whole call, it goes straight to
+``torch.nn.functional``.
 """

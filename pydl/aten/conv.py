@@ -16,7 +16,9 @@ def conv_forward(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
-    return aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+    return aten.convolution(
+        x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
+    )
 
 
 def _backward(
@@ -44,7 +46,9 @@ def conv_grad_input(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
-    x = grad_y.new_empty(1).expand(grad_y.shape[0], weight.shape[1] * groups, *input_size)  # only its shape counts
+    x = grad_y.new_empty(1).expand(
+        grad_y.shape[0], weight.shape[1] * groups, *input_size
+    )  # only its shape counts
     return _backward(grad_y, x, weight, stride, padding, dilation, groups, [True, False, False])[0]
 
 
@@ -57,7 +61,9 @@ def conv_grad_weight(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
-    weight = x.new_empty(1).expand(grad_y.shape[1], x.shape[1] // groups, *kernel_size)  # only its shape counts
+    weight = x.new_empty(1).expand(
+        grad_y.shape[1], x.shape[1] // groups, *kernel_size
+    )  # only its shape counts
     return _backward(grad_y, x, weight, stride, padding, dilation, groups, [False, True, False])[1]
 
 

@@ -7,7 +7,9 @@ def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float)
     return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
 
 
-def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+def lrn_backward(
+    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
+) -> torch.Tensor:
     below, above = size // 2, (size - 1) // 2
     scale = _window_mean(x * x, size, below, above).mul(alpha).add(k)
     through_scale = _window_mean(grad_y * x * scale.pow(-beta - 1), size, above, below)
@@ -19,4 +21,6 @@ def _window_mean(values: torch.Tensor, size: int, below: int, above: int) -> tor
     if values.numel() == 0:
         return values
     plane = torch.nn.functional.pad(values.flatten(2).unsqueeze(1), (0, 0, below, above))
-    return torch.nn.functional.avg_pool2d(plane, (size, 1), stride=1).squeeze(1).reshape(values.shape)
+    return (
+        torch.nn.functional.avg_pool2d(plane, (size, 1), stride=1).squeeze(1).reshape(values.shape)
+    )

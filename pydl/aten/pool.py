@@ -35,7 +35,11 @@ def max_pool_forward(
     index: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     axes = len(kernel_size)
-    pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[axes - 1]
+    pool = (
+        torch.nn.functional.max_pool1d,
+        torch.nn.functional.max_pool2d,
+        torch.nn.functional.max_pool3d,
+    )[axes - 1]
     ceil_mode = _ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, dilation)
     y, flat = pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
     if index == "flat":
@@ -61,9 +65,19 @@ def max_pool_backward(
     if len(kernel_size) == 1:  # PyTorch's 1-D pooling is its 2-D pooling with one row
         one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding], [1, *dilation]]
         return max_pool_backward(grad_y.unsqueeze(2), flat.unsqueeze(2), *one_row).squeeze(2)
-    backward = aten.max_pool2d_with_indices_backward if len(kernel_size) == 2 else aten.max_pool3d_with_indices_backward
-    x = grad_y.new_empty(1).expand(*grad_y.shape[:2], *input_size)  # only its shape and layout count
-    x = x.contiguous(memory_format=torch.channels_last) if _is_channels_last(index) else x.contiguous()
+    backward = (
+        aten.max_pool2d_with_indices_backward
+        if len(kernel_size) == 2
+        else aten.max_pool3d_with_indices_backward
+    )
+    x = grad_y.new_empty(1).expand(
+        *grad_y.shape[:2], *input_size
+    )  # only its shape and layout count
+    x = (
+        x.contiguous(memory_format=torch.channels_last)
+        if _is_channels_last(index)
+        else x.contiguous()
+    )
     return backward(grad_y, x, kernel_size, stride, padding, dilation, ceil_mode, flat)
 
 
@@ -80,10 +94,14 @@ def avg_pool_forward(
     count_include_pad: bool,
     divisor: int,
 ) -> torch.Tensor:
-    ceil_mode = _ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, [1] * len(stride))
+    ceil_mode = _ceil_mode(
+        x.shape[2:], output_size, kernel_size, stride, padding, [1] * len(stride)
+    )
     if len(kernel_size) == 1:
         one_row = [[1, *kernel_size], [1, *stride], [0, *padding]]
-        return aten.avg_pool2d(x.unsqueeze(2), *one_row, ceil_mode, count_include_pad, divisor or None).squeeze(2)
+        return aten.avg_pool2d(
+            x.unsqueeze(2), *one_row, ceil_mode, count_include_pad, divisor or None
+        ).squeeze(2)
     pool = aten.avg_pool2d if len(kernel_size) == 2 else aten.avg_pool3d
     return pool(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None)
 
@@ -97,10 +115,16 @@ def avg_pool_backward(
     count_include_pad: bool,
     divisor: int,
 ) -> torch.Tensor:
-    ceil_mode = _ceil_mode(input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride))
+    ceil_mode = _ceil_mode(
+        input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride)
+    )
     if len(kernel_size) == 1:
         one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding]]
-        return avg_pool_backward(grad_y.unsqueeze(2), *one_row, count_include_pad, divisor).squeeze(2)
+        return avg_pool_backward(grad_y.unsqueeze(2), *one_row, count_include_pad, divisor).squeeze(
+            2
+        )
     x = grad_y.new_empty((*grad_y.shape[:2], *input_size))  # only its shape counts
     backward = aten.avg_pool2d_backward if len(kernel_size) == 2 else aten.avg_pool3d_backward
-    return backward(grad_y, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None)
+    return backward(
+        grad_y, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None
+    )

@@ -29,5 +29,7 @@ def main() -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         from rich.console import Console
 
-        Console(stderr=True).print(f"[bold red]pydl:[/] {type(error).__name__}:", error, markup=True, highlight=False)
+        Console(stderr=True).print(
+            f"[bold red]pydl:[/] {type(error).__name__}:", error, markup=True, highlight=False
+        )
         sys.exit(2)

@@ -6,7 +6,8 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def bench(context: typer.Context) -> None:
-    """Measure the operators against stock PyTorch; arguments are those of bench/run.py (--help lists them).
+    """Measure the operators against stock PyTorch; arguments are those of bench/run.py (--help
+    lists them).
 
     The benchmark lives in the repository, not in the installed package.
     """
@@ -18,5 +19,10 @@ def bench(context: typer.Context) -> None:
 
     script = Path(pydl.__file__).resolve().parents[1] / "bench" / "run.py"
     if not script.is_file():
-        raise FileNotFoundError(f"{script} is not there: the benchmark comes with the repository, run it from a checkout")
-    raise typer.Exit(subprocess.run([sys.executable, str(script), *context.args], check=False).returncode)
+        raise FileNotFoundError(
+            f"{script} is not there: the benchmark comes with the repository, run it from a "
+            "checkout"
+        )
+    raise typer.Exit(
+        subprocess.run([sys.executable, str(script), *context.args], check=False).returncode
+    )

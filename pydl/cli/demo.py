@@ -20,13 +20,21 @@ TARGET = 0.97  # of the held-out digits
 def demo(
     output: Annotated[Path, typer.Option(help="Where the page and the plots go.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Times through the training images.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of the split, the first weights and the order of the images.")] = 0,
-    backend: Annotated[str, typer.Option(help="Who computes: auto, reference, aten, cpu, triton or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; batches are too small for more than one.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Of the split, the first weights and the order of the images.")
+    ] = 0,
+    backend: Annotated[
+        str, typer.Option(help="Who computes: auto, reference, aten, cpu, triton or cuda.")
+    ] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; batches are too small for more than one.")
+    ] = 1,
 ) -> None:
-    """Train LeNet-5 on handwritten digits, check and time its operators, and show it all on one page.
+    """Train LeNet-5 on handwritten digits, check and time its operators, and show it all on one
+    page.
 
-    Exit status 1 where fewer than 97 % of the held-out digits are read rightly, or an operator is wrong.
+    Exit status 1 where fewer than 97 % of the held-out digits are read rightly, or an operator is
+    wrong.
     """
     from rich.console import Console
 
@@ -49,7 +57,9 @@ def demo(
     model = models.lenet5().to(device)
     with serving:
         history = list(_train(console, model, digits, epochs, seed))
-        console.print("Holding every operator to the float64 reference, and timing it against PyTorch ...")
+        console.print(
+            "Holding every operator to the float64 reference, and timing it against PyTorch ..."
+        )
         batch = digits.images[digits.held_out[:32]]
         checked = operators.examine(model, batch)
         layers = models.summarize(model, (1, 1, dataset.SIDE, dataset.SIDE))
@@ -60,15 +70,22 @@ def demo(
     last = history[-1]
     wrong = [row.layer for row in checked if not row.passed]
     if wrong:
-        console.print(f"[bold red]The operators of {', '.join(wrong)} deviate from the reference.[/]")
+        console.print(
+            f"[bold red]The operators of {', '.join(wrong)} deviate from the reference.[/]"
+        )
     if last.accuracy < TARGET:
-        said = f"{100 * last.accuracy:.1f} % of the held-out digits, the target is {100 * TARGET:.0f} %."
+        said = (
+            f"{100 * last.accuracy:.1f} % of the held-out digits, "
+            f"the target is {100 * TARGET:.0f} %."
+        )
         console.print(f"[bold red]The network reads only {said}[/]")
     if wrong or last.accuracy < TARGET:
         raise typer.Exit(1)
 
 
-def _train(console: "Console", model: "nn.Module", digits: "Digits", epochs: int, seed: int) -> Iterator["Epoch"]:
+def _train(
+    console: "Console", model: "nn.Module", digits: "Digits", epochs: int, seed: int
+) -> Iterator["Epoch"]:
     """Trains with a progress bar; yields each epoch's figures."""
     import math
 
@@ -84,8 +101,12 @@ def _train(console: "Console", model: "nn.Module", digits: "Digits", epochs: int
     )
     with Progress(*columns, console=console) as progress:
         total = epochs * math.ceil(len(digits.train) / BATCH)
-        task = progress.add_task("", total=total, epoch=f"1/{epochs}", loss="  -   ", accuracy="  -")
-        done = train(model, digits, epochs=epochs, seed=seed, on_batch=lambda loss: progress.advance(task))
+        task = progress.add_task(
+            "", total=total, epoch=f"1/{epochs}", loss="  -   ", accuracy="  -"
+        )
+        done = train(
+            model, digits, epochs=epochs, seed=seed, on_batch=lambda loss: progress.advance(task)
+        )
         for number, epoch in enumerate(done, 1):
             progress.update(
                 task,
@@ -96,7 +117,8 @@ def _train(console: "Console", model: "nn.Module", digits: "Digits", epochs: int
             yield epoch
     right = round(epoch.accuracy * len(digits.held_out))
     console.print(
-        f"{100 * epoch.accuracy:.2f} % of the held-out digits read rightly ({right} of {len(digits.held_out)}), "
+        f"{100 * epoch.accuracy:.2f} % of the held-out digits read rightly ({right} of "
+        f"{len(digits.held_out)}), "
         f"trained in {epoch.seconds:.1f} s"
     )
 
@@ -108,7 +130,12 @@ def _show(console: "Console", rows: "list[OperatorRow]") -> None:
     from pydl.digits.operators import PASSES
 
     table = Table(
-        "layer", "input", "backend", "float64", title="Checked, and times as fast as PyTorch", title_justify="left"
+        "layer",
+        "input",
+        "backend",
+        "float64",
+        title="Checked, and times as fast as PyTorch",
+        title_justify="left",
     )
     for name in PASSES.values():
         table.add_column(name, justify="right", no_wrap=True)

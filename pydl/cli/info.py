@@ -10,7 +10,9 @@ def info() -> None:
     from pydl import backends, measure
 
     console = Console()
-    table = Table("backend", "", "what it is, or why it is missing", title="Backends", title_justify="left")
+    table = Table(
+        "backend", "", "what it is, or why it is missing", title="Backends", title_justify="left"
+    )
     for name, available, detail in backends.report():
         mark = "[green]yes[/]" if available else "[yellow]no[/]"
         table.add_row(name, mark, detail)
@@ -19,7 +21,12 @@ def info() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = measure.versions(device)
     table = Table("", "", title="Versions", title_justify="left", show_header=False)
-    for name, missing in (("python", ""), ("torch", ""), ("numpy", "not installed"), ("triton", "not installed")):
+    for name, missing in (
+        ("python", ""),
+        ("torch", ""),
+        ("numpy", "not installed"),
+        ("triton", "not installed"),
+    ):
         table.add_row(name, found[name] or missing)
     table.add_row("pydl", found["pydl"] or "a checkout that is not installed")
     table.add_row("processor", f"{measure.device_name('cpu')}, {torch.get_num_threads()} threads")
@@ -29,6 +36,10 @@ def info() -> None:
         gpu = f"{measure.device_name(device)}, capability {found['capability']}"
         table.add_row("GPU", f"{gpu}; CUDA {found['cuda']}, cuDNN {found['cudnn']}")
     else:
-        built = f"this PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "this PyTorch has no CUDA"
+        built = (
+            f"this PyTorch is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else "this PyTorch has no CUDA"
+        )
         table.add_row("GPU", f"none in sight; {built}")
     console.print(table)

@@ -16,14 +16,22 @@ def _shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"--input must be channels x height x width, such as 3x224x224, got {text!r}")
+        raise ValueError(
+            f"--input must be channels x height x width, such as 3x224x224, got {text!r}"
+        )
     return shape
 
 
 def summary(
-    name: Annotated[str | None, typer.Argument(help="An architecture; without one, they are listed.")] = None,
-    input: Annotated[str | None, typer.Option(help="Channels x height x width, where not the usual.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")] = 1,
+    name: Annotated[
+        str | None, typer.Argument(help="An architecture; without one, they are listed.")
+    ] = None,
+    input: Annotated[
+        str | None, typer.Option(help="Channels x height x width, where not the usual.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")
+    ] = 1,
 ) -> None:
     """Show a network layer by layer: shapes, weights with and without biases, operations."""
     import torch
@@ -47,15 +55,22 @@ def summary(
     rows = models.summarize(network, (batch, *shape))
 
     console = Console(width=None if console.is_terminal else 120)
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True, header_style="bold")
-    total = [sum(getattr(row, field) for row in rows) for field in ("weights", "parameters", "multiply_adds")]
+    table = Table(
+        box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True, header_style="bold"
+    )
+    total = [
+        sum(getattr(row, field) for row in rows)
+        for field in ("weights", "parameters", "multiply_adds")
+    ]
     uncounted = [row.name for row in rows if row.operations is None]
     operations = sum(row.operations or 0 for row in rows)
     table.add_column("layer", "total", no_wrap=True)
     if console.width >= 110:
         table.add_column("kind", no_wrap=True)
     table.add_column("output", no_wrap=True)
-    for title, figure in zip(("weights", "+ biases", "mult-adds", "operations"), (*total, operations), strict=True):
+    for title, figure in zip(
+        ("weights", "+ biases", "mult-adds", "operations"), (*total, operations), strict=True
+    ):
         table.add_column(title, f"{figure:,}", justify="right", no_wrap=True)
     for row in rows:
         figures = (row.weights, row.parameters, row.multiply_adds, row.operations)
@@ -65,7 +80,10 @@ def summary(
     console.print(f"[bold]{model.name}[/]: {model.about}. {model.source}.", highlight=False)
     console.print(f"Input {_joined(shape)}, batch of {batch}.", highlight=False)
     console.print(table)
-    console.print("A multiply-add is two operations; comparisons (pools, ReLU) count as operations, dropout as none.")
+    console.print(
+        "A multiply-add is two operations; comparisons (pools, ReLU) count as operations, "
+        "dropout as none."
+    )
     if uncounted:
         console.print(f"Operations of {', '.join(uncounted)} are not counted.")
 

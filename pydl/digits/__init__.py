@@ -1,7 +1,7 @@
 """LeNet-5 learns handwritten digits: what ``pydl demo`` does, step by step.
 
-``dataset`` loads the images, ``training`` trains, ``operators`` holds every operator to the reference and to PyTorch's
-time, ``plots`` and ``page`` show it all.
+``dataset`` loads the images, ``training`` trains, ``operators`` holds every operator to the
+reference and to PyTorch's time, ``plots`` and ``page`` show it all.
 """
 
 import importlib.util
@@ -14,7 +14,8 @@ class MissingExtraError(RuntimeError):
 
 
 def require_extras() -> None:
-    """Raises :class:`MissingExtraError` where scikit-learn (the images) or matplotlib (the plots) is missing."""
+    """Raises :class:`MissingExtraError` where scikit-learn (the images) or matplotlib (the plots)
+    is missing."""
     missing = [name for module, name in _EXTRAS.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingExtraError(f"{' and '.join(missing)} missing: pip install 'pydl[data,plots]'")

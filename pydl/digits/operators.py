@@ -1,4 +1,4 @@
-"""Every operator of a trained model held to the float64 reference, and timed against stock PyTorch."""
+"""A trained model's operators, held to the float64 reference and timed against stock PyTorch."""
 
 from dataclasses import dataclass
 
@@ -35,8 +35,11 @@ class OperatorRow:
         return self.times[kind]["ours"].median / self.times[kind]["copy"].median
 
 
-def examine(model: nn.Module, images: torch.Tensor, *, seconds: float = 0.5, seed: int = 0) -> list[OperatorRow]:
-    """Check, then time, each distinct call that the layers of ``pydl.nn`` in ``model`` make for these images.
+def examine(
+    model: nn.Module, images: torch.Tensor, *, seconds: float = 0.5, seed: int = 0
+) -> list[OperatorRow]:
+    """Check, then time, each distinct call that the layers of ``pydl.nn`` in ``model`` make for
+    these images.
 
     Args:
         model: any model; the backend in use serves ours.

@@ -7,31 +7,42 @@ from pydl.digits.operators import PASSES, OperatorRow
 from pydl.digits.plots import data_uri
 
 _STYLE = """
-:root { color-scheme: light dark; --page: #f3f5f8; --paper: #ffffff; --ink: #1c2430; --faint: #667085; --line: #d8dde6;
+:root { color-scheme: light dark; --page: #f3f5f8; --paper: #ffffff; --ink: #1c2430;
+  --faint: #667085; --line: #d8dde6;
   --ours: #2563c9; --loss: #c2541b; --good: #23855b; }
-@media (prefers-color-scheme: dark) { :root { --page: #12161c; --paper: #1a1f27; --ink: #e7ebf1; --faint: #98a2b3;
+@media (prefers-color-scheme: dark) { :root { --page: #12161c; --paper: #1a1f27; --ink: #e7ebf1;
+  --faint: #98a2b3;
   --line: #363e4b; --ours: #6ea8ff; --loss: #ff9d5c; --good: #5cc493; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+
+
+           font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
+           sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.02em; }
 h2 { font-size: 1.25rem; margin: 0 0 .5rem; letter-spacing: -.01em; }
 p { margin: 0 0 .9rem; max-width: 46rem; }
 .lead { font-size: 1.1rem; color: var(--faint); }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 1.4rem 1.5rem 1rem;
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
+  padding: 1.4rem 1.5rem 1rem;
   margin-top: 1.25rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem; margin-top: 1.5rem; }
-.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.2rem; }
-.tile b { display: block; font-size: 1.75rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem;
+  margin-top: 1.5rem; }
+.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
+  padding: 1rem 1.2rem; }
+.tile b { display: block; font-size: 1.75rem; line-height: 1.25;
+  font-variant-numeric: tabular-nums; }
 .tile span { color: var(--faint); font-size: .9rem; }
 .missed b { color: var(--loss); }
 img { display: block; width: 100%; height: auto; }
 .narrow { max-width: 31rem; margin: 0 auto; }
 .scroll { overflow-x: auto; margin-bottom: .9rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem;
+  font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--faint); white-space: nowrap; }
-th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
+th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; }
 .win { color: var(--ours); font-weight: 600; } .lose { color: var(--loss); font-weight: 600; }
 .ok { color: var(--good); font-weight: 600; } .bad { color: var(--loss); font-weight: 700; }
@@ -60,16 +71,22 @@ def paragraph(text: str) -> str:
     return f"<p>{text}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()
+) -> str:
     """``rows`` are HTML; the columns ``numbers`` are flush right."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
-            f'<{tag} class="n">{cell}</{tag}>' if i in numbers else f"<{tag}>{cell}</{tag}>" for i, cell in enumerate(row)
+            f'<{tag} class="n">{cell}</{tag}>' if i in numbers else f"<{tag}>{cell}</{tag}>"
+            for i, cell in enumerate(row)
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def tiles(figures: Sequence[tuple[str, str, bool]]) -> str:
@@ -86,9 +103,15 @@ def checks_table(rows: Sequence[OperatorRow]) -> str:
     lines = []
     for row in rows:
         for one in row.checks:
-            verdict = '<span class="ok">within</span>' if one.passed else '<span class="bad">outside</span>'
+            verdict = (
+                '<span class="ok">within</span>'
+                if one.passed
+                else '<span class="bad">outside</span>'
+            )
             what = one.result.replace("grad_", "gradient of ")
-            figures = [f"{figure:.1e}" if figure else "0" for figure in (one.ours, one.theirs, one.bound)]
+            figures = [
+                f"{figure:.1e}" if figure else "0" for figure in (one.ours, one.theirs, one.bound)
+            ]
             lines.append([escape(row.layer), what, *figures, verdict])
     return table(["layer", "result", "pydl", "PyTorch", "bound", ""], lines, numbers=(2, 3, 4))
 
@@ -100,10 +123,22 @@ def speed_table(rows: Sequence[OperatorRow]) -> str:
         shape = "&times;".join(map(str, row.call.input))
         for kind, name in PASSES.items():
             times, ratio = row.times[kind], row.ratio(kind)
-            side = "win" if ratio >= 1.05 and row.backend != "aten" else "lose" if ratio < 0.95 else ""
+            side = (
+                "win" if ratio >= 1.05 and row.backend != "aten" else "lose" if ratio < 0.95 else ""
+            )
             micros = [f"{times[who].median * 1e6:.1f}" for who in ("ours", "theirs")]
             speed = f'<span class="{side}">{ratio:.2f}&times;</span>'
-            lines.append([escape(row.layer), name, shape, row.backend, *micros, speed, f"{row.copies(kind):.1f}"])
+            lines.append(
+                [
+                    escape(row.layer),
+                    name,
+                    shape,
+                    row.backend,
+                    *micros,
+                    speed,
+                    f"{row.copies(kind):.1f}",
+                ]
+            )
     head = ["layer", "pass", "input", "backend", "pydl, µs", "PyTorch, µs", "ratio", "copies"]
     return table(head, lines, numbers=(4, 5, 6, 7))
 
@@ -113,7 +148,8 @@ def page(title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str
     said = ", ".join(f"{escape(key)} {escape(value)}" for key, value in versions.items() if value)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        '<meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><style>{_STYLE}</style></head>'
         f'<body><main><h1>{escape(title)}</h1><p class="lead">{lead}</p>{"".join(parts)}'
         f"<footer>Measured with {said}.</footer></main></body></html>\n"
     )

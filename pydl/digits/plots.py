@@ -1,4 +1,5 @@
-"""The demo's plots. Each function draws one figure in the colours of a theme; nothing here touches pyplot's state."""
+"""The demo's plots. Each function draws one figure in the colours of a theme; nothing here touches
+pyplot's state."""
 
 import base64
 import io
@@ -67,17 +68,35 @@ def learning_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figu
     figure = _figure(theme, 9.6, 3.3)
     left, right = figure.subplots(1, 2)
     number = range(1, len(epochs) + 1)
-    left.plot(number, [e.loss for e in epochs], color=theme.loss, linewidth=2, marker="o", markersize=3)
+    left.plot(
+        number, [e.loss for e in epochs], color=theme.loss, linewidth=2, marker="o", markersize=3
+    )
     left.set_yscale("log")
-    left.set_title("Loss (cross-entropy, training images)", color=theme.ink, fontsize=11, loc="left")
+    left.set_title(
+        "Loss (cross-entropy, training images)", color=theme.ink, fontsize=11, loc="left"
+    )
     curves = (
         ("training images, distorted", "train_accuracy", theme.faint),
         ("held-out images", "accuracy", theme.ours),
     )
     for name, field, color in curves:
         values = [100 * getattr(e, field) for e in epochs]
-        right.plot(number, values, color=color, linewidth=2, marker="o", markersize=3, label=f"{name}: {values[-1]:.1f} %")
-    right.axhline(100 * target, color=theme.good, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {100 * target:.0f} %")
+        right.plot(
+            number,
+            values,
+            color=color,
+            linewidth=2,
+            marker="o",
+            markersize=3,
+            label=f"{name}: {values[-1]:.1f} %",
+        )
+    right.axhline(
+        100 * target,
+        color=theme.good,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        label=f"target: {100 * target:.0f} %",
+    )
     right.set_ylim(0, 102)
     right.set_title("Accuracy (%)", color=theme.ink, fontsize=11, loc="left")
     right.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="lower right")
@@ -100,7 +119,16 @@ def confusion_matrix(theme: Theme, counts: torch.Tensor) -> Figure:
         for j, count in enumerate(row):
             if count:
                 color = theme.ink if i == j else theme.loss
-                axes.text(j, i, count, ha="center", va="center", color=color, fontsize=10, fontweight="bold")
+                axes.text(
+                    j,
+                    i,
+                    count,
+                    ha="center",
+                    va="center",
+                    color=color,
+                    fontsize=10,
+                    fontweight="bold",
+                )
             elif i != j:
                 axes.text(j, i, "·", ha="center", va="center", color=theme.line, fontsize=10)
     axes.set_xticks(range(10), range(10))
@@ -133,8 +161,11 @@ def filters(theme: Theme, weight: torch.Tensor) -> Figure:
     return figure
 
 
-def activations(theme: Theme, image: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> Figure:
-    """The digit ``image`` (H, W), the maps of both convolutions, (6, ...) and (16, ...), each map on its own scale."""
+def activations(
+    theme: Theme, image: torch.Tensor, first: torch.Tensor, second: torch.Tensor
+) -> Figure:
+    """The digit ``image`` (H, W), the maps of both convolutions, (6, ...) and (16, ...), each map
+    on its own scale."""
     figure = _figure(theme, 9.6, 3.9)
     parts = figure.subfigures(1, 3, width_ratios=(1.15, 1.5, 2.35))
     groups = (
@@ -156,7 +187,9 @@ def _size(maps: torch.Tensor) -> str:
     return f"{height}{TIMES}{width}" if count == 1 else f"{count} maps of {height}{TIMES}{width}"
 
 
-def read_digits(theme: Theme, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor) -> Figure:
+def read_digits(
+    theme: Theme, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
+) -> Figure:
     """Images (N, H, W) with what was written, what was read, and how sure the network was."""
     columns = max(4, min(8, len(images)))
     rows = -(-len(images) // columns)
@@ -165,7 +198,9 @@ def read_digits(theme: Theme, images: torch.Tensor, labels: torch.Tensor, probab
     for axes in panels.flat:
         _bare(axes)
         axes.set_facecolor(theme.paper)
-    for axes, image, label, p in zip(panels.flat, images, labels.tolist(), probabilities, strict=False):
+    for axes, image, label, p in zip(
+        panels.flat, images, labels.tolist(), probabilities, strict=False
+    ):
         axes.imshow(image.numpy(), cmap=_ink(theme))
         sure, read = p.max(0)
         said = f"written {label}, read {read.item()}\n{100 * sure.item():.0f} % sure"
@@ -174,8 +209,13 @@ def read_digits(theme: Theme, images: torch.Tensor, labels: torch.Tensor, probab
 
 
 def speed(theme: Theme, rows: Sequence[OperatorRow]) -> Figure:
-    """How many times faster than PyTorch each call is, one bar a pass, on a logarithmic scale around 1."""
-    bars = [(f"{row.layer}, {name}", row.ratio(kind), row) for row in rows for kind, name in PASSES.items()]
+    """How many times faster than PyTorch each call is, one bar a pass, on a logarithmic scale
+    around 1."""
+    bars = [
+        (f"{row.layer}, {name}", row.ratio(kind), row)
+        for row in rows
+        for kind, name in PASSES.items()
+    ]
     figure = _figure(theme, 9.6, 0.9 + 0.36 * len(bars))
     axes = figure.subplots()
     _quiet(axes, theme)
@@ -198,14 +238,20 @@ def speed(theme: Theme, rows: Sequence[OperatorRow]) -> Figure:
     axes.set_xscale("log")
     ratios = [ratio for _, ratio, _ in bars]
     axes.set_xlim(min(0.5, 0.6 * min(ratios)), max(2.0, 1.6 * max(ratios)))
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
+    ticks = [
+        t
+        for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+        if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]
+    ]
     axes.set_xticks(ticks)
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{TIMES}"))
     axes.set_yticks(places, [name for name, _, _ in bars])
     axes.tick_params(axis="y", labelcolor=theme.ink, length=0)
     axes.invert_yaxis()
-    axes.set_xlabel("times as fast as stock PyTorch (grey: PyTorch's own operator served)", color=theme.faint)
+    axes.set_xlabel(
+        "times as fast as stock PyTorch (grey: PyTorch's own operator served)", color=theme.faint
+    )
     return figure
 
 

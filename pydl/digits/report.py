@@ -39,7 +39,9 @@ class _Album:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, name: str, draw: Callable[..., plots.Figure], *arguments: object) -> page.Picture:
+    def __call__(
+        self, name: str, draw: Callable[..., plots.Figure], *arguments: object
+    ) -> page.Picture:
         light, dark = (plots.png(draw(theme, *arguments)) for theme in (plots.LIGHT, plots.DARK))
         (self.folder / f"{name}.png").write_bytes(light)
         return light, dark
@@ -69,8 +71,10 @@ def write(results: Results, folder: Path) -> Path:
         _speed(results, album),
     ]
     lead = (
-        "A small convolutional network learned to read handwritten digits on this machine a moment ago. "
-        "This page shows what it learned, whether its operators compute rightly, and how fast they are."
+        "A small convolutional network learned to read handwritten digits on this machine a "
+        "moment ago. "
+        "This page shows what it learned, whether its operators compute rightly, and how fast "
+        "they are."
     )
     html = page.page("LeNet-5 reads handwriting", lead, parts, measure.versions(results.device))
     target = folder / "index.html"
@@ -92,14 +96,25 @@ def _tiles(results: Results, held_out: int) -> str:
     parameters = sum(row.parameters for row in results.layers)
     return page.tiles(
         [
-            (f"{100 * last.accuracy:.1f} %", f"of {held_out} held-out digits read rightly ({right}); "
-             f"the target is {100 * results.target:.0f} %", last.accuracy >= results.target),
-            (f"{last.seconds:.1f} s", f"of training: {len(results.epochs)} epochs on {_threads(results)}", True),
+            (
+                f"{100 * last.accuracy:.1f} %",
+                f"of {held_out} held-out digits read rightly ({right}); "
+                f"the target is {100 * results.target:.0f} %",
+                last.accuracy >= results.target,
+            ),
+            (
+                f"{last.seconds:.1f} s",
+                f"of training: {len(results.epochs)} epochs on {_threads(results)}",
+                True,
+            ),
             (f"{parameters:,}", "numbers learned: weights and biases", True),
-            (f"{passed} of {len(results.operators)}", "operators agree with the float64 reference, gradients too",
-             passed == len(results.operators)),
+            (
+                f"{passed} of {len(results.operators)}",
+                "operators agree with the float64 reference, gradients too",
+                passed == len(results.operators),
+            ),
         ]
-    )  # fmt: skip
+    )
 
 
 def _network(results: Results) -> str:
@@ -108,7 +123,9 @@ def _network(results: Results) -> str:
         for row in results.operators
         if row.backend in BACKENDS
     }
-    served |= {row.layer: "PyTorch, called by pydl" for row in results.operators if row.backend == "aten"}
+    served |= {
+        row.layer: "PyTorch, called by pydl" for row in results.operators if row.backend == "aten"
+    }
     rows = [
         [
             row.name,
@@ -121,7 +138,8 @@ def _network(results: Results) -> str:
         for row in results.layers
     ]
     who = (
-        "a table made from measurements decides who serves an operator on this device, and where that is PyTorch's own, "
+        "a table made from measurements decides who serves an operator on this device, and "
+        "where that is PyTorch's own, "
         "as for dense convolutions on a CPU, PyTorch is called."
         if results.backend == "auto"
         else f"the backend <code>{results.backend}</code> was asked for."
@@ -129,13 +147,20 @@ def _network(results: Results) -> str:
     return page.section(
         "The network",
         page.paragraph(
-            "LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998; here with max pooling and ReLU) looks at a picture of "
-            "32&times;32 pixels. Two <b>convolutions</b> slide small filters over it and note where each one matches; "
-            "after each, a <b>pool</b> keeps the strongest answer of every 2&times;2 patch; three fully connected "
+            "LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998; here with max pooling and ReLU) "
+            "looks at a picture of "
+            "32&times;32 pixels. Two <b>convolutions</b> slide small filters over it and note "
+            "where each one matches; "
+            "after each, a <b>pool</b> keeps the strongest answer of every 2&times;2 patch; "
+            "three fully connected "
             "layers turn what remains into ten scores, one a digit. "
             f"The last column says whose code computed each layer: {who}"
         ),
-        page.table(["layer", "kind", "output", "parameters", "multiply-adds", "computed by"], rows, numbers=(3, 4)),
+        page.table(
+            ["layer", "kind", "output", "parameters", "multiply-adds", "computed by"],
+            rows,
+            numbers=(3, 4),
+        ),
     )
 
 
@@ -144,10 +169,14 @@ def _learning(results: Results, album: _Album, held_out: int) -> str:
     return page.section(
         "Learning",
         page.paragraph(
-            "The 1,797 digits come with scikit-learn: 8&times;8 pixels each, scaled up to 32&times;32. "
-            f"A fifth of every digit, {held_out} images in all, was set aside and only used to count errors; "
-            "the network never learned from them. The others were shown in batches of 32, each turned, moved and "
-            "scaled a little at random. They are counted in this distorted form and while the network still "
+            "The 1,797 digits come with scikit-learn: 8&times;8 pixels each, scaled up to "
+            "32&times;32. "
+            f"A fifth of every digit, {held_out} images in all, was set aside and only used to "
+            "count errors; "
+            "the network never learned from them. The others were shown in batches of 32, each "
+            "turned, moved and "
+            "scaled a little at random. They are counted in this distorted form and while the "
+            "network still "
             "changes, so their curve starts lower. "
             f"Seed {results.seed}."
         ),
@@ -159,26 +188,46 @@ def _confusion(album: _Album, labels: torch.Tensor, probabilities: torch.Tensor)
     counts = torch.zeros(10, 10, dtype=torch.long)
     counts.index_put_((labels, probabilities.argmax(1)), torch.ones_like(labels), accumulate=True)
     wrong = int(counts.sum() - counts.trace())
-    said = "No digit is off the diagonal." if not wrong else f"Off the diagonal (orange) are the {wrong} it misread."
+    said = (
+        "No digit is off the diagonal."
+        if not wrong
+        else f"Off the diagonal (orange) are the {wrong} it misread."
+    )
     return page.section(
         "Which digits are taken for which",
-        page.paragraph(f"Each row is a digit as it was written, each column what the network read. {said}"),
-        page.picture(album("confusion_matrix", plots.confusion_matrix, counts), "Confusion matrix", narrow=True),
+        page.paragraph(
+            f"Each row is a digit as it was written, each column what the network read. {said}"
+        ),
+        page.picture(
+            album("confusion_matrix", plots.confusion_matrix, counts),
+            "Confusion matrix",
+            narrow=True,
+        ),
     )
 
 
-def _misread(album: _Album, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor) -> str:
+def _misread(
+    album: _Album, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
+) -> str:
     wrong = (probabilities.argmax(1) != labels).nonzero().flatten()
     if len(wrong):
         shown = wrong[:_SHOWN]
         title = "Misread digits"
-        said = f"All {len(wrong)} digits" if len(wrong) <= _SHOWN else f"The first {_SHOWN} of {len(wrong)} digits"
-        said += " that the network got wrong, as it saw them: what 8&times;8 pixels keep of a stroke."
+        said = (
+            f"All {len(wrong)} digits"
+            if len(wrong) <= _SHOWN
+            else f"The first {_SHOWN} of {len(wrong)} digits"
+        )
+        said += (
+            " that the network got wrong, as it saw them: what 8&times;8 pixels keep of a stroke."
+        )
     else:
         shown = probabilities.max(1).values.argsort()[:8]
         title = "The hardest digits"
         said = "No held-out digit was misread. These are the ones the network was least sure of."
-    image = album("misread", plots.read_digits, images[shown, 0], labels[shown], probabilities[shown])
+    image = album(
+        "misread", plots.read_digits, images[shown, 0], labels[shown], probabilities[shown]
+    )
     return page.section(title, page.paragraph(said), page.picture(image, title))
 
 
@@ -187,8 +236,10 @@ def _filters(album: _Album, model: nn.Module) -> str:
     return page.section(
         "What the first layer looks for",
         page.paragraph(
-            "The six filters of the first convolution, 5&times;5 weights each, as they were learned: "
-            "blue weights add ink, orange ones subtract it. A filter answers where the picture looks like it: an edge, "
+            "The six filters of the first convolution, 5&times;5 weights each, as they were "
+            "learned: "
+            "blue weights add ink, orange ones subtract it. A filter answers where the picture "
+            "looks like it: an edge, "
             "a stroke in some direction, a corner."
         ),
         page.picture(image, "Six filters of 5 by 5 weights"),
@@ -196,7 +247,11 @@ def _filters(album: _Album, model: nn.Module) -> str:
 
 
 def _activations(
-    album: _Album, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
+    album: _Album,
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    probabilities: torch.Tensor,
 ) -> str:
     right = (probabilities.argmax(1) == labels).nonzero().flatten()
     i = int(right[0]) if len(right) else 0
@@ -207,9 +262,12 @@ def _activations(
     return page.section(
         "What the layers see in a digit",
         page.paragraph(
-            f"A held-out {labels[i].item()} on its way through the network, after each convolution and its ReLU, "
-            "which sets negative answers to zero. Bright is a strong answer, black none; each map has its own scale. "
-            "The first maps still look like the digit; the second ones, made from all six of the first and coarser, "
+            f"A held-out {labels[i].item()} on its way through the network, after each "
+            "convolution and its ReLU, "
+            "which sets negative answers to zero. Bright is a strong answer, black none; each "
+            "map has its own scale. "
+            "The first maps still look like the digit; the second ones, made from all six of "
+            "the first and coarser, "
             "say where its parts are."
         ),
         page.picture(image, "Activations of both convolutions"),
@@ -220,10 +278,14 @@ def _exactness(results: Results) -> str:
     return page.section(
         "Are the operators right?",
         page.paragraph(
-            "Each operator the network calls was run once more on a batch of real digits, forward and backward, and "
-            "held to a reference that computes the definition in float64. The figures are the largest "
-            "deviations, relative to the largest value. The bound is twice PyTorch's own deviation in float32 "
-            "plus four roundings; the first layer's gradient with respect to the image is checked although training "
+            "Each operator the network calls was run once more on a batch of real digits, "
+            "forward and backward, and "
+            "held to a reference that computes the definition in float64. The figures are the "
+            "largest "
+            "deviations, relative to the largest value. The bound is twice PyTorch's own "
+            "deviation in float32 "
+            "plus four roundings; the first layer's gradient with respect to the image is "
+            "checked although training "
             "does not need it."
         ),
         page.checks_table(results.operators),
@@ -238,8 +300,10 @@ def _speed(results: Results, album: _Album) -> str:
             "The same calls, pydl's and stock PyTorch's in turns in one process on "
             f"{measure.device_name(results.device)} ({_threads(results)}), medians. "
             "<i>Copies</i> is pydl's time in units of one copy of the layer's input. "
-            "Where PyTorch's own operator serves, both columns run the same code and the ratio is 1 "
-            "but for noise and the cost of the call itself. Other programs on the machine disturb single "
+            "Where PyTorch's own operator serves, both columns run the same code and the ratio "
+            "is 1 "
+            "but for noise and the cost of the call itself. Other programs on the machine "
+            "disturb single "
             "figures; <code>bench/</code> measures with more care."
         ),
         page.picture(image, "Speed relative to PyTorch"),

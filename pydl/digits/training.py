@@ -17,7 +17,8 @@ _TURN, _SHIFT, _SCALE = 12.0, 0.1, 0.1  # at most: degrees, half widths of the i
 
 @dataclass(frozen=True)
 class Epoch:
-    """Once through the training images: loss and accuracy on them while learning, accuracy on the held-out ones."""
+    """Once through the training images: loss and accuracy on them while learning, accuracy on the
+    held-out ones."""
 
     loss: float
     train_accuracy: float
@@ -41,7 +42,10 @@ def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
     angle, scale = uniform(math.radians(_TURN)), 1 + uniform(_SCALE)
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    rows = [torch.stack([cos, -sin, uniform(_SHIFT)], 1), torch.stack([sin, cos, uniform(_SHIFT)], 1)]
+    rows = [
+        torch.stack([cos, -sin, uniform(_SHIFT)], 1),
+        torch.stack([sin, cos, uniform(_SHIFT)], 1),
+    ]
     affine = torch.stack(rows, 1).to(images.device)  # [N, 2, 3]
     grid = nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -55,11 +59,18 @@ def predict(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    model: nn.Module, digits: Digits, *, epochs: int, seed: int, on_batch: Callable[[float], None] = lambda loss: None
+    model: nn.Module,
+    digits: Digits,
+    *,
+    epochs: int,
+    seed: int,
+    on_batch: Callable[[float], None] = lambda loss: None,
 ) -> Iterator[Epoch]:
-    """Train by SGD: Nesterov momentum 0.9, weight decay 5e-4, cross-entropy, a rate that rises to 0.03 and falls to 0.
+    """Train by SGD: Nesterov momentum 0.9, weight decay 5e-4, cross-entropy, a rate that rises to
+    0.03 and falls to 0.
 
-    The held-out images decide nothing: the number of epochs is fixed beforehand, and the last weights are kept.
+    The held-out images decide nothing: the number of epochs is fixed beforehand, and the last
+    weights are kept.
 
     Args:
         model: from (N, 1, 32, 32) to (N, 10) scores, on the device of the digits; trained in place.
@@ -73,8 +84,12 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     batches = math.ceil(len(digits.train) / BATCH)
-    optimizer = torch.optim.SGD(model.parameters(), _PEAK_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=epochs * batches, pct_start=0.2)
+    optimizer = torch.optim.SGD(
+        model.parameters(), _PEAK_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _PEAK_RATE, total_steps=epochs * batches, pct_start=0.2
+    )
     images, labels = digits.images[digits.train], digits.labels[digits.train]
     began = time.perf_counter()
     for _ in range(epochs):
@@ -93,4 +108,6 @@ def train(
             on_batch(loss.item())
         read = predict(model, digits.images[digits.held_out]).argmax(1)
         accuracy = (read == digits.labels[digits.held_out]).float().mean().item()
-        yield Epoch(losses / len(images), right / len(images), accuracy, time.perf_counter() - began)
+        yield Epoch(
+            losses / len(images), right / len(images), accuracy, time.perf_counter() - began
+        )

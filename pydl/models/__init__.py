@@ -24,8 +24,13 @@ class Model:
     source: str
 
 
-_LECUN = "LeCun, Bottou, Bengio, Haffner 1998, Gradient-Based Learning Applied to Document Recognition"
-_KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep Convolutional Neural Networks"
+_LECUN = (
+    "LeCun, Bottou, Bengio, Haffner 1998, Gradient-Based Learning Applied to Document Recognition"
+)
+_KRIZHEVSKY = (
+    "Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep Convolutional "
+    "Neural Networks"
+)
 
 MODELS: dict[str, Model] = {
     model.name: model

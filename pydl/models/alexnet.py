@@ -1,4 +1,5 @@
-"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
+"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
+Networks", 2012.
 
 Three networks go by that name; :func:`alexnet` builds each.
 """
@@ -38,7 +39,8 @@ def _lecture(num_classes: int) -> nn.Sequential:
 
 
 def _lrn() -> LocalResponseNorm:
-    """Section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75; the paper does not divide alpha by n, PyTorch does."""
+    """Section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75; the paper does not divide alpha by n,
+    PyTorch does."""
     return LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
@@ -70,7 +72,8 @@ def _krizhevsky(num_classes: int) -> nn.Sequential:
             fc8=nn.Linear(4096, num_classes),  # [N, num_classes]
         )
     )
-    # Section 5: weights of deviation 0.01; biases 1 in convolutions 2, 4 and 5 and the hidden layers, else 0.
+    # Section 5: weights of deviation 0.01; biases 1 in convolutions 2, 4 and 5 and the hidden
+    # layers, else 0.
     biased = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     for name, layer in model.named_children():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -80,7 +83,8 @@ def _krizhevsky(num_classes: int) -> nn.Sequential:
 
 
 class _Torchvision(nn.Module):
-    """torchvision's module tree, so that its ``state_dict`` loads: A. Krizhevsky, "One weird trick ...", 2014."""
+    """torchvision's module tree, so that its ``state_dict`` loads: A. Krizhevsky, "One weird trick
+    ...", 2014."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -99,7 +103,9 @@ class _Torchvision(nn.Module):
             nn.ReLU(inplace=True),
             MaxPool2d(kernel_size=3, stride=2),  # [N, 256, 6, 6]
         )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))  # [N, 256, 6, 6] from any input of 63 pixels and more
+        self.avgpool = nn.AdaptiveAvgPool2d(
+            (6, 6)
+        )  # [N, 256, 6, 6] from any input of 63 pixels and more
         self.classifier = nn.Sequential(  # [N, 9216]
             nn.Dropout(0.5),
             nn.Linear(256 * 6 * 6, 4096),  # [N, 4096]
@@ -123,11 +129,14 @@ def alexnet(form: str = "2012", num_classes: int = 1000) -> nn.Module:
     Args:
         form: which one.
 
-            - ``2012``: as published, for (N, 3, 227, 227): response normalisation after the first two convolutions,
-              overlapping pools, two groups in convolutions 2, 4 and 5, dropout, the paper's initial weights.
-            - ``lecture``: as drawn in lectures, without padding or groups, for (N, 3, 227, 227): maps of
-              55-27-23-11-9-7-5-2 pixels, fully connected layers of 1024-4096-4096-1000 units.
-            - ``torchvision``: the layers of torchvision's ``alexnet``, for (N, 3, 224, 224); its ``state_dict`` loads.
+            - ``2012``: as published, for (N, 3, 227, 227): response normalisation after the first
+              two convolutions, overlapping pools, two groups in convolutions 2, 4 and 5, dropout,
+              the paper's initial weights.
+            - ``lecture``: as drawn in lectures, without padding or groups, for (N, 3, 227, 227):
+              maps of 55-27-23-11-9-7-5-2 pixels, fully connected layers of 1024-4096-4096-1000
+              units.
+            - ``torchvision``: the layers of torchvision's ``alexnet``, for (N, 3, 224, 224); its
+            ``state_dict`` loads.
         num_classes: scores an image gets.
 
     Returns:

@@ -1,7 +1,8 @@
-"""One call of an operator, apart from the model it comes from: run by this package and by PyTorch, checked, observed.
+"""One call of an operator, apart from the model it comes from: run by this package and by PyTorch,
+checked, observed.
 
-A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are wanted) and nothing
-else. The demo takes its calls from a running model, the benchmark from a table.
+A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are
+wanted) and nothing else. The demo takes its calls from a running model, the benchmark from a table.
 """
 
 import contextlib
@@ -21,8 +22,9 @@ PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 class Call:
     """``operator`` of ``pydl.functional`` on an input of this shape.
 
-    ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input`` is False for the
-    first layer of a network, whose input is an image that nobody differentiates by.
+    ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input``
+    is False for the first layer of a network, whose input is an image that nobody differentiates
+    by.
     """
 
     operator: str
@@ -40,7 +42,8 @@ class Call:
         memory_format: torch.memory_format = torch.contiguous_format,
         seed: int = 0,
     ) -> list[torch.Tensor]:
-        """Input, weight and bias from N(0, 1), the weight scaled so that the output is about N(0, 1) too."""
+        """Input, weight and bias from N(0, 1), the weight scaled so that the output is about N(0,
+        1) too."""
         generator = torch.Generator(device).manual_seed(seed)
         tensors = []
         for shape in (self.input, self.weight, self.bias):
@@ -70,8 +73,9 @@ class Call:
         """A callable without arguments that does one pass, ready to be timed.
 
         Args:
-            kind: ``forward`` (inference: nothing is saved for a gradient), ``both`` (forward and the gradients of
-                training), ``backward`` (those gradients alone), ``grad_input`` or ``grad_weight`` (one of them alone).
+            kind: ``forward`` (inference: nothing is saved for a gradient), ``both`` (forward and
+                the gradients of training), ``backward`` (those gradients alone), ``grad_input`` or
+                ``grad_weight`` (one of them alone).
             run: takes the tensors to the output.
             tensors: as :meth:`random` makes them.
             grad_output: the gradient of the output.
@@ -86,7 +90,9 @@ class Call:
         plain = [t.detach() for t in tensors]
         if kind == "forward":
             return lambda: run(plain)
-        wanted = {"grad_input": [0], "grad_weight": list(range(1, len(plain)))}.get(kind, self._differentiated())
+        wanted = {"grad_input": [0], "grad_weight": list(range(1, len(plain)))}.get(
+            kind, self._differentiated()
+        )
         leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(plain)]
         sources = [leaves[i] for i in wanted]
         if kind == "both":
@@ -116,7 +122,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Check:
-    """How far a result is from the truth: the largest deviation, relative to the truth's largest magnitude."""
+    """How far a result is from the truth: the largest deviation, relative to the truth's largest
+    magnitude."""
 
     result: str
     ours: float
@@ -130,7 +137,8 @@ class Check:
 
 
 def deviation(value: torch.Tensor, truth: torch.Tensor) -> float:
-    """The largest absolute difference, relative to the largest magnitude of ``truth``; infinite for another shape."""
+    """The largest absolute difference, relative to the largest magnitude of ``truth``; infinite for
+    another shape."""
     if value.shape != truth.shape:
         return float("inf")
     if truth.numel() == 0:
@@ -148,7 +156,8 @@ def check(
 ) -> list[Check]:
     """Hold a call's output and gradients to the float64 reference.
 
-    The yardstick: ``error(ours) <= 2 * error(PyTorch, same dtype) + 4 * eps(dtype)``, errors as in :func:`deviation`.
+    The yardstick: ``error(ours) <= 2 * error(PyTorch, same dtype) + 4 * eps(dtype)``, errors as in
+    :func:`deviation`.
 
     Args:
         call: the call.
@@ -160,7 +169,9 @@ def check(
         A row for the output and one for each gradient.
     """
     exact_grad = None if grad_output is None else grad_output.double()
-    exact = call.results(lambda t: call.ours(t, "reference"), [t.double() for t in tensors], exact_grad)
+    exact = call.results(
+        lambda t: call.ours(t, "reference"), [t.double() for t in tensors], exact_grad
+    )
     ours = call.results(lambda t: call.ours(t, backend), tensors, grad_output)
     theirs = call.results(call.theirs, tensors, grad_output)
     slack = 4 * torch.finfo(tensors[0].dtype).eps
@@ -173,7 +184,8 @@ def check(
 
 @contextlib.contextmanager
 def served() -> Iterator[set[str]]:
-    """Collects the backends that serve calls inside the ``with`` block, seen where their functions are called.
+    """Collects the backends that serve calls inside the ``with`` block, seen where their functions
+    are called.
 
     PyTorch's own operator, where ``auto`` or ``aten`` goes straight to it, leaves the set empty.
     """
@@ -196,11 +208,21 @@ def _conv2d(layer: nn.Conv2d) -> dict[str, object]:
 
 
 def _max_pool2d(layer: nn.MaxPool2d) -> dict[str, object]:
-    return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
+    return {
+        name: getattr(layer, name)
+        for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    }
 
 
 def _avg_pool2d(layer: nn.AvgPool2d) -> dict[str, object]:
-    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    names = (
+        "kernel_size",
+        "stride",
+        "padding",
+        "ceil_mode",
+        "count_include_pad",
+        "divisor_override",
+    )
     return {name: getattr(layer, name) for name in names}
 
 
@@ -229,13 +251,17 @@ def layer_calls(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[Call, list
             operator, arguments = _OPERATORS[type(layer)]
             tensors = [inputs[0], getattr(layer, "weight", None), getattr(layer, "bias", None)]
             shapes = [None if t is None else tuple(t.shape) for t in tensors]
-            call = Call(operator, *shapes, arguments=arguments(layer), grad_input=inputs[0].requires_grad)
+            call = Call(
+                operator, *shapes, arguments=arguments(layer), grad_input=inputs[0].requires_grad
+            )
             found[name] = call, [t.detach().clone() for t in tensors if t is not None]
 
         return hook
 
     handles = [
-        layer.register_forward_pre_hook(record(name)) for name, layer in model.named_modules() if type(layer) in _OPERATORS
+        layer.register_forward_pre_hook(record(name))
+        for name, layer in model.named_modules()
+        if type(layer) in _OPERATORS
     ]
     try:
         with torch.enable_grad():

@@ -1,4 +1,5 @@
-"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998."""
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document
+Recognition", 1998."""
 
 from collections import OrderedDict
 
@@ -13,9 +14,10 @@ _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 def lenet5(num_classes: int = 10, *, pool: str = "max", activation: str = "relu") -> nn.Sequential:
     """LeNet-5 for images (N, 1, 32, 32): two convolutions, two pools, three fully connected layers.
 
-    The paper pools by averages and squashes with a tanh: ``pool="average", activation="tanh"`` comes close to it.
-    Three things of 1998 are left out, as most who rebuild it do: the trained coefficient of each pool, the table that
-    lets a map of the second convolution see only some maps of the first, and the radial basis units at the end.
+    The paper pools by averages and squashes with a tanh: ``pool="average", activation="tanh"``
+    comes close to it. Three things of 1998 are left out, as most who rebuild it do: the trained
+    coefficient of each pool, the table that lets a map of the second convolution see only some maps
+    of the first, and the radial basis units at the end.
 
     Args:
         num_classes: scores an image gets.

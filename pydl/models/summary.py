@@ -1,4 +1,5 @@
-"""What a network costs, layer by layer: shapes, weights, operations, read off the module itself while it runs."""
+"""What a network costs, layer by layer: shapes, weights, operations, read off the module itself
+while it runs."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from torch import nn
 class LayerRow:
     """One call of one layer.
 
-    ``weights`` counts the parameters without biases, ``biases`` those; both are 0 where a layer is called again.
-    ``multiply_adds`` are those of convolutions and fully connected layers; ``operations`` are arithmetic operations
-    and comparisons on numbers, a multiply-add being two, the bias the addition that starts its sum; None where nobody
-    has counted that kind of layer.
+    ``weights`` counts the parameters without biases, ``biases`` those; both are 0 where a layer is
+    called again. ``multiply_adds`` are those of convolutions and fully connected layers;
+    ``operations`` are arithmetic operations and comparisons on numbers, a multiply-add being two,
+    the bias the addition that starts its sum; None where nobody has counted that kind of layer.
     """
 
     name: str
@@ -49,7 +50,9 @@ def _window(layer: nn.Module) -> int:
 
 
 # Operations for one output element, by kind of layer: (layer, x, y) -> int.
-_PER_OUTPUT: tuple[tuple[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], float]], ...] = (
+_PER_OUTPUT: tuple[
+    tuple[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], float]], ...
+] = (
     (nn.MaxPool2d, lambda layer, x, y: _window(layer) - 1),  # comparisons
     (nn.AvgPool2d, lambda layer, x, y: _window(layer)),  # additions and one product
     (nn.AdaptiveAvgPool2d, lambda layer, x, y: x.numel() / y.numel()),  # where bins do not overlap
@@ -79,12 +82,14 @@ def _operations(layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int | Non
 def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     """The layers of ``model`` in the order in which they run on an input of ``input_shape``.
 
-    The model runs once in evaluation mode, under its own device and dtype (on the ``meta`` device nothing is computed
-    or stored). Only leaf modules are rows: what a ``forward`` does outside of modules is not seen.
+    The model runs once in evaluation mode, under its own device and dtype (on the ``meta`` device
+    nothing is computed or stored). Only leaf modules are rows: what a ``forward`` does outside of
+    modules is not seen.
 
     Args:
         model: any module that takes one tensor.
-        input_shape: of that tensor, the batch included; counts of operations are for the whole batch.
+        input_shape: of that tensor, the batch included; counts of operations are for the whole
+            batch.
 
     Returns:
         A row for each call of a layer.
@@ -96,9 +101,13 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     seen: set[int] = set()
 
     def record(name: str) -> Callable[[nn.Module, tuple, torch.Tensor | tuple], None]:
-        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], results: torch.Tensor | tuple) -> None:
+        def hook(
+            layer: nn.Module, inputs: tuple[torch.Tensor, ...], results: torch.Tensor | tuple
+        ) -> None:
             y = results[0] if isinstance(results, tuple) else results
-            fresh = {key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen}
+            fresh = {
+                key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen
+            }
             seen.update(id(p) for p in fresh.values())
             x = inputs[0]
             rows.append(
@@ -108,7 +117,9 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
                     arguments=layer.extra_repr(),
                     input_shape=tuple(x.shape),
                     output_shape=tuple(y.shape),
-                    weights=sum(p.numel() for key, p in fresh.items() if not key.startswith("bias")),
+                    weights=sum(
+                        p.numel() for key, p in fresh.items() if not key.startswith("bias")
+                    ),
                     biases=sum(p.numel() for key, p in fresh.items() if key.startswith("bias")),
                     multiply_adds=_multiply_adds(layer, y),
                     operations=_operations(layer, x, y),

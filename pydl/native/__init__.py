@@ -1,8 +1,10 @@
-"""The native backends, ``cpu`` and ``cuda``: what stands between a contract function and the extension.
+"""The native backends, ``cpu`` and ``cuda``: what stands between a contract function and the
+extension.
 
-Both have the same functions, so each family's are written once here and take the library that serves them. The extension
-gets tensors and reads their pointers, sizes and strides itself; here results are allocated, and for the CPU kernels, which
-want dense memory in one layout, operands that are neither contiguous nor channels last are copied.
+Both have the same functions, so each family's are written once here and take the library that
+serves them. The extension gets tensors and reads their pointers, sizes and strides itself; here
+results are allocated, and for the CPU kernels, which want dense memory in one layout, operands that
+are neither contiguous nor channels last are copied.
 """
 
 import importlib
@@ -23,11 +25,13 @@ class Library:
         self.on_gpu = on_gpu
 
     def operand(self, x: torch.Tensor, like: torch.memory_format) -> torch.Tensor:
-        """``x`` as the kernels read it: dense in the layout ``like`` for the CPU's, any strides for CUDA's."""
+        """``x`` as the kernels read it: dense in the layout ``like`` for the CPU's, any strides for
+        CUDA's."""
         return layout.dense(x, like) if self.name == "cpu" else x
 
     def call(self, function: str, *arguments: object, on: torch.Tensor) -> None:
-        """Calls an extension function under the device of ``on``, with its stream or the number of threads."""
+        """Calls an extension function under the device of ``on``, with its stream or the number of
+        threads."""
         run: Callable = getattr(self.functions, function)
         if self.on_gpu:
             with torch.cuda.device(on.device):
@@ -48,9 +52,11 @@ def library(name: str) -> Library:
 
 
 def emulate_cuda(emulated: ModuleType) -> None:
-    """Let the CUDA kernels as built against ``csrc/emulator`` serve the backend ``cuda``, for tensors on the CPU.
+    """Let the CUDA kernels as built against ``csrc/emulator`` serve the backend ``cuda``, for
+    tensors on the CPU.
 
-    For tests and for reading along in a debugger; it is thousands of times slower than a GPU. For the rest of the process.
+    For tests and for reading along in a debugger; it is thousands of times slower than a GPU. For
+    the rest of the process.
 
     Args:
         emulated: the module ``pydl._emulated``, built with ``-DPYDL_EMULATOR=ON``.

@@ -34,7 +34,9 @@ def conv_grad_input(
     groups: int,
 ) -> torch.Tensor:
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    library.call("conv_grad_input", grad_y, weight, grad_x, stride, padding, dilation, groups, on=grad_y)
+    library.call(
+        "conv_grad_input", grad_y, weight, grad_x, stride, padding, dilation, groups, on=grad_y
+    )
     return grad_x
 
 
@@ -49,7 +51,9 @@ def conv_grad_weight(
     groups: int,
 ) -> torch.Tensor:
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
-    library.call("conv_grad_weight", grad_y, x, grad_weight, stride, padding, dilation, groups, on=grad_y)
+    library.call(
+        "conv_grad_weight", grad_y, x, grad_weight, stride, padding, dilation, groups, on=grad_y
+    )
     return grad_weight
 
 

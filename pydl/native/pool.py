@@ -23,7 +23,9 @@ def max_pool_forward(
     y = layout.resized(x, output_size)
     taken = layout.resized(x, output_size, dtype=_INDEX_DTYPE[index]) if index != "none" else None
     operand = library.operand(x, layout.memory_format(x))
-    library.call("max_pool_forward", operand, y, taken, kernel_size, stride, padding, dilation, on=x)
+    library.call(
+        "max_pool_forward", operand, y, taken, kernel_size, stride, padding, dilation, on=x
+    )
     return y, layout.empty((0,), x, dtype=torch.uint8) if taken is None else taken
 
 
@@ -40,7 +42,9 @@ def max_pool_backward(
     like = layout.memory_format(index)
     grad_x = layout.resized(index, input_size, dtype=grad_y.dtype)
     operands = library.operand(grad_y, like), library.operand(index, like)
-    library.call("max_pool_backward", *operands, grad_x, kernel_size, stride, padding, dilation, on=grad_y)
+    library.call(
+        "max_pool_backward", *operands, grad_x, kernel_size, stride, padding, dilation, on=grad_y
+    )
     return grad_x
 
 
@@ -56,7 +60,17 @@ def avg_pool_forward(
 ) -> torch.Tensor:
     y = layout.resized(x, output_size)
     operand = library.operand(x, layout.memory_format(x))
-    library.call("avg_pool_forward", operand, y, kernel_size, stride, padding, count_include_pad, divisor, on=x)
+    library.call(
+        "avg_pool_forward",
+        operand,
+        y,
+        kernel_size,
+        stride,
+        padding,
+        count_include_pad,
+        divisor,
+        on=x,
+    )
     return y
 
 
@@ -73,5 +87,15 @@ def avg_pool_backward(
     like = layout.memory_format(grad_y)
     grad_x = layout.resized(grad_y, input_size)
     operand = library.operand(grad_y, like)
-    library.call("avg_pool_backward", operand, grad_x, kernel_size, stride, padding, count_include_pad, divisor, on=grad_y)
+    library.call(
+        "avg_pool_backward",
+        operand,
+        grad_x,
+        kernel_size,
+        stride,
+        padding,
+        count_include_pad,
+        divisor,
+        on=grad_y,
+    )
     return grad_x

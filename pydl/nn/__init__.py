@@ -1,6 +1,7 @@
 """The layers with the constructors, names and ``state_dict`` of :mod:`torch.nn`, and ``backend=``.
 
-Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints, hooks and ``isinstance`` behave alike.
+Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints, hooks and
+``isinstance`` behave alike.
 """
 
 from pydl.nn.conv import Conv2d

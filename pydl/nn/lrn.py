@@ -10,4 +10,6 @@ class LocalResponseNorm(Layer, torch.nn.LocalResponseNorm):
     """See :func:`pydl.functional.local_response_norm` and :class:`torch.nn.LocalResponseNorm`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.local_response_norm(input, self.size, self.alpha, self.beta, self.k, backend=self.backend)
+        return functional.local_response_norm(
+            input, self.size, self.alpha, self.beta, self.k, backend=self.backend
+        )

@@ -7,10 +7,14 @@ import torch
 
 def tensor(operator: str, argument: str, value: object) -> None:
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{operator}(): argument '{argument}' must be Tensor, not {type(value).__name__}")
+        raise TypeError(
+            f"{operator}(): argument '{argument}' must be Tensor, not {type(value).__name__}"
+        )
 
 
-def axes(operator: str, argument: str, value: int | Sequence[int], count: int, *, least: int) -> list[int]:
+def axes(
+    operator: str, argument: str, value: int | Sequence[int], count: int, *, least: int
+) -> list[int]:
     """``value`` as one integer a spatial axis.
 
     Args:
@@ -23,10 +27,14 @@ def axes(operator: str, argument: str, value: int | Sequence[int], count: int, *
     given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     for one in given:
         if isinstance(one, bool) or not isinstance(one, int | torch.SymInt):
-            raise TypeError(f"{operator}(): argument '{argument}' must be tuple of ints, not {type(one).__name__}")
+            raise TypeError(
+                f"{operator}(): argument '{argument}' must be tuple of ints, not "
+                f"{type(one).__name__}"
+            )
     if len(given) not in (1, count):
         raise RuntimeError(
-            f"{operator}: {argument} must either be a single int, or a tuple of {count} ints, got {len(given)} values"
+            f"{operator}: {argument} must either be a single int, or a tuple of {count} ints, "
+            f"got {len(given)} values"
         )
     out = list(given) * count if len(given) == 1 else list(given)
     for one in out:
@@ -52,4 +60,6 @@ def same_device_and_dtype(operator: str, x: torch.Tensor, name: str, other: torc
             f"but input is on {x.device} and {name} is on {other.device}"
         )
     if other.dtype != x.dtype:
-        raise RuntimeError(f"{operator}: input type ({x.dtype}) and {name} type ({other.dtype}) should be the same")
+        raise RuntimeError(
+            f"{operator}: input type ({x.dtype}) and {name} type ({other.dtype}) should be the same"
+        )

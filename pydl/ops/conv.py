@@ -1,7 +1,8 @@
 """Convolution over one to three axes: checks, autograd, registered operators.
 
-The forward is linear in x and in weight, and so is each gradient in its two operands; each one's derivatives are the other
-two, which makes the three Functions below closed under differentiation to any order.
+The forward is linear in x and in weight, and so is each gradient in its two operands; each one's
+derivatives are the other two, which makes the three Functions below closed under differentiation to
+any order.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from pydl.ops.registry import operator
 _WINDOW = "int[] stride, int[] padding, int[] dilation, int groups, str backend"
 _forward = operator(
     f"conv_forward(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor",
-    lambda x, weight, bias, stride, padding, dilation, *_: layout.conv_output(x, weight, stride, padding, dilation),
+    lambda x, weight, bias, stride, padding, dilation, *_: layout.conv_output(
+        x, weight, stride, padding, dilation
+    ),
 )
 _grad_input = operator(
     f"conv_grad_input(Tensor grad_y, Tensor weight, SymInt[] input_size, {_WINDOW}) -> Tensor",
@@ -26,7 +29,9 @@ _grad_input = operator(
 )
 _grad_weight = operator(
     f"conv_grad_weight(Tensor grad_y, Tensor x, SymInt[] kernel_size, {_WINDOW}) -> Tensor",
-    lambda grad_y, x, kernel_size, stride, padding, dilation, groups, _: layout.conv_weight(grad_y, x, kernel_size, groups),
+    lambda grad_y, x, kernel_size, stride, padding, dilation, groups, _: layout.conv_weight(
+        grad_y, x, kernel_size, groups
+    ),
 )
 _grad_bias = operator(
     "conv_grad_bias(Tensor grad_y, str backend) -> Tensor",
@@ -45,8 +50,16 @@ class _Conv(torch.autograd.Function):
     def backward(ctx, grad_y):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), ctx.window) if needs_x else None
-        grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), ctx.window) if needs_weight else None
+        grad_x = (
+            apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), ctx.window)
+            if needs_x
+            else None
+        )
+        grad_weight = (
+            apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), ctx.window)
+            if needs_weight
+            else None
+        )
         grad_bias = apply(_ConvGradBias, grad_y, ctx.window[-1]) if needs_bias else None
         return grad_x, grad_weight, grad_bias, None
 
@@ -64,7 +77,11 @@ class _ConvGradInput(torch.autograd.Function):
         needs_grad_y, needs_weight, _, _ = ctx.needs_input_grad
         for_grad_y = apply(_Conv, grad_grad_x, weight, None, ctx.window) if needs_grad_y else None
         kernel_size = tuple(weight.shape[2:])
-        for_weight = apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window) if needs_weight else None
+        for_weight = (
+            apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window)
+            if needs_weight
+            else None
+        )
         return for_grad_y, for_weight, None, None
 
 
@@ -81,7 +98,11 @@ class _ConvGradWeight(torch.autograd.Function):
         needs_grad_y, needs_x, _, _ = ctx.needs_input_grad
         for_grad_y = apply(_Conv, x, grad_grad_weight, None, ctx.window) if needs_grad_y else None
         input_size = tuple(x.shape[2:])
-        for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window) if needs_x else None
+        for_x = (
+            apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window)
+            if needs_x
+            else None
+        )
         return for_grad_y, for_x, None, None
 
 
@@ -105,16 +126,21 @@ def _resolve_padding(
     padding: str | int | Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[torch.Tensor, list[int]]:
-    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, one on the right is padded first."""
+    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, one on the right is
+    padded first."""
     axes = len(kernel_size)
     if not isinstance(padding, str):
         return x, checks.axes(name, "padding", padding, axes, least=0)
     if padding == "valid":
         return x, [0] * axes
     if padding != "same":
-        raise RuntimeError(f"Invalid padding string: '{padding}'; {name} takes 'same', 'valid' or integers")
+        raise RuntimeError(
+            f"Invalid padding string: '{padding}'; {name} takes 'same', 'valid' or integers"
+        )
     if any(s != 1 for s in stride):
-        raise RuntimeError(f"padding='same' is not supported for strided convolutions, got stride {list(stride)}")
+        raise RuntimeError(
+            f"padding='same' is not supported for strided convolutions, got stride {list(stride)}"
+        )
     total = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
     if any(t % 2 for t in total):
         # pad takes its pairs from the last axis to the first.
@@ -122,7 +148,9 @@ def _resolve_padding(
     return x, [t // 2 for t in total]
 
 
-def _check_shapes(name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int) -> None:
+def _check_shapes(
+    name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
+) -> None:
     """The batched input, weight and bias against each other, in PyTorch's words."""
     shape, channels = list(weight.shape), x.shape[1]
     if isinstance(groups, bool) or not isinstance(groups, int):
@@ -130,7 +158,10 @@ def _check_shapes(name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.
     if groups < 1:
         raise RuntimeError(f"non-positive groups is not supported, got groups={groups}")
     if 0 in shape[1:]:
-        raise RuntimeError(f"{name}: weight should have at least one channel and one tap, got weight of size {shape}")
+        raise RuntimeError(
+            f"{name}: weight should have at least one channel and one tap, got weight of size "
+            f"{shape}"
+        )
     if channels != weight.shape[1] * groups:
         raise RuntimeError(
             f"Given groups={groups}, weight of size {shape}, expected input{list(x.shape)} to have "
@@ -138,12 +169,14 @@ def _check_shapes(name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.
         )
     if shape[0] == 0 or shape[0] % groups:
         raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by {groups}, "
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and "
+            f"divisible by {groups}, "
             f"but got weight of size {shape} instead"
         )
     if bias is not None and (bias.ndim != 1 or bias.shape[0] != shape[0]):
         raise RuntimeError(
-            f"Given weight of size {shape}, expected bias to be 1-dimensional with {shape[0]} elements, "
+            f"Given weight of size {shape}, expected bias to be 1-dimensional with {shape[0]} "
+            "elements, "
             f"but got bias of size {list(bias.shape)} instead"
         )
 
@@ -174,10 +207,15 @@ def conv(
     checks.tensor(name, "weight", weight)
     backend = backends.choose("conv", backend, x)
     if backend == "aten":
-        return getattr(torch.nn.functional, name)(x, weight, bias, stride, padding, dilation, groups)
+        return getattr(torch.nn.functional, name)(
+            x, weight, bias, stride, padding, dilation, groups
+        )
     checks.rank(name, x, axes)
     if weight.ndim != axes + 2:
-        raise RuntimeError(f"{name}: weight should have {axes + 2} dimensions, got weight of size {list(weight.shape)}")
+        raise RuntimeError(
+            f"{name}: weight should have {axes + 2} dimensions, got weight of size "
+            f"{list(weight.shape)}"
+        )
     unbatched = x.ndim == axes + 1
     x, weight, bias = _autocast(x.unsqueeze(0) if unbatched else x, weight, bias)
     for other, tensor in (("weight", weight), ("bias", bias)):
@@ -199,7 +237,9 @@ def conv(
     return y.squeeze(0) if unbatched else y
 
 
-def _check_kernel_fits(x: torch.Tensor, weight: torch.Tensor, padding: list[int], dilation: list[int]) -> None:
+def _check_kernel_fits(
+    x: torch.Tensor, weight: torch.Tensor, padding: list[int], dilation: list[int]
+) -> None:
     padded = [n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)]
     reach = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     if any(r > n for n, r in zip(padded, reach, strict=True)):

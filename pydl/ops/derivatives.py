@@ -6,7 +6,8 @@ import torch
 
 
 def apply(function: type[torch.autograd.Function], *arguments: object) -> torch.Tensor:
-    """``function`` inside a backward: recorded where a graph is being made of it, else only computed (6 us less)."""
+    """``function`` inside a backward: recorded where a graph is being made of it, else only
+    computed (6 us less)."""
     if torch.is_grad_enabled():
         return function.apply(*arguments)
     return function.forward(_NoContext(), *arguments)
@@ -27,7 +28,8 @@ def by_reference(
 ) -> tuple[torch.Tensor | None, ...]:
     """The gradients of ``function(*tensors)``, differentiating the reference's arithmetic.
 
-    Called from the backward of an ``autograd.Function``; differentiable again where a graph is being made of that.
+    Called from the backward of an ``autograd.Function``; differentiable again where a graph is
+    being made of that.
 
     Args:
         function: from the reference, its other arguments bound.
@@ -38,7 +40,9 @@ def by_reference(
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [
-            tensor if create_graph and tensor.requires_grad else tensor.detach().requires_grad_(needed)
+            tensor
+            if create_graph and tensor.requires_grad
+            else tensor.detach().requires_grad_(needed)
             for tensor, needed in zip(tensors, needs_grad, strict=True)
         ]
         result = function(*inputs)

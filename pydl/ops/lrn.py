@@ -9,9 +9,12 @@ from pydl.ops.registry import operator
 from pydl.reference import lrn as reference
 
 _ARGUMENTS = "int size, float alpha, float beta, float k, str backend"
-_forward = operator(f"lrn_forward(Tensor x, {_ARGUMENTS}) -> Tensor", lambda x, *_: layout.empty(x.shape, x))
+_forward = operator(
+    f"lrn_forward(Tensor x, {_ARGUMENTS}) -> Tensor", lambda x, *_: layout.empty(x.shape, x)
+)
 _backward = operator(
-    f"lrn_backward(Tensor grad_y, Tensor x, {_ARGUMENTS}) -> Tensor", lambda grad_y, x, *_: layout.empty(x.shape, x)
+    f"lrn_backward(Tensor grad_y, Tensor x, {_ARGUMENTS}) -> Tensor",
+    lambda grad_y, x, *_: layout.empty(x.shape, x),
 )
 
 
@@ -60,7 +63,9 @@ def local_response_norm(
         raise ValueError(f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)")
     (size,) = checks.axes("local_response_norm", "size", size, 1, least=1)
     if x.ndim > 5:
-        return local_response_norm(x.flatten(4), size, alpha, beta, k, backend).unflatten(4, x.shape[4:])
+        return local_response_norm(x.flatten(4), size, alpha, beta, k, backend).unflatten(
+            4, x.shape[4:]
+        )
     x = x.resolve_neg()
     arguments = (size, float(alpha), float(beta), float(k), backend)
     if torch.is_grad_enabled() and x.requires_grad:

@@ -23,12 +23,14 @@ def _max_forward_fake(x, kernel_size, stride, padding, dilation, output_size, in
 
 
 _max_forward = operator(
-    f"max_pool_forward(Tensor x, {_WINDOW}, int[] dilation, SymInt[] output_size, str index, str backend)"
+    f"max_pool_forward(Tensor x, {_WINDOW}, int[] dilation, SymInt[] output_size, str index, "
+    "str backend)"
     " -> (Tensor, Tensor)",
     _max_forward_fake,
 )
 _max_backward = operator(
-    f"max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_WINDOW}, int[] dilation, str backend) -> Tensor",
+    f"max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_WINDOW}, int[] "
+    "dilation, str backend) -> Tensor",
     lambda grad_y, index, input_size, *_: layout.resized(index, input_size, dtype=grad_y.dtype),
 )
 _AVERAGE = f"{_WINDOW}, SymInt[] output_size, bool count_include_pad, int divisor, str backend"
@@ -37,7 +39,8 @@ _avg_forward = operator(
     lambda x, kernel_size, stride, padding, output_size, *_: layout.resized(x, output_size),
 )
 _avg_backward = operator(
-    f"avg_pool_backward(Tensor grad_y, SymInt[] input_size, {_WINDOW}, bool count_include_pad, int divisor, str backend)"
+    f"avg_pool_backward(Tensor grad_y, SymInt[] input_size, {_WINDOW}, bool count_include_pad, "
+    "int divisor, str backend)"
     " -> Tensor",
     lambda grad_y, input_size, *_: layout.resized(grad_y, input_size),
 )
@@ -65,7 +68,8 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _MaxPoolGrad(torch.autograd.Function):
-    """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from them."""
+    """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from
+    them."""
 
     @staticmethod
     def forward(ctx, grad_y, index, input_size, window, backend):
@@ -112,7 +116,8 @@ def _batched(operator_name: str, x: torch.Tensor, axes: int) -> torch.Tensor:
     checks.rank(operator_name, x, axes)
     if 0 in x.shape[-axes - 1 :]:
         raise RuntimeError(
-            f"Expected {axes + 1}D or {axes + 2}D (batch mode) tensor with optional 0 dim batch size for input to "
+            f"Expected {axes + 1}D or {axes + 2}D (batch mode) tensor with optional 0 dim batch "
+            "size for input to "
             f"{operator_name}, but got: {list(x.shape)}"
         )
     return (x if x.ndim == axes + 2 else x.unsqueeze(0)).resolve_neg()
@@ -150,7 +155,8 @@ def _output_size(
     window: tuple[list[int], list[int], list[int], list[int]],
     ceil_mode: bool,
 ) -> list[int]:
-    """floor((n + 2p - d(k - 1) - 1) / s) + 1; ceil mode rounds up, but for a window that would start beyond the input."""
+    """floor((n + 2p - d(k - 1) - 1) / s) + 1; ceil mode rounds up, but for a window that would
+    start beyond the input."""
     sizes = []
     for n, k, s, p, d in zip(x.shape[2:], *window, strict=True):
         reach = n + 2 * p - d * (k - 1) - 1
@@ -160,7 +166,8 @@ def _output_size(
         sizes.append(out)
     if min(sizes) < 1:
         raise RuntimeError(
-            f"{name}: Given input size: {tuple(x.shape[1:])}. Calculated output size: {(x.shape[1], *sizes)}. "
+            f"{name}: Given input size: {tuple(x.shape[1:])}. Calculated output size: "
+            f"{(x.shape[1], *sizes)}. "
             "Output size is too small"
         )
     return sizes

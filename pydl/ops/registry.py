@@ -1,7 +1,7 @@
 """Registration of the contract functions as ``torch.ops.pydl.<name>``.
 
-``Library.define`` and ``impl`` cost 4 us a call where ``custom_op`` costs 18. Operators carry no autograd of their own: the
-``autograd.Function`` of the family is above them.
+``Library.define`` and ``impl`` cost 4 us a call where ``custom_op`` costs 18. Operators carry no
+autograd of their own: the ``autograd.Function`` of the family is above them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,8 @@ def operator(schema: str, fake: Callable) -> Callable:
         fake: the same without the arithmetic: takes the same arguments, returns unwritten results.
 
     Returns:
-        The operator. Its results have the shape and layout that ``fake`` gives them, whichever backend made them.
+        The operator. Its results have the shape and layout that ``fake`` gives them, whichever
+        backend made them.
     """
     name = schema.partition("(")[0]
 
@@ -41,11 +42,15 @@ def operator(schema: str, fake: Callable) -> Callable:
     return getattr(torch.ops.pydl, name).default
 
 
-# These two do not allocate through pydl.layout, so their results may lie otherwise than the fake promised.
+# These two do not allocate through pydl.layout, so their results may lie otherwise than the fake
+# promised.
 _FOREIGN_LAYOUT = ("reference", "aten")
 
 
 def _laid_out(result: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     if result.shape != expected.shape:
-        raise AssertionError(f"a backend returned shape {tuple(result.shape)}, the operator says {tuple(expected.shape)}")
+        raise AssertionError(
+            f"a backend returned shape {tuple(result.shape)}, the operator says "
+            f"{tuple(expected.shape)}"
+        )
     return result if result.stride() == expected.stride() else expected.copy_(result)

@@ -29,13 +29,19 @@ def conv_forward(
     """y[n, f, o] = bias[f] + sum over c and t of x[n, c, o s - p + t d] weight[f, c, t]."""
     output_size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+        for n, k, s, p, d in zip(
+            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+        )
     ]
     maps = _grouped(x, groups)  # (N, G, C/G, positions)
     filters = weight.unflatten(0, (groups, weight.shape[0] // groups))  # (G, F/G, C/G, K...)
     y = x.new_zeros(x.shape[0], groups, filters.shape[1], math.prod(output_size))
-    for tap, position, inside in taps(x.shape[2:], output_size, weight.shape[2:], stride, padding, dilation, x.device):
-        y = y + torch.einsum(_PRODUCT, torch.where(inside, maps[..., position], 0), filters[(..., *tap)])
+    for tap, position, inside in taps(
+        x.shape[2:], output_size, weight.shape[2:], stride, padding, dilation, x.device
+    ):
+        y = y + torch.einsum(
+            _PRODUCT, torch.where(inside, maps[..., position], 0), filters[(..., *tap)]
+        )
     y = y.reshape(x.shape[0], weight.shape[0], *output_size)
     return y if bias is None else y + bias.reshape(-1, *[1] * len(output_size))
 
@@ -52,10 +58,14 @@ def conv_grad_input(
 ) -> torch.Tensor:
     """Every input adds up grad_y * weight over the outputs and taps that read it."""
     grads = _grouped(grad_y, groups)  # (N, G, F/G, positions)
-    filters = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2)  # (G, C/G, F/G, K...)
+    filters = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(
+        1, 2
+    )  # (G, C/G, F/G, K...)
     grad_x = grad_y.new_zeros(grad_y.shape[0], groups, weight.shape[1], math.prod(input_size))
     outputs = grad_y.shape[2:]
-    for tap, position, inside in taps(input_size, outputs, weight.shape[2:], stride, padding, dilation, grad_y.device):
+    for tap, position, inside in taps(
+        input_size, outputs, weight.shape[2:], stride, padding, dilation, grad_y.device
+    ):
         share = torch.einsum(_PRODUCT, grads, filters[(..., *tap)])
         grad_x = grad_x.index_add(-1, position[inside], share[..., inside])
     return grad_x.reshape(grad_y.shape[0], groups * weight.shape[1], *input_size)
@@ -76,7 +86,9 @@ def conv_grad_weight(
     outputs = grad_y.shape[2:]
     of_taps = [
         torch.einsum("ngfp,ngcp->gfc", grads, torch.where(inside, maps[..., position], 0))
-        for _, position, inside in taps(x.shape[2:], outputs, kernel_size, stride, padding, dilation, x.device)
+        for _, position, inside in taps(
+            x.shape[2:], outputs, kernel_size, stride, padding, dilation, x.device
+        )
     ]
     grad_weight = torch.stack(of_taps, dim=-1)  # (G, F/G, C/G, taps)
     return grad_weight.reshape(grad_y.shape[1], x.shape[1] // groups, *kernel_size)

@@ -11,7 +11,9 @@ def _window_sum(values: torch.Tensor, below: int, above: int) -> torch.Tensor:
     total = torch.zeros_like(values)
     for offset in range(-min(below, channels), min(above, channels) + 1):
         shifted = torch.zeros_like(values)
-        shifted[:, max(0, -offset) : channels - max(0, offset)] = values[:, max(0, offset) : channels + min(0, offset)]
+        shifted[:, max(0, -offset) : channels - max(0, offset)] = values[
+            :, max(0, offset) : channels + min(0, offset)
+        ]
         total = total + shifted
     return total
 
@@ -24,8 +26,11 @@ def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float)
 
 
 @in_full_precision
-def lrn_backward(grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
-    """grad_x = grad_y scale^-beta - 2 alpha beta / size * x * windowsum'(grad_y x scale^(-beta - 1))."""
+def lrn_backward(
+    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
+) -> torch.Tensor:
+    """grad_x = grad_y scale^-beta - 2 alpha beta / size * x * windowsum'(grad_y x scale^(-beta -
+    1))."""
     scale = k + alpha / size * _window_sum(x * x, size // 2, (size - 1) // 2)
     through_scale = _window_sum(grad_y * x * scale ** (-beta - 1), (size - 1) // 2, size // 2)
     return grad_y * scale**-beta - 2 * alpha * beta / size * x * through_scale

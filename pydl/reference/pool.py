@@ -19,7 +19,7 @@ def max_pool_forward(
     output_size: Sequence[int],
     index: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The taps in scan order; a tap takes over where it is greater, NaN, or the first one inside."""
+    """Taps in scan order; one takes over where it is greater, NaN, or the first one inside."""
     maps = x.flatten(2)
     best = maps.new_full((*maps.shape[:2], math.prod(output_size)), -math.inf)
     flat = torch.full(best.shape, -1, dtype=torch.int64, device=x.device)
@@ -49,7 +49,9 @@ def max_pool_backward(
     """Every input adds up the gradients of the windows that took it."""
     grads, taken = grad_y.flatten(2), index.flatten(2)
     grad_x = grads.new_zeros(*grads.shape[:2], math.prod(input_size))
-    windows = taps(input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation, grad_y.device)
+    windows = taps(
+        input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation, grad_y.device
+    )
     for tap_number, (_, position, inside) in enumerate(windows):
         chosen = taken == (tap_number if index.dtype == torch.uint8 else position)
         share = torch.where(chosen & inside, grads, 0)
@@ -93,9 +95,13 @@ def avg_pool_forward(
     maps = x.flatten(2)
     total = maps.new_zeros(*maps.shape[:2], math.prod(output_size))
     dilation = [1] * len(output_size)
-    for _, position, inside in taps(x.shape[2:], output_size, kernel_size, stride, padding, dilation, x.device):
+    for _, position, inside in taps(
+        x.shape[2:], output_size, kernel_size, stride, padding, dilation, x.device
+    ):
         total = total + torch.where(inside, maps[..., position], 0)
-    y = total / _divisors(x.shape[2:], output_size, kernel_size, stride, padding, count_include_pad, divisor, x)
+    y = total / _divisors(
+        x.shape[2:], output_size, kernel_size, stride, padding, count_include_pad, divisor, x
+    )
     return y.reshape(*x.shape[:2], *output_size)
 
 
@@ -111,10 +117,14 @@ def avg_pool_backward(
 ) -> torch.Tensor:
     """Every input adds up its share of the windows that hold it."""
     outputs = grad_y.shape[2:]
-    divisors = _divisors(input_size, outputs, kernel_size, stride, padding, count_include_pad, divisor, grad_y)
+    divisors = _divisors(
+        input_size, outputs, kernel_size, stride, padding, count_include_pad, divisor, grad_y
+    )
     shares = grad_y.flatten(2) / divisors
     grad_x = shares.new_zeros(*shares.shape[:2], math.prod(input_size))
     dilation = [1] * len(outputs)
-    for _, position, inside in taps(input_size, outputs, kernel_size, stride, padding, dilation, grad_y.device):
+    for _, position, inside in taps(
+        input_size, outputs, kernel_size, stride, padding, dilation, grad_y.device
+    ):
         grad_x = grad_x.index_add(-1, position, torch.where(inside, shares, 0))
     return grad_x.reshape(*grad_y.shape[:2], *input_size)

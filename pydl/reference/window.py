@@ -1,7 +1,8 @@
 """The sliding window, tap by tap.
 
-Convolution and pooling are sums or maxima over the taps of a window. For one tap t, output position o reads the input at
-o * stride - padding + t * dilation, if that is inside. ``taps`` lists, for every tap in scan order, those positions.
+Convolution and pooling are sums or maxima over the taps of a window. For one tap t, output position
+o reads the input at o * stride - padding + t * dilation, if that is inside. ``taps`` lists, for
+every tap in scan order, those positions.
 """
 
 import itertools
@@ -19,7 +20,8 @@ def taps(
     dilation: Sequence[int],
     device: torch.device,
 ) -> Iterator[tuple[tuple[int, ...], torch.Tensor, torch.Tensor]]:
-    """For each tap: its place in the kernel, the flat input position each output reads, and whether that is inside.
+    """For each tap: its place in the kernel, the flat input position each output reads, and whether
+    that is inside.
 
     Positions outside are given as 0. Both tensors have one axis, the outputs' in scan order.
     """
@@ -27,7 +29,11 @@ def taps(
         position = torch.zeros((), dtype=torch.int64, device=device)
         inside = torch.ones((), dtype=torch.bool, device=device)
         for axis, (n, out) in enumerate(zip(input_size, output_size, strict=True)):
-            place = torch.arange(out, device=device) * stride[axis] - padding[axis] + tap[axis] * dilation[axis]
+            place = (
+                torch.arange(out, device=device) * stride[axis]
+                - padding[axis]
+                + tap[axis] * dilation[axis]
+            )
             position = position[..., None] * n + place
             inside = inside[..., None] & (place >= 0) & (place < n)
         inside = inside.flatten()

@@ -1,5 +1,5 @@
-// The kernels that the emulator is tested with. They are ordinary CUDA: built with nvcc, right.cu runs on a GPU too, which
-// holds the emulated twins of PTX instructions to the real ones.
+// The kernels that the emulator is tested with. They are ordinary CUDA: built with nvcc, right.cu
+// runs on a GPU too, which holds the emulated twins of PTX instructions to the real ones.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@
 
 struct Case {
   const char* name;
-  std::function<void()> run;  // returns if the result is right, throws Wrong if not, and what launch() throws
+  std::function<void()>
+      run;  // returns if the result is right, throws Wrong if not, and what launch() throws
 };
 
 extern const std::vector<Case> right_cases, faulty_cases;
@@ -62,14 +63,17 @@ void start(void (*kernel)(Parameters...), const pydl::Grid& grid, dim3 block, si
            Arguments&&... arguments) {
   pydl::launch(kernel, grid, block, shared_bytes, 0, static_cast<Parameters>(arguments)...);
 #if defined(__CUDACC__)
-  if (const cudaError_t error = cudaDeviceSynchronize()) throw std::runtime_error(cudaGetErrorString(error));
+  if (const cudaError_t error = cudaDeviceSynchronize())
+    throw std::runtime_error(cudaGetErrorString(error));
 #endif
 }
 template <class... Parameters, class... Arguments>
-void start_cooperative(void (*kernel)(Parameters...), const pydl::Grid& grid, dim3 block, size_t shared_bytes,
-                       Arguments&&... arguments) {
-  pydl::launch_cooperative(kernel, grid, block, shared_bytes, 0, static_cast<Parameters>(arguments)...);
+void start_cooperative(void (*kernel)(Parameters...), const pydl::Grid& grid, dim3 block,
+                       size_t shared_bytes, Arguments&&... arguments) {
+  pydl::launch_cooperative(kernel, grid, block, shared_bytes, 0,
+                           static_cast<Parameters>(arguments)...);
 #if defined(__CUDACC__)
-  if (const cudaError_t error = cudaDeviceSynchronize()) throw std::runtime_error(cudaGetErrorString(error));
+  if (const cudaError_t error = cudaDeviceSynchronize())
+    throw std::runtime_error(cudaGetErrorString(error));
 #endif
 }

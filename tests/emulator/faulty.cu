@@ -1,4 +1,5 @@
-// Kernels with a planted fault each, and what they would compute without it. tests/test_emulator.py says what must notice.
+// Kernels with a planted fault each, and what they would compute without it. tests/test_emulator.py
+// says what must notice.
 #include "cases.h"
 
 using namespace pydl;
@@ -9,12 +10,15 @@ constexpr unsigned all = 0xffffffffu;
 constexpr int threads = 64;
 
 void expect_values(const Memory<float>& y, const std::function<float(int)>& value) {
-  for (int i = 0; i < y.end() - y.begin(); ++i) expect(y[i] == value(i), "element " + std::to_string(i));
+  for (int i = 0; i < y.end() - y.begin(); ++i)
+    expect(y[i] == value(i), "element " + std::to_string(i));
 }
 
-// ---- Barriers -------------------------------------------------------------------------------------------------------
+// Barriers
 
-__host__ __device__ int neighbour(int t, int distance) { return min(max(t + distance, 0), threads - 1); }
+__host__ __device__ int neighbour(int t, int distance) {
+  return min(max(t + distance, 0), threads - 1);
+}
 
 template <int distance>
 __global__ void no_barrier_after_store(float* y) {
@@ -95,7 +99,9 @@ __global__ void guard_before_barrier(float* y, int n) {
   y[t] = 0;
   __syncthreads();
 }
-void early_exit() { start(guard_before_barrier, 1, threads, 0, Memory<float>(threads), threads - 1); }
+void early_exit() {
+  start(guard_before_barrier, 1, threads, 0, Memory<float>(threads), threads - 1);
+}
 
 // Half of the block waits for the other half, which waits for it elsewhere.
 __global__ void two_waits(unsigned* flag) {
@@ -110,7 +116,7 @@ __global__ void two_waits(unsigned* flag) {
 }
 void crossed_waits() { start(two_waits, 1, threads, 0, Memory<unsigned>(1)); }
 
-// ---- Warps ----------------------------------------------------------------------------------------------------------
+// Warps
 
 __global__ void lane_that_stays_away(float* y) {
   const int lane = threadIdx.x;
@@ -121,7 +127,9 @@ void missing_lane() { start(lane_that_stays_away, 1, 32, 0, Memory<float>(32)); 
 __global__ void half_a_warp(float* y) { y[threadIdx.x] = __shfl_xor_sync(all, 1.f, 1); }
 void lanes_that_never_were() { start(half_a_warp, 1, 48, 0, Memory<float>(48)); }
 
-__global__ void mask_without_oneself(float* y) { y[threadIdx.x] = __shfl_xor_sync(0xfffffffeu, 1.f, 1); }
+__global__ void mask_without_oneself(float* y) {
+  y[threadIdx.x] = __shfl_xor_sync(0xfffffffeu, 1.f, 1);
+}
 void lane_outside_its_mask() { start(mask_without_oneself, 1, 32, 0, Memory<float>(32)); }
 
 __global__ void two_masks(float* y) {
@@ -146,7 +154,7 @@ void shuffle_from_nobody() {
   expect_values(y, [](int t) { return static_cast<float>(16 + t); });
 }
 
-// ---- Memory ---------------------------------------------------------------------------------------------------------
+// Memory
 
 __global__ void sum_with_tail(float* y) {
   SHARED(float, x, [threads]);
@@ -235,7 +243,7 @@ void missing_release() {
   expect(y[0] == 1, "value");
 }
 
-// ---- Asynchronous copies --------------------------------------------------------------------------------------------
+// Asynchronous copies
 
 template <bool wait, int groups_left>
 __global__ void copy(const float* x, float* y) {
@@ -314,7 +322,9 @@ __global__ void copy_to_nowhere(const float* x, float* y) {
   cp_async_commit();
   cp_async_wait<0>();
 }
-void copy_outside_shared_memory() { start(copy_to_nowhere, 1, 1, 0, Memory<float>(1), Memory<float>(1)); }
+void copy_outside_shared_memory() {
+  start(copy_to_nowhere, 1, 1, 0, Memory<float>(1), Memory<float>(1));
+}
 
 __global__ void crooked_matrix(uint32_t* out) {
   SHARED(uint4, rows, [9]);
@@ -324,7 +334,7 @@ __global__ void crooked_matrix(uint32_t* out) {
 }
 void unaligned_ldmatrix() { start(crooked_matrix, 1, 32, 0, Memory<uint32_t>(1)); }
 
-// ---- Grids ----------------------------------------------------------------------------------------------------------
+// Grids
 
 template <bool barrier>
 __global__ void exchange(float* x, float* y) {
@@ -338,7 +348,9 @@ void missing_grid_barrier() {
   start_cooperative(exchange<false>, 4, threads, 0, x, y);
   expect_values(y, [](int) { return 1.f; });
 }
-void grid_barrier_in_a_plain_launch() { start(exchange<true>, 4, threads, 0, Memory<float>(4), Memory<float>(4)); }
+void grid_barrier_in_a_plain_launch() {
+  start(exchange<true>, 4, threads, 0, Memory<float>(4), Memory<float>(4));
+}
 
 __global__ void block_that_leaves() {
   if (blockIdx.x == 2) return;
@@ -352,7 +364,7 @@ __global__ void wait_for_flag(const unsigned* flag) {
 }
 void flag_that_nobody_raises() { start_cooperative(wait_for_flag, 2, 32, 0, Memory<unsigned>(1)); }
 
-// ---- Launches that hardware refuses ---------------------------------------------------------------------------------
+// Launches that hardware refuses
 
 __global__ void nothing() {}
 

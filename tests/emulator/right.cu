@@ -7,7 +7,7 @@ namespace {
 
 constexpr unsigned all = 0xffffffffu;
 
-// ---- Blocks and warps -----------------------------------------------------------------------------------------------
+// Blocks and warps
 
 __global__ void block_sum(const float* x, float* sums, int n) {
   SHARED(float, partial, [64]);
@@ -54,7 +54,8 @@ void warp_sums() {
     start(warp_sum, 1, 32, 0, out, width);
     for (int i = 0; i < 96; ++i) {
       double sum = 0;
-      for (int lane = i % 32 / width * width, last = lane + width; lane < last; ++lane) sum += lane * lane;
+      for (int lane = i % 32 / width * width, last = lane + width; lane < last; ++lane)
+        sum += lane * lane;
       expect(out[i] == sum, "width " + std::to_string(width) + ", element " + std::to_string(i));
     }
   }
@@ -76,7 +77,8 @@ __global__ void halves(int* out) {
 void half_warps() {
   Memory<int> out(32);
   start(halves, 1, 32, 0, out);
-  for (int i = 0; i < 32; ++i) expect(out[i] == 100 + (i < 16 ? i ^ 1 : i ^ 2), "lane " + std::to_string(i));
+  for (int i = 0; i < 32; ++i)
+    expect(out[i] == 100 + (i < 16 ? i ^ 1 : i ^ 2), "lane " + std::to_string(i));
 }
 
 // 40 threads: the second warp has 8.
@@ -85,7 +87,8 @@ __global__ void vote(int* out) {
   const unsigned mask = t < 32 ? all : 0xffu;
   out[t] = static_cast<int>(__ballot_sync(mask, t % 3 == 0));
   out[40 + t] = __any_sync(mask, t == 35) + 2 * __all_sync(mask, t < 32);
-  out[80 + t] = __syncthreads_count(t < 7) + 100 * __syncthreads_or(t == 39) + 1000 * __syncthreads_and(t < 39);
+  out[80 + t] = __syncthreads_count(t < 7) + 100 * __syncthreads_or(t == 39) +
+                1000 * __syncthreads_and(t < 39);
 }
 
 void votes() {
@@ -104,7 +107,8 @@ __global__ void transpose(const float* x, float* y, int rows, int columns) {
   if (row < rows && column < columns) tile[threadIdx.y][threadIdx.x] = x[row * columns + column];
   __syncthreads();
   const int to_row = blockIdx.x * 8 + threadIdx.y, to_column = blockIdx.y * 8 + threadIdx.x;
-  if (to_row < columns && to_column < rows) y[to_row * rows + to_column] = tile[threadIdx.x][threadIdx.y];
+  if (to_row < columns && to_column < rows)
+    y[to_row * rows + to_column] = tile[threadIdx.x][threadIdx.y];
 }
 
 void transposes() {
@@ -130,7 +134,7 @@ void every_thread_once() {
   for (int count : seen) expect(count == 1, "a thread ran " + std::to_string(count) + " times");
 }
 
-// ---- Shared memory --------------------------------------------------------------------------------------------------
+// Shared memory
 
 template <class T>
 __device__ T doubled(T value) {
@@ -155,10 +159,12 @@ __global__ void shared_kinds(double* out) {
 void shared_arrays() {
   Memory<double> out(64);
   start(shared_kinds, 2, 32, 8032 * sizeof(double), out);
-  for (int t = 0; t < 64; ++t) expect(out[t] == (31 - t % 32) * 213 + 5, "thread " + std::to_string(t));
+  for (int t = 0; t < 64; ++t)
+    expect(out[t] == (31 - t % 32) * 213 + 5, "thread " + std::to_string(t));
 }
 
-// Copies x through two buffers, the next tile under way while this one is used; what is beyond n becomes zeros.
+// Copies x through two buffers, the next tile under way while this one is used; what is beyond n
+// becomes zeros.
 template <int bytes>
 __global__ void copy_through(const float* x, float* y, int n) {
   constexpr int each = bytes / 4, tile = 32 * each;
@@ -167,7 +173,11 @@ __global__ void copy_through(const float* x, float* y, int n) {
   const int tiles = (n + tile - 1) / tile, own = threadIdx.x * each;
   const auto fetch = [&](int i) {
     const int left = n - (i * tile + own);
-    if (i < tiles) cp_async<bytes>(&stage[i % 2][own], x + i * tile + own, left <= 0 ? 0 : left < each ? left * 4 : bytes);
+    if (i < tiles)
+      cp_async<bytes>(&stage[i % 2][own], x + i * tile + own,
+                      left <= 0     ? 0
+                      : left < each ? left * 4
+                                    : bytes);
     cp_async_commit();
   };
   fetch(0);
@@ -175,7 +185,8 @@ __global__ void copy_through(const float* x, float* y, int n) {
     fetch(i + 1);
     cp_async_wait<1>();
     __syncthreads();
-    for (int j = 0; j < each; ++j) y[i * tile + j * 32 + threadIdx.x] = stage[i % 2][tile - 1 - (j * 32 + threadIdx.x)];
+    for (int j = 0; j < each; ++j)
+      y[i * tile + j * 32 + threadIdx.x] = stage[i % 2][tile - 1 - (j * 32 + threadIdx.x)];
     __syncthreads();
   }
 }
@@ -192,16 +203,17 @@ void copies() {
   }
 }
 
-// ---- Tensor cores ---------------------------------------------------------------------------------------------------
+// Tensor cores
 
-// One 8 x 8 matrix holds 0 to 63, the next 100 to 163 and so on; out[i] gets the pair that lane i % 32 finds in register i
-// / 32.
+// One 8 x 8 matrix holds 0 to 63, the next 100 to 163 and so on; out[i] gets the pair that lane i %
+// 32 finds in register i / 32.
 template <int matrices, bool transposed>
 __global__ void fetch_matrices(uint32_t* out) {
   SHARED(uint4, rows, [8 * matrices]);
   const int lane = threadIdx.x;
   uint16_t* values = reinterpret_cast<uint16_t*>(rows);
-  for (int i = lane; i < 64 * matrices; i += 32) values[i] = static_cast<uint16_t>(i / 64 * 100 + i % 64);
+  for (int i = lane; i < 64 * matrices; i += 32)
+    values[i] = static_cast<uint16_t>(i / 64 * 100 + i % 64);
   __syncwarp();
   uint32_t registers[matrices];
   ldmatrix<matrices, transposed>(registers, &rows[lane % (8 * matrices)]);
@@ -214,8 +226,10 @@ void matrices_of() {
   start(fetch_matrices<matrices, transposed>, 1, 32, 0, out);
   for (uint32_t i = 0; i < 32 * matrices; ++i) {
     const uint32_t g = i % 32 / 4, t = i % 4, base = i / 32 * 100;
-    const uint32_t first = transposed ? 2 * t * 8 + g : g * 8 + 2 * t, second = transposed ? first + 8 : first + 1;
-    expect(out[i] == (base + first) + (base + second) * 65536, "register of lane " + std::to_string(i));
+    const uint32_t first = transposed ? 2 * t * 8 + g : g * 8 + 2 * t,
+                   second = transposed ? first + 8 : first + 1;
+    expect(out[i] == (base + first) + (base + second) * 65536,
+           "register of lane " + std::to_string(i));
   }
 }
 
@@ -223,9 +237,12 @@ void matrices_of() {
 template <class T>
 __global__ void product(const float* a, const float* b, float* c) {  // (16, 16), (16, 8), (16, 8)
   const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
-  const auto pair = [](float low, float high) { return T(low).bits + (static_cast<uint32_t>(T(high).bits) << 16); };
+  const auto pair = [](float low, float high) {
+    return T(low).bits + (static_cast<uint32_t>(T(high).bits) << 16);
+  };
   uint32_t a_fragment[4], b_fragment[2];
-  for (int i = 0; i < 4; ++i) {  // a0,a1 (g, 2t..); a2,a3 (g + 8, 2t..); a4,a5 (g, 2t + 8..); a6,a7 (g + 8, 2t + 8..)
+  for (int i = 0; i < 4;
+       ++i) {  // a0,a1 (g, 2t..); a2,a3 (g + 8, 2t..); a4,a5 (g, 2t + 8..); a6,a7 (g + 8, 2t + 8..)
     const float* from = a + (g + (i % 2) * 8) * 16 + 2 * t + (i / 2) * 8;
     a_fragment[i] = pair(from[0], from[1]);
   }
@@ -239,10 +256,11 @@ __global__ void product(const float* a, const float* b, float* c) {  // (16, 16)
   for (int i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = accumulators[i];
 }
 
-__global__ void product_tf32(const float* a, const float* b, float* c) {  // (16, 8), (8, 8), (16, 8)
+__global__ void product_tf32(const float* a, const float* b,
+                             float* c) {  // (16, 8), (8, 8), (16, 8)
   const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
-  const uint32_t a_fragment[4] = {to_tf32(a[g * 8 + t]), to_tf32(a[(g + 8) * 8 + t]), to_tf32(a[g * 8 + t + 4]),
-                                  to_tf32(a[(g + 8) * 8 + t + 4])};
+  const uint32_t a_fragment[4] = {to_tf32(a[g * 8 + t]), to_tf32(a[(g + 8) * 8 + t]),
+                                  to_tf32(a[g * 8 + t + 4]), to_tf32(a[(g + 8) * 8 + t + 4])};
   const uint32_t b_fragment[2] = {to_tf32(b[t * 8 + g]), to_tf32(b[(t + 4) * 8 + g])};
   float accumulators[4];
   for (int i = 0; i < 4; ++i) accumulators[i] = c[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
@@ -272,20 +290,25 @@ void products(void (*kernel)(const float*, const float*, float*)) {
   }
 }
 
-// c = a b for any sizes: a block of two warps makes a 32 x 8 tile, both operands staged in shared memory by cp_async, b's
-// rows along the columns, so that its fragments need the transposed load.
+// c = a b for any sizes: a block of two warps makes a 32 x 8 tile, both operands staged in shared
+// memory by cp_async, b's rows along the columns, so that its fragments need the transposed load.
 template <class T>
-__global__ void gemm(const T* a, const T* b, float* c, int M, int N, int K) {  // (M, K), (K, N), (M, N); K, N multiples of 8
+__global__ void gemm(const T* a, const T* b, float* c, int M, int N,
+                     int K) {  // (M, K), (K, N), (M, N); K, N multiples of 8
   SHARED(uint4, a_rows, [2][32][2]);
   SHARED(uint4, b_rows, [2][16]);
-  const int t = threadIdx.x, lane = t % 32, warp = t / 32, first = blockIdx.x * 32, column = blockIdx.y * 8;
+  const int t = threadIdx.x, lane = t % 32, warp = t / 32, first = blockIdx.x * 32,
+            column = blockIdx.y * 8;
   const auto fetch = [&](int step) {
     const int row = t / 2, k = step * 16 + t % 2 * 8;
     if (step * 16 < K) {
       const bool inside = first + row < M && k < K;
-      cp_async<16>(&a_rows[step % 2][row][t % 2], inside ? a + (first + row) * K + k : a, inside ? 16 : 0);
+      cp_async<16>(&a_rows[step % 2][row][t % 2], inside ? a + (first + row) * K + k : a,
+                   inside ? 16 : 0);
       const bool there = step * 16 + t < K;
-      if (t < 16) cp_async<16>(&b_rows[step % 2][t], there ? b + (step * 16 + t) * N + column : b, there ? 16 : 0);
+      if (t < 16)
+        cp_async<16>(&b_rows[step % 2][t], there ? b + (step * 16 + t) * N + column : b,
+                     there ? 16 : 0);
     }
     cp_async_commit();
   };
@@ -326,7 +349,9 @@ void gemms() {
   }
 }
 
-__global__ void round_tf32(const float* x, uint32_t* bits) { bits[threadIdx.x] = to_tf32(x[threadIdx.x]); }
+__global__ void round_tf32(const float* x, uint32_t* bits) {
+  bits[threadIdx.x] = to_tf32(x[threadIdx.x]);
+}
 
 void tf32_rounding() {
   Memory<float> x(4);
@@ -339,7 +364,7 @@ void tf32_rounding() {
   for (int i = 0; i < 4; ++i) expect((bits[i] & ~0x1fffu) == out[i], "value " + std::to_string(i));
 }
 
-// ---- Across blocks --------------------------------------------------------------------------------------------------
+// Across blocks
 
 // Every block adds up all blocks' sums, `rounds` times.
 __global__ void grid_sum(const float* x, float* partial, float* totals, int rounds) {
@@ -370,7 +395,8 @@ void grid_sums() {
   for (int i = 0; i < blocks * 64; ++i) sum += x[i] = static_cast<float>(i % 10);
   expect(resident_blocks(grid_sum, 64, 0) >= blocks, "the device is too small");
   start_cooperative(grid_sum, blocks, 64, 0, x, partial, totals, rounds);
-  for (int i = 0; i < blocks * rounds; ++i) expect(totals[i] == sum + i / blocks * 64 * blocks, "total");
+  for (int i = 0; i < blocks * rounds; ++i)
+    expect(totals[i] == sum + i / blocks * 64 * blocks, "total");
 }
 
 // Block b waits for block b - 1 and passes its sum on.
@@ -380,7 +406,8 @@ __global__ void relay(const float* x, float* sums, unsigned* ready) {
     }
   }
   __syncthreads();
-  if (threadIdx.x == 33) sums[blockIdx.x] = x[blockIdx.x] + (blockIdx.x > 0 ? sums[blockIdx.x - 1] : 0);
+  if (threadIdx.x == 33)
+    sums[blockIdx.x] = x[blockIdx.x] + (blockIdx.x > 0 ? sums[blockIdx.x - 1] : 0);
   __syncthreads();
   if (threadIdx.x == 0) store_release(&ready[blockIdx.x], 1u);
 }
