@@ -1,12 +1,14 @@
 // Convolution (cross-correlation, as PyTorch means it) over D, H, W, with groups G:
 //
 //   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation]
-//   * weight[f, c, t]
+//                                           * weight[f, c, t]
 //
-// where g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds.
+// or, with an epilogue, activation(y + residual) of that in the same pass (bias_act.h), where
+// g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds.
 // Sums in float32 at least (float64 for float64), in an order that depends on the shape alone.
 #pragma once
 
+#include "bias_act.h"
 #include "tensor.h"
 
 namespace pydl {
@@ -22,6 +24,8 @@ struct ConvForward {
   Tensor bias;    // (1, F, 1, 1, 1); data == nullptr where there is none
   Tensor y;       // (N, F, OD, OH, OW), written
   ConvWindow window;
+  Tensor residual{};  // like y; data == nullptr where there is none
+  Epilogue epilogue{};
 };
 
 struct ConvGradInput {
@@ -43,8 +47,17 @@ struct ConvGradBias {
   Tensor grad_bias;  // (1, F, 1, 1, 1), written
 };
 
-// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device. There is no
-// CPU convolution here: PyTorch's own runs at the machine's limit.
+// CPU: depthwise convolution only (C/G == 1; F may be a multiple of C), every map dense in one
+// layout, weight and grad_weight contiguous: dense convolution is PyTorch's own, which runs at the
+// machine's limit.
+namespace cpu {
+void conv_forward(const ConvForward& args, int64_t threads);
+void conv_grad_input(const ConvGradInput& args, int64_t threads);
+void conv_grad_weight(const ConvGradWeight& args, int64_t threads);
+void conv_grad_bias(const ConvGradBias& args, int64_t threads);
+}  // namespace cpu
+
+// CUDA: any strides. `stream` is a cudaStream_t; pointers belong to the current device.
 namespace cuda {
 void conv_forward(const ConvForward& args, int64_t stream);
 void conv_grad_input(const ConvGradInput& args, int64_t stream);

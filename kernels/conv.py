@@ -197,12 +197,17 @@ def conv_forward(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    activation: str,
+    slope: float,
 ) -> torch.Tensor:
     """y, channels last if ``x`` or ``weight`` is."""
+    if residual is not None or activation != "none":
+        raise NotImplementedError("the epilogue")
     y = layout.conv_output(x, weight, stride, padding, dilation)
     window = runtime.window(weight.shape[2:], stride, padding, dilation)
     return _multiply(x, weight, bias, y, window, groups, inverse=False)

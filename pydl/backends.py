@@ -248,9 +248,10 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     name = _current if backend is None else checked(backend)
     if name == "auto":
         for row in AUTO:
-            if row.family == family and row.fits(tensor):
-                if refusal(row.backend, family, tensor) is None:
-                    return row.backend
+            if row.family != family or not row.fits(tensor):
+                continue
+            if refusal(row.backend, family, tensor) is None:
+                return row.backend
         return "aten"
     reason = refusal(name, family, tensor)
     if reason is not None:

@@ -176,10 +176,11 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
         other: lambda name, other=other: backends.function(other, name)
         for other in (backend, "reference", "aten")
     }
-    grad_y = torch.randn_like(call["aten"]("conv_forward")(x, weight, bias, *window))
+    plain = (None, *window, "none", 0.0)
+    grad_y = torch.randn_like(call["aten"]("conv_forward")(x, weight, bias, *plain))
     for name, arguments in (
-        ("conv_forward", (x, weight, bias, *window)),
-        ("conv_forward", (x, weight, None, *window)),
+        ("conv_forward", (x, weight, bias, *plain)),
+        ("conv_forward", (x, weight, None, *plain)),
         ("conv_grad_input", (grad_y, weight, shape[2:], *window)),
         ("conv_grad_weight", (grad_y, x, weight_shape[2:], *window)),
         ("conv_grad_bias", (grad_y,)),
@@ -211,9 +212,10 @@ def test_operators_are_registered_rightly(server):
     weight = torch.randn(6, 2, 3, 3, device=device)
     contiguous = torch.randn(2, 4, 6, 7, device=device)
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
-        grad_y = torch.randn_like(ops.conv_forward(x, weight, None, *window))
+        plain = (None, *window[:-1], "none", 0.0, backend)
+        grad_y = torch.randn_like(ops.conv_forward(x, weight, None, *plain))
         torch.library.opcheck(
-            ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *window)
+            ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *plain)
         )
         torch.library.opcheck(ops.conv_grad_input.default, (grad_y, weight, [6, 7], *window))
         torch.library.opcheck(ops.conv_grad_weight.default, (grad_y, x, [3, 3], *window))

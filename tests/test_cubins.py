@@ -77,7 +77,9 @@ def _conv_cases() -> Iterator[Case]:
         y = conv.layout.conv_output(x, weight, *window[:3])
         lies = "channels last" if last else "contiguous"
         yield Case(
-            f"y: {reason}, {lies}", dtype, lambda: conv.conv_forward(x, weight, bias, *window)
+            f"y: {reason}, {lies}",
+            dtype,
+            lambda: conv.conv_forward(x, weight, bias, None, *window, "none", 0.0),
         )
         yield Case(
             f"grad x: {reason}, {lies}",

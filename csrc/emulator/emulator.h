@@ -23,10 +23,8 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__                                                                               \
-  _Pragma(                                                                                       \
-      "GCC error \"write SHARED(type, name, [sizes]): a raw __shared__ would silently become a " \
-      "local\"")
+#define __shared__ \
+  _Pragma("GCC error \"write SHARED(type, name, [sizes]): a raw __shared__ becomes a local\"")
 
 struct uint3 {
   unsigned x, y, z;

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.aten.bias_act import bias_act_forward
+
 aten = torch.ops.aten
 
 
@@ -11,14 +13,18 @@ def conv_forward(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    activation: str,
+    slope: float,
 ) -> torch.Tensor:
-    return aten.convolution(
+    y = aten.convolution(
         x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
     )
+    return bias_act_forward(y, None, residual, activation, slope)
 
 
 def _backward(

@@ -13,11 +13,16 @@ def conv_forward(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    activation: str,
+    slope: float,
 ) -> torch.Tensor:
+    if residual is not None or activation != "none":
+        raise NotImplementedError("the epilogue")
     y = layout.conv_output(x, weight, stride, padding, dilation)
     library.call("conv_forward", x, weight, bias, y, stride, padding, dilation, groups, on=x)
     return y

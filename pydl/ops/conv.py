@@ -14,10 +14,12 @@ from pydl.ops import checks
 from pydl.ops.derivatives import apply
 from pydl.ops.registry import operator
 
-_WINDOW = "int[] stride, int[] padding, int[] dilation, int groups, str backend"
+_GEOMETRY = "int[] stride, int[] padding, int[] dilation, int groups"
+_WINDOW = f"{_GEOMETRY}, str backend"
 _forward = operator(
-    f"conv_forward(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor",
-    lambda x, weight, bias, stride, padding, dilation, *_: layout.conv_output(
+    f"conv_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, "
+    "str activation, float slope, str backend) -> Tensor",
+    lambda x, weight, bias, residual, stride, padding, dilation, *_: layout.conv_output(
         x, weight, stride, padding, dilation
     ),
 )
@@ -39,12 +41,17 @@ _grad_bias = operator(
 )
 
 
+def _product(x, weight, bias, window):
+    *geometry, backend = window
+    return _forward(x, weight, bias, None, *geometry, "none", 0.0, backend)
+
+
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, window):
         ctx.save_for_backward(x, weight)
         ctx.window = window
-        return _forward(x, weight, bias, *window)
+        return _product(x, weight, bias, window)
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -233,7 +240,7 @@ def conv(
     if torch.is_grad_enabled() and any(operand.requires_grad for operand in operands):
         y = _Conv.apply(x, weight, bias, window)
     else:
-        y = _forward(x, weight, bias, *window)
+        y = _product(x, weight, bias, window)
     return y.squeeze(0) if unbatched else y
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from pydl.reference import in_full_precision
+from pydl.reference.bias_act import bias_act_forward
 from pydl.reference.window import taps
 
 _PRODUCT = "ngcp,gfc->ngfp"  # n batch, g group, c channel within it, f filter within it, p position
@@ -21,12 +22,15 @@ def conv_forward(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    activation: str,
+    slope: float,
 ) -> torch.Tensor:
-    """y[n, f, o] = bias[f] + sum over c and t of x[n, c, o s - p + t d] weight[f, c, t]."""
+    """activation(residual + bias[f] + sum over c, t of x[n, c, o s - p + t d] weight[f, c, t])."""
     output_size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(
@@ -43,7 +47,7 @@ def conv_forward(
             _PRODUCT, torch.where(inside, maps[..., position], 0), filters[(..., *tap)]
         )
     y = y.reshape(x.shape[0], weight.shape[0], *output_size)
-    return y if bias is None else y + bias.reshape(-1, *[1] * len(output_size))
+    return bias_act_forward(y, bias, residual, activation, slope)
 
 
 @in_full_precision
