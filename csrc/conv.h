@@ -16,6 +16,7 @@ namespace pydl {
 struct ConvWindow {
   int64_t stride[3], padding[3], dilation[3];  // D, H, W
   int64_t groups;
+  bool tf32 = false;  // CUDA: products of float32 may be rounded to tf32, 10 bits of mantissa
 };
 
 struct ConvForward {
@@ -40,6 +41,7 @@ struct ConvGradWeight {
   Tensor x;            // (N, C, D, H, W)
   Tensor grad_weight;  // (F, C/G, KD, KH, KW), every element written; zeros for an empty batch
   ConvWindow window;
+  Tensor parts{};  // CUDA: conv_grad_weight_parts(args) values of float32, or float64 for float64
 };
 
 struct ConvGradBias {
@@ -63,6 +65,8 @@ void conv_forward(const ConvForward& args, int64_t stream);
 void conv_grad_input(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight(const ConvGradWeight& args, int64_t stream);
 void conv_grad_bias(const ConvGradBias& args, int64_t stream);
+// The room for partial sums that conv_grad_weight wants for these sizes, layouts and pointers.
+int64_t conv_grad_weight_parts(const ConvGradWeight& args);
 }  // namespace cuda
 
 }  // namespace pydl

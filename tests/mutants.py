@@ -46,17 +46,17 @@ PATIENCE = 5  # times as long as the unchanged kernels' tests take, and half a m
 # ends the entry's validity.
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
-        "conv.cu",
+        "conv_direct.cu",
         "for (int64_t from = 0; from < count; from += most) {",
         "for (int64_t from = 0; from <= count; from += most) {",
     ): "The last part is empty where the parts come out even, and an empty part adds 0.",
     (
-        "conv.cu",
+        "conv_direct.cu",
         "for (int i = 0; i < filters_per_block; ++i) {",
         "for (int i = 0; i <= filters_per_block; ++i) {",
     ): "The line below passes over the turn too many: no block has more than filters_per_block.",
     (
-        "conv.cu",
+        "conv_direct.cu",
         "if (threadIdx.x == 0) grad_bias.at(0, f, 0, 0, 0) = "
         "T(static_cast<accumulate_t<T>>(partial[0][0]));",
         "if (true) grad_bias.at(0, f, 0, 0, 0) = T(static_cast<accumulate_t<T>>(partial[0][0]));",

@@ -7,6 +7,8 @@
 namespace pydl {
 
 void bind_conv_cuda(pybind11::module_& cuda);
+void bind_bias_act_cuda(pybind11::module_& cuda);
+void bind_local_cuda(pybind11::module_& cuda);
 void bind_pool_cpu(pybind11::module_& cpu);
 void bind_pool_cuda(pybind11::module_& cuda);
 void bind_lrn_cpu(pybind11::module_& cpu);

@@ -24,6 +24,8 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
 #if defined(PYDL_BIND_CUDA)
   py::module_ cuda = module.def_submodule("cuda");
   pydl::bind_conv_cuda(cuda);
+  pydl::bind_bias_act_cuda(cuda);
+  pydl::bind_local_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
 #endif

@@ -9,12 +9,14 @@
 #include "../tensor.h"
 #include "device.h"
 
-// Stands before a loop that mostly takes one or two turns: unrolled, as nvcc would have it, it only
-// costs registers.
+// ROLLED stands before a loop that mostly takes one or two turns: unrolled, as nvcc would have it,
+// it only costs registers. UNROLLED stands before one whose arrays are registers only once it is.
 #if defined(__CUDACC__)
 #define ROLLED _Pragma("unroll 1")
+#define UNROLLED _Pragma("unroll")
 #else
 #define ROLLED
+#define UNROLLED
 #endif
 
 namespace pydl::cuda {

@@ -8,6 +8,12 @@ from pydl import layout
 from pydl.native import Library
 
 
+def allows_tf32(x: torch.Tensor) -> bool:
+    """Whether products of float32 may be rounded to tf32 here: PyTorch's own switch for
+    convolutions on a GPU."""
+    return x.is_cuda and torch.backends.cudnn.allow_tf32
+
+
 def conv_forward(
     library: Library,
     x: torch.Tensor,
@@ -21,10 +27,17 @@ def conv_forward(
     activation: str,
     slope: float,
 ) -> torch.Tensor:
-    if residual is not None or activation != "none":
-        raise NotImplementedError("the epilogue")
     y = layout.conv_output(x, weight, stride, padding, dilation)
-    library.call("conv_forward", x, weight, bias, y, stride, padding, dilation, groups, on=x)
+    window = stride, padding, dilation, groups
+    library.call(
+        "conv_forward",
+        *(x, weight, bias, residual, y),
+        *window,
+        activation,
+        slope,
+        allows_tf32(x),
+        on=x,
+    )
     return y
 
 
@@ -39,9 +52,8 @@ def conv_grad_input(
     groups: int,
 ) -> torch.Tensor:
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    library.call(
-        "conv_grad_input", grad_y, weight, grad_x, stride, padding, dilation, groups, on=grad_y
-    )
+    window = stride, padding, dilation, groups, allows_tf32(grad_y)
+    library.call("conv_grad_input", grad_y, weight, grad_x, *window, on=grad_y)
     return grad_x
 
 
@@ -56,9 +68,11 @@ def conv_grad_weight(
     groups: int,
 ) -> torch.Tensor:
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
-    library.call(
-        "conv_grad_weight", grad_y, x, grad_weight, stride, padding, dilation, groups, on=grad_y
-    )
+    window = stride, padding, dilation, groups, allows_tf32(x)
+    wanted = library.functions.conv_grad_weight_parts(grad_y, x, grad_weight, *window)
+    sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+    parts = layout.empty((wanted,), x, dtype=sums) if wanted else None
+    library.call("conv_grad_weight", grad_y, x, grad_weight, *window, parts, on=grad_y)
     return grad_weight
 
 

@@ -1,0 +1,20 @@
+// The kernels that conv.cu chooses from. Arguments have been checked and results are not empty.
+#pragma once
+
+#include "../conv.h"
+
+namespace pydl::cuda {
+
+// Straight from the definition: every dtype, size and layout.
+void conv_forward_direct(const ConvForward& args, int64_t stream);
+void conv_grad_input_direct(const ConvGradInput& args, int64_t stream);
+void conv_grad_weight_direct(const ConvGradWeight& args, int64_t stream);
+void conv_grad_bias_direct(const ConvGradBias& args, int64_t stream);
+
+// Implicit products on tensor cores: float16, bfloat16, and float32 rounded to tf32.
+void conv_forward_gemm(const ConvForward& args, int64_t stream);
+void conv_grad_input_gemm(const ConvGradInput& args, int64_t stream);
+void conv_grad_weight_gemm(const ConvGradWeight& args, int64_t stream);
+int64_t conv_grad_weight_gemm_parts(const ConvGradWeight& args);
+
+}  // namespace pydl::cuda
