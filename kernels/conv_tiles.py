@@ -1,6 +1,8 @@
 """The tiles of the convolution kernels: how large they are, and which taps and channels, which
 pixels, they hold."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,59 +12,98 @@ import triton.language as tl
 from . import runtime
 from .elements import inline
 
-# (BLOCK_M, BLOCK_N, BLOCK_K, num_warps, num_stages) by the bytes of an element: the first whose
-# BLOCK_N holds the columns or the last. Sixteen is the least that tl.dot takes. Where channels are
-# not neighbours in memory the last row is left out: its elements come one by one, through registers
-# instead of asynchronous copies, and there are not enough for so large a tile.
-TILES = {
-    2: [(128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3)],
-    4: [(64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2)],
-    8: [(32, 16, 16, 4, 2), (32, 32, 16, 4, 2)],
+# The one table of configurations: (BLOCK_M, BLOCK_N, BLOCK_K, num_warps, num_stages) by what the
+# operands are, which problem it is and which axis is contiguous. A first call times nothing.
+#
+# Products, dense (a block of K within one tap) or merged (taps and channels one sequence): the
+# first row whose BLOCK_N holds the columns, or the last. Sixteen is the least that tl.dot takes.
+# Where channels are not neighbours in memory the largest tile is left out: its elements come one by
+# one, through registers instead of asynchronous copies, and there are not enough for it. A merged
+# tile finds where it reads for each element instead of for each pixel, which costs registers too.
+#
+# Depthwise: one row; BLOCK_M pixels, BLOCK_N channels, and BLOCK_K taps of a weight's gradient.
+Tile = tuple[int, int, int, int, int]
+_HALF = ((128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
+_TF32 = ((128, 16, 16, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
+_FLOAT = ((64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2))
+_DOUBLE = ((32, 16, 16, 4, 2), (32, 32, 16, 4, 2))
+TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
+    ("half", "dense", "channels last"): _HALF,
+    ("half", "dense", "contiguous"): _HALF[:-1],
+    ("half", "merged", "channels last"): _HALF[:-1],
+    ("half", "merged", "contiguous"): _HALF[:-1],
+    ("half", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
+    ("half", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
+    ("tf32", "dense", "channels last"): _TF32,
+    ("tf32", "dense", "contiguous"): _TF32[:-1],
+    ("tf32", "merged", "channels last"): _TF32[:-1],
+    ("tf32", "merged", "contiguous"): _TF32[:-1],
+    ("float", "dense", "channels last"): _FLOAT,
+    ("float", "dense", "contiguous"): _FLOAT[:-1],
+    ("float", "merged", "channels last"): _FLOAT[:-1],
+    ("float", "merged", "contiguous"): _FLOAT[:-1],
+    ("float", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
+    ("float", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
+    ("double", "dense", "channels last"): _DOUBLE,
+    ("double", "dense", "contiguous"): _DOUBLE[:-1],
+    ("double", "merged", "channels last"): _DOUBLE[:-1],
+    ("double", "merged", "contiguous"): _DOUBLE[:-1],
+    ("double", "depthwise", "channels last"): ((4, 128, 4, 4, 1),),
+    ("double", "depthwise", "contiguous"): ((128, 4, 4, 4, 1),),
 }
 # Fewer channels a group than this merge with the taps into one sequence.
 MERGED_BELOW = 16
+# With one channel a group and fewer filters a group than this, a product would leave most columns
+# of its least tile empty, and the kernels of conv_depthwise serve.
+DEPTHWISE_BELOW = 16
 
 
-def product(dtype: torch.dtype, m: int, n: int, channels_last: bool) -> dict[str, int]:
-    """The tile for a product of m x n in this dtype, no larger than the problem."""
-    rows = TILES[dtype.itemsize] if channels_last else TILES[dtype.itemsize][:-1]
-    block_m, block_n, block_k, warps, stages = next((row for row in rows if row[1] >= n), rows[-1])
+def depthwise(channels: int, features: int) -> bool:
+    """Whether a convolution with so many channels and filters a group is conv_depthwise's."""
+    return channels == 1 and features < DEPTHWISE_BELOW
+
+
+def input_precision(dtype: torch.dtype) -> str:
+    """What tl.dot does with float32: "tf32" where PyTorch's flags let cuDNN's convolutions use it,
+    else "ieee".
+
+    The flags are only read. The newer one answers for the older ``allow_tf32`` as well, which
+    raises when both have been set apart.
+    """
+    if dtype != torch.float32:
+        return "ieee"
+    newer = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(newer, "fp32_precision"):
+        return "tf32" if newer.fp32_precision == "tf32" else "ieee"
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+
+
+def rows(dtype: torch.dtype, problem: str, channels_last: bool) -> tuple[Tile, ...]:
+    """The rows of the table for a dtype, a problem and a layout."""
+    operands = {2: "half", 4: "float", 8: "double"}[dtype.itemsize]
+    if problem != "depthwise" and input_precision(dtype) == "tf32":
+        operands = "tf32"
+    return TILES[operands, problem, "channels last" if channels_last else "contiguous"]
+
+
+def product(
+    dtype: torch.dtype, m: int, n: int, channels: int, channels_last: bool
+) -> dict[str, int | str]:
+    """The tile for a product of m x n in this dtype, no larger than the problem, over taps and so
+    many channels, and how it multiplies."""
+    choices = rows(dtype, "merged" if channels < MERGED_BELOW else "dense", channels_last)
+    tile = next((row for row in choices if row[1] >= n), choices[-1])
+    block_m, block_n, block_k, warps, stages = tile
     if runtime.power_of_two(m) < block_m:
         block_m, warps = max(16, runtime.power_of_two(m)), 4
     return {
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "BLOCK_K": block_k,
+        "INPUT_PRECISION": input_precision(dtype),
         "num_warps": warps,
         "num_stages": stages,
     }
-
-
-@inline
-def taps_of(block, lane, channels, KERNEL: tl.constexpr, BLOCK: tl.constexpr, MERGED: tl.constexpr):
-    """The block-th block of the sequence of taps and channels, channels innermost: taps (td, th,
-    tw), channels, mask.
-
-    ``lane`` counts from 0 to BLOCK - 1 along any axis. Unless MERGED a block lies within one tap
-    and the taps are scalars.
-    """
-    if MERGED:
-        index = block * BLOCK + lane
-        tap = index // channels
-        channel = index % channels
-        inside = tap < KERNEL[0] * KERNEL[1] * KERNEL[2]
-    else:
-        blocks = (channels + BLOCK - 1) // BLOCK
-        tap = block // blocks
-        channel = block % blocks * BLOCK + lane
-        inside = channel < channels
-    return (
-        tap // (KERNEL[1] * KERNEL[2]),
-        tap // KERNEL[2] % KERNEL[1],
-        tap % KERNEL[2],
-        channel,
-        inside,
-    )
 
 
 def tap_blocks(channels: int, taps: int, block: int) -> dict[str, Any]:
@@ -72,12 +113,65 @@ def tap_blocks(channels: int, taps: int, block: int) -> dict[str, Any]:
     return {"blocks": blocks, "MERGED": merged}
 
 
+def tap_steps(stride: Sequence[int], dilation: Sequence[int]) -> tuple[int, int, int]:
+    """How far apart the taps are that reach one element, each axis: stride / gcd(stride,
+    dilation)."""
+    steps = [s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True)]
+    return runtime.spread(steps, 1)
+
+
 @inline
-def written_at(
-    source, tap, windows, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr
+def taps_of(block, lane, channels, kernel, BLOCK: tl.constexpr, MERGED: tl.constexpr):
+    """The block-th block of the sequence of taps and channels, channels innermost: taps (td, th,
+    tw), channels, mask.
+
+    ``lane`` counts from 0 to BLOCK - 1 along any axis, ``kernel`` is the taps an axis. Unless
+    MERGED a block lies within one tap and the taps are scalars.
+    """
+    if MERGED:
+        index = block * BLOCK + lane
+        tap = index // channels
+        channel = index % channels
+        inside = tap < kernel[0] * kernel[1] * kernel[2]
+    else:
+        blocks = (channels + BLOCK - 1) // BLOCK
+        tap = block // blocks
+        channel = block % blocks * BLOCK + lane
+        inside = channel < channels
+    return (
+        tap // (kernel[1] * kernel[2]),
+        tap // kernel[2] % kernel[1],
+        tap % kernel[2],
+        channel,
+        inside,
+    )
+
+
+@inline
+def residue_class(
+    residue,
+    size,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDING: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAP_STEP: tl.constexpr,
 ):
-    """Which window of one axis reads ``source`` with its tap ``tap``, and whether one does:
-    elements.read_at inverted."""
-    reach = source + PADDING - tap * DILATION
-    position = reach // STRIDE
-    return position, (reach >= 0) & (reach % STRIDE == 0) & (position < windows)
+    """Of one axis of a convolution's input: the elements i whose (i + PADDING) % STRIDE is
+    ``residue``, and the taps that read them, which for all of them are the same.
+
+    Returns the first such i, how many there are, the first such tap, how many there are (one in
+    TAP_STEP), and which window reads the first element with the first tap. Element first + q *
+    STRIDE is read by tap first + j * TAP_STEP of the window at + q - j * (DILATION * TAP_STEP /
+    STRIDE): with stride 1.
+    """
+    if STRIDE == 1:
+        return 0, size, 0, KERNEL, PADDING
+    else:
+        first = (residue + STRIDE - PADDING % STRIDE) % STRIDE
+        count = (size - first + STRIDE - 1) // STRIDE
+        tap = residue * 0 + KERNEL
+        for t in tl.static_range(0, TAP_STEP if TAP_STEP < KERNEL else KERNEL):
+            tap = tl.where(t * DILATION % STRIDE == residue, t, tap)
+        taps = (KERNEL - tap + TAP_STEP - 1) // TAP_STEP
+        return first, count, tap, taps, (first + PADDING - tap * DILATION) // STRIDE

@@ -6,7 +6,7 @@ of grad_y.
 
 The first is a product of (F/G) x (taps * C/G) that runs over m = (n, od, oh, ow): few and small
 results, a very long sum. So the pixels are split: a program sums BLOCK_M x BLOCK_N results over its
-share of them into a part of its own, in float32, and sum_parts_kernel adds the parts up in order.
+share of them into a part of its own, in float32, and split.py adds the parts up in order.
 The number of splits depends on the shape alone and nothing is atomic, so the results repeat bit for
 bit; the shorter sums are also the more accurate ones. Beside grad_y and x, which are read about
 once a tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
@@ -24,15 +24,10 @@ import triton.language as tl
 
 from pydl import layout
 
-from . import conv_tiles, runtime
+from . import conv_depthwise, conv_tiles, runtime
 from .conv_tiles import taps_of
 from .elements import filled, narrow, operand, pixel, read_at, widen
-
-# The weight and bias gradients are split over pixels until about this many programs run (four waves
-# on 132 processors), but no split gets fewer pixels than SPLIT_PIXELS. Both numbers are fixed, so
-# the order of a sum depends on the shape alone.
-SPLIT_PROGRAMS = 512
-SPLIT_PIXELS = 256
+from .split import parts_of, split_of, sum_parts
 
 
 @triton.jit
@@ -57,6 +52,7 @@ def conv_grad_weight_kernel(
     MERGED: tl.constexpr,
     GRAD_Y_CHANNELS_LAST: tl.constexpr,
     X_CHANNELS_LAST: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -107,7 +103,9 @@ def conv_grad_weight_kernel(
         )
         if not X_CHANNELS_LAST:
             b = tl.trans(b)  # [BLOCK_K, BLOCK_N]
-        total = tl.dot(operand(a), operand(b), total, input_precision="ieee", out_dtype=total.dtype)
+        total = tl.dot(
+            operand(a), operand(b), total, input_precision=INPUT_PRECISION, out_dtype=total.dtype
+        )
 
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
     td, th, tw, channel, in_n = taps_of(
@@ -157,60 +155,6 @@ def conv_grad_bias_kernel(
     tl.store(part_ptr + split * features + m, narrow(total, part_ptr), mask=m < features)
 
 
-@triton.jit
-def sum_parts_kernel(
-    part_ptr,  # (splits, count), dense, float32 or float64
-    out_ptr,  # (count,), dense, written
-    splits,
-    count,
-    BLOCK: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
-    i = program * BLOCK + tl.arange(0, BLOCK)
-    total = tl.full([BLOCK], 0.0, part_ptr.dtype.element_ty)
-    for _ in range(splits):
-        total += tl.load(part_ptr + i, mask=i < count, other=0.0)
-        part_ptr += count
-    tl.store(out_ptr + i, narrow(total, out_ptr), mask=i < count)
-
-
-def _splits(pixels: int, programs: int, block: int) -> tuple[int, int]:
-    """Into how many parts a sum over pixels is split, and how many blocks of pixels each gets."""
-    blocks = triton.cdiv(pixels, block)
-    splits = max(1, min(triton.cdiv(SPLIT_PROGRAMS, programs), pixels // SPLIT_PIXELS))
-    split_blocks = triton.cdiv(blocks, splits)
-    return triton.cdiv(blocks, split_blocks), split_blocks
-
-
-def _parts(out: torch.Tensor, splits: int) -> torch.Tensor:
-    """Where the parts of ``out`` go; ``out`` itself if there is one."""
-    if splits == 1:
-        return out
-    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    return layout.empty((splits, out.numel()), out, dtype=dtype)
-
-
-def _sum_parts(parts: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Adds the parts up, 256 results a program."""
-    if parts is not out:
-        block = min(256, runtime.power_of_two(out.numel()))
-        count = triton.cdiv(out.numel(), block)
-        runtime.launch(
-            sum_parts_kernel,
-            count,
-            out.device,
-            parts,
-            out,
-            *parts.shape,
-            BLOCK=block,
-            WIDE=runtime.wide(parts),
-        )
-    return out
-
-
 def conv_grad_weight(
     grad_y: torch.Tensor,
     x: torch.Tensor,
@@ -226,13 +170,16 @@ def conv_grad_weight(
         return grad_weight.zero_()
     features, n_channels, *_ = grad_weight.shape
     m_channels, taps = features // groups, math.prod(kernel_size)
+    window = runtime.window(kernel_size, stride, padding, dilation)
+    if conv_tiles.depthwise(n_channels, m_channels):
+        return conv_depthwise.grad_weight(grad_y, x, grad_weight, window)
     pixels = grad_y.numel() // features
     last = runtime.channels_last(grad_y), runtime.channels_last(x)
-    tile = conv_tiles.product(x.dtype, m_channels, n_channels, all(last))
+    tile = conv_tiles.product(x.dtype, m_channels, n_channels, n_channels, all(last))
     columns = conv_tiles.tap_blocks(n_channels, taps, tile["BLOCK_N"])
     programs = groups * triton.cdiv(m_channels, tile["BLOCK_M"]) * columns["blocks"]
-    splits, split_blocks = _splits(pixels, programs, tile["BLOCK_K"])
-    parts = _parts(grad_weight, splits)
+    splits, split_blocks = split_of(pixels, programs, tile["BLOCK_K"])
+    parts = parts_of(grad_weight, splits)
     runtime.launch(
         conv_grad_weight_kernel,
         programs * splits,
@@ -251,12 +198,12 @@ def conv_grad_weight(
         features,
         **columns,
         **tile,
-        **runtime.window(kernel_size, stride, padding, dilation),
+        **window,
         GRAD_Y_CHANNELS_LAST=last[0],
         X_CHANNELS_LAST=last[1],
         WIDE=runtime.wide(grad_y, x, parts),
     )
-    return _sum_parts(parts, grad_weight)
+    return sum_parts(parts, grad_weight)
 
 
 def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
@@ -274,8 +221,8 @@ def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
         min(block_k, runtime.power_of_two(pixels)),
     )
     programs = triton.cdiv(features, block_m)
-    splits, split_blocks = _splits(pixels, programs, block_k)
-    parts = _parts(grad_bias, splits)
+    splits, split_blocks = split_of(pixels, programs, block_k)
+    parts = parts_of(grad_bias, splits)
     runtime.launch(
         conv_grad_bias_kernel,
         programs * splits,
@@ -291,4 +238,4 @@ def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
         BLOCK_K=block_k,
         WIDE=runtime.wide(grad_y, parts),
     )
-    return _sum_parts(parts, grad_bias)
+    return sum_parts(parts, grad_bias)

@@ -1,0 +1,167 @@
+"""Bias, residual and activation of a map, and their gradient (definition: csrc/bias_act.h).
+
+    forward   y      = activation(x + bias[c] + residual)
+    backward  grad_x = grad_y * activation'(saved)
+
+Layouts: x, residual, grad_y and saved have any strides; y and grad_x are dense, and a program
+covers ROWS x COLUMNS elements of what it writes in the order of its memory (elements.walk). It
+reads each operand and writes the result once, which cannot be avoided; the arithmetic, at most one
+exponential and one division an element, hides behind the memory.
+
+Why this form: one pass where separate operators take up to three. Where a convolution comes first
+its own kernel ends with ``activate`` and there is no pass at all.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import runtime
+from .elements import divide, inline, narrow, walk, widen
+
+
+@inline
+def activate(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
+    """The activation of ``z``, which is widened. A comparison with NaN is false, so that relu and
+    leaky_relu pass it on."""
+    if ACTIVATION == "relu":
+        return tl.where(z <= 0, 0.0, z)
+    elif ACTIVATION == "leaky_relu":
+        return tl.where(z > 0, z, z * SLOPE)
+    elif ACTIVATION == "silu":
+        return divide(z, 1 + tl.exp(-z))
+    else:
+        return z
+
+
+@inline
+def activation_gradient(grad_y, saved, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
+    """``grad_y`` times the derivative of the activation at ``saved``, both widened."""
+    if ACTIVATION == "relu":
+        return tl.where(saved <= 0, 0.0, grad_y)
+    elif ACTIVATION == "leaky_relu":
+        return tl.where(saved > 0, grad_y, grad_y * SLOPE)
+    elif ACTIVATION == "silu":
+        gate = divide(tl.full(saved.shape, 1.0, saved.dtype), 1 + tl.exp(-saved))
+        return grad_y * gate * (1 + saved * (1 - gate))
+    else:
+        return grad_y
+
+
+@triton.jit
+def bias_act_forward_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    bias_ptr,  # (C,) or None
+    residual_ptr,  # like x, any strides, or None
+    y_ptr,  # (N, C, D, H, W), dense, written
+    shape,
+    x_stride,
+    bias_stride,
+    residual_stride,
+    rows,
+    columns,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    z = widen(tl.load(x_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
+    if bias_ptr is not None:
+        z += widen(tl.load(bias_ptr + c * bias_stride, mask=c < shape[1], other=0.0))
+    if residual_ptr is not None:
+        at = n * residual_stride[0] + c * residual_stride[1] + d * residual_stride[2]
+        at += h * residual_stride[3] + w * residual_stride[4]
+        z += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
+    tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, SLOPE), y_ptr), mask=mask)
+
+
+def bias_act_forward(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    activation: str,
+    slope: float,
+) -> torch.Tensor:
+    """y, in the layout of ``x``."""
+    y = layout.empty(x.shape, x)
+    if y.numel() == 0:
+        return y
+    tiling = runtime.tile(y)
+    runtime.launch(
+        bias_act_forward_kernel,
+        runtime.programs(tiling),
+        x.device,
+        x,
+        bias,
+        residual,
+        y,
+        runtime.shape(x.shape),
+        runtime.stride(x),
+        0 if bias is None else bias.stride(0),
+        runtime.stride(x if residual is None else residual),
+        **tiling,
+        ACTIVATION=activation,
+        SLOPE=float(slope),
+        WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
+    )
+    return y
+
+
+@triton.jit
+def bias_act_backward_kernel(
+    grad_y_ptr,  # (N, C, D, H, W), any strides
+    saved_ptr,  # like grad_y, any strides
+    grad_x_ptr,  # like grad_y, dense, written
+    shape,
+    grad_y_stride,
+    saved_stride,
+    rows,
+    columns,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    at = n * grad_y_stride[0] + c * grad_y_stride[1] + d * grad_y_stride[2]
+    at += h * grad_y_stride[3] + w * grad_y_stride[4]
+    grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
+    at = n * saved_stride[0] + c * saved_stride[1] + d * saved_stride[2]
+    at += h * saved_stride[3] + w * saved_stride[4]
+    saved = widen(tl.load(saved_ptr + at, mask=mask, other=0.0))
+    grad_x = activation_gradient(grad_y, saved, ACTIVATION, SLOPE)
+    tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
+
+
+def bias_act_backward(
+    grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
+) -> torch.Tensor:
+    """grad_x, in the layout of ``grad_y``."""
+    grad_x = layout.empty(grad_y.shape, grad_y)
+    if grad_x.numel() == 0:
+        return grad_x
+    tiling = runtime.tile(grad_x)
+    runtime.launch(
+        bias_act_backward_kernel,
+        runtime.programs(tiling),
+        grad_y.device,
+        grad_y,
+        saved,
+        grad_x,
+        runtime.shape(grad_y.shape),
+        runtime.stride(grad_y),
+        runtime.stride(saved),
+        **tiling,
+        ACTIVATION=activation,
+        SLOPE=float(slope),
+        WIDE=runtime.wide(grad_y, saved, grad_x),
+    )
+    return grad_x
