@@ -180,10 +180,11 @@ struct WeightTile {
 
 template <class T, int tile_rows, int tile_columns, int warps_down, int warps_across,
           Form source_form, Form weight_form>
-__global__ void __launch_bounds__(32 * warps_down * warps_across) product(Product<T> p) {
+__global__ void __launch_bounds__(32 * warps_down * warps_across, 16 / (warps_down * warps_across))
+    product(Product<T> p) {
   constexpr int threads = 32 * warps_down * warps_across;
   constexpr int warp_rows = tile_rows / warps_down, warp_columns = tile_columns / warps_across;
-  constexpr int stage = tile_chunks(tile_rows) + tile_chunks(tile_columns);
+  constexpr int stage = tile_chunks<tile_rows> + tile_chunks<tile_columns>;
   constexpr int pitch = warp_columns + 8;  // of the sums in shared memory: spares bank conflicts
   static_assert(threads / 32 * 16 * pitch * sizeof(float) <= stages * stage * sizeof(uint4));
   DYNAMIC_SHARED(uint4, tiles);
@@ -215,11 +216,11 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across) product(Produc
   run_steps((chunks + chunks_a_step - 1) / chunks_a_step,
             [&](int slot) {
               source.fetch(p, tiles + slot * stage);
-              weight.fetch(p, tiles + slot * stage + tile_chunks(tile_rows));
+              weight.fetch(p, tiles + slot * stage + tile_chunks<tile_rows>);
             },
             [&](int slot) {
               multiply_tiles<T, tile_rows, tile_columns, source_form, weight_form>(
-                  sums, tiles + slot * stage, tiles + slot * stage + tile_chunks(tile_rows),
+                  sums, tiles + slot * stage, tiles + slot * stage + tile_chunks<tile_rows>,
                   warp_row, warp_column);
             });
   __syncthreads();  // the tiles are read, what follows overwrites them; and the rows are written
@@ -260,7 +261,7 @@ void launch_product(Product<T> p, int64_t groups, int64_t stream) {
   p.row_tiles = blocks_for(p.rows, tile_rows);
   p.column_tiles = blocks_for(p.columns, tile_columns);
   constexpr size_t bytes =
-      stages * (tile_chunks(tile_rows) + tile_chunks(tile_columns)) * sizeof(uint4);
+      stages * (tile_chunks<tile_rows> + tile_chunks<tile_columns>)*sizeof(uint4);
   launch(product<T, tile_rows, tile_columns, warps_down, warps_across, source_form, weight_form>,
          p.row_tiles * p.column_tiles * groups, 32 * warps_down * warps_across, bytes, stream, p);
 }

@@ -109,18 +109,18 @@ struct XLine {
   }
 };
 
-// What a thread copies of either tile: Line is GradYLine or XLine.
-template <class T, class Line, int lines, int threads, Form form>
-struct PixelTile {
-  using Own = Share<lines, threads, form>;
+// What a thread copies of both tiles, which are equally large: of either the same pixels.
+template <class T, int tile, int threads, Form form>
+struct PixelTiles {
+  using Own = Share<tile, threads, form>;
   static constexpr int pixels = form == Form::across ? Own::lines : Own::columns;
-  Line line;
+  GradYLine<T> filter;
+  XLine<T> column;
   Pixel pixel[pixels];
 
-  __device__ PixelTile(const WeightProduct<T>& p, int64_t first_line, int64_t group,
-                       int64_t first_pixel)
-      : line(p, first_line + (form == Form::across ? Own::number(0) * chunk<T> : Own::line(0)),
-             group) {
+  __device__ PixelTiles(const WeightProduct<T>& p, int64_t first_row, int64_t first_column,
+                        int64_t group, int64_t first_pixel)
+      : filter(p, first_row + first_line(), group), column(p, first_column + first_line(), group) {
     UNROLLED
     for (int i = 0; i < pixels; ++i) {
       pixel[i] = pixel_of(
@@ -128,34 +128,45 @@ struct PixelTile {
     }
   }
 
-  __device__ __forceinline__ void fetch(const WeightProduct<T>& p, const T* somewhere,
-                                        uint4* tile) {
+  static __device__ int first_line() {
+    return form == Form::across ? Own::number(0) * chunk<T> : Own::line(0);
+  }
+
+  template <class Line>
+  __device__ __forceinline__ void fetch(const WeightProduct<T>& p, const Line& line, int i,
+                                        const T* somewhere, uint4* to) {
+    if constexpr (form == Form::across) {
+      const T* from = line.at(p, pixel[i]);
+      cp_async<16>(to, from != nullptr ? from : somewhere, from != nullptr ? 16 : 0);
+    } else {
+      Pixel next = pixel[i];
+      gather_chunk(to, somewhere, [&](int) {
+        const T* from = line.at(p, next);
+        constexpr int one[4] = {0, 0, 0, 1};
+        next.advance(one, p.outputs);
+        return from;
+      });
+    }
+  }
+
+  __device__ __forceinline__ void fetch(const WeightProduct<T>& p, uint4* tiles) {
     UNROLLED
     for (int i = 0; i < Own::count; ++i) {
-      uint4* to = tile + place_of<lines, form>(Own::line(i), Own::number(i));
-      if constexpr (form == Form::across) {
-        const T* from = line.at(p, pixel[i]);
-        cp_async<16>(to, from != nullptr ? from : somewhere, from != nullptr ? 16 : 0);
-      } else {
-        Pixel next = pixel[i];
-        gather_chunk(to, somewhere, [&](int) {
-          const T* from = line.at(p, next);
-          constexpr int one[4] = {0, 0, 0, 1};
-          next.advance(one, p.outputs);
-          return from;
-        });
-      }
+      uint4* to = tiles + place_of<tile, form>(Own::line(i), Own::number(i));
+      fetch(p, filter, i, p.grad_y, to);
+      fetch(p, column, i, p.x, to + tile_chunks<tile>);
       pixel[i].advance(p.step_digits, p.outputs);
     }
   }
 };
 
 template <class T, int tile, int warps_down, int warps_across, Form form>
-__global__ void __launch_bounds__(32 * warps_down * warps_across)
+__global__ void __launch_bounds__(32 * warps_down * warps_across,
+                                  form == Form::gather ? 3 : 16 / (warps_down * warps_across))
     weight_product(WeightProduct<T> p) {
   constexpr int threads = 32 * warps_down * warps_across;
   constexpr int warp_rows = tile / warps_down, warp_columns = tile / warps_across;
-  constexpr int stage = 2 * tile_chunks(tile);
+  constexpr int stage = 2 * tile_chunks<tile>;
   DYNAMIC_SHARED(uint4, tiles);
 
   int64_t split = blockIdx.x;
@@ -164,21 +175,16 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across)
   const int64_t group = take(split, p.groups);
   const int64_t first_pixel = split * p.steps_a_split * step_length<T>;
 
-  PixelTile<T, GradYLine<T>, tile, threads, form> gradients(p, first_row, group, first_pixel);
-  PixelTile<T, XLine<T>, tile, threads, form> inputs(p, first_column, group, first_pixel);
+  PixelTiles<T, tile, threads, form> operands(p, first_row, first_column, group, first_pixel);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_row = warp / warps_across * warp_rows;
   const int warp_column = warp % warps_across * warp_columns;
   float sums[warp_rows / 16][warp_columns / 8][4] = {};
   run_steps(
-      p.steps_a_split,
-      [&](int slot) {
-        gradients.fetch(p, p.grad_y, tiles + slot * stage);
-        inputs.fetch(p, p.x, tiles + slot * stage + tile_chunks(tile));
-      },
+      p.steps_a_split, [&](int slot) { operands.fetch(p, tiles + slot * stage); },
       [&](int slot) {
         multiply_tiles<T, tile, tile, form, form>(sums, tiles + slot * stage,
-                                                  tiles + slot * stage + tile_chunks(tile),
+                                                  tiles + slot * stage + tile_chunks<tile>,
                                                   warp_row, warp_column);
       });
 
@@ -259,7 +265,7 @@ Form form_of(const ConvGradWeight& args) {
 
 template <class T, int tile, int warps_down, int warps_across, Form form>
 void launch_product(const WeightProduct<T>& p, int64_t splits, int64_t stream) {
-  constexpr size_t bytes = stages * 2 * tile_chunks(tile) * sizeof(uint4);
+  constexpr size_t bytes = stages * 2 * tile_chunks<tile> * sizeof(uint4);
   launch(weight_product<T, tile, warps_down, warps_across, form>,
          p.row_tiles * p.column_tiles * p.groups * splits, 32 * warps_down * warps_across, bytes,
          stream, p);

@@ -31,7 +31,8 @@ constexpr int stages = 4;                              // tiles under way, the o
 enum class Form { along, across, gather };
 
 // Chunks of one operand's tile, of either form.
-constexpr int tile_chunks(int rows) { return rows * chunks_a_step; }
+template <int rows>
+constexpr int tile_chunks = rows * chunks_a_step;
 
 template <int rows, Form form>
 __device__ __forceinline__ int place_of(int row_or_k, int number) {
@@ -48,9 +49,9 @@ __device__ __forceinline__ int place_of(int row_or_k, int number) {
 // `across`, of different rows in `gather`.
 template <int rows, int threads, Form form>
 struct Share {
-  static constexpr int count = tile_chunks(rows) / threads;
+  static constexpr int count = tile_chunks<rows> / threads;
   static constexpr int numbers = form == Form::across ? rows / 8 : chunks_a_step;
-  static_assert(count >= 1 && count * threads == tile_chunks(rows));
+  static_assert(count >= 1 && count * threads == tile_chunks<rows>);
   static_assert(form != Form::gather || threads % rows == 0);
   static constexpr int lines = form == Form::gather ? 1 : count;    // different lines of one thread
   static constexpr int columns = form == Form::gather ? count : 1;  // different numbers

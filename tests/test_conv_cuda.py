@@ -1,0 +1,242 @@
+"""The CUDA kernels of convolution that tests/test_conv.py's small shapes do not reach: tiles that
+shapes straddle, classes of residues, splits, the epilogue, every way operands can lie."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from contract import hold, laid_out
+
+from pydl import backends, layout, native
+from pydl.native import conv
+
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(backends.BACKENDS["cuda"].missing is not None, reason="no CUDA kernels"),
+]
+DEVICE = backends.BACKENDS["cuda"].devices[0]
+TF32 = "tf32"  # float32, its products rounded
+
+
+@dataclass(frozen=True)
+class Shape:
+    reason: str
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+    @property
+    def window(self) -> tuple:
+        axes = len(self.x) - 2
+        return (
+            self.stride or (1,) * axes,
+            self.padding or (0,) * axes,
+            self.dilation or (1,) * axes,
+            self.groups,
+        )
+
+    def __str__(self) -> str:
+        return self.reason.replace(" ", "-")
+
+
+SHAPES = (
+    Shape("one pixel and one filter", (1, 8, 1), (1, 8, 1)),
+    Shape("channels that fill no chunk", (2, 13, 7, 6), (5, 13, 3, 3), padding=(1, 1)),
+    Shape(
+        "rows, columns and reduction a little over a tile",
+        (1, 72, 9, 8),
+        (72, 72, 3, 2),
+        padding=(1, 1),
+    ),
+    Shape("a whole tile of everything", (1, 64, 8, 8), (64, 64, 1, 1)),
+    Shape("two groups", (2, 32, 5, 7), (48, 16, 3, 3), padding=(1, 1), groups=2),
+    Shape("stride two", (2, 16, 9, 8), (24, 16, 3, 3), (2, 2), (1, 1)),
+    Shape("stride beyond the kernel", (1, 8, 11, 10), (16, 8, 2, 2), (3, 3)),
+    Shape("stride beyond the input", (2, 8, 3, 2), (16, 8, 2, 2), (5, 4)),
+    Shape(
+        "stride and dilation with a common divisor",
+        (1, 16, 11, 12),
+        (8, 16, 3, 3),
+        (4, 2),
+        (2, 3),
+        (2, 2),
+    ),
+    Shape(
+        "everything differs by axis",
+        (2, 16, 12, 11),
+        (16, 8, 3, 2),
+        (3, 1),
+        (1, 2),
+        (2, 3),
+        2,
+    ),
+    Shape("one axis", (3, 16, 70), (8, 16, 5), (2,), (2,)),
+    Shape("three axes", (1, 8, 5, 6, 7), (16, 8, 2, 3, 3), (1, 2, 2), (1, 1, 0), (2, 1, 1)),
+    Shape("pixels in several splits", (2, 8, 20, 19), (8, 8, 3, 3), padding=(1, 1)),
+    Shape("few channels", (2, 3, 12, 11), (9, 3, 7, 7), (2, 2), (3, 3)),
+    Shape("padding wider than the kernel", (1, 8, 3, 4), (8, 8, 2, 2), padding=(3, 3)),
+    Shape("an empty batch", (0, 8, 5, 5), (16, 8, 3, 3)),
+)
+
+
+def _lies(t: torch.Tensor, view: str) -> torch.Tensor:
+    if view == "channels_last" and t.ndim == 3:
+        return t.transpose(1, 2).contiguous().transpose(1, 2)
+    if view == "odd channels_last":  # channels are neighbours, but nothing is aligned
+        wide = _lies(torch.cat([t, torch.zeros_like(t[:, :1])], 1), "channels_last")
+        return wide[:, : t.shape[1]]
+    return laid_out(t, view)
+
+
+VIEWS = {  # of the maps, of the weight
+    "contiguous": ("contiguous", "contiguous"),
+    "channels_last": ("channels_last", "channels_last"),
+    "maps channels_last": ("channels_last", "contiguous"),
+    "unaligned": ("odd channels_last", "channels_last"),
+}
+
+
+def _tf32(x: torch.Tensor) -> torch.Tensor:
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def _operand(shape, dtype, view, seed):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return _lies(values.to(torch.float32 if dtype == TF32 else dtype).to(DEVICE), view)
+
+
+def _three(shape: Shape, dtype, views: tuple[str, str]):
+    """The output and both gradients of one convolution: ours, PyTorch's, exact."""
+    maps, bank = views
+    x, weight = _operand(shape.x, dtype, maps, 1), _operand(shape.weight, dtype, bank, 2)
+    bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
+    function = backends.function
+    plain = (None, *map(list, shape.window[:3]), shape.groups, "none", 0.0)
+    y_shape = function("reference", "conv_forward")(x, weight, bias, *plain).shape
+    grad_y = _operand(y_shape, dtype, maps, 4)
+    window = (*map(list, shape.window[:3]), shape.groups)
+
+    def all_of(backend, x, weight, grad_y, bias):
+        return (
+            function(backend, "conv_forward")(x, weight, bias, *plain),
+            function(backend, "conv_grad_input")(grad_y, weight, list(shape.x[2:]), *window),
+            function(backend, "conv_grad_weight")(grad_y, x, list(shape.weight[2:]), *window),
+        )
+
+    ours = all_of("cuda", x, weight, grad_y, bias)
+    rounded = [_tf32(t) if dtype == TF32 else t for t in (x, weight, grad_y)]
+    theirs = all_of("aten", *rounded, bias)
+    exact = all_of("reference", *(t.double() for t in rounded), bias.double())
+    return ours, theirs, exact
+
+
+def _hold(ours, theirs, exact, dtype, what: str) -> None:
+    """The yardstick; but products of tf32 join one long float32 sum each, inside the tensor core,
+    where PyTorch's own float32 on a CPU adds in parts: a few more units of the largest value. To
+    round an operand otherwise than to the nearest tf32 costs hundreds."""
+    if dtype != TF32 or exact.numel() == 0:
+        return hold(ours, theirs, exact, what)
+    assert ours.shape == exact.shape and ours.dtype == theirs.dtype
+    error, allowed = (ours - exact).abs().max(), 16 * 2.0**-23 * exact.abs().max()
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+@pytest.fixture
+def tf32(monkeypatch):
+    monkeypatch.setattr(conv, "allows_tf32", lambda x: x.dtype == torch.float32)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_against_reference(shape, view, dtype, tf32):
+    results = _three(shape, dtype, VIEWS[view])
+    for what, *three in zip(("y", "grad_x", "grad_weight"), *results, strict=True):
+        _hold(*three, dtype, what)
+
+
+MANY_GROUPS = (
+    # As many tiles of 128 x 128 as a large convolution has, and little work in each.
+    Shape("large tiles forward", (1, 512, 10, 13), (4608, 8, 1, 1), groups=64),
+    Shape("large tiles backward", (1, 4608, 10, 13), (512, 72, 1, 1), groups=64),
+)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
+@pytest.mark.parametrize("shape", MANY_GROUPS, ids=str)
+def test_large_tiles(shape, dtype, tf32):
+    results = _three(shape, dtype, VIEWS["channels_last"])
+    for what, *three in zip(("y", "grad_x", "grad_weight"), *results, strict=True):
+        _hold(*three, dtype, what)
+
+
+ACTIVATIONS = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125), ("silu", 0.0))
+EPILOGUES = (
+    Shape("product", (2, 16, 7, 6), (72, 16, 3, 3), padding=(1, 1)),
+    Shape("product in groups", (2, 16, 7, 6), (24, 8, 3, 3), padding=(1, 1), groups=2),
+)
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.float16, torch.bfloat16, TF32, torch.float32, torch.float64), ids=str
+)
+@pytest.mark.parametrize("activation, slope", ACTIVATIONS)
+@pytest.mark.parametrize("shape", EPILOGUES, ids=str)
+def test_epilogue(shape, activation, slope, dtype, monkeypatch):
+    if dtype == TF32:
+        monkeypatch.setattr(conv, "allows_tf32", lambda x: True)
+    for view, other in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
+        x, weight = _operand(shape.x, dtype, view, 1), _operand(shape.weight, dtype, view, 2)
+        bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
+        rounded = [_tf32(t) if dtype == TF32 else t for t in (x, weight)]
+        geometry = (*map(list, shape.window[:3]), shape.groups)
+        y_shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+        for residual in (_operand(y_shape, dtype, other, 4), None):
+            for b in (bias, None):
+                rest = (residual, *geometry, activation, slope)
+                ours = backends.function("cuda", "conv_forward")(x, weight, b, *rest)
+                theirs = backends.function("aten", "conv_forward")(*rounded, b, *rest)
+                double = [None if t is None else t.double() for t in (*rounded, b, residual)]
+                exact = backends.function("reference", "conv_forward")(
+                    *double, *geometry, activation, slope
+                )
+                _hold(ours, theirs, exact, dtype, "y")
+
+
+def test_float32_is_exact_unless_tf32_is_allowed(monkeypatch):
+    x, weight = torch.randn(1, 16, 5, 5, device=DEVICE), torch.randn(8, 16, 1, 1, device=DEVICE)
+    arguments = (x, weight, None, None, [1, 1], [0, 0], [1, 1], 1, "none", 0.0)
+    forward = backends.function("cuda", "conv_forward")
+    exact = backends.function("reference", "conv_forward")(
+        x.double(), weight.double(), *arguments[2:]
+    )
+    errors = []
+    for allowed in (False, True):
+        monkeypatch.setattr(conv, "allows_tf32", lambda x, allowed=allowed: allowed)
+        errors.append((forward(*arguments) - exact).abs().max().item())
+    assert errors[0] < 1e-5 < 1e-4 < errors[1] < 1e-2
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, TF32), ids=str)
+def test_results_repeat_and_do_not_depend_on_the_layout_of_the_result(dtype, tf32):
+    shape = SHAPES[12]
+    first, again = (_three(shape, dtype, VIEWS["channels_last"])[0] for _ in range(2))
+    gathered = _three(shape, dtype, VIEWS["contiguous"])[0]
+    for a, b, c in zip(first, again, gathered, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+def test_room_for_partial_sums_is_checked():
+    library = native.library("cuda")
+    x, grad_y = torch.randn(1, 8, 5, device=DEVICE), torch.randn(1, 4, 5, device=DEVICE)
+    x, grad_y = x.half(), grad_y.half()
+    grad_weight = layout.empty((4, 8, 1), x)
+    window = (1,), (0,), (1,), 1, False
+    wanted = library.functions.conv_grad_weight_parts(grad_y, x, grad_weight, *window)
+    assert wanted > 0
+    for parts in (None, torch.empty(wanted - 1, device=DEVICE), torch.empty(wanted).half()):
+        with pytest.raises(ValueError, match=f"room for {wanted} partial sums"):
+            library.call("conv_grad_weight", grad_y, x, grad_weight, *window, parts, on=x)
