@@ -39,6 +39,10 @@ from .conv_tiles import residue_class
 from .elements import filled, narrow, pixel, read_at, walk, widen
 from .split import parts_of, split_of, sum_parts
 
+# Grad input unrolls no more taps than this entirely: with a stride each lane has taps of its own,
+# whose offsets take registers.
+UNROLLED_TAPS = 9
+
 
 @triton.jit
 def depthwise_forward_kernel(
@@ -75,7 +79,8 @@ def depthwise_forward_kernel(
     plane = x_ptr + n * x_stride[0] + f // multiplier * x_stride[1]
     filter = weight_ptr + f * weight_stride[0]
     total = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    for tap in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
+    for step in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
+        tap = tl.cast(step, tl.int64) if WIDE else step
         td = tap // (KERNEL[1] * KERNEL[2])
         th = tap // KERNEL[2] % KERNEL[1]
         tw = tap % KERNEL[2]
@@ -211,7 +216,8 @@ def depthwise_grad_input_kernel(
         f = c * multiplier + which
         plane = image + f * grad_y_stride[1]
         filter = weight_ptr + f * weight_stride[0]
-        for trip in tl.range(0, TAPS[0] * TAPS[1] * TAPS[2], loop_unroll_factor=UNROLL):
+        for step in tl.range(0, TAPS[0] * TAPS[1] * TAPS[2], loop_unroll_factor=UNROLL):
+            trip = tl.cast(step, tl.int64) if WIDE else step
             jd = trip // (TAPS[1] * TAPS[2])
             jh = trip // TAPS[2] % TAPS[1]
             jw = trip % TAPS[2]
@@ -262,7 +268,7 @@ def grad_input(
         **window,
         TAP_STEP=steps,
         TAPS=taps,
-        UNROLL=runtime.unroll(math.prod(taps)),
+        UNROLL=math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS else 4,
         WIDE=runtime.wide(grad_y, weight, grad_x),
     )
     return grad_x

@@ -19,29 +19,33 @@ from .elements import inline
 # first row whose BLOCK_N holds the columns, or the last. Sixteen is the least that tl.dot takes.
 # Where channels are not neighbours in memory the largest tile is left out: its elements come one by
 # one, through registers instead of asynchronous copies, and there are not enough for it. A merged
-# tile finds where it reads for each element instead of for each pixel, which costs registers too.
+# tile finds where it reads for each element instead of for each pixel, and is smaller for the
+# registers that this takes.
 #
 # Depthwise: one row; BLOCK_M pixels, BLOCK_N channels, and BLOCK_K taps of a weight's gradient.
 Tile = tuple[int, int, int, int, int]
 _HALF = ((128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
 _TF32 = ((128, 16, 16, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
 _FLOAT = ((64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2))
+_HALF_MERGED = ((64, 16, 32, 4, 3), (64, 32, 32, 4, 3), (64, 64, 32, 4, 3))
+_TF32_MERGED = ((64, 16, 16, 4, 3), (64, 32, 16, 4, 3), (64, 64, 16, 4, 3))
+_FLOAT_MERGED = ((64, 16, 16, 8, 2), (64, 32, 16, 8, 2))
 _DOUBLE = ((32, 16, 16, 4, 2), (32, 32, 16, 4, 2))
 TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("half", "dense", "channels last"): _HALF,
     ("half", "dense", "contiguous"): _HALF[:-1],
-    ("half", "merged", "channels last"): _HALF[:-1],
-    ("half", "merged", "contiguous"): _HALF[:-1],
+    ("half", "merged", "channels last"): _HALF_MERGED,
+    ("half", "merged", "contiguous"): _HALF_MERGED,
     ("half", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
     ("half", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
     ("tf32", "dense", "channels last"): _TF32,
     ("tf32", "dense", "contiguous"): _TF32[:-1],
-    ("tf32", "merged", "channels last"): _TF32[:-1],
-    ("tf32", "merged", "contiguous"): _TF32[:-1],
+    ("tf32", "merged", "channels last"): _TF32_MERGED,
+    ("tf32", "merged", "contiguous"): _TF32_MERGED,
     ("float", "dense", "channels last"): _FLOAT,
     ("float", "dense", "contiguous"): _FLOAT[:-1],
-    ("float", "merged", "channels last"): _FLOAT[:-1],
-    ("float", "merged", "contiguous"): _FLOAT[:-1],
+    ("float", "merged", "channels last"): _FLOAT_MERGED,
+    ("float", "merged", "contiguous"): _FLOAT_MERGED,
     ("float", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
     ("float", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
     ("double", "dense", "channels last"): _DOUBLE,

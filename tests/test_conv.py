@@ -37,6 +37,38 @@ CASES = (
         weight=(8, 1, 3, 3),
     ),
     Case(
+        "depthwise, channels last",
+        (2, 20, 7, 6),
+        {"groups": 20, "padding": 1},
+        "channels_last",
+        weight=(20, 1, 3, 3),
+    ),
+    Case(
+        "a depthwise multiplier with dilation and stride",
+        (1, 3, 11, 9),
+        {"groups": 3, "dilation": (2, 1), "stride": (2, 3), "padding": 2},
+        "sliced",
+        weight=(9, 1, 3, 2),
+    ),
+    Case(
+        "one channel and many filters are no depthwise product",
+        (1, 1, 8, 7),
+        {"padding": 1},
+        weight=(18, 1, 3, 3),
+    ),
+    Case(
+        "dilation and stride share a factor, so that no tap reads most pixels",
+        (1, 3, 13, 12),
+        {"stride": (4, 2), "dilation": (2, 4), "padding": 3},
+        weight=(4, 3, 3, 3),
+    ),
+    Case(
+        "a map smaller than the stride",
+        (2, 3, 2, 3),
+        {"stride": 5, "padding": 1},
+        weight=(4, 3, 2, 3),
+    ),
+    Case(
         "everything differs by axis",
         (2, 4, 12, 11),
         {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3), "groups": 2},
@@ -157,11 +189,27 @@ WINDOWS = (
     ((2, 4, 9), (6, 2, 3), [2], [1], [2], 2),
     ((2, 4, 6, 7), (6, 2, 3, 2), [2, 1], [1, 0], [1, 2], 2),
     ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), [1, 2, 2], [1, 1, 0], [2, 1, 1], 1),
+    ((1, 3, 5, 6, 5), (4, 3, 3, 3, 3), [2, 2, 2], [1, 1, 1], [1, 1, 1], 1),
+    ((1, 2, 8), (3, 2, 2), [3], [0], [1], 1),
+    ((2, 3, 10), (6, 1, 3), [2], [1], [1], 3),
+    ((1, 3, 4, 6, 5), (6, 1, 2, 3, 3), [1, 2, 2], [1, 1, 1], [1, 1, 2], 3),
 )
 
 
 @pytest.mark.parametrize("channels_last", (False, True))
-@pytest.mark.parametrize("window", WINDOWS, ids=("1d", "2d", "3d"))
+@pytest.mark.parametrize(
+    "window",
+    WINDOWS,
+    ids=(
+        "1d",
+        "2d",
+        "3d",
+        "3d-stride-two",
+        "1d-stride-beyond-the-kernel",
+        "1d-depthwise-multiplier",
+        "3d-depthwise-multiplier",
+    ),
+)
 @pytest.mark.parametrize("server", servers("conv"))
 def test_contract_over_one_to_three_axes(server, window, channels_last):
     backend, device = server
@@ -188,6 +236,51 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
         ours = call[backend](name)(*arguments)
         for other in ("reference", "aten"):
             torch.testing.assert_close(ours, call[other](name)(*arguments), rtol=1e-4, atol=1e-4)
+
+
+EPILOGUES = (
+    # bias, residual, activation, slope
+    (True, True, "relu", 0.0),
+    (True, False, "leaky_relu", 0.1),
+    (False, True, "silu", 0.0),
+    (True, True, "none", 0.0),
+)
+EPILOGUE_CASES = (
+    Case("a product", (1, 17, 5, 4), {}, weight=(20, 17, 3, 3)),
+    Case("channels last", (2, 9, 5, 4), {}, "channels_last", weight=(5, 9, 3, 3)),
+    Case("depthwise", (2, 6, 5, 4), {"groups": 6}, weight=(6, 1, 3, 3)),
+    Case("a slice with stride", (1, 4, 7, 6), {"stride": 2}, "sliced", weight=(5, 4, 3, 3)),
+    Case("NaN", (1, 4, 5, 4), {}, values="nan", weight=(5, 4, 1, 1)),
+)
+WITH_EPILOGUE = ("reference", "aten", "triton")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("epilogue", EPILOGUES, ids=lambda row: row[2])
+@pytest.mark.parametrize("case", EPILOGUE_CASES, ids=str)
+@pytest.mark.parametrize(
+    "server", [server for server in servers("conv") if server.values[0][0] in WITH_EPILOGUE]
+)
+def test_epilogue(server, case, epilogue, dtype):
+    """The forward with bias, residual and activation, against float64."""
+    backend, device = server
+    with_bias, with_residual, activation, slope = epilogue
+    x, weight, bias = _operands(case, dtype, device)
+    stride, groups = case.arguments.get("stride", 1), case.arguments.get("groups", 1)
+    window = [stride] * 2, [1, 1], [1, 1], groups
+    size = [(n + 2 - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    shape = (x.shape[0], weight.shape[0], *size)
+    residual = operand(case, dtype, device, shape, seed=4) if with_residual else None
+    operands = (x, weight, bias if with_bias else None, residual)
+    ours, theirs, exact = (
+        backends.function(name, "conv_forward")(*given, *window, activation, slope)
+        for name, given in (
+            (backend, operands),
+            ("aten", operands),
+            ("reference", [None if o is None else o.double() for o in operands]),
+        )
+    )
+    hold(ours, theirs, exact, "y")
 
 
 @pytest.mark.parametrize(
