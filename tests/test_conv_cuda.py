@@ -173,10 +173,37 @@ def test_large_tiles(shape, dtype, tf32):
         _hold(*three, dtype, what)
 
 
+DEPTHWISE = (
+    Shape("a strip and a part of one", (2, 16, 9, 11), (16, 1, 3, 3), padding=(1, 1), groups=16),
+    Shape("stride two", (2, 16, 8, 11), (16, 1, 3, 3), (2, 2), (1, 1), groups=16),
+    Shape("step two along rows only", (1, 16, 5, 9), (16, 1, 2, 3), (1, 2), (0, 2), groups=16),
+    Shape("dilation", (1, 8, 9, 10), (8, 1, 3, 3), (1, 1), (2, 2), (2, 2), groups=8),
+    Shape("five by five", (1, 24, 9, 8), (24, 1, 5, 5), (2, 1), (2, 2), groups=24),
+    Shape("a multiplier of three", (2, 8, 6, 7), (24, 1, 3, 3), (1, 2), (1, 1), groups=8),
+    Shape("channels that fill no pack", (2, 13, 6, 5), (13, 1, 3, 3), padding=(1, 1), groups=13),
+    Shape("three axes", (1, 16, 4, 5, 6), (16, 1, 3, 3, 3), (1, 2, 1), (1, 1, 1), (1, 1, 2), 16),
+    Shape("one axis", (2, 40, 37), (40, 1, 3), (1,), (1,), groups=40),
+    Shape("pixels in several splits", (3, 2, 40, 41), (2, 1, 3, 3), padding=(1, 1), groups=2),
+    Shape("an empty batch", (0, 8, 5, 5), (8, 1, 3, 3), groups=8),
+)
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
+)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("shape", DEPTHWISE, ids=str)
+def test_depthwise_against_reference(shape, view, dtype):
+    results = _three(shape, dtype, VIEWS[view])
+    for what, *three in zip(("y", "grad_x", "grad_weight"), *results, strict=True):
+        hold(*three, what)
+
+
 ACTIVATIONS = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125), ("silu", 0.0))
 EPILOGUES = (
     Shape("product", (2, 16, 7, 6), (72, 16, 3, 3), padding=(1, 1)),
     Shape("product in groups", (2, 16, 7, 6), (24, 8, 3, 3), padding=(1, 1), groups=2),
+    Shape("depthwise", (2, 16, 7, 6), (16, 1, 3, 3), padding=(1, 1), groups=16),
 )
 
 
@@ -191,7 +218,9 @@ def test_epilogue(shape, activation, slope, dtype, monkeypatch):
     for view, other in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
         x, weight = _operand(shape.x, dtype, view, 1), _operand(shape.weight, dtype, view, 2)
         bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
-        rounded = [_tf32(t) if dtype == TF32 else t for t in (x, weight)]
+        # Depthwise kernels multiply no matrices and round nothing.
+        product = shape.weight[1] > 1
+        rounded = [_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
         geometry = (*map(list, shape.window[:3]), shape.groups)
         y_shape = (x.shape[0], weight.shape[0], *x.shape[2:])
         for residual in (_operand(y_shape, dtype, other, 4), None):

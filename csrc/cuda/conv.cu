@@ -1,6 +1,7 @@
 // Which of the kernels computes a convolution. The choice is made here alone, before the launch,
 // from dtype and sizes.
 //
+//   depthwise   one channel a group and more than one group: nothing to multiply by matrices
 //   gemm        float16 and bfloat16, and float32 where the caller allows tf32
 //   direct      everything else: float64, and float32 to the last bit
 #include "conv_kernels.h"
@@ -9,7 +10,7 @@
 namespace pydl::cuda {
 namespace {
 
-enum class Path { direct, gemm };
+enum class Path { direct, gemm, depthwise };
 
 // Coordinates inside the tensor-core kernels are 32-bit, offsets are not: an axis so long that a
 // coordinate could overflow is left to the direct kernels.
@@ -27,6 +28,7 @@ bool short_axes(const Tensor& x, const Tensor& weight, const Tensor& y, const Co
 
 Path path_of(const Tensor& x, const Tensor& weight, const Tensor& y, const ConvWindow& window) {
   if (!short_axes(x, weight, y, window)) return Path::direct;
+  if (weight.size[1] == 1 && window.groups > 1) return Path::depthwise;
   const bool tensor_cores = x.dtype == DType::float16 || x.dtype == DType::bfloat16 ||
                             (x.dtype == DType::float32 && window.tf32);
   return tensor_cores ? Path::gemm : Path::direct;
@@ -71,6 +73,8 @@ void conv_forward(const ConvForward& args, int64_t stream) {
         "convolution expects a residual of the output's size and dtype");
   if (y.numel() == 0) return;
   switch (path_of(x, weight, y, window)) {
+    case Path::depthwise:
+      return conv_forward_depthwise(args, stream);
     case Path::gemm:
       return conv_forward_gemm(args, stream);
     case Path::direct:
@@ -83,6 +87,8 @@ void conv_grad_input(const ConvGradInput& args, int64_t stream) {
   check_conv(grad_x, weight, grad_y, window);
   if (grad_x.numel() == 0) return;
   switch (path_of(grad_x, weight, grad_y, window)) {
+    case Path::depthwise:
+      return conv_grad_input_depthwise(args, stream);
     case Path::gemm:
       return conv_grad_input_gemm(args, stream);
     case Path::direct:
@@ -94,6 +100,8 @@ int64_t conv_grad_weight_parts(const ConvGradWeight& args) {
   check_conv(args.x, args.grad_weight, args.grad_y, args.window);
   if (args.grad_weight.numel() == 0) return 0;
   switch (path_of(args.x, args.grad_weight, args.grad_y, args.window)) {
+    case Path::depthwise:
+      return conv_grad_weight_depthwise_parts(args);
     case Path::gemm:
       return conv_grad_weight_gemm_parts(args);
     case Path::direct:
@@ -110,6 +118,8 @@ void conv_grad_weight(const ConvGradWeight& args, int64_t stream) {
         "convolution expects room for ", wanted, " partial sums");
   if (args.grad_weight.numel() == 0) return;
   switch (path_of(args.x, args.grad_weight, args.grad_y, args.window)) {
+    case Path::depthwise:
+      return conv_grad_weight_depthwise(args, stream);
     case Path::gemm:
       return conv_grad_weight_gemm(args, stream);
     case Path::direct:

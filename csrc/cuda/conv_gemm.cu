@@ -24,12 +24,9 @@
 // Arithmetic: 2 * rows * columns * taps * channels operations at the rate of mma.sync, about 60 %
 // of Hopper's, all of Ampere's. Least traffic: each tensor once; in fact source is read once for
 // every tile of columns and tap, from L2, 2 / 128 + 2 / 128 bytes an operation pair at 128 x 128.
-#include <algorithm>
-#include <numeric>
-
 #include "activation.h"
 #include "conv_kernels.h"
-#include "element.h"
+#include "conv_window.h"
 #include "tile.h"
 
 namespace pydl::cuda {
@@ -336,33 +333,6 @@ Product<T> product_of(const Tensor& source, const Tensor& weight, const Tensor& 
   return p;
 }
 
-// The inputs of one axis that leave the remainder `residue` of stride, as a product's axis.
-struct ResidueClass {
-  int64_t first, outputs;  // inputs first, first + stride, ...
-  int64_t first_tap, tap_step, taps;
-  int64_t start, dilation;
-};
-
-ResidueClass residue_class(const ConvWindow& window, int axis, int64_t residue, int64_t size,
-                           int64_t kernel) {
-  const int64_t stride = window.stride[axis], dilation = window.dilation[axis];
-  const int64_t divisor = std::gcd(stride, dilation);
-  ResidueClass c = {residue,
-                    size > residue ? (size - residue - 1) / stride + 1 : 0,
-                    0,
-                    stride / divisor,
-                    0,
-                    0,
-                    -(dilation / divisor)};
-  const int64_t reach = residue + window.padding[axis];
-  // The taps repeat after tap_step; one of the first tap_step fits, or none at all.
-  while (c.first_tap < c.tap_step && (reach - c.first_tap * dilation) % stride != 0) ++c.first_tap;
-  if (c.first_tap == c.tap_step || c.first_tap >= kernel) return c;
-  c.taps = (kernel - c.first_tap - 1) / c.tap_step + 1;
-  c.start = (reach - c.first_tap * dilation) / stride;
-  return c;
-}
-
 // float stands for tf32.
 template <class Function>
 void dispatch_operand(DType dtype, Function&& function) {
@@ -405,32 +375,24 @@ void conv_grad_input_gemm(const ConvGradInput& args, int64_t stream) {
     const Product<T> whole = product_of<T>(grad_y, weight, grad_x, 1, window.groups);
     const Form source = source_form(grad_y, whole.channels, sizeof(T));
     const Form bank = weight_form(weight, 1, whole.channels, whole.columns, sizeof(T));
-    int64_t number[3], classes[3];
-    for (int axis = 0; axis < 3; ++axis)
-      classes[axis] = std::min(window.stride[axis], grad_x.size[axis + 2]);
-    for (number[0] = 0; number[0] < classes[0]; ++number[0]) {
-      for (number[1] = 0; number[1] < classes[1]; ++number[1]) {
-        for (number[2] = 0; number[2] < classes[2]; ++number[2]) {
-          Product<T> p = whole;
-          p.rows = grad_x.size[0];
-          for (int axis = 0; axis < 3; ++axis) {
-            const ResidueClass c = residue_class(window, axis, number[axis], grad_x.size[axis + 2],
-                                                 weight.size[axis + 2]);
-            p.rows *= c.outputs;
-            p.outputs[axis] = static_cast<int>(c.outputs);
-            p.step[axis] = 1;
-            p.start[axis] = static_cast<int>(c.start);
-            p.dilation[axis] = static_cast<int>(c.dilation);
-            p.taps[axis] = static_cast<int>(c.taps);
-            p.weight += c.taps > 0 ? c.first_tap * weight.stride[axis + 2] : 0;
-            p.tap_stride[axis] = c.tap_step * weight.stride[axis + 2];
-            p.out += c.outputs > 0 ? c.first * grad_x.stride[axis + 2] : 0;
-            p.out_stride[axis + 2] = window.stride[axis] * grad_x.stride[axis + 2];
-          }
-          if (p.rows > 0) run_product(p, window.groups, source, bank, stream);
-        }
+    for_each_class(window, grad_x, weight, [&](const ResidueClass(&classes)[3]) {
+      Product<T> p = whole;
+      p.rows = grad_x.size[0];
+      for (int axis = 0; axis < 3; ++axis) {
+        const ResidueClass& c = classes[axis];
+        p.rows *= c.outputs;
+        p.outputs[axis] = static_cast<int>(c.outputs);
+        p.step[axis] = 1;
+        p.start[axis] = static_cast<int>(c.start);
+        p.dilation[axis] = static_cast<int>(c.dilation);
+        p.taps[axis] = static_cast<int>(c.taps);
+        p.weight += c.first_tap * weight.stride[axis + 2];
+        p.tap_stride[axis] = c.tap_step * weight.stride[axis + 2];
+        p.out += c.first * grad_x.stride[axis + 2];
+        p.out_stride[axis + 2] = window.stride[axis] * grad_x.stride[axis + 2];
       }
-    }
+      run_product(p, window.groups, source, bank, stream);
+    });
   });
 }
 

@@ -19,7 +19,7 @@
 #include <algorithm>
 
 #include "conv_kernels.h"
-#include "element.h"
+#include "conv_window.h"
 #include "tile.h"
 
 namespace pydl::cuda {
@@ -35,32 +35,6 @@ struct WeightProduct {
   int filters, channels, chunks_a_tap;  // of a group
   int step_digits[4];                   // step_length<T> pixels as (n, o)
 };
-
-// One term of the reduction, as its digits.
-struct Pixel {
-  int n, o[3];
-
-  // Adds digits, each below its base; n has none.
-  __device__ __forceinline__ void advance(const int (&digits)[4], const int (&outputs)[3]) {
-    int carry = 0;
-    UNROLLED
-    for (int axis = 2; axis >= 0; --axis) {
-      o[axis] += digits[axis + 1] + carry;
-      carry = o[axis] >= outputs[axis];
-      if (carry) o[axis] -= outputs[axis];
-    }
-    n += digits[0] + carry;
-  }
-};
-
-template <class T>
-__device__ Pixel pixel_of(const WeightProduct<T>& p, int64_t number) {
-  Pixel pixel;
-  for (int axis = 2; axis >= 0; --axis)
-    pixel.o[axis] = static_cast<int>(take(number, p.outputs[axis]));
-  pixel.n = static_cast<int>(number);
-  return pixel;
-}
 
 // One filter's gradient at a pixel; from that filter on in memory in `across`.
 template <class T>
@@ -123,8 +97,9 @@ struct PixelTiles {
       : filter(p, first_row + first_line(), group), column(p, first_column + first_line(), group) {
     UNROLLED
     for (int i = 0; i < pixels; ++i) {
-      pixel[i] = pixel_of(
-          p, first_pixel + (form == Form::across ? Own::line(i) : Own::number(i) * chunk<T>));
+      pixel[i] =
+          pixel_of(first_pixel + (form == Form::across ? Own::line(i) : Own::number(i) * chunk<T>),
+                   p.outputs);
     }
   }
 
@@ -204,21 +179,6 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across,
       }
     }
   }
-}
-
-// A thread owns one weight, numbered with the channel innermost as in parts.
-template <class T>
-__global__ void add_splits(const float* parts, View<T> grad_weight, int64_t splits, int64_t columns,
-                           int64_t columns_a_tap, int64_t count) {
-  const int64_t number = thread_number();
-  if (number >= count) return;
-  const auto [f, c, d, h, w] = element_of(number, grad_weight.size, true);
-  const int64_t tap = (d * grad_weight.size[3] + h) * grad_weight.size[4] + w;
-  const float* part = parts + f * columns + tap * columns_a_tap + c;
-  float sum = 0;
-  for (int64_t split = 0; split < splits; ++split)
-    sum += part[split * grad_weight.size[0] * columns];
-  grad_weight.at(f, c, d, h, w) = T(sum);
 }
 
 // How the product is cut: from sizes and the form alone.
@@ -313,18 +273,15 @@ void conv_grad_weight_gemm(const ConvGradWeight& args, int64_t stream) {
     p.column_tiles = cut.column_tiles;
     p.steps_a_split = cut.steps_a_split;
     p.batch = static_cast<int>(x.size[0]);
-    int64_t rest = step_length<T>;
-    for (int axis = 2; axis >= 0; --axis) {
+    for (int axis = 0; axis < 3; ++axis) {
       p.outputs[axis] = static_cast<int>(grad_y.size[axis + 2]);
       p.size[axis] = static_cast<int>(x.size[axis + 2]);
       p.stride[axis] = static_cast<int>(window.stride[axis]);
       p.start[axis] = static_cast<int>(-window.padding[axis]);
       p.dilation[axis] = static_cast<int>(window.dilation[axis]);
       p.taps[axis] = static_cast<int>(grad_weight.size[axis + 2]);
-      p.step_digits[axis + 1] = static_cast<int>(rest % p.outputs[axis]);
-      rest /= p.outputs[axis];
     }
-    p.step_digits[0] = static_cast<int>(rest);
+    digits_of(step_length<T>, p.outputs, p.step_digits);
     if constexpr (sizeof(T) == 2) {
       if (form == Form::across && cut.tile == 128)
         launch_product<T, 128, 2, 4, Form::across>(p, cut.splits, stream);

@@ -17,4 +17,10 @@ void conv_grad_input_gemm(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight_gemm(const ConvGradWeight& args, int64_t stream);
 int64_t conv_grad_weight_gemm_parts(const ConvGradWeight& args);
 
+// A channel a group: every dtype and layout.
+void conv_forward_depthwise(const ConvForward& args, int64_t stream);
+void conv_grad_input_depthwise(const ConvGradInput& args, int64_t stream);
+void conv_grad_weight_depthwise(const ConvGradWeight& args, int64_t stream);
+int64_t conv_grad_weight_depthwise_parts(const ConvGradWeight& args);
+
 }  // namespace pydl::cuda
