@@ -37,7 +37,7 @@ TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("half", "merged", "channels last"): _HALF_MERGED,
     ("half", "merged", "contiguous"): _HALF_MERGED,
     ("half", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
-    ("half", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
+    ("half", "depthwise", "contiguous"): ((256, 2, 4, 4, 1),),
     ("tf32", "dense", "channels last"): _TF32,
     ("tf32", "dense", "contiguous"): _TF32[:-1],
     ("tf32", "merged", "channels last"): _TF32_MERGED,
