@@ -39,8 +39,8 @@ from .conv_tiles import residue_class
 from .elements import filled, narrow, pixel, read_at, walk, widen
 from .split import parts_of, split_of, sum_parts
 
-# Grad input unrolls no more taps than this entirely: with a stride each lane has taps of its own,
-# whose offsets take registers.
+# Grad input unrolls no more taps than this entirely, and with 64-bit offsets two at a time: with a
+# stride each lane has taps of its own, whose offsets take registers.
 UNROLLED_TAPS = 9
 
 
@@ -250,6 +250,7 @@ def grad_input(
     if grad_x.numel() == 0:
         return grad_x
     tiling = _tiling(grad_x)
+    wide = runtime.wide(grad_y, weight, grad_x)
     steps = conv_tiles.tap_steps(window["STRIDE"], window["DILATION"])
     taps = tuple(triton.cdiv(k, s) for k, s in zip(window["KERNEL"], steps, strict=True))
     runtime.launch(
@@ -268,8 +269,8 @@ def grad_input(
         **window,
         TAP_STEP=steps,
         TAPS=taps,
-        UNROLL=math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS else 4,
-        WIDE=runtime.wide(grad_y, weight, grad_x),
+        UNROLL=2 if wide else math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS else 4,
+        WIDE=wide,
     )
     return grad_x
 

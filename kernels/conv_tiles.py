@@ -25,9 +25,9 @@ from .elements import inline
 # Depthwise: one row; BLOCK_M pixels, BLOCK_N channels, and BLOCK_K taps of a weight's gradient.
 Tile = tuple[int, int, int, int, int]
 _HALF = ((128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
-_TF32 = ((128, 16, 16, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
+_TF32 = ((128, 16, 16, 4, 3), (128, 32, 16, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
 _FLOAT = ((64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2))
-_HALF_MERGED = ((64, 16, 32, 4, 3), (64, 32, 32, 4, 3), (64, 64, 32, 4, 3))
+_HALF_MERGED = ((64, 16, 32, 4, 3), (64, 32, 32, 4, 3), (64, 64, 32, 8, 3))
 _TF32_MERGED = ((64, 16, 16, 4, 3), (64, 32, 16, 4, 3), (64, 64, 16, 4, 3))
 _FLOAT_MERGED = ((64, 16, 16, 8, 2), (64, 32, 16, 8, 2))
 _DOUBLE = ((32, 16, 16, 4, 2), (32, 32, 16, 4, 2))
@@ -37,7 +37,7 @@ TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("half", "merged", "channels last"): _HALF_MERGED,
     ("half", "merged", "contiguous"): _HALF_MERGED,
     ("half", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
-    ("half", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
+    ("half", "depthwise", "contiguous"): ((256, 2, 4, 4, 1),),
     ("tf32", "dense", "channels last"): _TF32,
     ("tf32", "dense", "contiguous"): _TF32[:-1],
     ("tf32", "merged", "channels last"): _TF32_MERGED,

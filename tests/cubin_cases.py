@@ -1,0 +1,237 @@
+"""What test_cubins compiles: calls of the Triton launchers on tensors of the meta device."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+HALF, BF16, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a launcher. The product of all choices would take an hour; the reason says which
+    choice this one covers."""
+
+    reason: str
+    dtype: torch.dtype
+    call: Callable[[], Any]
+
+
+def _map(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> torch.Tensor:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    format = formats[len(shape)] if last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device="meta", memory_format=format)
+
+
+def _conv_passes(
+    reason: str,
+    dtype: torch.dtype,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    last: bool,
+    stride: int = 1,
+    groups: int = 1,
+    tf32: bool = True,
+    passes: str = "yxw",
+    activation: str = "silu",
+) -> Iterator[Case]:
+    """Forward with a whole epilogue (y), grad input (x) and grad weight (w)."""
+    from pydl.kernels import conv
+
+    axes = len(x_shape) - 2
+    x, weight = _map(x_shape, dtype, last), _map(weight_shape, dtype, last)
+    bias = torch.empty(weight_shape[0], dtype=dtype, device="meta")
+    window = [stride] * axes, [weight_shape[-1] // 2] * axes, [1] * axes, groups
+    y = conv.layout.conv_output(x, weight, *window[:3])
+    lies = ("channels last" if last else "contiguous") + ("" if tf32 else ", no TF32")
+    calls = {
+        "y": ("y", lambda: conv.conv_forward(x, weight, bias, y, *window, activation, 0.1)),
+        "x": ("grad x", lambda: conv.conv_grad_input(y, weight, x_shape[2:], *window)),
+        "w": ("grad w", lambda: conv.conv_grad_weight(y, x, weight_shape[2:], *window)),
+    }
+
+    def with_flag(call: Callable[[], Any]) -> Any:
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
+            return call()
+
+    for what in passes:
+        name, call = calls[what]
+        yield Case(f"{name}: {reason}, {lies}", dtype, lambda call=call: with_flag(call))
+
+
+def conv_cases() -> Iterator[Case]:
+    from pydl.kernels import conv, conv_tiles
+
+    # Every row of the table; bfloat16 has float16's instructions and registers, so its widest row
+    # is enough.
+    dtypes = {"half": HALF, "tf32": FLOAT, "float": FLOAT, "double": DOUBLE}
+    for (operands, problem, layout), rows in conv_tiles.TILES.items():
+        how = {"last": layout == "channels last", "tf32": operands == "tf32"}
+        dtype = dtypes[operands]
+        for _, n, *_ in rows if problem == "dense" else ():
+            reason, shape = f"{n} channels", (8, n, 28, 28)
+            yield from _conv_passes(reason, dtype, shape, (n, n, 3, 3), **how)
+            if n == rows[-1][1]:
+                reason += ", stride two"
+                yield from _conv_passes(reason, dtype, shape, (n, n, 3, 3), **how, stride=2)
+        for _, n, *_ in rows if problem == "merged" else ():
+            reason, shape = f"few channels, {n} filters", (8, 3, 64, 64)
+            yield from _conv_passes(
+                reason, dtype, shape, (n, 3, 7, 7), **how, stride=2, passes="yw"
+            )
+            reason, shape = f"few filters, {n} channels", (8, n, 64, 64)
+            yield from _conv_passes(reason, dtype, shape, (3, n, 5, 5), **how, stride=2, passes="x")
+        if problem == "depthwise":
+            for reason, taps, stride, activation in (
+                ("depthwise", 3, 1, "silu"),
+                ("depthwise, stride two", 3, 2, "relu"),
+                ("depthwise, a loop over the taps", 7, 2, "leaky_relu"),
+            ):
+                yield from _conv_passes(
+                    reason,
+                    dtype,
+                    (8, 96, 28, 28),
+                    (96, 1, taps, taps),
+                    **how,
+                    stride=stride,
+                    groups=96,
+                    activation=activation,
+                )
+    passes = _conv_passes
+    yield from passes("bfloat16", BF16, (8, 128, 28, 28), (128, 128, 3, 3), last=True)
+    yield from passes("three axes", HALF, (4, 32, 8, 28, 28), (32, 32, 3, 3, 3), last=True)
+    wide = (2**13, 128, 64, 64)
+    yield from passes("64-bit offsets", HALF, wide, (128, 128, 3, 3), last=True, stride=2)
+    yield from passes("64-bit offsets", HALF, wide, (256, 1, 3, 3), last=True, groups=128)
+    wide = (2**13, 64, 64, 64)
+    yield from passes("64-bit offsets", FLOAT, wide, (64, 64, 3, 3), last=False, tf32=False)
+    yield from passes("64-bit offsets", FLOAT, wide, (64, 1, 3, 3), last=False, groups=64)
+    yield from passes("the smallest problem", HALF, (1, 16, 2, 2), (16, 16, 1, 1), last=True)
+    for dtype, last in ((HALF, True), (FLOAT, False), (DOUBLE, True)):
+        y = _map((8, 96, 28, 28), dtype, last)
+        yield Case(
+            f"grad bias, {'channels last' if last else 'contiguous'}",
+            dtype,
+            lambda y=y: conv.conv_grad_bias(y),
+        )
+
+
+def bias_act_cases() -> Iterator[Case]:
+    from pydl.kernels import bias_act
+
+    for activation, dtype, shape, last in (
+        ("none", BF16, (8, 64, 56, 56), True),
+        ("relu", HALF, (8, 64, 56, 56), False),
+        ("leaky_relu", DOUBLE, (8, 64, 56, 56), True),
+        ("silu", FLOAT, (8, 64, 56, 56), False),
+        ("silu", DOUBLE, (8, 64, 56, 56), True),
+        ("silu", HALF, (2**13, 64, 64, 64), True),
+    ):
+        x = _map(shape, dtype, last)
+        bias = torch.empty(shape[1], dtype=dtype, device="meta")
+        forward = partial(bias_act.bias_act_forward, x, bias, x, activation, 0.1)
+        backward = partial(bias_act.bias_act_backward, x, x, activation, 0.1)
+        yield Case(f"y: {activation}", dtype, forward)
+        yield Case(f"grad x: {activation}", dtype, backward)
+
+
+def local_cases() -> Iterator[Case]:
+    from pydl.kernels import local
+
+    for dtype, stride, images in ((HALF, 1, 64), (FLOAT, 2, 64), (DOUBLE, 1, 8), (BF16, 1, 2**12)):
+        x = torch.empty((images, 32, 28, 28), dtype=dtype, device="meta")
+        out = (28 - 3 + 2) // stride + 1
+        y = torch.empty((images, 64, out, out), dtype=dtype, device="meta")
+        weight = torch.empty((64, 32 * 9, out, out), dtype=dtype, device="meta")
+        bias = torch.empty((64, out, out), dtype=dtype, device="meta")
+        window = [3, 3], [stride] * 2, [1, 1], [1, 1]
+        reason = f"stride {stride}, {images} images"
+        forward = partial(local.local_forward, x, weight, bias, *window)
+        grad_input = partial(local.local_grad_input, y, weight, (28, 28), *window)
+        grad_weight = partial(local.local_grad_weight, y, x, *window)
+        yield Case(f"y: {reason}", dtype, forward)
+        yield Case(f"grad x: {reason}", dtype, grad_input)
+        yield Case(f"grad w: {reason}", dtype, grad_weight)
+
+
+def pool_cases() -> Iterator[Case]:
+    from pydl.kernels import pool
+
+    def max_pool(reason, dtype, shape, kernel, stride, index, last):
+        x, axes = _map(shape, dtype, last), len(shape) - 2
+        window = [kernel] * axes, [stride] * axes, [kernel // 2] * axes, [1] * axes
+        out = [(n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[2:]]
+        y = pool.layout.resized(x, out)
+        indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
+        lies = f"{index} index, {'channels last' if last else 'contiguous'}"
+        yield Case(
+            f"max y: {reason}, {lies}", dtype, lambda: pool.max_pool_forward(x, *window, out, index)
+        )
+        if index != "none":
+            yield Case(
+                f"max grad x: {reason}, {lies}",
+                dtype,
+                lambda: pool.max_pool_backward(y, indices, shape[2:], *window),
+            )
+
+    def avg_pool(reason, dtype, shape, kernel, stride, last, divide=(True, 0)):
+        x, axes = _map(shape, dtype, last), len(shape) - 2
+        window = [kernel] * axes, [stride] * axes, [0] * axes
+        out = [(n - kernel) // stride + 1 for n in shape[2:]]
+        y = pool.layout.resized(x, out)
+        lies = "channels last" if last else "contiguous"
+        yield Case(
+            f"avg y: {reason}, {lies}",
+            dtype,
+            lambda: pool.avg_pool_forward(x, *window, out, *divide),
+        )
+        yield Case(
+            f"avg grad x: {reason}, {lies}",
+            dtype,
+            lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide),
+        )
+
+    plane = (8, 64, 56, 56)
+    for dtype in (HALF, FLOAT):  # all that is unrolled, in both layouts
+        yield from max_pool("3 x 3, stride 2", dtype, plane, 3, 2, "offset", last=True)
+        yield from max_pool("3 x 3, stride 2", dtype, plane, 3, 2, "offset", last=False)
+        yield from avg_pool("2 x 2, stride 2", dtype, plane, 2, 2, last=True)
+        yield from avg_pool("2 x 2, stride 2", dtype, plane, 2, 2, last=False, divide=(False, 0))
+    yield from max_pool("inference", BF16, plane, 2, 2, "none", last=False)
+    yield from max_pool("PyTorch's index", FLOAT, plane, 2, 2, "flat", last=False)
+    yield from max_pool("PyTorch's index", DOUBLE, plane, 3, 2, "flat", last=True)
+    yield from max_pool("a loop over the taps", FLOAT, plane, 13, 1, "offset", last=False)
+    yield from max_pool("three axes", HALF, (2, 32, 8, 28, 28), 3, 2, "offset", last=True)
+    yield from max_pool("64-bit offsets", HALF, (2**13, 64, 64, 64), 3, 2, "offset", last=True)
+    yield from avg_pool("a loop over the taps", FLOAT, (8, 64, 7, 7), 7, 1, last=True)
+    yield from avg_pool("a divisor", DOUBLE, plane, 3, 2, last=False, divide=(True, 5))
+    yield from avg_pool("64-bit offsets", FLOAT, (2**13, 64, 64, 64), 2, 2, last=False)
+
+
+def lrn_cases() -> Iterator[Case]:
+    from pydl.kernels import lrn
+
+    def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
+        x = _map(shape, dtype, last)
+        arguments = size, 1e-4, beta, 2.0
+        lies = "channels last" if last else "contiguous"
+        yield Case(f"y: {reason}, {lies}", dtype, lambda: lrn.lrn_forward(x, *arguments))
+        yield Case(f"grad x: {reason}, {lies}", dtype, lambda: lrn.lrn_backward(x, x, *arguments))
+
+    for dtype in (HALF, FLOAT, DOUBLE):
+        yield from both("AlexNet's", dtype, last=True)
+        yield from both("AlexNet's", dtype, last=False)
+    yield from both("the widest window that is unrolled", FLOAT, last=False, size=lrn.UNROLLED_SIZE)
+    yield from both("a window in a loop", FLOAT, last=True, size=lrn.UNROLLED_SIZE + 1)
+    yield from both("any beta", FLOAT, last=True, beta=0.6)
+    yield from both("any beta", DOUBLE, last=False, beta=0.6)
+    yield from both("64-bit offsets", BF16, last=True, shape=(2**13, 96, 55, 55))
+
+
+def cases() -> Iterator[Case]:
+    """Every call, family by family."""
+    for family in (conv_cases, bias_act_cases, local_cases, pool_cases, lrn_cases):
+        yield from family()
