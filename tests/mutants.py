@@ -109,11 +109,21 @@ class Mutant:
 
     @property
     def family(self) -> str:
-        return Path(self.file).stem
+        """conv of conv_gemm.cu: the longest beginning of the name that has tests."""
+        family = Path(self.file).stem
+        while not tests_of(family):
+            family = family.rpartition("_")[0]
+        return family
 
     @property
     def equivalent(self) -> str | None:
         return EQUIVALENT.get((self.file, self.before, self.after))
+
+
+def tests_of(family: str) -> list[str]:
+    """The family's tests, and those of its CUDA kernels alone."""
+    files = (f"tests/test_{family}.py", f"tests/test_{family}_cuda.py")
+    return [file for file in files if (ROOT / file).exists()]
 
 
 def closing(text: str, opening: int) -> int:
@@ -278,9 +288,9 @@ class Build:
             "-q",
             "-p",
             "no:cacheprovider",
-            f"tests/test_{family}.py",
+            *tests_of(family),
         ]
-        command += [f"--emulated={module}", f"--order={order}", "-k", "cuda-cpu"]
+        command += [f"--emulated={module}", f"--order={order}", "-k", "cuda-cpu or _cuda"]
         try:
             done = subprocess.run(
                 command, cwd=ROOT, env=self.environment, capture_output=True, timeout=self.limit

@@ -76,7 +76,7 @@ SHAPES = (
     Shape("one axis", (3, 16, 70), (8, 16, 5), (2,), (2,)),
     Shape("three axes", (1, 8, 5, 6, 7), (16, 8, 2, 3, 3), (1, 2, 2), (1, 1, 0), (2, 1, 1)),
     Shape("pixels in several splits", (2, 8, 20, 19), (8, 8, 3, 3), padding=(1, 1)),
-    Shape("few channels", (2, 3, 12, 11), (9, 3, 7, 7), (2, 2), (3, 3)),
+    Shape("channels that half fill a chunk", (2, 5, 12, 11), (9, 5, 7, 7), (2, 2), (3, 3)),
     Shape("padding wider than the kernel", (1, 8, 3, 4), (8, 8, 2, 2), padding=(3, 3)),
     Shape("an empty batch", (0, 8, 5, 5), (16, 8, 3, 3)),
 )
@@ -108,7 +108,7 @@ def _operand(shape, dtype, view, seed):
     return _lies(values.to(torch.float32 if dtype == TF32 else dtype).to(DEVICE), view)
 
 
-def _three(shape: Shape, dtype, views: tuple[str, str]):
+def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
     """The output and both gradients of one convolution: ours, PyTorch's, exact."""
     maps, bank = views
     x, weight = _operand(shape.x, dtype, maps, 1), _operand(shape.weight, dtype, bank, 2)
@@ -120,8 +120,11 @@ def _three(shape: Shape, dtype, views: tuple[str, str]):
     window = (*map(list, shape.window[:3]), shape.groups)
 
     def all_of(backend, x, weight, grad_y, bias):
+        y = function(backend, "conv_forward")(x, weight, bias, *plain)
+        if not gradients:
+            return (y,)
         return (
-            function(backend, "conv_forward")(x, weight, bias, *plain),
+            y,
             function(backend, "conv_grad_input")(grad_y, weight, list(shape.x[2:]), *window),
             function(backend, "conv_grad_weight")(grad_y, x, list(shape.weight[2:]), *window),
         )
@@ -199,11 +202,38 @@ def test_depthwise_against_reference(shape, view, dtype):
         hold(*three, what)
 
 
+FEW_CHANNELS = (
+    Shape("a tile and a part of one every way", (1, 3, 21, 70), (20, 3, 7, 7), (2, 2), (3, 3)),
+    Shape("eleven by eleven", (1, 3, 43, 39), (8, 3, 11, 11), (4, 4), (2, 2)),
+    Shape("groups of four", (2, 8, 9, 9), (6, 4, 3, 3), padding=(1, 1), groups=2),
+    Shape("three axes", (1, 2, 4, 9, 10), (3, 2, 2, 3, 3), (1, 1, 2), (1, 1, 1), (1, 2, 1)),
+    Shape(
+        "rows too far apart for shared memory",
+        (1, 1, 8, 9),
+        (2, 1, 3, 3),
+        (1, 1),
+        (60, 60),
+        (60, 60),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
+)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("shape", FEW_CHANNELS, ids=str)
+def test_few_channels_against_reference(shape, view, dtype):
+    ours, theirs, exact = _three(shape, dtype, VIEWS[view], gradients=False)
+    hold(ours[0], theirs[0], exact[0], "y")
+
+
 ACTIVATIONS = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125), ("silu", 0.0))
 EPILOGUES = (
     Shape("product", (2, 16, 7, 6), (72, 16, 3, 3), padding=(1, 1)),
     Shape("product in groups", (2, 16, 7, 6), (24, 8, 3, 3), padding=(1, 1), groups=2),
     Shape("depthwise", (2, 16, 7, 6), (16, 1, 3, 3), padding=(1, 1), groups=16),
+    Shape("few channels", (2, 2, 7, 6), (18, 2, 3, 3), padding=(1, 1)),
 )
 
 
@@ -218,8 +248,8 @@ def test_epilogue(shape, activation, slope, dtype, monkeypatch):
     for view, other in (("contiguous", "channels_last"), ("channels_last", "contiguous")):
         x, weight = _operand(shape.x, dtype, view, 1), _operand(shape.weight, dtype, view, 2)
         bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
-        # Depthwise kernels multiply no matrices and round nothing.
-        product = shape.weight[1] > 1
+        # The kernels of few channels multiply no matrices and round nothing.
+        product = shape.weight[1] > 4
         rounded = [_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
         geometry = (*map(list, shape.window[:3]), shape.groups)
         y_shape = (x.shape[0], weight.shape[0], *x.shape[2:])

@@ -1,9 +1,10 @@
 // Which of the kernels computes a convolution. The choice is made here alone, before the launch,
 // from dtype and sizes.
 //
-//   depthwise   one channel a group and more than one group: nothing to multiply by matrices
-//   gemm        float16 and bfloat16, and float32 where the caller allows tf32
-//   direct      everything else: float64, and float32 to the last bit
+//   depthwise      one channel a group and more than one group: nothing to multiply by matrices
+//   few channels   forward with up to four channels a group: tensor cores would multiply padding
+//   gemm           float16 and bfloat16, and float32 where the caller allows tf32
+//   direct         everything else: float64, and float32 to the last bit
 #include "conv_kernels.h"
 #include "element.h"
 
@@ -72,7 +73,10 @@ void conv_forward(const ConvForward& args, int64_t stream) {
   check(residual.data == nullptr || (residual.dtype == y.dtype && same_size(residual, y)),
         "convolution expects a residual of the output's size and dtype");
   if (y.numel() == 0) return;
-  switch (path_of(x, weight, y, window)) {
+  const Path path = path_of(x, weight, y, window);
+  if (path != Path::depthwise && few_channels_serve(args))
+    return conv_forward_few_channels(args, stream);
+  switch (path) {
     case Path::depthwise:
       return conv_forward_depthwise(args, stream);
     case Path::gemm:
