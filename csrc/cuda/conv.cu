@@ -230,8 +230,10 @@ void check_conv(const Tensor& x, const Tensor& weight, const Tensor& y, const Co
 }  // namespace
 
 void conv_forward(const ConvForward& args, int64_t stream) {
-  const auto& [x, weight, bias, y, window] = args;
+  const auto& [x, weight, bias, y, window, residual, epilogue] = args;
   check_conv(x, weight, y, window);
+  check(residual.data == nullptr && epilogue.activation == Activation::none,
+        "convolution on CUDA does not serve a residual or an activation yet");
   check(bias.data == nullptr || (bias.dtype == y.dtype && bias.size[1] == y.size[1]),
         "convolution expects a bias of the output's dtype with ", y.size[1], " values");
   if (y.numel() == 0) return;
