@@ -21,10 +21,23 @@ def conv_forward(
     activation: str,
     slope: float,
 ) -> torch.Tensor:
-    if residual is not None or activation != "none":
-        raise NotImplementedError("the epilogue")
     y = layout.conv_output(x, weight, stride, padding, dilation)
-    library.call("conv_forward", x, weight, bias, y, stride, padding, dilation, groups, on=x)
+    like = layout.memory_format(y)
+    library.call(
+        "conv_forward",
+        library.operand(x, like),
+        library.contiguous(weight),
+        bias if bias is None else library.contiguous(bias),
+        residual if residual is None else library.operand(residual, like),
+        y,
+        stride,
+        padding,
+        dilation,
+        groups,
+        activation,
+        slope,
+        on=x,
+    )
     return y
 
 
@@ -39,9 +52,8 @@ def conv_grad_input(
     groups: int,
 ) -> torch.Tensor:
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    library.call(
-        "conv_grad_input", grad_y, weight, grad_x, stride, padding, dilation, groups, on=grad_y
-    )
+    operands = library.operand(grad_y, layout.memory_format(grad_x)), library.contiguous(weight)
+    library.call("conv_grad_input", *operands, grad_x, stride, padding, dilation, groups, on=grad_y)
     return grad_x
 
 
@@ -56,13 +68,16 @@ def conv_grad_weight(
     groups: int,
 ) -> torch.Tensor:
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
+    like = layout.memory_format(x)
+    operands = library.operand(grad_y, like), library.operand(x, like)
     library.call(
-        "conv_grad_weight", grad_y, x, grad_weight, stride, padding, dilation, groups, on=grad_y
+        "conv_grad_weight", *operands, grad_weight, stride, padding, dilation, groups, on=grad_y
     )
     return grad_weight
 
 
 def conv_grad_bias(library: Library, grad_y: torch.Tensor) -> torch.Tensor:
     grad_bias = layout.empty((grad_y.shape[1],), grad_y)
-    library.call("conv_grad_bias", grad_y, grad_bias, on=grad_y)
+    operand = library.operand(grad_y, layout.memory_format(grad_y))
+    library.call("conv_grad_bias", operand, grad_bias, on=grad_y)
     return grad_bias

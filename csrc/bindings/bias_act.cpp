@@ -1,0 +1,36 @@
+#include "../bias_act.h"
+
+#include "activation.h"
+#include "families.h"
+#include "tensor_caster.h"
+
+namespace pydl {
+namespace {
+
+namespace py = pybind11;
+
+template <auto forward, auto backward>
+[[maybe_unused]] void bind_bias_act(py::module_& module) {
+  module.def("bias_act_forward", [](Tensor x, Tensor bias, Tensor residual, Tensor y,
+                                    const std::string& activation, double slope, int64_t where) {
+    const Epilogue epilogue = epilogue_of(activation, slope);
+    py::gil_scoped_release release;
+    forward({x, bias, residual, y, epilogue}, where);
+  });
+  module.def("bias_act_backward", [](Tensor grad_y, Tensor saved, Tensor grad_x,
+                                     const std::string& activation, double slope, int64_t where) {
+    const Epilogue epilogue = epilogue_of(activation, slope);
+    py::gil_scoped_release release;
+    backward({grad_y, saved, grad_x, epilogue}, where);
+  });
+}
+
+}  // namespace
+
+#if defined(PYDL_BIND_CPU)
+void bind_bias_act_cpu(py::module_& module) {
+  bind_bias_act<cpu::bias_act_forward, cpu::bias_act_backward>(module);
+}
+#endif
+
+}  // namespace pydl
