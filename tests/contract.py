@@ -1,13 +1,14 @@
 """How a backend is held to the reference: who serves where, how operands lie in memory, what error
 is allowed."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-from pydl import backends
+from pydl import backends, native
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -154,3 +155,21 @@ def hold(ours: torch.Tensor, theirs: torch.Tensor | None, exact: torch.Tensor, w
         2 * (theirs - exact).abs().nan_to_num().max().item() + tiny,
     )
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
+
+@contextlib.contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """The CPU kernels of this instruction set inside the block; a skip where there are none."""
+    functions = native.library("cpu").functions
+    before = functions.isa()
+    try:
+        functions.use_isa(name)
+    except ValueError as error:
+        pytest.skip(str(error))
+    try:
+        yield
+    finally:
+        functions.use_isa(before)

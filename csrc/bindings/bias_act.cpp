@@ -1,6 +1,6 @@
 #include "../bias_act.h"
 
-#include "epilogue.h"
+#include "activation.h"
 #include "families.h"
 #include "tensor_caster.h"
 
@@ -27,6 +27,11 @@ void bind_bias_act(py::module_& module) {
 
 }  // namespace
 
+#if defined(PYDL_BIND_CPU)
+void bind_bias_act_cpu(py::module_& module) {
+  bind_bias_act<cpu::bias_act_forward, cpu::bias_act_backward>(module);
+}
+#endif
 #if defined(PYDL_BIND_CUDA)
 void bind_bias_act_cuda(py::module_& module) {
   bind_bias_act<cuda::bias_act_forward, cuda::bias_act_backward>(module);

@@ -19,7 +19,7 @@ LocalWindow window_of(const Axes& kernel, const Axes& stride, const Axes& paddin
   return window;
 }
 
-template <auto forward, auto grad_input, auto grad_weight_of>
+template <auto forward, auto grad_input, auto grad_weight>
 void bind_local(py::module_& module) {
   module.def("local_forward",
              [](Tensor x, Tensor weight, Tensor bias, Tensor y, const Axes& kernel,
@@ -36,16 +36,21 @@ void bind_local(py::module_& module) {
                grad_input({grad_y, weight, grad_x, window}, where);
              });
   module.def("local_grad_weight",
-             [](Tensor grad_y, Tensor x, Tensor grad_weight, const Axes& kernel, const Axes& stride,
-                const Axes& padding, const Axes& dilation, int64_t where) {
+             [](Tensor grad_y, Tensor x, Tensor grad_weight_out, const Axes& kernel,
+                const Axes& stride, const Axes& padding, const Axes& dilation, int64_t where) {
                const LocalWindow window = window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
-               grad_weight_of({grad_y, x, grad_weight, window}, where);
+               grad_weight({grad_y, x, grad_weight_out, window}, where);
              });
 }
 
 }  // namespace
 
+#if defined(PYDL_BIND_CPU)
+void bind_local_cpu(py::module_& module) {
+  bind_local<cpu::local_forward, cpu::local_grad_input, cpu::local_grad_weight>(module);
+}
+#endif
 #if defined(PYDL_BIND_CUDA)
 void bind_local_cuda(py::module_& module) {
   bind_local<cuda::local_forward, cuda::local_grad_input, cuda::local_grad_weight>(module);

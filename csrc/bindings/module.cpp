@@ -18,6 +18,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
           "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
   cpu.def("use_isa", &pydl::cpu::use_isa,
           "Run the kernels of this instruction set; for tests and comparisons.");
+  pydl::bind_conv_cpu(cpu);
+  pydl::bind_bias_act_cpu(cpu);
+  pydl::bind_local_cpu(cpu);
   pydl::bind_pool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
 #endif

@@ -21,6 +21,15 @@ namespace {
 struct Kernels {
   const char* name;
   bool (*runs_here)();
+  decltype(&baseline::conv_forward) conv_forward;
+  decltype(&baseline::conv_grad_input) conv_grad_input;
+  decltype(&baseline::conv_grad_weight) conv_grad_weight;
+  decltype(&baseline::conv_grad_bias) conv_grad_bias;
+  decltype(&baseline::bias_act_forward) bias_act_forward;
+  decltype(&baseline::bias_act_backward) bias_act_backward;
+  decltype(&baseline::local_forward) local_forward;
+  decltype(&baseline::local_grad_input) local_grad_input;
+  decltype(&baseline::local_grad_weight) local_grad_weight;
   decltype(&baseline::lrn_forward) lrn_forward;
   decltype(&baseline::lrn_backward) lrn_backward;
   decltype(&baseline::max_pool_forward) max_pool_forward;
@@ -32,6 +41,15 @@ struct Kernels {
 #define PYDL_KERNELS(name, runs_here) \
   {#name,                             \
    runs_here,                         \
+   name::conv_forward,                \
+   name::conv_grad_input,             \
+   name::conv_grad_weight,            \
+   name::conv_grad_bias,              \
+   name::bias_act_forward,            \
+   name::bias_act_backward,           \
+   name::local_forward,               \
+   name::local_grad_input,            \
+   name::local_grad_weight,           \
    name::lrn_forward,                 \
    name::lrn_backward,                \
    name::max_pool_forward,            \
@@ -144,6 +162,74 @@ bool avg_pool_layout(const Tensor& x, const Tensor& y, const PoolWindow& window)
   return channels_last("avg_pool", {&x, &y});
 }
 
+void check_depthwise(const Tensor& x, const Tensor& weight, const Tensor& y,
+                     const ConvWindow& window) {
+  const int64_t channels = x.size[1], filters = weight.size[0];
+  check(x.dtype == y.dtype && x.dtype == weight.dtype && x.size[0] == y.size[0],
+        "convolution needs tensors of one dtype and batch size");
+  check(weight.size[1] == 1 && window.groups == channels && channels >= 1 &&
+            filters % channels == 0 && filters >= 1 && y.size[1] == filters,
+        "convolution on a CPU serves depthwise weights only: as many groups as channels and a "
+        "multiple of them filters, got ",
+        channels, " channels, ", window.groups, " groups, ", filters, " filters of ",
+        weight.size[1], " channels and an output of ", y.size[1]);
+  check(dense(weight, {4, 3, 2, 1, 0}), "convolution on a CPU needs a contiguous weight");
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t inputs = x.size[2 + axis], outputs = y.size[2 + axis];
+    const int64_t kernel = weight.size[2 + axis], stride = window.stride[axis],
+                  padding = window.padding[axis], dilation = window.dilation[axis];
+    check(kernel >= 1 && stride >= 1 && padding >= 0 && dilation >= 1,
+          "convolution needs a kernel, a stride and a dilation of at least 1 and no negative "
+          "padding");
+    const int64_t room = inputs + 2 * padding - dilation * (kernel - 1) - 1;
+    check(inputs >= 1 && room >= 0 && outputs == room / stride + 1, "convolution of ", inputs,
+          " elements with kernel ", kernel, ", stride ", stride, ", padding ", padding,
+          " and dilation ", dilation, " does not give ", outputs);
+  }
+}
+
+void check_epilogue(const char* what, const Tensor& y, const Tensor& bias, const Tensor& residual) {
+  check(bias.data == nullptr || (bias.dtype == y.dtype && bias.size[1] == y.size[1] &&
+                                 bias.numel() == y.size[1] && dense(bias, {1})),
+        what, " needs a bias of the output's dtype, a number a channel");
+  if (residual.data != nullptr) check_alike(what, y, residual);
+}
+
+bool bias_act_layout(const BiasActForward& args) {
+  check_alike("bias_act", args.x, args.y);
+  check_epilogue("bias_act", args.y, args.bias, args.residual);
+  const Tensor& residual = args.residual.data == nullptr ? args.x : args.residual;
+  return channels_last("bias_act", {&args.x, &residual, &args.y});
+}
+
+void check_local(const Tensor& x, const Tensor& weight, const Tensor& y,
+                 const LocalWindow& window) {
+  const int64_t* kernel = window.kernel;
+  check(x.dtype == y.dtype && x.dtype == weight.dtype && x.size[0] == y.size[0],
+        "local needs tensors of one dtype and batch size");
+  for (const Tensor* tensor : {&x, &weight, &y})
+    check(tensor->numel() == 0 || dense(*tensor, {4, 3, 2, 1, 0}),
+          "local on a CPU needs contiguous tensors");
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t inputs = x.size[2 + axis], outputs = y.size[2 + axis];
+    const int64_t stride = window.stride[axis], padding = window.padding[axis],
+                  dilation = window.dilation[axis];
+    check(kernel[axis] >= 1 && stride >= 1 && padding >= 0 && dilation >= 1,
+          "local needs a kernel, a stride and a dilation of at least 1 and no negative padding");
+    const int64_t room = inputs + 2 * padding - dilation * (kernel[axis] - 1) - 1;
+    check(inputs >= 1 && room >= 0 && outputs == room / stride + 1, "local of ", inputs,
+          " elements with kernel ", kernel[axis], ", stride ", stride, ", padding ", padding,
+          " and dilation ", dilation, " does not give ", outputs);
+  }
+  check(weight.size[0] == y.size[1] &&
+            weight.size[1] == x.size[1] * kernel[0] * kernel[1] * kernel[2] &&
+            std::equal(y.size + 2, y.size + 5, weight.size + 2),
+        "local needs a weight (filters, channels * taps, positions...) that fits its input and "
+        "output");
+  check(x.size[2] * x.size[3] * x.size[4] <= INT32_MAX,
+        "local serves maps of less than 2^31 positions");
+}
+
 }  // namespace
 
 std::string isa() { return kernels().name; }
@@ -156,6 +242,64 @@ void use_isa(const std::string& name) {
     return;
   }
   check(false, "expected one of baseline, avx2 and avx512 that this build has, got ", name);
+}
+
+void conv_forward(const ConvForward& args, int64_t threads) {
+  check_depthwise(args.x, args.weight, args.y, args.window);
+  check_epilogue("convolution", args.y, args.bias, args.residual);
+  const Tensor& residual = args.residual.data == nullptr ? args.y : args.residual;
+  const bool last = channels_last("convolution", {&args.x, &args.y, &residual});
+  if (args.y.numel() > 0) kernels().conv_forward(args, last, threads);
+}
+
+void conv_grad_input(const ConvGradInput& args, int64_t threads) {
+  check_depthwise(args.grad_x, args.weight, args.grad_y, args.window);
+  const bool last = channels_last("convolution", {&args.grad_x, &args.grad_y});
+  if (args.grad_x.numel() > 0) kernels().conv_grad_input(args, last, threads);
+}
+
+void conv_grad_weight(const ConvGradWeight& args, int64_t threads) {
+  check_depthwise(args.x, args.grad_weight, args.grad_y, args.window);
+  const bool last = channels_last("convolution", {&args.x, &args.grad_y});
+  kernels().conv_grad_weight(args, last, threads);
+}
+
+void conv_grad_bias(const ConvGradBias& args, int64_t threads) {
+  check_epilogue("convolution", args.grad_y, args.grad_bias, Tensor{});
+  const bool last = channels_last("convolution", {&args.grad_y});
+  if (args.grad_bias.numel() > 0) kernels().conv_grad_bias(args, last, threads);
+}
+
+void bias_act_forward(const BiasActForward& args, int64_t threads) {
+  const bool last = bias_act_layout(args);
+  if (args.x.numel() > 0) kernels().bias_act_forward(args, last, threads);
+}
+
+void bias_act_backward(const BiasActBackward& args, int64_t threads) {
+  check_alike("bias_act", args.grad_y, args.saved);
+  check_alike("bias_act", args.grad_y, args.grad_x);
+  channels_last("bias_act", {&args.grad_y, &args.saved, &args.grad_x});
+  if (args.grad_y.numel() > 0) kernels().bias_act_backward(args, threads);
+}
+
+void local_forward(const LocalForward& args, int64_t threads) {
+  check_local(args.x, args.weight, args.y, args.window);
+  check(args.bias.data == nullptr ||
+            (args.bias.dtype == args.y.dtype &&
+             std::equal(args.y.size + 1, args.y.size + 5, args.bias.size + 1) &&
+             args.bias.size[0] == 1 && dense(args.bias, {4, 3, 2, 1})),
+        "local needs a contiguous bias of the output's dtype, a number a filter and position");
+  if (args.y.numel() > 0) kernels().local_forward(args, threads);
+}
+
+void local_grad_input(const LocalGradInput& args, int64_t threads) {
+  check_local(args.grad_x, args.weight, args.grad_y, args.window);
+  if (args.grad_x.numel() > 0) kernels().local_grad_input(args, threads);
+}
+
+void local_grad_weight(const LocalGradWeight& args, int64_t threads) {
+  check_local(args.x, args.grad_weight, args.grad_y, args.window);
+  if (args.grad_weight.numel() > 0) kernels().local_grad_weight(args, threads);
 }
 
 void lrn_forward(const LrnForward& args, int64_t threads) {

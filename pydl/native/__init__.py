@@ -29,6 +29,10 @@ class Library:
         CUDA's."""
         return layout.dense(x, like) if self.name == "cpu" else x
 
+    def contiguous(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``, a weight perhaps, contiguous for the CPU's kernels, any strides for CUDA's."""
+        return x.contiguous() if self.name == "cpu" else x
+
     def call(self, function: str, *arguments: object, on: torch.Tensor) -> None:
         """Calls an extension function under the device of ``on``, with its stream or the number of
         threads."""

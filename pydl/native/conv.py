@@ -28,11 +28,18 @@ def conv_forward(
     slope: float,
 ) -> torch.Tensor:
     y = layout.conv_output(x, weight, stride, padding, dilation)
-    window = stride, padding, dilation, groups
+    like = layout.memory_format(y)
     library.call(
         "conv_forward",
-        *(x, weight, bias, residual, y),
-        *window,
+        library.operand(x, like),
+        library.contiguous(weight),
+        bias if bias is None else library.contiguous(bias),
+        residual if residual is None else library.operand(residual, like),
+        y,
+        stride,
+        padding,
+        dilation,
+        groups,
         activation,
         slope,
         allows_tf32(x),
@@ -53,7 +60,8 @@ def conv_grad_input(
 ) -> torch.Tensor:
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
     window = stride, padding, dilation, groups, allows_tf32(grad_y)
-    library.call("conv_grad_input", grad_y, weight, grad_x, *window, on=grad_y)
+    operands = library.operand(grad_y, layout.memory_format(grad_x)), library.contiguous(weight)
+    library.call("conv_grad_input", *operands, grad_x, *window, on=grad_y)
     return grad_x
 
 
@@ -69,14 +77,19 @@ def conv_grad_weight(
 ) -> torch.Tensor:
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
     window = stride, padding, dilation, groups, allows_tf32(x)
-    wanted = library.functions.conv_grad_weight_parts(grad_y, x, grad_weight, *window)
-    sums = torch.float64 if x.dtype == torch.float64 else torch.float32
-    parts = layout.empty((wanted,), x, dtype=sums) if wanted else None
-    library.call("conv_grad_weight", grad_y, x, grad_weight, *window, parts, on=grad_y)
+    like = layout.memory_format(x)
+    operands = library.operand(grad_y, like), library.operand(x, like), grad_weight
+    parts = None
+    if library.name == "cuda":  # where long sums are split: how many floats their parts take
+        count = library.functions.conv_grad_weight_parts(*operands, *window)
+        sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+        parts = layout.empty((count,), x, dtype=sums) if count else None
+    library.call("conv_grad_weight", *operands, *window, parts, on=grad_y)
     return grad_weight
 
 
 def conv_grad_bias(library: Library, grad_y: torch.Tensor) -> torch.Tensor:
     grad_bias = layout.empty((grad_y.shape[1],), grad_y)
-    library.call("conv_grad_bias", grad_y, grad_bias, on=grad_y)
+    operand = library.operand(grad_y, layout.memory_format(grad_y))
+    library.call("conv_grad_bias", operand, grad_bias, on=grad_y)
     return grad_bias

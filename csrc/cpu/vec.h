@@ -1,0 +1,115 @@
+// Vectors in registers, for kernels that keep several sums going at once: an array of lanes as in
+// rows.h would be spilled between them.
+#pragma once
+
+#include <cstring>
+
+#include "rows.h"
+
+namespace pydl::cpu::PYDL_ISA {
+
+// The widest the instruction set computes with.
+template <class A>
+inline constexpr int kWidest =
+#if defined(__AVX512F__)
+    64 / sizeof(A);
+#elif defined(__AVX2__)
+    32 / sizeof(A);
+#else
+    16 / sizeof(A);
+#endif
+
+template <class A, int lanes>
+struct VecOf {
+  typedef A type __attribute__((vector_size(sizeof(A) * lanes)));
+};
+template <class A>
+struct VecOf<A, 1> {
+  using type = A;
+};
+template <class A, int lanes>
+using Vec = typename VecOf<A, lanes>::type;
+
+template <int lanes, class T>
+PYDL_INLINE Vec<accumulate_t<T>, lanes> load_vec(const T* from) {
+  using A = accumulate_t<T>;
+  Vec<A, lanes> to;
+  if constexpr (std::is_same_v<T, A>) {
+    std::memcpy(&to, from, sizeof(to));
+  } else {
+    A values[lanes];
+    load<lanes>(from, values);
+    std::memcpy(&to, values, sizeof(to));
+  }
+  return to;
+}
+
+template <int lanes, class T>
+PYDL_INLINE void store_vec(const Vec<accumulate_t<T>, lanes>& from, T* to) {
+  using A = accumulate_t<T>;
+  if constexpr (std::is_same_v<T, A>) {
+    std::memcpy(to, &from, sizeof(from));
+  } else {
+    A values[lanes];
+    std::memcpy(values, &from, sizeof(from));
+    store<lanes>(values, to);
+  }
+}
+
+// The lanes added up in pairs, so in an order that depends on their number alone.
+template <int lanes, class A>
+PYDL_INLINE A sum_lanes(const Vec<A, lanes>& vec) {
+  A values[lanes];
+  std::memcpy(values, &vec, sizeof(values));
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) values[lane] += values[lane + half];
+  }
+  return values[0];
+}
+
+// Calls function(Lanes<lanes>) with the longest vectors that are not longer than a row of `size`.
+template <class A, class Function>
+inline void with_lanes(int64_t size, Function&& function) {
+  constexpr int widest = kWidest<A>;
+  if (size >= widest) return function(Lanes<widest>{});
+  if constexpr (widest >= 16) {
+    if (size >= 8) return function(Lanes<8>{});
+  }
+  if constexpr (widest >= 8) {
+    if (size >= 4) return function(Lanes<4>{});
+  }
+  function(Lanes<1>{});
+}
+
+// Calls body(first) for blocks of `lanes` that cover [0, size), the last moved back.
+template <int lanes, class Body>
+PYDL_INLINE void for_blocks_of(int64_t size, Body body) {
+  for (int64_t first = 0; first < size; first += lanes)
+    body(std::min<int64_t>(first, size - lanes));
+}
+
+// As for_blocks, of vectors.
+template <class A, class Body>
+inline void for_vectors(int64_t size, Body&& body) {
+  with_lanes<A>(size, [&]<int lanes>(Lanes<lanes> constant) {
+    for_blocks_of<lanes>(size, [&](int64_t first) PYDL_INLINE_BODY { body(first, constant); });
+  });
+}
+
+// The same with no lane in two blocks, for loops whose outputs are their inputs: shorter and
+// shorter vectors at the end of a row.
+template <class A, class Body>
+inline void for_vectors_once(int64_t size, Body&& body) {
+  constexpr int widest = kWidest<A>;
+  int64_t i = 0;
+  for (; i + widest <= size; i += widest) body(i, Lanes<widest>{});
+  if constexpr (widest >= 16) {
+    for (; i + 8 <= size; i += 8) body(i, Lanes<8>{});
+  }
+  if constexpr (widest >= 8) {
+    for (; i + 4 <= size; i += 4) body(i, Lanes<4>{});
+  }
+  for (; i < size; ++i) body(i, Lanes<1>{});
+}
+
+}  // namespace pydl::cpu::PYDL_ISA

@@ -1,0 +1,39 @@
+"""Bias, residual and activation by the extension; definitions in ``csrc/bias_act.h``."""
+
+import torch
+
+from pydl import layout
+from pydl.native import Library
+
+
+def bias_act_forward(
+    library: Library,
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    activation: str,
+    slope: float,
+) -> torch.Tensor:
+    y = layout.empty(x.shape, x)
+    like = layout.memory_format(x)
+    library.call(
+        "bias_act_forward",
+        library.operand(x, like),
+        bias if bias is None else library.contiguous(bias),
+        residual if residual is None else library.operand(residual, like),
+        y,
+        activation,
+        slope,
+        on=x,
+    )
+    return y
+
+
+def bias_act_backward(
+    library: Library, grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
+) -> torch.Tensor:
+    grad_x = layout.empty(saved.shape, saved)
+    like = layout.memory_format(saved)
+    operands = library.operand(grad_y, like), library.operand(saved, like)
+    library.call("bias_act_backward", *operands, grad_x, activation, slope, on=grad_y)
+    return grad_x
