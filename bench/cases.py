@@ -1,18 +1,24 @@
 """What is measured: real layers' calls, as data.
 
 A case ``model.layer`` is the call that this layer of this model (of ``pydl.models``) makes; the
-tests hold the table to the models. A substitute is a call that no layer makes, on the map of one
-that does.
+tests hold the table to the models. A substitute is a call that no layer of those makes: one on the
+map of a layer that does, or one of an architecture known by its paper (conv_cases.py).
 """
 
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import conv_cases
+
 from pydl.models.calls import Call
 
 FAMILY = {
     "conv2d": "conv",
+    "conv3d": "conv",
+    "conv_transpose2d": "conv",
+    "conv2d_bias_act": "conv_bias_act",
+    "locally_connected2d": "local",
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
     "local_response_norm": "lrn",
@@ -28,8 +34,9 @@ class Case:
     about: str
     operator: str
     batch: int
-    input: tuple[int, int, int]  # C, H, W
-    weight: tuple[int, int, int, int] | None = None  # F, C/G, KH, KW; with one there is a bias of F
+    input: tuple[int, ...]  # C, H, W or C, D, H, W
+    weight: tuple[int, ...] | None = None  # as the operator takes it
+    bias: tuple[int, ...] | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     first: bool = False  # the first layer: nobody differentiates by the image
     substitute: bool = False
@@ -41,7 +48,7 @@ class Case:
             self.operator,
             (self.batch if batch is None else batch, *self.input),
             self.weight,
-            None if self.weight is None else self.weight[:1],
+            self.bias,
             self.arguments,
             grad_input=not self.first,
         )
@@ -65,7 +72,15 @@ def _conv(
         "groups": groups,
     }
     return Case(
-        name, about, "conv2d", batch, input, weight, arguments, first=name.endswith("conv1")
+        name,
+        about,
+        "conv2d",
+        batch,
+        input,
+        weight,
+        weight[:1],
+        arguments,
+        first=name.endswith("conv1"),
     )
 
 
@@ -85,6 +100,42 @@ def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more
 def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, float]) -> Case:
     arguments = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
     return Case(name, about, "local_response_norm", batch, input, arguments=arguments, **more)
+
+
+def _of_architecture(model: str, layer: str, input: tuple, weight: tuple, window: dict) -> Case:
+    """A row of conv_cases."""
+    axes, transposed = len(input) - 1, window.get("transposed", False)
+    arguments = {
+        key: (value,) * axes if isinstance(value := window.get(key, default), int) else value
+        for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    }
+    groups = window.get("groups", 1)
+    kernel = "x".join(map(str, weight[2:]))
+    about = f"{kernel}, {input[0]} channels to {weight[1] if transposed else weight[0]}"
+    about += "".join(f", {key} {value}" for key, value in window.items() if key != "transposed")
+    return Case(
+        f"{model}.{layer}",
+        about,
+        f"conv_transpose{axes}d" if transposed else f"conv{axes}d",
+        32,
+        input,
+        weight,
+        (weight[1] if transposed else weight[0],),
+        arguments | {"groups": groups},
+        first=input[0] <= 3,
+        substitute=True,  # the models' own files come with their issues; the shapes are the papers'
+    )
+
+
+def _bias_act(name: str, about: str, input: tuple, weight: tuple, **window: object) -> Case:
+    return Case(
+        name, about, "conv2d_bias_act", 32, input, weight, weight[:1], window, substitute=True
+    )
+
+
+def _local(name: str, about: str, input: tuple, weight: tuple) -> Case:
+    bias = (weight[0], *weight[4:])
+    return Case(name, about, "locally_connected2d", 32, input, weight, bias, substitute=True)
 
 
 CASES: tuple[Case, ...] = (
@@ -161,6 +212,25 @@ CASES: tuple[Case, ...] = (
     _max_pool("alexnet.pool5", "3x3 stride 2 on rows of 13", 16, (256, 13, 13), 3),
     _conv("alexnet-lecture.conv2", "5x5, unpadded, no groups", 16, (96, 27, 27), (256, 96, 5, 5)),
     _conv("alexnet-lecture.conv4", "3x3, unpadded, 9 to 7", 16, (384, 9, 9), (384, 384, 3, 3)),
+    *(_of_architecture(model, *row) for model, rows in conv_cases.MODELS.items() for row in rows),
+    _bias_act(
+        "resnet50.layer1.0.conv2+relu",
+        "3x3 with bias and ReLU in its epilogue",
+        (64, 56, 56),
+        (64, 64, 3, 3),
+        padding=1,
+    ),
+    _bias_act(
+        "mobilenetv2.depthwise-144-56+relu",
+        "depthwise with bias and ReLU in its epilogue",
+        (144, 56, 56),
+        (144, 1, 3, 3),
+        padding=1,
+        groups=144,
+    ),
+    # Taigman et al. 2014, figure 2
+    _local("deepface.l4", "9x9, 16 channels, 63 to 55", (16, 63, 63), (16, 16, 9, 9, 55, 55)),
+    _local("deepface.l6", "5x5, 16 channels, 25 to 21", (16, 25, 25), (16, 16, 5, 5, 21, 21)),
 )
 
 

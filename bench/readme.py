@@ -15,30 +15,43 @@ from pydl import backends  # noqa: E402
 README = ROOT / "README.md"
 SPEED = ROOT / "bench" / "results" / "cpu" / "results.csv"
 
+# Which operators the dispatch table decides on together.
 OPERATORS = (
-    ("conv2d", "conv"),
-    ("max_pool2d", "pool"),
-    ("avg_pool2d", "pool"),
+    ("conv1d`, `conv2d`, `conv3d`, and `conv_transpose1d`, `2d`, `3d", "conv"),
+    ("the same, depthwise", "depthwise"),
+    ("conv2d_bias_act", "conv_bias_act"),
+    ("locally_connected1d`, `2d", "local"),
+    ("max_pool2d`, `avg_pool2d", "pool"),
     ("local_response_norm", "lrn"),
 )
 
 
 def support() -> str:
-    """Operator x backend: dtypes, which derivatives, torch.compile, and what it has run on."""
+    """Operator x backend: dtypes, which derivatives, torch.compile; and what a backend has run
+    on."""
+    names = list(backends.BACKENDS)
     lines = [
-        "| operator | backend | device | dtypes | forward | backward | double backward | "
-        "compile | tested on |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| operator | dtypes | derivatives | compile | {' | '.join(f'`{n}`' for n in names)} |",
+        f"|---|---|---|---|{'---|' * len(names)}",
     ]
-    for operator, family in OPERATORS:
-        for name in backends.serving(family):
-            row = backends.BACKENDS[name]
-            device = ", ".join(row.native_devices) or "any"
-            dtypes = "f64 f32 f16 bf16" if name != "aten" else "PyTorch's"
-            lines.append(
-                f"| `{operator}` | `{name}` | {device} | {dtypes} | yes | yes | yes | yes | "
-                f"{row.proof} |"
-            )
+    for operators, family in OPERATORS:
+        cells = ["yes" if name in backends.serving(family) else "no" for name in names]
+        said = operators if " " in operators and "`" not in operators else f"`{operators}`"
+        lines.append(
+            f"| {said} | f64 f32 f16 bf16 | forward, backward, double backward | yes | "
+            f"{' | '.join(cells)} |"
+        )
+    lines += [
+        "",
+        "`aten` is PyTorch's own operator, with PyTorch's dtypes.",
+        "",
+        "| backend | device | tested on |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{row.name}` | {', '.join(row.native_devices) or 'any'} | {row.proof} |"
+        for row in backends.BACKENDS.values()
+    ]
     return "\n".join(lines)
 
 

@@ -25,6 +25,7 @@ class Row:
     layout: str
     dtype: str
     asked: str
+    against: str  # eager or compile: how PyTorch ran
     ratio_of: str  # minimum on a CPU, median on a GPU
     status: str  # ok, wrong (a check failed: not timed), broken (an exception), not served
     detail: str = ""

@@ -46,6 +46,7 @@ class Setting:
     backend: str
     device: str
     seconds: float
+    against: str = "eager"
 
 
 def _choices(accepted: Sequence[str]):
@@ -117,6 +118,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=", ".join(NAMES),
     )
     parser.add_argument(
+        "--against",
+        choices=("eager", "compile"),
+        default="eager",
+        help="PyTorch as it comes or under torch.compile",
+    )
+    parser.add_argument(
         "--seconds", type=float, default=1.0, help="how long to measure each row, roughly"
     )
     parser.add_argument(
@@ -154,6 +161,7 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
         "layout": setting.layout,
         "dtype": setting.dtype,
         "asked": setting.backend,
+        "against": setting.against,
         "ratio_of": "median" if setting.device == "cuda" else "minimum",
     }
     try:
@@ -229,9 +237,12 @@ def observe(call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, bac
 def _time(
     row: Row, call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, setting: Setting
 ) -> None:
+    theirs = call.theirs
+    if setting.against == "compile":
+        theirs = torch.compile(call.theirs, dynamic=False)
     actions = {
         "ours": call.runner(row.kind, lambda t: call.ours(t, setting.backend), tensors, grad),
-        "theirs": call.runner(row.kind, call.theirs, tensors, grad),
+        "theirs": call.runner(row.kind, theirs, tensors, grad),
     }
     if setting.device == "cuda":
         row.kernels_ours, row.kernels_theirs = (kernels(actions[who]) for who in ("ours", "theirs"))
@@ -299,7 +310,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     settings = itertools.product(chosen.batch, chosen.layout, chosen.dtype, chosen.backend)
     for batch, layout, dtype, backend in settings:
-        setting = Setting(batch, layout, dtype, backend, chosen.device, chosen.seconds)
+        setting = Setting(
+            batch, layout, dtype, backend, chosen.device, chosen.seconds, chosen.against
+        )
         for case in chosen.cases:
             for row in measure_case(case, chosen.passes, setting):
                 rows.append(row)

@@ -24,9 +24,14 @@ from pydl import layout
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
+    "bias_act": ("bias_act_forward", "bias_act_backward"),
+    "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
 }
+# Served by conv's functions, but not by every backend that has those, and chosen apart.
+_KINDS_OF_CONV = ("depthwise", "conv_bias_act")
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -84,22 +89,26 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "reference",
             "pydl.reference",
-            ("conv", "pool", "lrn"),
+            _EVERYTHING,
             (),
             None,
             "the definition, in tensor arithmetic",
             "CPU",
         ),
+        Backend("aten", "pydl.aten", _EVERYTHING, (), None, "PyTorch's own operator", "CPU"),
         Backend(
-            "aten", "pydl.aten", ("conv", "pool", "lrn"), (), None, "PyTorch's own operator", "CPU"
-        ),
-        Backend(
-            "cpu", "pydl.native", ("pool", "lrn"), ("cpu",), _native("cpu"), "native C++", "CPU"
+            "cpu",
+            "pydl.native",
+            tuple(family for family in _EVERYTHING if family != "conv"),
+            ("cpu",),
+            _native("cpu"),
+            "native C++",
+            "CPU",
         ),
         Backend(
             "triton",
             "pydl.kernels",
-            ("conv", "pool", "lrn"),
+            _EVERYTHING,
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
@@ -109,7 +118,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "cuda",
             "pydl.native",
-            ("conv", "pool", "lrn"),
+            _EVERYTHING,
             ("cuda",),
             _native("cuda"),
             "CUDA C++",

@@ -4,6 +4,7 @@ A map (N, C, spatial...) lies either contiguous (N, C first) or channels last. A
 layout of the map it is computed from, in the operator and in its fake alike, because both ask here.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -64,6 +65,27 @@ def resized(
     return empty((*x.shape[:2], *spatial), x, dtype=dtype)
 
 
+def conv_size(
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """How many windows a convolution has along each axis."""
+    return [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
+    ]
+
+
+def conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    """The layout of what a convolution makes of a map and a weight: channels last where either
+    is."""
+    chosen = memory_format(x)
+    return memory_format(weight) if chosen is torch.contiguous_format else chosen
+
+
 def conv_output(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -73,13 +95,8 @@ def conv_output(
 ) -> torch.Tensor:
     """The unwritten result (N, F, *out) of a convolution: channels last where the map or the weight
     is."""
-    spatial = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(
-            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
-        )
-    ]
-    return empty((x.shape[0], weight.shape[0], *spatial), x, layout=_either(x, weight))
+    spatial = conv_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return empty((x.shape[0], weight.shape[0], *spatial), x, layout=conv_format(x, weight))
 
 
 def conv_input(
@@ -88,7 +105,7 @@ def conv_input(
     """The unwritten gradient (N, C, *input_size) of a convolution's input: channels last where
     either operand is."""
     shape = (grad_y.shape[0], weight.shape[1] * groups, *input_size)
-    return empty(shape, grad_y, layout=_either(grad_y, weight))
+    return empty(shape, grad_y, layout=conv_format(grad_y, weight))
 
 
 def conv_weight(
@@ -99,6 +116,24 @@ def conv_weight(
     return empty(shape, x, layout=torch.contiguous_format)
 
 
-def _either(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    chosen = memory_format(x)
-    return memory_format(weight) if chosen is torch.contiguous_format else chosen
+def local_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The unwritten result (N, F, *out) of a locally connected layer, contiguous."""
+    shape = (x.shape[0], weight.shape[0], *weight.shape[2:])
+    return empty(shape, x, layout=torch.contiguous_format)
+
+
+def local_input(
+    grad_y: torch.Tensor,
+    weight: torch.Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+) -> torch.Tensor:
+    """The unwritten gradient (N, C, *input_size) of its input, contiguous."""
+    shape = (grad_y.shape[0], weight.shape[1] // math.prod(kernel_size), *input_size)
+    return empty(shape, grad_y, layout=torch.contiguous_format)
+
+
+def local_weight(grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int]) -> torch.Tensor:
+    """The unwritten gradient (F, C * taps, *out) of its weight, contiguous."""
+    shape = (grad_y.shape[1], x.shape[1] * math.prod(kernel_size), *grad_y.shape[2:])
+    return empty(shape, x, layout=torch.contiguous_format)

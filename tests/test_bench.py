@@ -18,6 +18,7 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import cases  # noqa: E402
+import conv_cases  # noqa: E402
 import run  # noqa: E402
 
 
@@ -39,7 +40,10 @@ def benchmark(out: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:
         return status, list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", sorted({case.name.partition(".")[0] for case in cases.CASES}))
+@pytest.mark.parametrize(
+    "name",
+    sorted({case.name.partition(".")[0] for case in cases.CASES} & set(models.MODELS)),
+)
 def test_cases_are_the_calls_of_their_models(name: str) -> None:
     table = {
         case.name.partition(".")[2]: case
@@ -57,6 +61,20 @@ def test_names_are_unique_and_described() -> None:
     assert len({case.name for case in cases.CASES}) == len(cases.CASES)
     assert all(case.about for case in cases.CASES)
     assert set(cases.FAMILY) == {case.operator for case in cases.CASES}
+
+
+def test_a_case_without_a_model_fits_together() -> None:
+    """Shapes of a paper's table: the operator takes them, and the counts are the papers'."""
+    for case in cases.CASES:
+        assert case.substitute or case.name.partition(".")[0] in models.MODELS
+        if case.name.partition(".")[0] in conv_cases.MODELS and case.operator != "conv2d_bias_act":
+            tensors = [torch.empty(s, device="meta") for s in (case.input, case.weight, case.bias)]
+            getattr(torch.nn.functional, case.operator)(*tensors, **case.arguments)
+    distinct = {
+        model: len({(tuple(row[1]), tuple(row[2]), str(row[3])) for row in rows})
+        for model, rows in conv_cases.MODELS.items()
+    }
+    assert (distinct["vgg16"], distinct["resnet50"], distinct["c3d"]) == (9, 23, 7)
 
 
 def test_the_target_shape_is_measured() -> None:

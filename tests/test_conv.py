@@ -170,6 +170,44 @@ def test_lectures_edge_filter(server):
 
 
 @pytest.mark.parametrize("server", servers("conv"))
+def test_lectures_output_table(server):
+    """The 6 x 6 image of the lectures under the vertical edge filter, every output as on the
+    slide."""
+    backend, device = server
+    image = torch.tensor(
+        [
+            [3.0, 0, 1, 2, 7, 4],
+            [1, 5, 8, 9, 3, 1],
+            [2, 7, 2, 5, 1, 3],
+            [0, 1, 3, 1, 7, 8],
+            [4, 2, 1, 6, 2, 8],
+            [2, 4, 5, 2, 3, 9],
+        ],
+        device=device,
+    )[None, None]
+    vertical = torch.tensor([1.0, 0, -1], device=device).repeat(3, 1)[None, None]
+    y = functional.conv2d(image, vertical, backend=backend)
+    table = [[-5, -4, 0, 8], [-10, -2, 2, 3], [0, -2, -4, -7], [-3, -2, -3, -16]]
+    assert y[0, 0].tolist() == table
+    same = functional.conv2d(image, vertical, padding="same", backend=backend)
+    assert same.shape == image.shape and same[0, 0, 1:-1, 1:-1].tolist() == table
+
+
+@pytest.mark.parametrize("server", servers("conv"))
+def test_lectures_sobel(server):
+    """Both Sobel filters in one layer, on an edge that runs down and one that runs across."""
+    backend, device = server
+    image = torch.tensor([10.0, 10, 10, 0, 0, 0], device=device).repeat(6, 1)
+    sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]], device=device)
+    filters = torch.stack([sobel, sobel.mT])[:, None]
+    for x, edge in ((image, 0), (image.mT, 1)):
+        y = functional.conv2d(x[None, None], filters, backend=backend)[0]
+        found = y[edge] if edge == 0 else y[edge].mT
+        assert found.tolist() == [[0, 40, 40, 0]] * 4
+        assert y[1 - edge].abs().max() == 0
+
+
+@pytest.mark.parametrize("server", servers("conv"))
 def test_derivatives(server):
     backend, device = server
     shapes = (1, 4, 5, 4), (4, 2, 3, 2), (4,)

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-
 from pydl.kernels import bias_act, conv, conv_tiles, local, runtime
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,134 +1,171 @@
-"""Locally connected layers by the CPU's kernels, every instruction set, against the definition; and
-the definition against unfolding."""
-
-from collections.abc import Iterator
+"""Locally connected layers: every backend against the reference, the reference against PyTorch's
+parts."""
 
 import pytest
 import torch
-from contract import DTYPES, INSTRUCTION_SETS, Case, gradient, hold, instruction_set, operand
+from contract import DTYPES, Case, gradient, hold, operand, run, servers
 
-from pydl.aten import local as theirs
-from pydl.native import library, local
-from pydl.reference import local as definition
+from pydl import backends, functional, layout
+from pydl.ops.local import locally_connected
 
-CPU = library("cpu")
-
-
-def case(reason, shape, filters, kernel, stride=None, padding=None, dilation=None, **rest) -> Case:
-    axes = len(kernel)
-    window = {
-        "kernel_size": list(kernel),
-        "stride": list(stride or [1] * axes),
-        "padding": list(padding or [0] * axes),
-        "dilation": list(dilation or [1] * axes),
-    }
-    return Case(reason, shape, {"filters": filters, **window}, **rest)
-
-
+# The arguments are the kernel's size and the window; ``weight`` is the number of filters.
 CASES = (
-    case("the usual layer", (2, 3, 9, 10), 4, (3, 3), padding=(1, 1)),
-    case("more images than go together", (19, 2, 5, 6), 3, (3, 3), padding=(1, 1)),
-    case("several blocks of positions", (2, 2, 17, 19), 3, (3, 3), padding=(1, 1)),
-    case("a whole block of positions", (2, 2, 8, 8), 3, (3, 3), padding=(1, 1)),
-    case("stride beyond the kernel", (2, 3, 11, 12), 2, (2, 2), (3, 4)),
-    case("dilation", (1, 3, 11, 12), 2, (3, 2), (2, 1), (2, 1), (2, 3)),
-    case("padding larger than half the kernel", (1, 2, 5, 4), 2, (3, 3), padding=(2, 3)),
-    case("padding larger than the kernel", (1, 2, 5, 4), 2, (2, 2), padding=(3, 3)),
-    case("a kernel larger than the input", (1, 2, 3, 2), 2, (5, 4), padding=(2, 2)),
-    case("one channel, one filter", (2, 1, 6, 7), 1, (3, 3)),
-    case("one position", (3, 4, 5, 5), 6, (5, 5)),
-    case("an empty batch", (0, 2, 6, 7), 3, (3, 3)),
-    case("a slice of a larger map", (2, 2, 6, 7), 3, (3, 3), view="sliced"),
-    case("channels last is copied", (2, 2, 6, 7), 3, (3, 3), view="channels_last"),
-    case("an odd storage offset", (2, 2, 6, 7), 3, (3, 3), view="offset"),
-    case("an expanded gradient", (2, 2, 6, 7), 3, (3, 3), view="expanded"),
-    case("one axis", (2, 3, 37), 4, (5,), (2,), (2,)),
-    case("three axes", (2, 2, 4, 5, 6), 3, (2, 3, 2), (1, 2, 1), (1, 0, 1)),
+    Case("three by three", (2, 3, 6, 5), {"kernel_size": (3, 3), "padding": 1}, weight=(4,)),
+    Case("stride two, odd sizes", (2, 2, 7, 6), {"kernel_size": (3, 3), "stride": 2}, weight=(3,)),
+    Case(
+        "stride beyond the kernel",
+        (1, 2, 8, 7),
+        {"kernel_size": (2, 1), "stride": 3, "padding": (0, 1)},
+        weight=(2,),
+    ),
+    Case(
+        "dilation shares a factor with stride",
+        (1, 2, 9, 8),
+        {"kernel_size": (3, 2), "stride": (4, 1), "padding": (2, 0), "dilation": (2, 3)},
+        weight=(2,),
+    ),
+    Case("one axis", (3, 2, 9), {"kernel_size": (3,), "stride": 2, "padding": 1}, weight=(5,)),
+    Case(
+        "three axes",
+        (1, 2, 4, 5, 4),
+        {
+            "kernel_size": (2, 3, 2),
+            "stride": (1, 2, 1),
+            "padding": (1, 1, 0),
+            "dilation": (2, 1, 1),
+        },
+        weight=(3,),
+    ),
+    Case("more than a tile of each", (9, 2, 9, 21), {"kernel_size": (1, 2)}, weight=(9,)),
+    Case(
+        "a padding as large as the map",
+        (1, 1, 2, 2),
+        {"kernel_size": (3, 3), "padding": 2},
+        weight=(2,),
+    ),
+    Case("a slice of a larger map", (2, 3, 5, 5), {"kernel_size": (2, 2)}, "sliced", weight=(2,)),
+    Case("channels last", (2, 3, 5, 5), {"kernel_size": (2, 2)}, "channels_last", weight=(2,)),
+    Case("an expanded gradient", (2, 3, 5, 5), {"kernel_size": (2, 2)}, "expanded", weight=(2,)),
+    Case("an empty batch", (0, 3, 5, 5), {"kernel_size": (3, 3), "padding": 1}, weight=(2,)),
+    Case("unbatched", (3, 5, 5), {"kernel_size": (2, 2)}, weight=(2,)),
 )
 
 
-def tensors(case: Case, dtype: torch.dtype) -> tuple[tuple[torch.Tensor, ...], tuple]:
-    """x, weight, bias and grad_y; and the window."""
-    filters, *window = case.arguments.values()
-    kernel, stride, padding, dilation = window
-    x = operand(case, dtype, "cpu")
-    out = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+def _operands(case: Case, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
+    kernel = case.arguments["kernel_size"]
+    axes = len(kernel)
+    window = [
+        [value] * axes if isinstance(value, int) else value
+        for value in (case.arguments.get(key, default) for key, default in _WINDOW.items())
     ]
-    plain = Case("", case.shape)
-    rows = x.shape[1] * torch.Size(kernel).numel()
-    weight = operand(plain, dtype, "cpu", (filters, rows, *out), seed=2)
-    bias = operand(plain, dtype, "cpu", (filters, *out), seed=3)
-    grad_y = gradient(case, x.new_empty(x.shape[0], filters, *out))
-    return (x, weight, bias, grad_y), tuple(window)
+    out = layout.conv_size(case.shape[-axes:], kernel, *window)
+    channels, (features,) = case.shape[-axes - 1], case.weight
+    # Contiguous as parameters are; how a map lies is the case's.
+    plain = Case(case.reason, case.shape)
+    return [
+        operand(case, dtype, device),
+        operand(plain, dtype, device, (features, channels, *kernel, *out), seed=2),
+        operand(plain, dtype, device, (features, *out), seed=3),
+    ]
 
 
-def results(module, x, weight, bias, grad_y, window, *, on=()) -> dict[str, torch.Tensor]:
-    return {
-        "y": module.local_forward(*on, x, weight, bias, *window),
-        "y without a bias": module.local_forward(*on, x, weight, None, *window),
-        "grad_x": module.local_grad_input(*on, grad_y, weight, x.shape[2:], *window),
-        "grad_weight": module.local_grad_weight(*on, grad_y, x, *window),
-    }
+_WINDOW = {"stride": 1, "padding": 0, "dilation": 1}
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def _all(case: Case, operands: list[torch.Tensor], backend: str) -> list[torch.Tensor]:
+    window = [case.arguments.get(key, default) for key, default in _WINDOW.items()]
+    axes = len(case.arguments["kernel_size"])
+    return run(
+        lambda x, weight, bias: locally_connected(axes, x, weight, bias, *window, backend),
+        operands,
+        lambda y: gradient(case, y),
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_against_reference(case: Case, dtype: torch.dtype, isa: str) -> None:
-    operands, window = tensors(case, dtype)
-    with instruction_set(isa):
-        ours = results(local, *operands, window, on=(CPU,))
-    try:
-        other = results(theirs, *operands, window)
-    except (NotImplementedError, RuntimeError):  # three axes; no images
-        other = dict.fromkeys(ours)
-    exact = results(definition, *(o.double() for o in operands), window)
-    for what, y in ours.items():
-        assert y.is_contiguous()
-        hold(y, other[what], exact[what], what)
+@pytest.mark.parametrize("server", servers("local"))
+def test_against_reference(server, case, dtype):
+    backend, device = server
+    operands = _operands(case, dtype, device)
+    exact = _all(case, [o.double() for o in operands], "reference")
+    names = ("y", "grad_x", "grad_weight", "grad_bias")
+    three = _all(case, operands, backend), _all(case, operands, "aten"), exact
+    for what, *values in zip(names, *three, strict=True):
+        hold(*values, what)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.shape[0] > 0 and len(c.shape) < 5], ids=str)
-def test_reference_is_unfolding_in_float64(case: Case) -> None:
-    operands, window = tensors(case, torch.float64)
-    exact, other = (results(module, *operands, window) for module in (definition, theirs))
-    for what, y in exact.items():
-        torch.testing.assert_close(y, other[what], rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_is_pytorchs_parts_in_float64(case):
+    operands = _operands(case, torch.float64, "cpu")
+    both = _all(case, operands, "reference"), _all(case, operands, "aten")
+    for ours, theirs in zip(*both, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_unfolding_has_no_third_axis() -> None:
-    operands, window = tensors(CASES[-1], torch.float32)
-    with pytest.raises(NotImplementedError, match="one or two axes"):
-        theirs.local_forward(*operands[:3], *window)
+@pytest.mark.parametrize("server", servers("local"))
+def test_without_bias(server):
+    backend, device = server
+    x, weight = torch.randn(2, 3, 7, device=device), torch.randn(4, 3, 2, 6, device=device)
+    y = functional.locally_connected1d(x, weight, backend=backend)
+    expected = functional.locally_connected1d(x, weight, torch.zeros(4, 6), backend="reference")
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+@pytest.mark.parametrize("server", servers("local"))
+def test_derivatives(server):
+    backend, device = server
+    shapes = (2, 2, 4, 3), (3, 2, 2, 2, 2, 4), (3, 2, 4)
+    operands = [
+        torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in shapes
+    ]
+
+    def function(x, weight, bias):
+        return functional.locally_connected2d(x, weight, bias, (2, 1), (0, 1), 1, backend=backend)
+
+    torch.autograd.gradcheck(function, operands, fast_mode=True)
+    torch.autograd.gradgradcheck(function, operands, fast_mode=True)
 
 
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_threads_do_not_show(isa: str, threads: None) -> None:
-    large = case("large", (5, 5, 21, 22), 9, (3, 3), padding=(1, 1))
-    operands, window = tensors(large, torch.float32)
-    each = []
-    with instruction_set(isa):
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            each.append(results(local, *operands, window, on=(CPU,)))
-    for other in each[1:]:
-        assert all(torch.equal(each[0][what], other[what]) for what in other)
+@pytest.mark.parametrize("server", servers("local"))
+def test_operators_are_registered_rightly(server):
+    backend, device = server
+    ops, window = torch.ops.pydl, ([2, 2], [1, 2], [0, 1], [1, 1], backend)
+    x, weight = torch.randn(2, 3, 5, 6, device=device), torch.randn(4, 12, 4, 4, device=device)
+    bias, grad_y = torch.randn(4, 4, 4, device=device), torch.randn(2, 4, 4, 4, device=device)
+    torch.library.opcheck(ops.local_forward.default, (x, weight, bias, *window))
+    torch.library.opcheck(ops.local_grad_input.default, (grad_y, weight, [5, 6], *window))
+    torch.library.opcheck(ops.local_grad_weight.default, (grad_y, x, *window))
 
 
-def test_bad_input() -> None:
-    (x, weight, bias, _), window = tensors(CASES[0], torch.float32)
-    with pytest.raises(ValueError, match=r"needs a weight .* that fits"):
-        local.local_forward(CPU, x, weight[:, :-1], bias, *window)
-    with pytest.raises(ValueError, match="one dtype and batch size"):
-        local.local_forward(CPU, x, weight.double(), bias, *window)
-    with pytest.raises(ValueError, match="does not give"):
-        local.local_forward(CPU, x[..., :-1], weight, bias, *window)
+@pytest.mark.parametrize("server", servers("local"))
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "message"),
+    [
+        ((1, 3, 5, 5), (2, 3, 2, 2), None, "weight should have 6 dimensions"),
+        ((1, 3, 5, 5), (2, 4, 2, 2, 4, 4), None, "serves input with 4 channels"),
+        ((1, 3, 5, 5), (2, 3, 2, 2, 3, 3), None, "filters for"),
+        ((1, 3, 5, 5), (2, 3, 2, 2, 4, 4), (2,), "expected bias of size"),
+        ((3, 5), (2, 3, 2, 2, 4, 4), None, "Expected 3D"),
+    ],
+)
+def test_bad_input(server, x, weight, bias, message):
+    backend, device = server
+    operands = [None if s is None else torch.randn(s, device=device) for s in (x, weight, bias)]
+    with pytest.raises(RuntimeError, match=message):
+        functional.locally_connected2d(*operands, backend=backend)
+
+
+@pytest.mark.native
+def test_the_extension_checks_shapes_itself():
+    if backends.BACKENDS["cuda"].missing is not None:
+        pytest.skip(backends.BACKENDS["cuda"].missing)
+    from pydl import native
+
+    library, device = native.library("cuda"), backends.BACKENDS["cuda"].devices[0]
+    x, y = torch.randn(1, 2, 5, device=device), torch.empty(1, 3, 4, device=device)
+    window = (2,), (1,), (0,), (1,)
+    for weight, message in (((3, 5, 4), "expects 4 weights a filter, got 5"), ((3, 4, 3), "for 3")):
+        with pytest.raises(ValueError, match=message):
+            operands = x, torch.randn(weight, device=device), None, y
+            library.call("local_forward", *operands, *window, on=x)

@@ -10,17 +10,26 @@ pytest.importorskip("expecttest", reason="PyTorch's own test tables need the pac
 
 from torch.testing._internal.common_methods_invocations import op_db
 
-from pydl import functional
+from pydl import backends, functional
 
-NAMES = ("conv2d", "max_pool2d", "avg_pool2d", "local_response_norm")
+CONVOLUTIONS = tuple(f"conv{kind}{axes}d" for axes in (1, 2, 3) for kind in ("", "_transpose"))
+NAMES = (*CONVOLUTIONS, "max_pool2d", "avg_pool2d", "local_response_norm")
 OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
-BACKEND = {
-    "conv2d": "reference"
-}  # no native convolution on a CPU: PyTorch's own serves, and would check itself
+
+# Dense convolution on a CPU is PyTorch's own, which would check itself; so the definition and the
+# CUDA kernels are held to these samples, and the native kernels to those of the other operators.
+PAIRS = [
+    pytest.param(name, backend, id=f"{name}-{backend}")
+    for name in NAMES
+    for backend in (("reference", "cuda") if name in CONVOLUTIONS else ("cpu",))
+]
 
 
-def _backend(name: str) -> str:
-    return BACKEND.get(name, "cpu")
+def _served(backend: str, device: str = "cpu") -> None:
+    """Skips where the CUDA kernels are neither emulated here nor at home on this device."""
+    row = backends.BACKENDS[backend]
+    if row.missing is not None or (row.devices and device not in row.devices):
+        pytest.skip(f"{backend} does not serve a {device}: {row.missing or row.devices}")
 
 
 def _detached(value, dtype=None):
@@ -46,11 +55,12 @@ def _run(function, sample, dtype=None, **more):
 
 
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("name", NAMES)
-def test_every_sample(name, dtype):
+@pytest.mark.parametrize(("name", "backend"), PAIRS)
+def test_every_sample(name, backend, dtype):
+    _served(backend)
     checked = 0
     for sample in OPINFOS[name].sample_inputs("cpu", dtype, requires_grad=True):
-        ours = _run(getattr(functional, name), sample, backend=_backend(name))
+        ours = _run(getattr(functional, name), sample, backend=backend)
         theirs = _run(getattr(torch.nn.functional, name), sample)
         exact = _run(getattr(torch.nn.functional, name), sample, torch.float64)
         for mine, other, reference in zip(
@@ -65,12 +75,12 @@ def test_every_sample(name, dtype):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if OPINFOS[name].error_inputs_func is not None]
+    ("name", "backend"),
+    [pair for pair in PAIRS if OPINFOS[pair.values[0]].error_inputs_func is not None],
 )
-def test_every_error_input(name):
+def test_every_error_input(name, backend):
+    _served(backend)
     for error in OPINFOS[name].error_inputs("cpu"):
         sample = error.sample_input
         with pytest.raises(error.error_type):
-            getattr(functional, name)(
-                sample.input, *sample.args, **sample.kwargs, backend=_backend(name)
-            )
+            getattr(functional, name)(sample.input, *sample.args, **sample.kwargs, backend=backend)

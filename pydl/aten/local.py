@@ -1,31 +1,28 @@
-"""Locally connected layers by PyTorch's unfolding and products of matrices; 1-D and 2-D."""
+"""Locally connected layers of PyTorch's parts: views of the windows and batched products.
 
+PyTorch has no operator for them.
+"""
+
+import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import fold, unfold
 
 
-def _two(values: Sequence[int], absent: int) -> tuple[int, int]:
-    """Two axes' values; a map of one axis is a map of height 1."""
-    if len(values) > 2:
-        raise NotImplementedError(
-            "PyTorch unfolds maps of one or two axes; locally connected layers over three need "
-            "another backend"
-        )
-    return (absent, *values) if len(values) == 1 else tuple(values)
-
-
-def _unfolded(
+def _windows(
     x: torch.Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """What each output reads: (N, C * taps, positions)."""
-    window = _two(kernel_size, 1), _two(dilation, 1), _two(padding, 0), _two(stride, 1)
-    return unfold(x.unsqueeze(2) if x.ndim == 3 else x, *window)
+    """(N, C * taps, *out): unfold along each axis; a copy."""
+    x = torch.nn.functional.pad(x, [side for p in reversed(padding) for side in (p, p)])
+    axes = len(kernel_size)
+    for axis, (k, s, d) in enumerate(zip(kernel_size, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+    order = (0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
+    return x.permute(order).flatten(1, 1 + axes)
 
 
 def local_forward(
@@ -37,8 +34,8 @@ def local_forward(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    read = _unfolded(x, kernel_size, stride, padding, dilation)
-    y = torch.einsum("nkp,fkp->nfp", read, weight.flatten(2)).unflatten(2, weight.shape[2:])
+    windows = _windows(x, kernel_size, stride, padding, dilation)
+    y = torch.einsum("nk...,fk...->nf...", windows, weight)
     return y if bias is None else y + bias
 
 
@@ -51,10 +48,12 @@ def local_grad_input(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    window = _two(kernel_size, 1), _two(dilation, 1), _two(padding, 0), _two(stride, 1)
-    shares = torch.einsum("nfp,fkp->nkp", grad_y.flatten(2), weight.flatten(2))
-    grad_x = fold(shares, _two(input_size, 1), *window)
-    return grad_x.squeeze(2) if len(input_size) == 1 else grad_x
+    channels = weight.shape[1] // math.prod(kernel_size)
+    with torch.enable_grad():
+        x = grad_y.new_zeros(grad_y.shape[0], channels, *input_size).requires_grad_()
+        windows = _windows(x, kernel_size, stride, padding, dilation)
+    shares = torch.einsum("nf...,fk...->nk...", grad_y, weight)
+    return torch.autograd.grad(windows, x, shares)[0]
 
 
 def local_grad_weight(
@@ -65,5 +64,5 @@ def local_grad_weight(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    read = _unfolded(x, kernel_size, stride, padding, dilation)
-    return torch.einsum("nfp,nkp->fkp", grad_y.flatten(2), read).unflatten(2, grad_y.shape[2:])
+    windows = _windows(x, kernel_size, stride, padding, dilation)
+    return torch.einsum("nf...,nk...->fk...", grad_y, windows)

@@ -53,15 +53,22 @@ class Call:
             if shape == self.weight:
                 values /= values[0].numel() ** 0.5
             tensors.append(values.to(dtype))
-        return [t.contiguous(memory_format=memory_format) if t.ndim == 4 else t for t in tensors]
+        if memory_format == torch.contiguous_format:
+            return tensors
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        return [t.contiguous(memory_format=formats.get(t.ndim, memory_format)) for t in tensors]
 
     def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
         """The output by this package."""
         return getattr(functional, self.operator)(*tensors, **self.arguments, backend=backend)
 
     def theirs(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The output by stock PyTorch."""
-        return getattr(nn.functional, self.operator)(*tensors, **self.arguments)
+        """The output by stock PyTorch: its own operator or, where it has none, its own parts."""
+        own = getattr(nn.functional, self.operator, None)
+        if own is not None:
+            return own(*tensors, **self.arguments)
+        parts = getattr(functional, self.operator)
+        return parts(*tensors, **self.arguments, backend="aten")
 
     def runner(
         self,

@@ -14,26 +14,20 @@ def bias_act_forward(
     activation: str,
     slope: float,
 ) -> torch.Tensor:
-    y = layout.empty(x.shape, x)
     like = layout.memory_format(x)
-    library.call(
-        "bias_act_forward",
-        library.operand(x, like),
-        bias if bias is None else library.contiguous(bias),
-        residual if residual is None else library.operand(residual, like),
-        y,
-        activation,
-        slope,
-        on=x,
-    )
+    y = layout.empty(x.shape, x)
+    residual = None if residual is None else library.operand(residual, like)
+    bias = None if bias is None else library.contiguous(bias)
+    x = library.operand(x, like)
+    library.call("bias_act_forward", x, bias, residual, y, activation, slope, on=x)
     return y
 
 
 def bias_act_backward(
     library: Library, grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
 ) -> torch.Tensor:
-    grad_x = layout.empty(saved.shape, saved)
     like = layout.memory_format(saved)
+    grad_x = layout.empty(saved.shape, saved)
     operands = library.operand(grad_y, like), library.operand(saved, like)
     library.call("bias_act_backward", *operands, grad_x, activation, slope, on=grad_y)
     return grad_x

@@ -1,10 +1,15 @@
-"""Convolution by the extension; definitions and arguments in ``csrc/conv.h``."""
+"""Convolution by the extension; definitions and arguments in ``csrc/conv.h``.
+
+On a CPU the extension has the depthwise kernels; a dense product there is PyTorch's own, and comes
+here only for the epilogue that goes over it in place.
+"""
 
 from collections.abc import Sequence
 
 import torch
 
 from pydl import layout
+from pydl.aten import conv as aten
 from pydl.native import Library
 
 
@@ -12,6 +17,11 @@ def allows_tf32(x: torch.Tensor) -> bool:
     """Whether products of float32 may be rounded to tf32 here: PyTorch's own switch for
     convolutions on a GPU."""
     return x.is_cuda and torch.backends.cudnn.allow_tf32
+
+
+def _dense_on_cpu(library: Library, channels: int, groups: int) -> bool:
+    """Whether the product is PyTorch's; ``channels`` is C / groups, the weight's."""
+    return library.name == "cpu" and (channels > 1 or groups == 1)
 
 
 def conv_forward(
@@ -27,6 +37,13 @@ def conv_forward(
     activation: str,
     slope: float,
 ) -> torch.Tensor:
+    window = stride, padding, dilation, groups
+    if _dense_on_cpu(library, weight.shape[1], groups):
+        like = layout.conv_format(x, weight)
+        y = layout.dense(aten.conv_forward(x, weight, bias, None, *window, "none", 0.0), like)
+        residual = None if residual is None else layout.dense(residual, like)
+        library.call("bias_act_forward", y, None, residual, y, activation, slope, on=x)
+        return y
     y = layout.conv_output(x, weight, stride, padding, dilation)
     like = layout.memory_format(y)
     library.call(
@@ -36,10 +53,7 @@ def conv_forward(
         bias if bias is None else library.contiguous(bias),
         residual if residual is None else library.operand(residual, like),
         y,
-        stride,
-        padding,
-        dilation,
-        groups,
+        *window,
         activation,
         slope,
         allows_tf32(x),
@@ -58,6 +72,10 @@ def conv_grad_input(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
+    if _dense_on_cpu(library, weight.shape[1], groups):
+        window = stride, padding, dilation, groups
+        grad_x = aten.conv_grad_input(grad_y, weight, input_size, *window)
+        return layout.dense(grad_x, layout.conv_format(grad_y, weight))
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
     window = stride, padding, dilation, groups, allows_tf32(grad_y)
     operands = library.operand(grad_y, layout.memory_format(grad_x)), library.contiguous(weight)
@@ -75,6 +93,9 @@ def conv_grad_weight(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
+    if _dense_on_cpu(library, x.shape[1] // groups, groups):
+        window = stride, padding, dilation, groups
+        return aten.conv_grad_weight(grad_y, x, kernel_size, *window).contiguous()
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
     window = stride, padding, dilation, groups, allows_tf32(x)
     like = layout.memory_format(x)

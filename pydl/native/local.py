@@ -1,12 +1,13 @@
-"""Locally connected layers by the extension; definitions and arguments in ``csrc/local.h``."""
+"""Locally connected layers by the extension; definitions in ``csrc/local.h``."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from pydl import layout
 from pydl.native import Library
+
+_CONTIGUOUS = torch.contiguous_format
 
 
 def local_forward(
@@ -19,19 +20,12 @@ def local_forward(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    y = _contiguous((x.shape[0], weight.shape[0], *weight.shape[2:]), x)
-    library.call(
-        "local_forward",
-        library.contiguous(x),
-        library.contiguous(weight),
-        bias if bias is None else library.contiguous(bias).unsqueeze(0),
-        y,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        on=x,
-    )
+    y = layout.local_output(x, weight)
+    operands = library.operand(x, _CONTIGUOUS), library.operand(weight, _CONTIGUOUS)
+    # The extension reads a bias per position as a map of one image.
+    bias = None if bias is None else library.operand(bias, _CONTIGUOUS).unsqueeze(0)
+    window = kernel_size, stride, padding, dilation
+    library.call("local_forward", *operands, bias, y, *window, on=x)
     return y
 
 
@@ -45,12 +39,10 @@ def local_grad_input(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    channels = weight.shape[1] // math.prod(kernel_size)
-    grad_x = _contiguous((grad_y.shape[0], channels, *input_size), grad_y)
-    operands = library.contiguous(grad_y), library.contiguous(weight)
-    library.call(
-        "local_grad_input", *operands, grad_x, kernel_size, stride, padding, dilation, on=grad_y
-    )
+    grad_x = layout.local_input(grad_y, weight, input_size, kernel_size)
+    operands = library.operand(grad_y, _CONTIGUOUS), library.operand(weight, _CONTIGUOUS)
+    window = kernel_size, stride, padding, dilation
+    library.call("local_grad_input", *operands, grad_x, *window, on=grad_y)
     return grad_x
 
 
@@ -63,14 +55,8 @@ def local_grad_weight(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    shape = grad_y.shape[1], x.shape[1] * math.prod(kernel_size), *grad_y.shape[2:]
-    grad_weight = _contiguous(shape, x)
-    operands = library.contiguous(grad_y), library.contiguous(x)
-    library.call(
-        "local_grad_weight", *operands, grad_weight, kernel_size, stride, padding, dilation, on=x
-    )
+    grad_weight = layout.local_weight(grad_y, x, kernel_size)
+    operands = library.operand(grad_y, _CONTIGUOUS), library.operand(x, _CONTIGUOUS)
+    window = kernel_size, stride, padding, dilation
+    library.call("local_grad_weight", *operands, grad_weight, *window, on=grad_y)
     return grad_weight
-
-
-def _contiguous(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    return layout.empty(shape, like, layout=torch.contiguous_format)

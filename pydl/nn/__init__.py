@@ -4,8 +4,42 @@ Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints
 ``isinstance`` behave alike.
 """
 
-from pydl.nn.conv import Conv2d
+from pydl.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvBiasAct2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    LazyConv1d,
+    LazyConv2d,
+    LazyConv3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+)
+from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
 from pydl.nn.pool import AvgPool2d, MaxPool2d
 
-__all__ = ["AvgPool2d", "Conv2d", "LocalResponseNorm", "MaxPool2d"]
+__all__ = [
+    "AvgPool2d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvBiasAct2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+    "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
+    "MaxPool2d",
+]

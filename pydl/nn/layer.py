@@ -2,6 +2,8 @@
 
 import inspect
 
+import torch
+
 from pydl import backends
 
 
@@ -22,14 +24,18 @@ class Layer:
             self.backend = backends.checked(backend)
 
     def __init_subclass__(cls, **kwargs) -> None:
+        """The signature that ``help`` shows: torch.nn's, the layer's own keywords, ``backend``."""
         super().__init_subclass__(**kwargs)
-        signature = inspect.signature(super().__init__)
-        ours = inspect.Parameter(
-            "backend", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None"
-        )
-        cls.__signature__ = signature.replace(
-            parameters=[*list(signature.parameters.values())[1:], ours]
-        )
+        constructors = [base for base in cls.__mro__ if "__init__" in vars(base)]
+        theirs = [base for base in constructors if base.__module__.startswith("torch.nn.modules")]
+        if not theirs or theirs[0] is torch.nn.Module:
+            return
+        parameters = list(inspect.signature(theirs[0].__init__).parameters.values())[1:]
+        for base in constructors[: constructors.index(Layer)]:
+            own = inspect.signature(base.__init__).parameters.values()
+            parameters += [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        parameters.append(inspect.signature(Layer.__init__).parameters["backend"])
+        cls.__signature__ = inspect.Signature(parameters)
 
     def extra_repr(self) -> str:
         said = super().extra_repr()

@@ -2,7 +2,7 @@
 
 The forward is linear in x and in weight, and so is each gradient in its two operands; each one's
 derivatives are the other two, which makes the three Functions below closed under differentiation to
-any order.
+any order. The data gradient is also the transposed convolution.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply
+from pydl.ops.bias_act import ACTIVATIONS, NO_EPILOGUE, BiasActGrad, bias_act
+from pydl.ops.derivatives import apply, needs_grad
 from pydl.ops.registry import operator
 
 _GEOMETRY = "int[] stride, int[] padding, int[] dilation, int groups"
@@ -41,34 +42,32 @@ _grad_bias = operator(
 )
 
 
-def _product(x, weight, bias, window):
-    *geometry, backend = window
-    return _forward(x, weight, bias, None, *geometry, "none", 0.0, backend)
-
-
 class _Conv(torch.autograd.Function):
+    """``epilogue`` is the activation and its slope; one whose derivative y does not tell (silu, a
+    negative slope) is an operator of its own."""
+
     @staticmethod
-    def forward(ctx, x, weight, bias, window):
-        ctx.save_for_backward(x, weight)
-        ctx.window = window
-        return _product(x, weight, bias, window)
+    def forward(ctx, x, weight, bias, residual, window, epilogue):
+        *geometry, backend = window
+        y = _forward(x, weight, bias, residual, *geometry, *epilogue, backend)
+        ctx.save_for_backward(x, weight, *(() if epilogue == NO_EPILOGUE else (y,)))
+        ctx.window, ctx.epilogue = window, epilogue
+        return y
 
     @staticmethod
     def backward(ctx, grad_y):
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad_x = (
-            apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), ctx.window)
-            if needs_x
-            else None
-        )
-        grad_weight = (
-            apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), ctx.window)
-            if needs_weight
-            else None
-        )
-        grad_bias = apply(_ConvGradBias, grad_y, ctx.window[-1]) if needs_bias else None
-        return grad_x, grad_weight, grad_bias, None
+        x, weight, *y = ctx.saved_tensors
+        window, needs = ctx.window, ctx.needs_input_grad
+        if y:
+            grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1])
+        grad_x = grad_weight = grad_bias = None
+        if needs[0]:
+            grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
+        if needs[1]:
+            grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
+        if needs[2]:
+            grad_bias = apply(_ConvGradBias, grad_y, window[-1])
+        return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None
 
 
 class _ConvGradInput(torch.autograd.Function):
@@ -81,14 +80,15 @@ class _ConvGradInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_grad_x):
         grad_y, weight = ctx.saved_tensors
-        needs_grad_y, needs_weight, _, _ = ctx.needs_input_grad
-        for_grad_y = apply(_Conv, grad_grad_x, weight, None, ctx.window) if needs_grad_y else None
-        kernel_size = tuple(weight.shape[2:])
-        for_weight = (
-            apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window)
-            if needs_weight
-            else None
-        )
+        for_grad_y = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_grad_y = apply(_Conv, grad_grad_x, weight, None, None, ctx.window, NO_EPILOGUE)
+            # A transposed convolution's output_padding may make the map large enough for more.
+            for axis, n in enumerate(grad_y.shape[2:], start=2):
+                for_grad_y = for_grad_y.narrow(axis, 0, n)
+        if ctx.needs_input_grad[1]:
+            kernel_size = tuple(weight.shape[2:])
+            for_weight = apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window)
         return for_grad_y, for_weight, None, None
 
 
@@ -102,14 +102,14 @@ class _ConvGradWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_grad_weight):
         grad_y, x = ctx.saved_tensors
-        needs_grad_y, needs_x, _, _ = ctx.needs_input_grad
-        for_grad_y = apply(_Conv, x, grad_grad_weight, None, ctx.window) if needs_grad_y else None
-        input_size = tuple(x.shape[2:])
-        for_x = (
-            apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window)
-            if needs_x
-            else None
-        )
+        for_grad_y = for_x = None
+        if ctx.needs_input_grad[0]:
+            for_grad_y = apply(_Conv, x, grad_grad_weight, None, None, ctx.window, NO_EPILOGUE)
+            for axis, n in enumerate(grad_y.shape[2:], start=2):
+                for_grad_y = for_grad_y.narrow(axis, 0, n)
+        if ctx.needs_input_grad[1]:
+            input_size = tuple(x.shape[2:])
+            for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window)
         return for_grad_y, for_x, None, None
 
 
@@ -160,10 +160,7 @@ def _check_shapes(
 ) -> None:
     """The batched input, weight and bias against each other, in PyTorch's words."""
     shape, channels = list(weight.shape), x.shape[1]
-    if isinstance(groups, bool) or not isinstance(groups, int):
-        raise TypeError(f"{name}(): argument 'groups' must be int, not {type(groups).__name__}")
-    if groups < 1:
-        raise RuntimeError(f"non-positive groups is not supported, got groups={groups}")
+    _check_groups(name, groups)
     if 0 in shape[1:]:
         raise RuntimeError(
             f"{name}: weight should have at least one channel and one tap, got weight of size "
@@ -180,11 +177,21 @@ def _check_shapes(
             f"divisible by {groups}, "
             f"but got weight of size {shape} instead"
         )
-    if bias is not None and (bias.ndim != 1 or bias.shape[0] != shape[0]):
+    _check_bias(weight, bias, shape[0])
+
+
+def _check_groups(name: str, groups: int) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise TypeError(f"{name}(): argument 'groups' must be int, not {type(groups).__name__}")
+    if groups < 1:
+        raise RuntimeError(f"non-positive groups is not supported, got groups={groups}")
+
+
+def _check_bias(weight: torch.Tensor, bias: torch.Tensor | None, features: int) -> None:
+    if bias is not None and (bias.ndim != 1 or bias.shape[0] != features):
         raise RuntimeError(
-            f"Given weight of size {shape}, expected bias to be 1-dimensional with {shape[0]} "
-            "elements, "
-            f"but got bias of size {list(bias.shape)} instead"
+            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with "
+            f"{features} elements, but got bias of size {list(bias.shape)} instead"
         )
 
 
@@ -196,6 +203,34 @@ def _autocast(x: torch.Tensor, *others: torch.Tensor | None) -> tuple[torch.Tens
         return operands
     low = torch.get_autocast_dtype(device)
     return tuple(None if operand is None else operand.to(low) for operand in operands)
+
+
+def _family(weight: torch.Tensor, groups: int) -> str:
+    """Depthwise convolution is chosen apart: it is bound by memory, not by arithmetic."""
+    return "depthwise" if groups > 1 and weight.shape[1] == 1 else "conv"
+
+
+def _operands(
+    name: str,
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    **others: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, ...]:
+    """x as (N, C, spatial...), weight and others (x-like ones batched too), checked, in autocast's
+    precision where that is on."""
+    checks.rank(name, x, axes)
+    if weight.ndim != axes + 2:
+        raise RuntimeError(
+            f"{name}: weight should have {axes + 2} dimensions, got weight of size "
+            f"{list(weight.shape)}"
+        )
+    operands = _autocast(x if x.ndim == axes + 2 else x.unsqueeze(0), weight, *others.values())
+    for other, tensor in zip(("weight", *others), operands[1:], strict=True):
+        if tensor is not None:
+            checks.tensor(name, other, tensor)
+            checks.same_device_and_dtype(name, operands[0], other, tensor)
+    return tuple(None if tensor is None else tensor.resolve_neg() for tensor in operands)
 
 
 def conv(
@@ -212,36 +247,162 @@ def conv(
     name = f"conv{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    backend = backends.choose("conv", backend, x)
+    backend = backends.choose(_family(weight, groups), backend, x)
     if backend == "aten":
         return getattr(torch.nn.functional, name)(
             x, weight, bias, stride, padding, dilation, groups
         )
-    checks.rank(name, x, axes)
-    if weight.ndim != axes + 2:
+    unbatched = x.ndim == axes + 1
+    x, weight, bias = _operands(name, axes, x, weight, bias=bias)
+    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, backend)
+    y = _run(x, weight, bias, None, window, NO_EPILOGUE)
+    return y.squeeze(0) if unbatched else y
+
+
+def conv_bias_act(
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    activation: str,
+    negative_slope: float,
+    residual: torch.Tensor | None,
+    backend: str | None,
+) -> torch.Tensor:
+    name = f"conv{axes}d_bias_act"
+    checks.tensor(name, "input", x)
+    checks.tensor(name, "weight", weight)
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{name}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+        )
+    backend = backends.choose("conv_bias_act", backend, x)
+    unbatched = x.ndim == axes + 1
+    if residual is not None and unbatched:
+        checks.tensor(name, "residual", residual)
+        residual = residual.unsqueeze(0)
+    x, weight, bias, residual = _operands(name, axes, x, weight, bias=bias, residual=residual)
+    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, backend)
+    spatial = layout.conv_size(x.shape[2:], weight.shape[2:], *window[:3])
+    shape = (x.shape[0], weight.shape[0], *spatial)
+    if residual is not None and residual.shape != shape:
         raise RuntimeError(
-            f"{name}: weight should have {axes + 2} dimensions, got weight of size "
-            f"{list(weight.shape)}"
+            f"{name}: expected residual to have the output's shape {list(shape)}, got "
+            f"{list(residual.shape)}"
+        )
+    epilogue = (activation, float(negative_slope if activation == "leaky_relu" else 0))
+    if needs_grad(x, weight, bias, residual) and (activation == "silu" or epilogue[1] < 0):
+        # Its derivative is taken at what goes into it, so that is kept.
+        y = bias_act(_run(x, weight, bias, residual, window, NO_EPILOGUE), *epilogue, backend)
+    else:
+        y = _run(x, weight, bias, residual, window, epilogue)
+    return y.squeeze(0) if unbatched else y
+
+
+def conv_transpose(
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    groups: int,
+    dilation: int | Sequence[int],
+    backend: str | None,
+) -> torch.Tensor:
+    name = f"conv_transpose{axes}d"
+    checks.tensor(name, "input", x)
+    checks.tensor(name, "weight", weight)
+    backend = backends.choose(_family(weight, groups), backend, x)
+    if backend == "aten":
+        return getattr(torch.nn.functional, name)(
+            x, weight, bias, stride, padding, output_padding, groups, dilation
         )
     unbatched = x.ndim == axes + 1
-    x, weight, bias = _autocast(x.unsqueeze(0) if unbatched else x, weight, bias)
-    for other, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None:
-            checks.tensor(name, other, tensor)
-            checks.same_device_and_dtype(name, x, other, tensor)
+    x, weight, bias = _operands(name, axes, x, weight, bias=bias)
+    _check_groups(name, groups)
+    shape = list(weight.shape)
+    if 0 in shape[1:]:
+        raise RuntimeError(
+            f"{name}: weight should have at least one channel and one tap, got weight of size "
+            f"{shape}"
+        )
+    if x.shape[1] != shape[0] or shape[0] % groups:
+        raise RuntimeError(
+            f"Given transposed=1, groups={groups}, weight of size {shape}, expected "
+            f"input{list(x.shape)} to have {shape[0]} channels, divisible by groups, but got "
+            f"{x.shape[1]} channels instead"
+        )
+    _check_bias(weight, bias, shape[1] * groups)
+    stride = checks.axes(name, "stride", stride, axes, least=1)
+    padding = checks.axes(name, "padding", padding, axes, least=0)
+    dilation = checks.axes(name, "dilation", dilation, axes, least=1)
+    output_padding = checks.axes(name, "output_padding", output_padding, axes, least=0)
+    if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
+        raise RuntimeError(
+            f"output padding must be smaller than either stride or dilation, but got "
+            f"output_padding {output_padding}, stride {stride} and dilation {dilation}"
+        )
+    output_size = [
+        (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+        for n, s, p, d, k, o in zip(
+            x.shape[2:], stride, padding, dilation, shape[2:], output_padding, strict=True
+        )
+    ]
+    if min(output_size) < 1:
+        raise RuntimeError(
+            f"Given input size per channel: {list(x.shape[2:])}. Calculated output size per "
+            f"channel: {output_size}. Output size is too small"
+        )
+    # The data gradient of the convolution that leads from the result to x.
+    window = (stride, padding, dilation, groups, backend)
+    if needs_grad(x, weight):
+        y = _ConvGradInput.apply(x, weight, tuple(output_size), window)
+    else:
+        y = _grad_input(x, weight, output_size, *window)
+    if bias is not None:
+        y = y + bias.reshape(-1, *[1] * axes)
+    return y.squeeze(0) if unbatched else y
+
+
+def _geometry(
+    name: str,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    backend: str,
+) -> tuple[torch.Tensor, tuple[list[int], list[int], list[int], int, str]]:
+    """x, padded where padding='same' is lopsided, and the window in numbers; shapes checked."""
+    axes = x.ndim - 2
     _check_shapes(name, x, weight, bias, groups)
     stride = checks.axes(name, "stride", stride, axes, least=1)
     dilation = checks.axes(name, "dilation", dilation, axes, least=1)
     x, padding = _resolve_padding(name, x, weight.shape[2:], stride, padding, dilation)
     _check_kernel_fits(x, weight, padding, dilation)
-    x, weight = x.resolve_neg(), weight.resolve_neg()
-    window = (stride, padding, dilation, groups, backend)
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    if torch.is_grad_enabled() and any(operand.requires_grad for operand in operands):
-        y = _Conv.apply(x, weight, bias, window)
-    else:
-        y = _product(x, weight, bias, window)
-    return y.squeeze(0) if unbatched else y
+    return x, (stride, padding, dilation, groups, backend)
+
+
+def _run(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    window: tuple,
+    epilogue: tuple[str, float],
+) -> torch.Tensor:
+    if needs_grad(x, weight, bias, residual):
+        return _Conv.apply(x, weight, bias, residual, window, epilogue)
+    *geometry, backend = window
+    return _forward(x, weight, bias, residual, *geometry, *epilogue, backend)
 
 
 def _check_kernel_fits(

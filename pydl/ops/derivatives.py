@@ -49,3 +49,10 @@ def by_reference(
     wanted = [tensor for tensor, needed in zip(inputs, needs_grad, strict=True) if needed]
     grads = iter(torch.autograd.grad(result, wanted, grad_result, create_graph=create_graph))
     return tuple(next(grads) if needed else None for needed in needs_grad)
+
+
+def needs_grad(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd has to be told of a call with these operands."""
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )

@@ -1,7 +1,7 @@
-"""Locally connected layers from their definition (csrc/local.h), and their gradients."""
+"""Locally connected layers from their definition (csrc/local.h): a gather for every tap."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -9,7 +9,7 @@ from pydl.reference import in_full_precision
 from pydl.reference.window import taps
 
 
-def _gathered(
+def _windows(
     x: torch.Tensor,
     output_size: Sequence[int],
     kernel_size: Sequence[int],
@@ -17,15 +17,17 @@ def _gathered(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """What each output reads: (N, C * taps, positions), 0 outside."""
+    """(N, C, taps, positions): what each tap of each window reads."""
     maps = x.flatten(2)
-    of_taps = [
-        torch.where(inside, maps[..., position], 0)
-        for _, position, inside in taps(
-            x.shape[2:], output_size, kernel_size, stride, padding, dilation, x.device
-        )
-    ]
-    return torch.stack(of_taps, dim=2).flatten(1, 2)
+    return torch.stack(
+        [
+            torch.where(inside, maps[..., position], 0)
+            for _, position, inside in taps(
+                x.shape[2:], output_size, kernel_size, stride, padding, dilation, x.device
+            )
+        ],
+        dim=2,
+    )
 
 
 @in_full_precision
@@ -38,10 +40,12 @@ def local_forward(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """bias[f, o] + sum over c, t of x[n, c, o s - p + t d] weight[f, c taps + t, o]."""
+    """bias[f, o] + sum over c, t of x[n, c, o s - p + t d] * weight[f, c taps + t, o]."""
     output_size = weight.shape[2:]
-    read = _gathered(x, output_size, kernel_size, stride, padding, dilation)
-    y = torch.einsum("nkp,fkp->nfp", read, weight.flatten(2)).unflatten(2, output_size)
+    windows = _windows(x, output_size, kernel_size, stride, padding, dilation)
+    filters = weight.flatten(2).unflatten(1, (x.shape[1], math.prod(kernel_size)))
+    y = torch.einsum("nctp,fctp->nfp", windows, filters)
+    y = y.reshape(x.shape[0], weight.shape[0], *output_size)
     return y if bias is None else y + bias
 
 
@@ -55,17 +59,17 @@ def local_grad_input(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """Every input adds up grad_y * weight over the filters, outputs and taps that read it."""
-    channels = weight.shape[1] // math.prod(kernel_size)
-    shares = torch.einsum("nfp,fkp->nkp", grad_y.flatten(2), weight.flatten(2))
-    shares = shares.unflatten(1, (channels, math.prod(kernel_size)))  # (N, C, taps, positions)
-    grad_x = grad_y.new_zeros(grad_y.shape[0], channels, math.prod(input_size))
-    places: Iterator = taps(
+    """Every input adds up grad_y * weight over the windows and taps that read it."""
+    count = math.prod(kernel_size)
+    filters = weight.flatten(2).unflatten(1, (weight.shape[1] // count, count))
+    shares = torch.einsum("nfp,fctp->tncp", grad_y.flatten(2), filters)
+    grad_x = grad_y.new_zeros(grad_y.shape[0], filters.shape[1], math.prod(input_size))
+    windows = taps(
         input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation, grad_y.device
     )
-    for tap, (_, position, inside) in enumerate(places):
-        grad_x = grad_x.index_add(-1, position[inside], shares[:, :, tap, inside])
-    return grad_x.unflatten(2, tuple(input_size))
+    for share, (_, position, inside) in zip(shares, windows, strict=True):
+        grad_x = grad_x.index_add(-1, position[inside], share[..., inside])
+    return grad_x.reshape(grad_y.shape[0], filters.shape[1], *input_size)
 
 
 @in_full_precision
@@ -78,6 +82,8 @@ def local_grad_weight(
     dilation: Sequence[int],
 ) -> torch.Tensor:
     """Every weight adds up grad_y * x over the batch."""
-    output_size = grad_y.shape[2:]
-    read = _gathered(x, output_size, kernel_size, stride, padding, dilation)
-    return torch.einsum("nfp,nkp->fkp", grad_y.flatten(2), read).unflatten(2, output_size)
+    windows = _windows(x, grad_y.shape[2:], kernel_size, stride, padding, dilation)
+    grad_weight = torch.einsum("nfp,nctp->fctp", grad_y.flatten(2), windows)
+    return grad_weight.reshape(
+        grad_y.shape[1], x.shape[1] * math.prod(kernel_size), *grad_y.shape[2:]
+    )

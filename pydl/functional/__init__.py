@@ -1,0 +1,37 @@
+"""The operators with the names, argument order and defaults of :mod:`torch.nn.functional`, and
+``backend=``.
+
+Every function takes ``backend=None`` last, by keyword: the name of the backend that must serve this
+call (``auto``, ``reference``, ``aten``, ``cpu``, ``triton``, ``cuda``); None leaves the choice to
+``use_backend`` and, without that, to the dispatch table. A backend asked for by name that cannot
+serve raises RuntimeError; an unknown name raises ValueError.
+"""
+
+from pydl.functional.conv import (
+    conv1d,
+    conv2d,
+    conv2d_bias_act,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
+from pydl.functional.local import locally_connected1d, locally_connected2d
+from pydl.functional.lrn import local_response_norm
+from pydl.functional.pool import avg_pool2d, max_pool2d, max_pool2d_with_indices
+
+__all__ = [
+    "avg_pool2d",
+    "conv1d",
+    "conv2d",
+    "conv2d_bias_act",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "local_response_norm",
+    "locally_connected1d",
+    "locally_connected2d",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+]

@@ -1,0 +1,107 @@
+"""Pooling."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pydl.ops import pool as ops
+
+
+def max_pool2d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """2-D max pooling: each output is the largest value in a window of its channel.
+
+    Padding is -inf. A NaN in the window wins. On ties the first in scan order is taken, and gets
+    the gradient. Training keeps one byte an output (the place in the window), inference nothing,
+    where PyTorch keeps eight.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
+        kernel_size, stride, padding, dilation: one integer or one an axis; stride is kernel_size
+            where it is None; padding is at most half of the window.
+        ceil_mode: also take windows that reach beyond the right edge, if they start inside the
+            input or its left padding.
+        return_indices: also return the places of the maxima.
+        backend: see the module.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the int64
+        positions, of the same
+        shape, flat in the H * W plane of each channel.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
+
+    Source: PyTorch's ``max_pool2d``.
+    """
+    return ops.max_pool(
+        2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, backend
+    )
+
+
+def max_pool2d_with_indices(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    return ops.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
+
+
+def avg_pool2d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """2-D average pooling: each output is the mean of a window of its channel.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
+        kernel_size, stride, padding: one integer or one an axis; stride is kernel_size where it is
+            None; padding (zeros) is at most half of the window.
+        ceil_mode: as :func:`max_pool2d`; what such a window holds beyond input and padding is not
+            counted.
+        count_include_pad: count the padding in the divisor.
+        divisor_override: divide by this instead; not zero.
+        backend: see the module.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
+
+    Source: PyTorch's ``avg_pool2d``.
+    """
+    return ops.avg_pool(
+        2,
+        input,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+        backend,
+    )

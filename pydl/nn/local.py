@@ -1,0 +1,110 @@
+"""Locally connected layers."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from pydl import backends, functional, layout
+from pydl.ops import checks
+
+
+class _LocallyConnected(torch.nn.Module):
+    """Parameters ``weight`` (F, C, kernel..., output...) and ``bias`` (F, output...); both start
+    from U(-b, b) with b = 1 / sqrt(C * taps), as a convolution's do.
+
+    Args:
+        in_channels: C.
+        out_channels: F.
+        input_size: of the maps, one integer or one an axis: the output has as many filters as it
+            has positions, so it must be known.
+        kernel_size, stride, padding, dilation: as a convolution's; padding in numbers.
+        bias: whether there is one.
+        device, dtype: of the parameters.
+        backend: the backend that must serve the layer; None leaves the choice open.
+
+    Raises:
+        ValueError: no position fits, or there is no such backend.
+    """
+
+    axes: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        input_size: int | Sequence[int],
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        name, axes = type(self).__name__, self.axes
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.input_size = checks.axes(name, "input_size", input_size, axes, least=1)
+        self.kernel_size = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
+        self.stride = checks.axes(name, "stride", stride, axes, least=1)
+        self.padding = checks.axes(name, "padding", padding, axes, least=0)
+        self.dilation = checks.axes(name, "dilation", dilation, axes, least=1)
+        self.backend = None if backend is None else backends.checked(backend)
+        output_size = layout.conv_size(
+            self.input_size, self.kernel_size, self.stride, self.padding, self.dilation
+        )
+        if min(output_size) < 1:
+            raise ValueError(
+                f"{name}: a kernel of {self.kernel_size} with dilation {self.dilation} does not "
+                f"fit an input of {self.input_size} with padding {self.padding}"
+            )
+        options = {"device": device, "dtype": dtype}
+        shape = (out_channels, in_channels, *self.kernel_size, *output_size)
+        self.weight = torch.nn.Parameter(torch.empty(shape, **options))
+        if bias:
+            self.bias = torch.nn.Parameter(torch.empty((out_channels, *output_size), **options))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias anew."""
+        bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
+        for parameter in self.parameters(recurse=False):
+            torch.nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        layer = getattr(functional, f"locally_connected{self.axes}d")
+        window = (self.stride, self.padding, self.dilation)
+        return layer(input, self.weight, self.bias, *window, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        said = (
+            f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, "
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, bias={self.bias is not None}"
+        )
+        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+
+
+class LocallyConnected1d(_LocallyConnected):
+    """See :func:`pydl.functional.locally_connected1d`.
+
+    Shape: (N, C, L) or (C, L) to (N, F, OL) or (F, OL).
+    """
+
+    __doc__ += _LocallyConnected.__doc__
+    axes = 1
+
+
+class LocallyConnected2d(_LocallyConnected):
+    """See :func:`pydl.functional.locally_connected2d`.
+
+    Shape: (N, C, H, W) or (C, H, W) to (N, F, OH, OW) or (F, OH, OW).
+    """
+
+    __doc__ += _LocallyConnected.__doc__
+    axes = 2

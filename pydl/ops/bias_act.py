@@ -1,0 +1,72 @@
+"""Bias, residual and activation of a map: autograd, registered operators.
+
+The epilogue of a convolution, fused into it where the kernel can, an operator of its own otherwise.
+"""
+
+import torch
+
+from pydl import layout
+from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.registry import operator
+from pydl.reference import bias_act as _definition
+
+ACTIVATIONS = ("none", "relu", "leaky_relu", "silu")
+NO_EPILOGUE = ("none", 0.0)
+
+_forward = operator(
+    "bias_act_forward(Tensor x, Tensor? bias, Tensor? residual, str activation, float slope, "
+    "str backend) -> Tensor",
+    lambda x, *_: layout.empty(x.shape, x),
+)
+_backward = operator(
+    "bias_act_backward(Tensor grad_y, Tensor saved, str activation, float slope, str backend)"
+    " -> Tensor",
+    lambda grad_y, saved, *_: layout.empty(saved.shape, saved),
+)
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, activation, slope, backend):
+        ctx.save_for_backward(x)
+        ctx.epilogue = activation, slope, backend
+        return _forward(x, None, None, *ctx.epilogue)
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        return apply(BiasActGrad, grad_y, *ctx.saved_tensors, *ctx.epilogue), None, None, None
+
+
+class BiasActGrad(torch.autograd.Function):
+    """grad_y times the activation's derivative at ``saved``; linear in grad_y."""
+
+    @staticmethod
+    def forward(ctx, grad_y, saved, activation, slope, backend):
+        ctx.save_for_backward(grad_y, saved)
+        ctx.epilogue = activation, slope, backend
+        return _backward(grad_y, saved, *ctx.epilogue)
+
+    @staticmethod
+    def backward(ctx, grad_grad_x):
+        grad_y, saved = ctx.saved_tensors
+        activation, slope, _ = ctx.epilogue
+        for_grad_y = for_saved = None
+        if ctx.needs_input_grad[0]:
+            for_grad_y = apply(BiasActGrad, grad_grad_x, saved, *ctx.epilogue)
+        if ctx.needs_input_grad[1] and activation == "silu":
+            _, for_saved = by_reference(
+                lambda grad_y, saved: _definition.bias_act_backward(
+                    grad_y, saved, activation, slope
+                ),
+                (grad_y, saved),
+                (False, True),
+                grad_grad_x,
+            )
+        return for_grad_y, for_saved, None, None, None
+
+
+def bias_act(x: torch.Tensor, activation: str, slope: float, backend: str) -> torch.Tensor:
+    """The activation of a map (N, C, spatial...), differentiable to any order."""
+    if needs_grad(x):
+        return _BiasAct.apply(x, activation, slope, backend)
+    return _forward(x, None, None, activation, slope, backend)

@@ -1,0 +1,143 @@
+"""Locally connected layers over one to three axes: checks, autograd, registered operators.
+
+Bilinear in x and weight like the convolution, so the three Functions are closed under
+differentiation in the same way.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from pydl import backends, layout
+from pydl.ops import checks
+from pydl.ops.derivatives import apply, needs_grad
+from pydl.ops.registry import operator
+
+_WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, str backend"
+_forward = operator(
+    f"local_forward(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor",
+    lambda x, weight, *_: layout.local_output(x, weight),
+)
+_grad_input = operator(
+    f"local_grad_input(Tensor grad_y, Tensor weight, SymInt[] input_size, {_WINDOW}) -> Tensor",
+    lambda grad_y, weight, input_size, kernel_size, *_: layout.local_input(
+        grad_y, weight, input_size, kernel_size
+    ),
+)
+_grad_weight = operator(
+    f"local_grad_weight(Tensor grad_y, Tensor x, {_WINDOW}) -> Tensor",
+    lambda grad_y, x, kernel_size, *_: layout.local_weight(grad_y, x, kernel_size),
+)
+
+
+class _Local(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, window):
+        ctx.save_for_backward(x, weight)
+        ctx.window = window
+        return _forward(x, weight, bias, *window)
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = apply(_LocalGradInput, grad_y, weight, tuple(x.shape[2:]), ctx.window)
+        if ctx.needs_input_grad[1]:
+            grad_weight = apply(_LocalGradWeight, grad_y, x, ctx.window)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_y.sum(0)
+        return grad_x, grad_weight, grad_bias, None
+
+
+class _LocalGradInput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, grad_y, weight, input_size, window):
+        ctx.save_for_backward(grad_y, weight)
+        ctx.window = window
+        return _grad_input(grad_y, weight, input_size, *window)
+
+    @staticmethod
+    def backward(ctx, grad_grad_x):
+        grad_y, weight = ctx.saved_tensors
+        for_grad_y = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_grad_y = apply(_Local, grad_grad_x, weight, None, ctx.window)
+        if ctx.needs_input_grad[1]:
+            for_weight = apply(_LocalGradWeight, grad_y, grad_grad_x, ctx.window)
+        return for_grad_y, for_weight, None, None
+
+
+class _LocalGradWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, grad_y, x, window):
+        ctx.save_for_backward(grad_y, x)
+        ctx.window = window
+        return _grad_weight(grad_y, x, *window)
+
+    @staticmethod
+    def backward(ctx, grad_grad_weight):
+        grad_y, x = ctx.saved_tensors
+        for_grad_y = for_x = None
+        if ctx.needs_input_grad[0]:
+            for_grad_y = apply(_Local, x, grad_grad_weight, None, ctx.window)
+        if ctx.needs_input_grad[1]:
+            for_x = apply(_LocalGradInput, grad_y, grad_grad_weight, tuple(x.shape[2:]), ctx.window)
+        return for_grad_y, for_x, None
+
+
+def locally_connected(
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    backend: str | None,
+) -> torch.Tensor:
+    name = f"locally_connected{axes}d"
+    checks.tensor(name, "input", x)
+    checks.tensor(name, "weight", weight)
+    backend = backends.choose("local", backend, x)
+    checks.rank(name, x, axes)
+    if weight.ndim != 2 + 2 * axes:
+        raise RuntimeError(
+            f"{name}: weight should have {2 + 2 * axes} dimensions (filters, channels, kernel, "
+            f"output), got weight of size {list(weight.shape)}"
+        )
+    unbatched = x.ndim == axes + 1
+    x = x.unsqueeze(0) if unbatched else x
+    for other, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None:
+            checks.tensor(name, other, tensor)
+            checks.same_device_and_dtype(name, x, other, tensor)
+    stride = checks.axes(name, "stride", stride, axes, least=1)
+    padding = checks.axes(name, "padding", padding, axes, least=0)
+    dilation = checks.axes(name, "dilation", dilation, axes, least=1)
+    features, channels, *sizes = weight.shape
+    kernel_size, output_size = sizes[:axes], sizes[axes:]
+    if x.shape[1] != channels or 0 in weight.shape:
+        raise RuntimeError(
+            f"{name}: weight of size {list(weight.shape)} serves input with {channels} channels, "
+            f"got input of size {list(x.shape)}"
+        )
+    expected = layout.conv_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    if expected != output_size:
+        raise RuntimeError(
+            f"{name}: weight has filters for {output_size} positions, but the input's size "
+            f"{list(x.shape[2:])} gives {expected}"
+        )
+    if bias is not None and list(bias.shape) != [features, *output_size]:
+        raise RuntimeError(
+            f"{name}: expected bias of size {[features, *output_size]}, got {list(bias.shape)}"
+        )
+    x, flat = x.resolve_neg(), weight.resolve_neg()
+    flat = flat.reshape(features, channels * math.prod(kernel_size), *output_size)
+    window = (kernel_size, stride, padding, dilation, backend)
+    if needs_grad(x, flat, bias):
+        y = _Local.apply(x, flat, bias, window)
+    else:
+        y = _forward(x, flat, bias, *window)
+    return y.squeeze(0) if unbatched else y
