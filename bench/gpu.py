@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CUDA_TESTS = [f"tests/test_{family}.py" for family in ("conv", "pool", "lrn")]
+CUDA_TESTS = [
+    f"tests/test_{family}.py"
+    for family in ("conv", "conv_cuda", "bias_act", "local", "pool", "lrn")
+]
 
 
 def results() -> Path:

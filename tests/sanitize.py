@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FILES = [f"tests/test_{family}.py" for family in ("conv", "pool", "lrn")]
+FILES = [
+    f"tests/test_{family}.py"
+    for family in ("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn")
+]
 
 
 def library(name: str) -> str:
@@ -75,7 +78,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         },
-        "cpu-cpu or cuda-cpu",
+        "cpu-cpu or cuda-cpu or test_conv_cuda or test_depthwise",
     )
     return failed or run(
         "thread",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import DTYPES, hold, laid_out, servers
+from contract import DTYPES, INSTRUCTION_SETS, hold, instruction_set, laid_out, servers
 
 from pydl import backends, layout, native
 from pydl.ops import bias_act as ops
@@ -112,3 +112,12 @@ def test_in_place_and_refusals(name):
         library.call("bias_act_forward", x, None, None, x, "gelu", 0.0, on=x)
     with pytest.raises(ValueError, match="residual"):
         library.call("bias_act_forward", x, None, x[:1], x, "relu", 0.0, on=x)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("epilogue", EPILOGUES, ids=[name for name, _ in EPILOGUES])
+def test_every_instruction_set(isa, epilogue):
+    with instruction_set(isa):
+        for dtype in DTYPES:
+            test_against_reference(("cpu", "cpu"), epilogue, dtype)
+        test_edges(("cpu", "cpu"), epilogue)

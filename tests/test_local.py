@@ -3,7 +3,17 @@ parts."""
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, servers
+from contract import (
+    DTYPES,
+    INSTRUCTION_SETS,
+    Case,
+    gradient,
+    hold,
+    instruction_set,
+    operand,
+    run,
+    servers,
+)
 
 from pydl import backends, functional, layout
 from pydl.ops.local import locally_connected
@@ -101,6 +111,14 @@ def test_reference_is_pytorchs_parts_in_float64(case):
     both = _all(case, operands, "reference"), _all(case, operands, "aten")
     for ours, theirs in zip(*both, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_instruction_set(isa, case):
+    with instruction_set(isa):
+        for dtype in DTYPES:
+            test_against_reference(("cpu", "cpu"), case, dtype)
 
 
 @pytest.mark.parametrize("server", servers("local"))
