@@ -14,6 +14,11 @@ def allows_tf32(x: torch.Tensor) -> bool:
     return x.is_cuda and torch.backends.cudnn.allow_tf32
 
 
+def _precision(library: Library, x: torch.Tensor) -> tuple[bool, ...]:
+    """What CUDA's functions take beside the CPU's arguments."""
+    return (allows_tf32(x),) if library.name == "cuda" else ()
+
+
 def conv_forward(
     library: Library,
     x: torch.Tensor,
@@ -35,7 +40,7 @@ def conv_forward(
         *window,
         activation,
         slope,
-        allows_tf32(x),
+        *_precision(library, x),
         on=x,
     )
     return y
@@ -52,7 +57,7 @@ def conv_grad_input(
     groups: int,
 ) -> torch.Tensor:
     grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    window = stride, padding, dilation, groups, allows_tf32(grad_y)
+    window = stride, padding, dilation, groups, *_precision(library, grad_y)
     library.call("conv_grad_input", grad_y, weight, grad_x, *window, on=grad_y)
     return grad_x
 
@@ -68,11 +73,13 @@ def conv_grad_weight(
     groups: int,
 ) -> torch.Tensor:
     grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
-    window = stride, padding, dilation, groups, allows_tf32(x)
-    wanted = library.functions.conv_grad_weight_parts(grad_y, x, grad_weight, *window)
-    sums = torch.float64 if x.dtype == torch.float64 else torch.float32
-    parts = layout.empty((wanted,), x, dtype=sums) if wanted else None
-    library.call("conv_grad_weight", grad_y, x, grad_weight, *window, parts, on=grad_y)
+    window = stride, padding, dilation, groups, *_precision(library, x)
+    operands, parts = (grad_y, x, grad_weight), ()
+    if library.name == "cuda":  # partial sums want room
+        wanted = library.functions.conv_grad_weight_parts(*operands, *window)
+        sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+        parts = (layout.empty((wanted,), x, dtype=sums) if wanted else None,)
+    library.call("conv_grad_weight", *operands, *window, *parts, on=grad_y)
     return grad_weight
 
 
