@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(threads)
     for (int64_t kd = 0; kd < weight.size[2]; ++kd) {
       const int64_t d = od * window.stride[0] - window.padding[0] + kd * window.dilation[0];
       if (!inside(d, x.size[2])) continue;
-      __syncthreads();                                               // the last channel is used up
+      // The last channel is used up.
+      __syncthreads();
       const T* map = &x.at(n, group * weight.size[1] + c, d, 0, 0);  // [H, W]
       for (int e = t; e < patch.rows * patch.columns; e += threads) {
         const int64_t h = top * window.stride[1] - window.padding[1] + e / patch.columns;

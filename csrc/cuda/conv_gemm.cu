@@ -21,9 +21,10 @@
 // memory once more, 16 rows of a warp at a time, so that the stores run along whatever is innermost
 // in out; bias, residual and activation join them there.
 //
-// Arithmetic: 2 * rows * columns * taps * channels operations at the rate of mma.sync, about 60 %
-// of Hopper's, all of Ampere's. Least traffic: each tensor once; in fact source is read once for
-// every tile of columns and tap, from L2, 2 / 128 + 2 / 128 bytes an operation pair at 128 x 128.
+// Arithmetic: 2 * rows * columns * taps * channels operations at the rate of mma.sync. Least
+// traffic: each tensor once; in fact source is read once for every tile of columns and tap, and the
+// weight once for every tile of rows, mostly from L2: at 128 x 128, 1/128 of a value of either for
+// each multiply-add.
 #include "activation.h"
 #include "conv_kernels.h"
 #include "conv_window.h"
