@@ -13,6 +13,7 @@ always ends at PyTorch's own operator.
 import functools
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,11 +141,13 @@ class Row:
     evidence: str  # the file with the measurement
     channels_last: bool | None = None  # the layout it was measured for; None: either
     least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
+    least_plane: int = 0  # elements of one channel of one image, likewise
 
     def fits(self, tensor: torch.Tensor) -> bool:
         # The size first: a tensor too small for any row is through in a microsecond.
         return (
             tensor.numel() >= self.least
+            and (self.least_plane == 0 or math.prod(tensor.shape[2:]) >= self.least_plane)
             and self.device == tensor.device.type
             and tensor.dtype in self.dtypes
             and self.channels_last

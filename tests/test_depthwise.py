@@ -235,4 +235,5 @@ def test_threads_do_not_show(case: Case) -> None:
 def test_dense_weights_are_refused() -> None:
     x, weight = torch.randn(1, 4, 5, 5), torch.randn(4, 2, 3, 3)
     with pytest.raises(ValueError, match=r"depthwise weights only.*4 channels, 2 groups"):
-        conv.conv_forward(CPU, x, weight, None, None, [1, 1], [1, 1], [1, 1], 2, "none", 0.0)
+        window = [1, 1], [1, 1], [1, 1], 2
+        CPU.call("conv_forward", x, weight, None, None, x, *window, "none", 0.0, False, on=x)

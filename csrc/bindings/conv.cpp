@@ -64,6 +64,12 @@ void bind_conv_cpu(py::module_& module) {
 void bind_conv_cuda(py::module_& module) {
   bind_conv<cuda::conv_forward, cuda::conv_grad_input, cuda::conv_grad_weight,
             cuda::conv_grad_bias>(module);
+  module.def("conv_grad_weight_parts",
+             [](Tensor grad_y, Tensor x, Tensor grad_weight, const Axes& stride,
+                const Axes& padding, const Axes& dilation, int64_t groups, bool tf32) {
+               const ConvWindow window = window_of(stride, padding, dilation, groups, tf32);
+               return cuda::conv_grad_weight_parts({grad_y, x, grad_weight, window});
+             });
 }
 #endif
 

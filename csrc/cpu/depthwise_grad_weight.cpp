@@ -290,15 +290,16 @@ void weight_from_pixels(const ConvGradWeight& args, int64_t threads) {
   }
 }
 
-// A bias
+// A bias. Short sums are made in A and added up in double, as PyTorch's are in a tree: one long sum
+// would be the less accurate.
 
 // The sum of `size` values, in runs of 4096.
 template <class T>
-accumulate_t<T> sum_row(const T* from, int64_t size) {
+double sum_row(const T* from, int64_t size) {
   using A = accumulate_t<T>;
   constexpr int lanes = kWidest<A>;
   using V = Vec<A, lanes>;
-  A total = 0;
+  double total = 0;
   for (int64_t begin = 0; begin < size; begin += 4096) {
     const int64_t count = std::min<int64_t>(4096, size - begin), whole = count / (4 * lanes);
     V a{}, b{}, c{}, d{};
@@ -309,7 +310,7 @@ accumulate_t<T> sum_row(const T* from, int64_t size) {
       c += load_vec<lanes>(at + 2 * lanes);
       d += load_vec<lanes>(at + 3 * lanes);
     }
-    A rest = 0;
+    double rest = 0;
     for (; at < from + begin + count; ++at) rest += static_cast<A>(*at);
     total += sum_lanes<lanes, A>((a + b) + (c + d)) + rest;
   }
@@ -325,10 +326,10 @@ void bias_from_lines(const ConvGradBias& args, int64_t threads) {
   share_out(filters, team_size(filters, args.grad_y.numel(), threads),
             [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t f = begin; f < end; ++f) {
-                accumulate_t<T> sum = 0;
+                double sum = 0;
                 for (int64_t n = 0; n < batch; ++n)
                   sum += sum_row(grad_y + (n * filters + f) * plane, plane);
-                grad_bias[f] = static_cast<T>(sum);
+                grad_bias[f] = static_cast<T>(static_cast<accumulate_t<T>>(sum));
               }
             });
 }
@@ -341,26 +342,34 @@ void bias_from_pixels(const ConvGradBias& args, int64_t threads) {
   T* grad_bias = static_cast<T*>(args.grad_bias.data);
   const int64_t runs =
       std::max<int64_t>(1, std::min({args.grad_y.numel() / 16384, pixels, 4 * kMostRuns}));
-  const Scratch<A> partial(runs, filters);
-  share_out(
-      runs, team_size(runs, args.grad_y.numel(), threads),
-      [&](int64_t, int64_t begin, int64_t end) {
-        for (int64_t run = begin; run < end; ++run) {
-          A* sums = partial.of(run);
-          std::fill_n(sums, filters, A{0});
-          for (int64_t p = pixels * run / runs; p < pixels * (run + 1) / runs; ++p) {
-            const T* pixel = grad_y + p * filters;
-            for_vectors_once<A>(filters, [&]<int lanes>(int64_t f, Lanes<lanes>) PYDL_INLINE_BODY {
-              using V = Vec<A, lanes>;
-              store_vec<lanes>(V(load_vec<lanes>(sums + f) + load_vec<lanes>(pixel + f)), sums + f);
+  const Scratch<double> partial(runs, filters);
+  const Scratch<A> memory(runs, filters);
+  share_out(runs, team_size(runs, args.grad_y.numel(), threads),
+            [&](int64_t, int64_t begin, int64_t end) {
+              for (int64_t run = begin; run < end; ++run) {
+                double* totals = partial.of(run);
+                A* sums = memory.of(run);
+                std::fill_n(totals, filters, 0.0);
+                const int64_t last = pixels * (run + 1) / runs;
+                for (int64_t first = pixels * run / runs; first < last; first += 8) {
+                  std::fill_n(sums, filters, A{0});
+                  for (int64_t p = first; p < std::min(first + 8, last); ++p) {
+                    const T* pixel = grad_y + p * filters;
+                    for_vectors_once<A>(
+                        filters, [&]<int lanes>(int64_t f, Lanes<lanes>) PYDL_INLINE_BODY {
+                          using V = Vec<A, lanes>;
+                          store_vec<lanes>(
+                              V(load_vec<lanes>(sums + f) + load_vec<lanes>(pixel + f)), sums + f);
+                        });
+                  }
+                  for (int64_t f = 0; f < filters; ++f) totals[f] += sums[f];
+                }
+              }
             });
-          }
-        }
-      });
   for (int64_t f = 0; f < filters; ++f) {
-    A sum = 0;
+    double sum = 0;
     for (int64_t run = 0; run < runs; ++run) sum += partial.of(run)[f];
-    grad_bias[f] = static_cast<T>(sum);
+    grad_bias[f] = static_cast<T>(static_cast<A>(sum));
   }
 }
 

@@ -3,6 +3,7 @@
 PyTorch has no operator for them.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -48,12 +49,19 @@ def local_grad_input(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    channels = weight.shape[1] // math.prod(kernel_size)
-    with torch.enable_grad():
-        x = grad_y.new_zeros(grad_y.shape[0], channels, *input_size).requires_grad_()
-        windows = _windows(x, kernel_size, stride, padding, dilation)
+    channels, out = weight.shape[1] // math.prod(kernel_size), grad_y.shape[2:]
+    padded = [n + 2 * p for n, p in zip(input_size, padding, strict=True)]
+    grad_x = grad_y.new_zeros(grad_y.shape[0], channels, *padded)
     shares = torch.einsum("nf...,fk...->nk...", grad_y, weight)
-    return torch.autograd.grad(windows, x, shares)[0]
+    shares = shares.unflatten(1, (channels, math.prod(kernel_size)))
+    for t, tap in enumerate(itertools.product(*map(range, kernel_size))):
+        reads = [
+            slice(at * d, at * d + s * (o - 1) + 1, s)
+            for at, s, d, o in zip(tap, stride, dilation, out, strict=True)
+        ]
+        grad_x[(..., *reads)] += shares[:, :, t]
+    inside = [slice(p, p + n) for n, p in zip(input_size, padding, strict=True)]
+    return grad_x[(..., *inside)].contiguous()
 
 
 def local_grad_weight(
