@@ -53,7 +53,7 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.built
 	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu \
-	  --cases 'lenet5*,alexnet*,mobilenetv2*,*+relu,deepface*'
+	  --cases 'lenet5*,alexnet*,mobilenetv2*,depthwise*,*+relu,deepface*'
 	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --backend cpu \
 	  --cases 'lenet5*pool*' --batch 8,32,64,128 --seconds 0.2 --out bench/results/cpu --name small
 

@@ -42,6 +42,14 @@ class Case:
     substitute: bool = False
     goal: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def family(self) -> str:
+        """What the dispatch table decides on together."""
+        depthwise = self.operator.startswith("conv") and self.weight[1] == 1 < self.input[0]
+        if depthwise and self.arguments.get("groups", 1) > 1 and "bias_act" not in self.operator:
+            return "depthwise"
+        return FAMILY[self.operator]
+
     def call(self, batch: int | None = None) -> Call:
         """The call for this many images; None is the case's own number."""
         return Call(
@@ -213,6 +221,18 @@ CASES: tuple[Case, ...] = (
     _conv("alexnet-lecture.conv2", "5x5, unpadded, no groups", 16, (96, 27, 27), (256, 96, 5, 5)),
     _conv("alexnet-lecture.conv4", "3x3, unpadded, 9 to 7", 16, (384, 9, 9), (384, 384, 3, 3)),
     *(_of_architecture(model, *row) for model, rows in conv_cases.MODELS.items() for row in rows),
+    Case(
+        "depthwise.256-56",
+        "3x3 on a map that no cache holds",
+        "conv2d",
+        8,
+        (256, 56, 56),
+        (256, 1, 3, 3),
+        (256,),
+        {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 256},
+        substitute=True,
+        goal={"forward": 8, "grad_input": 8, "grad_weight": 8},
+    ),
     _bias_act(
         "resnet50.layer1.0.conv2+relu",
         "3x3 with bias and ReLU in its epilogue",

@@ -71,7 +71,7 @@ class Row:
 
     def __str__(self) -> str:
         what = (
-            f"{self.case:24}{_PASS_NAMES.get(self.kind, self.kind):20}{self.shape:16}"
+            f"{self.case:40} {_PASS_NAMES.get(self.kind, self.kind):20}{self.shape:16}"
             f"{self.layout:14}{self.dtype:10}"
         )
         if self.ratio is None:

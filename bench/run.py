@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is measured is the checkout that this file belongs to
 
 import torch  # noqa: E402
-from cases import FAMILY, Case, matching  # noqa: E402
+from cases import Case, matching  # noqa: E402
 from results import Row, plot, write  # noqa: E402
 
 from pydl import backends, measure  # noqa: E402
@@ -172,7 +172,7 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
             seed=1,
         )
         if setting.backend != "auto":
-            refusal = backends.refusal(setting.backend, FAMILY[case.operator], tensors[0])
+            refusal = backends.refusal(setting.backend, case.family, tensors[0])
             if refusal is not None:
                 yield from (
                     Row(**blank, kind=one, status="not served", detail=refusal) for one in passes

@@ -175,6 +175,19 @@ AUTO: tuple[Row, ...] = (
         least=250_000,
     ),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
+    # Channels last the native depthwise kernels are about as fast as PyTorch's, and on small planes
+    # slower.
+    Row(
+        "depthwise",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/depthwise.csv",
+        channels_last=False,
+        least_plane=784,
+    ),
+    Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
+    Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
 )
 
 

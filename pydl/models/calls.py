@@ -56,7 +56,8 @@ class Call:
         if memory_format == torch.contiguous_format:
             return tensors
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        return [t.contiguous(memory_format=formats.get(t.ndim, memory_format)) for t in tensors]
+        plain = torch.contiguous_format
+        return [t.contiguous(memory_format=formats.get(t.ndim, plain)) for t in tensors]
 
     def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
         """The output by this package."""
