@@ -46,6 +46,7 @@ CASES = (
         },
         weight=(3,),
     ),
+    Case("four hundred terms a sum", (2, 16, 7, 8), {"kernel_size": (5, 5)}, weight=(3,)),
     Case("more than a tile of each", (9, 2, 9, 21), {"kernel_size": (1, 2)}, weight=(9,)),
     Case(
         "a padding as large as the map",

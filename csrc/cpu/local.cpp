@@ -25,6 +25,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // positions
 constexpr int kImages = 8;      // whose sums stay in registers
+constexpr int64_t kTerms = 32;  // of a sum: parts of so many round less than one long sum
 
 // Sizes of the layer, and what each tap reads.
 struct LocalShape {
@@ -153,25 +154,32 @@ void forward(const LocalForward& args, int64_t threads) {
           *bias = static_cast<const T*>(args.bias.data);
   T* y = static_cast<T*>(args.y.data);
   const int64_t team = team_size(shape.blocks(), args.weight.numel(), threads);
-  const Scratch<A> memory(team, (shape.rows() + 1) * shape.batch * kBlock + kBlock);
+  const int64_t results = shape.batch * kBlock;
+  const Scratch<A> memory(team, (shape.rows() + 2) * results + kBlock);
   share_out(shape.blocks(), team, [&](int64_t member, int64_t begin, int64_t end) {
     A* gathered = memory.of(member);
-    A* sums = gathered + shape.rows() * shape.batch * kBlock;
-    A* copy = sums + shape.batch * kBlock;
+    A* sums = gathered + shape.rows() * results;
+    A* part = sums + results;
+    A* copy = part + results;
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kBlock, count = std::min(kBlock, shape.outputs - first);
       shape.gather(x, first, count, gathered);
       for (int64_t f = 0; f < shape.filters; ++f) {
         const WeightRows<T> rows{weight + f * shape.rows() * shape.outputs + first, shape.outputs,
                                  count, copy};
-        std::fill_n(sums, shape.batch * kBlock, A{0});
+        std::fill_n(sums, results, A{0});
         if (bias != nullptr) {
           for (int64_t n = 0; n < shape.batch; ++n)
             load_block(bias + f * shape.outputs + first, count, sums + n * kBlock);
         }
-        for (int64_t row = 0; row < shape.rows(); ++row) {
-          // Beyond the last filter's rows lies memory that need not be there; asking is harmless.
-          add_products(rows(row, 4), gathered + row * shape.batch * kBlock, sums, shape.batch);
+        for (int64_t from = 0; from < shape.rows(); from += kTerms) {
+          std::fill_n(part, results, A{0});
+          for (int64_t row = from; row < std::min(from + kTerms, shape.rows()); ++row) {
+            // Beyond the last filter's rows lies memory that need not be there; asking is harmless.
+            add_products(rows(row, 4), gathered + row * results, part, shape.batch);
+          }
+          PYDL_LANES
+          for (int64_t i = 0; i < results; ++i) sums[i] += part[i];
         }
         for (int64_t n = 0; n < shape.batch; ++n)
           store_block(sums + n * kBlock, y + (n * shape.filters + f) * shape.outputs + first,
