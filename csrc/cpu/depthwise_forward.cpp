@@ -4,10 +4,11 @@
 // Bytes: x (and residual) read and y written once. Operations: a multiply-add a tap and output, 9
 // vector instructions for 16 outputs of a 3x3 window.
 //
-// Measured at 8x256x56x56, float32, 3x3 stride 1, one thread of a Zen 4 with AVX-512 that others
-// shared: N, C, H, W 2.0 copies of the input (PyTorch 19), channels last 1.8 times PyTorch's speed.
-// Before: staging and summing a row at a time with the length of the vectors chosen for each, 7.4
-// copies; channels last without two lines sharing what they read, 0.97 times PyTorch's speed.
+// Measured at 8x256x56x56, float32, 3x3 stride 1, one thread of a Zen 4 with AVX-512, in copies of
+// the input: N, C, H, W 1.9 (PyTorch 3.1), channels last 1.7 (PyTorch 2.4)
+// (bench/results/cpu/depthwise.csv). Before: staging and summing a row at a time with the length of
+// the vectors chosen for each, 7.4 copies; channels last without two lines sharing what they read,
+// 0.97 times PyTorch's speed.
 #include "depthwise_lines.h"
 #include "depthwise_pixels.h"
 #include "kernels.h"
