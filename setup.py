@@ -30,17 +30,11 @@ class CMakeBuild(build_ext):
         # sanitizers' are other objects.
         sanitize = [o.partition("=")[2] for o in OPTIONS if o.startswith("-DPYDL_SANITIZE=")]
         build = ROOT / "build" / "-".join(["cmake", *sanitize]).replace(",", "+")
-        configure = [
-            "--fresh",
-            "-S",
-            ROOT,
-            "-B",
-            build,
-            "-G",
-            "Ninja",
-            f"-DPython_EXECUTABLE={sys.executable}",
-        ]
-        subprocess.run(["cmake", *configure, *OPTIONS], check=True)
+        # No option of an earlier build holds for this one, but its objects do, which `cmake
+        # --fresh` would delete.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        configure = ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja"]
+        subprocess.run([*configure, f"-DPython_EXECUTABLE={sys.executable}", *OPTIONS], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
         subprocess.run(["cmake", "--install", build, "--prefix", destination], check=True)
 

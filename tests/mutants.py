@@ -14,8 +14,8 @@ A mutant is one small change to one `.cu`:
     bound        < becomes <=, <= becomes <, > becomes >=, >= becomes >
     clip         min(a, b) or max(a, b) becomes a, and b
 
-Arguments of `check(...)`, which refuse calls on the host, are left alone: the tests of bad input
-answer for them. Only the changed file is compiled, into an emulated module of its own, on which the
+Arguments of `check(...)`, which refuse calls on the host, are left alone (the tests of bad input
+answer for them), and so are those of `static_assert(...)`. Only the changed file is compiled, into an emulated module of its own, on which the
 family's tests run: first in the greedy order of threads, then in a random one, then under
 AddressSanitizer, until something fails. A mutant that hangs is killed by the clock and counts as
 noticed.
@@ -42,8 +42,8 @@ KERNELS = ROOT / "csrc/cuda"
 BUILD = ROOT / "build/mutants"
 PATIENCE = 5  # times as long as the unchanged kernels' tests take, and half a minute
 
-# Mutants that compute the same: (file, the line, what became of it) and why. An edit of the line
-# ends the entry's validity.
+# Mutants that compute the same: (file, the statement, what became of it) and why. An edit of the
+# statement ends the entry's validity; where its lines break does not matter.
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "conv_direct.cu",
@@ -64,9 +64,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "lrn.cu",
         "const Lrn<A> lrn{static_cast<int>(args.size > 2 * channels ? 2 * channels + 1 : "
-        "args.size),",
+        "args.size), static_cast<A>(args.alpha / static_cast<double>(args.size)), "
+        "static_cast<A>(args.beta), static_cast<A>(args.k)};",
         "const Lrn<A> lrn{static_cast<int>(args.size >= 2 * channels ? 2 * channels + 1 : "
-        "args.size),",
+        "args.size), static_cast<A>(args.alpha / static_cast<double>(args.size)), "
+        "static_cast<A>(args.beta), static_cast<A>(args.k)};",
     ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
     (
         "lrn.cu",
@@ -103,7 +105,7 @@ class Mutant:
     file: str
     line: int
     kind: str
-    before: str  # the line as it stands
+    before: str  # the statement as it stands, on one line
     after: str
     source: str  # the whole mutated file
 
@@ -147,8 +149,8 @@ def first_argument(text: str, opening: int) -> int:
 
 
 def code_only(text: str) -> str:
-    """The text with comments, strings, directives and `check(...)` blanked out, every character in
-    its place."""
+    """The text with comments, strings, directives, `check(...)` and `static_assert(...)` blanked
+    out, every character in its place."""
 
     def blank(match: re.Match) -> str:
         return re.sub(r"[^\n]", " ", match[0])
@@ -159,7 +161,7 @@ def code_only(text: str) -> str:
         text,
         flags=re.DOTALL | re.MULTILINE,
     )
-    for call in re.finditer(r"\bcheck(?=\()", text):
+    for call in re.finditer(r"\b(?:check|static_assert)(?=\()", text):
         end = closing(text, call.end())
         text = text[: call.start()] + re.sub(r"[^\n]", " ", text[call.start() : end]) + text[end:]
     return text
@@ -189,11 +191,19 @@ def changes(code: str):
         yield "clip", match.start(), end + 1, f"({code[comma + 1 : end].strip()})"
 
 
+def statement(code: str, start: int, end: int) -> tuple[int, int]:
+    """Where the whole lines begin and end that hold the statement around code[start:end]."""
+    breaks = [match.end() for match in re.finditer(r"(?:[;{}:]|^)[ ]*$\n?", code, re.MULTILINE)]
+    first = max((at for at in breaks if at <= start), default=0)
+    return first, min(at for at in breaks if at >= end) - 1
+
+
 def mutants_of(path: Path) -> list[Mutant]:
     text = path.read_text()
+    code = code_only(text)
     out = []
-    for kind, start, end, instead in changes(code_only(text)):
-        first, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+    for kind, start, end, instead in changes(code):
+        first, last = statement(code, start, end)
         before, after = text[first:last], text[first:start] + instead + text[end:last]
         line = text.count("\n", 0, start) + 1
         source = text[:start] + instead + text[end:]

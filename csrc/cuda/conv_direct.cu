@@ -34,7 +34,8 @@ namespace pydl::cuda {
 namespace {
 
 // The sum over i of a[i] * b[i]. The terms join in parts of 64, and the parts the sum: two short
-// sums round less than one long one.
+// sums round less than one long one. Its callers, too, add up a row of taps, the rows of a plane
+// and the planes.
 template <class T>
 __device__ accumulate_t<T> dot(const T* a, int64_t a_stride, const T* b, int64_t b_stride,
                                int64_t count) {
@@ -67,18 +68,22 @@ __global__ void forward(View<const T> x, View<const T> weight, View<const T> bia
   for (int64_t kd = 0; kd < weight.size[2]; ++kd) {
     const int64_t d = od * window.stride[0] - window.padding[0] + kd * window.dilation[0];
     if (!inside(d, x.size[2])) continue;
+    A plane = 0;
     for (int64_t kh = 0; kh < weight.size[3]; ++kh) {
       const int64_t h = oh * window.stride[1] - window.padding[1] + kh * window.dilation[1];
       if (!inside(h, x.size[3])) continue;
+      A row = 0;
       for (int64_t kw = 0; kw < weight.size[4]; ++kw) {
         const int64_t w = ow * window.stride[2] - window.padding[2] + kw * window.dilation[2];
         if (!inside(w, x.size[4])) continue;
         const T* values = map + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];  // [C/G]
         const T* weights = filter + kd * weight.stride[2] + kh * weight.stride[3] +
                            kw * weight.stride[4];  // [C/G]
-        sum += dot(values, x.stride[1], weights, weight.stride[1], channels);
+        row += dot(values, x.stride[1], weights, weight.stride[1], channels);
       }
+      plane += row;
     }
+    sum += plane;
   }
   if (residual.data != nullptr) sum += A(residual.at(n, f, od, oh, ow));
   y.at(n, f, od, oh, ow) = T(activated(sum, epilogue));
@@ -109,9 +114,11 @@ __global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<
   for (int64_t kd = 0; kd < weight.size[2]; ++kd) {
     const int64_t od = output_of(d, kd, window, 0, grad_y.size[2]);
     if (od < 0) continue;
+    A plane = 0;
     for (int64_t kh = 0; kh < weight.size[3]; ++kh) {
       const int64_t oh = output_of(h, kh, window, 1, grad_y.size[3]);
       if (oh < 0) continue;
+      A row = 0;
       for (int64_t kw = 0; kw < weight.size[4]; ++kw) {
         const int64_t ow = output_of(w, kw, window, 2, grad_y.size[4]);
         if (ow < 0) continue;
@@ -119,9 +126,11 @@ __global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<
                           ow * grad_y.stride[4];  // [F/G]
         const T* weights =
             bank + kd * weight.stride[2] + kh * weight.stride[3] + kw * weight.stride[4];  // [F/G]
-        sum += dot(values, grad_y.stride[1], weights, weight.stride[0], filters);
+        row += dot(values, grad_y.stride[1], weights, weight.stride[0], filters);
       }
+      plane += row;
     }
+    sum += plane;
   }
   grad_x.at(n, c, d, h, w) = T(sum);
 }
