@@ -5,7 +5,7 @@ expects the suite to fail.
     python tests/mutants.py conv --only 109 one family, one line of it
     python tests/mutants.py --list          what would be tried
 
-A mutant is one small change to one `.cu`:
+A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`):
 
     barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
     wait         cp_async_wait<n>() taken out, or one group short
@@ -15,10 +15,10 @@ A mutant is one small change to one `.cu`:
     clip         min(a, b) or max(a, b) becomes a, and b
 
 Arguments of `check(...)`, which refuse calls on the host, are left alone (the tests of bad input
-answer for them), and so are those of `static_assert(...)`. Only the changed file is compiled, into an emulated module of its own, on which the
-family's tests run: first in the greedy order of threads, then in a random one, then under
-AddressSanitizer, until something fails. A mutant that hangs is killed by the clock and counts as
-noticed.
+answer for them), and so are those of `static_assert(...)`. Only the changed file, or what includes
+it, is compiled, into an emulated module of its own, on which the family's tests run: first in the
+greedy order of threads, then in a random one, then under AddressSanitizer, until something fails. A
+mutant that hangs is killed by the clock and counts as noticed.
 
 Exits with 1 if a mutant survives that is not in EQUIVALENT.
 """
@@ -27,6 +27,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,8 +119,21 @@ class Mutant:
         return family
 
     @property
+    def compiled(self) -> list[str]:
+        """The file itself, or those that include it."""
+        if self.file.endswith(".cu"):
+            return [self.file]
+        quoted = f'#include "{self.file}"'
+        return [path.name for path in KERNELS.glob("*.cu") if quoted in path.read_text()]
+
+    @property
     def equivalent(self) -> str | None:
         return EQUIVALENT.get((self.file, self.before, self.after))
+
+
+def sources() -> list[Path]:
+    """What is mutated."""
+    return sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("conv_*.h")])
 
 
 def tests_of(family: str) -> list[str]:
@@ -171,7 +185,7 @@ def changes(code: str):
     """Every change as (kind, start, end, what stands there instead)."""
     for match in re.finditer(r"\b(?:__syncthreads|__syncwarp|grid_barrier)(?=\()", code):
         yield "barrier", match.start(), closing(code, match.end()) + 1, ""
-    for match in re.finditer(r"\bcp_async_wait<(\w+)>\(\)", code):
+    for match in re.finditer(r"\bcp_async_wait<([^<>]+)>\(\)", code):
         yield "wait", match.start(), match.end(), ""
         yield "wait", match.start(1), match.end(1), f"({match[1]} + 1)"
     for match in re.finditer(r"\b__\w+_sync(?=\()", code):
@@ -259,32 +273,29 @@ class Build:
 
     def mutated(self, mutant: Mutant, folder: Path) -> Path | None:
         """The module with this mutant; None if it does not compile."""
-        source, object_file, module = (
-            folder / mutant.file,
-            folder / "mutant.o",
-            folder / self.module.name,
-        )
-        source.write_text(f'#line 1 "{KERNELS / mutant.file}"\n{mutant.source}')
-        compiled = next(
-            command
-            for command in self.commands
-            if f"csrc/cuda/{mutant.file}.o" in command and " -c " in command
-        )
-        words = without_options(shlex.split(compiled), "-MT", "-MF")
-        replaced = words[words.index("-o") + 1]
-        words[words.index("-o") + 1] = str(object_file)
-        words[words.index("-c") + 1] = str(source)
-        # The copy includes the headers beside the original.
-        if subprocess.run(
-            [*words, f"-iquote{KERNELS}"], cwd=self.folder, capture_output=True
-        ).returncode:
-            return None
-        linked = next(command for command in self.commands if f"-o {self.module.name}" in command)
-        linked = linked.replace(replaced, str(object_file)).replace(
-            f"-o {self.module.name}", f"-o {module}"
-        )
+        module = folder / self.module.name
+        link = next(command for command in self.commands if f"-o {self.module.name}" in command)
+        link = link.replace(f"-o {self.module.name}", f"-o {module}")
+        (folder / mutant.file).write_text(f'#line 1 "{KERNELS / mutant.file}"\n{mutant.source}')
+        for name in mutant.compiled:
+            source, object_file = folder / name, folder / f"{name}.o"
+            if not source.exists():  # beside the mutated header, which it thus finds first
+                shutil.copy(KERNELS / name, source)
+            compiled = next(
+                command
+                for command in self.commands
+                if f"csrc/cuda/{name}.o" in command and " -c " in command
+            )
+            words = without_options(shlex.split(compiled), "-MT", "-MF")
+            link = link.replace(words[words.index("-o") + 1], str(object_file))
+            words[words.index("-o") + 1] = str(object_file)
+            words[words.index("-c") + 1] = str(source)
+            # The copies include the other headers from beside the original.
+            words.append(f"-iquote{KERNELS}")
+            if subprocess.run(words, cwd=self.folder, capture_output=True).returncode:
+                return None
         # Ninja's command goes on to strip the module; the first part is the link.
-        link = next(part for part in linked.split(" && ") if f"-o {module}" in part)
+        link = next(part for part in link.split(" && ") if f"-o {module}" in part)
         subprocess.run(shlex.split(link), cwd=self.folder, check=True, capture_output=True)
         return module
 
@@ -361,15 +372,13 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     arguments = parser.parse_args()
 
-    files = sorted(
-        path
-        for path in KERNELS.glob("*.cu")
-        if not arguments.families or path.stem in arguments.families
-    )
+    files = [
+        path for path in sources() if not arguments.families or path.stem in arguments.families
+    ]
     mutants = [mutant for path in files for mutant in mutants_of(path)]
     stale = set(EQUIVALENT) - {
         (mutant.file, mutant.before, mutant.after)
-        for path in KERNELS.glob("*.cu")
+        for path in sources()
         for mutant in mutants_of(path)
     }
     if arguments.only:

@@ -14,8 +14,8 @@
 // taps has a reduction of length 0 and writes zeros.
 //
 // A block covers a tile of rows by columns of one group; blocks that share rows run side by side.
-// Its operands go through shared memory in four stages (tile.h): whole 16-byte chunks where the
-// channels are neighbours in memory (channels last: x and grad_y `along`, a filter of forward
+// Its operands go through shared memory in four stages (conv_tile.h): whole 16-byte chunks where
+// the channels are neighbours in memory (channels last: x and grad_y `along`, a filter of forward
 // `along`, of the data gradient `across`), else element by element. The reduction is padded to
 // chunks of 8 halves or 4 floats a tap. Sums stay in float32 registers, then go through shared
 // memory once more, 16 rows of a warp at a time, so that the stores run along whatever is innermost
@@ -27,8 +27,8 @@
 // each multiply-add.
 #include "activation.h"
 #include "conv_kernels.h"
+#include "conv_tile.h"
 #include "conv_window.h"
-#include "tile.h"
 
 namespace pydl::cuda {
 namespace {

@@ -8,10 +8,10 @@
 // each block adds up one tile of one split in float32 registers and writes it to its own place in
 // `parts`, and a second kernel adds the splits in ascending order: the same bits every time.
 //
-// Operands go through shared memory as in conv_gemm.cu (tile.h). In channels last a chunk is one
-// pixel's neighbouring filters or channels, `across` the reduction, so that fragments are loaded
-// transposed, which halves allow; otherwise each thread gathers a chunk of pixels of one filter, or
-// channel and tap, element by element.
+// Operands go through shared memory as in conv_gemm.cu (conv_tile.h). In channels last a chunk is
+// one pixel's neighbouring filters or channels, `across` the reduction, so that fragments are
+// loaded transposed, which halves allow; otherwise each thread gathers a chunk of pixels of one
+// filter, or channel and tap, element by element.
 //
 // Arithmetic: 2 * pixels * F * C/G * taps operations. Least traffic: each tensor once; x is read
 // for every tap and tile of filters, from L2. `parts`, at most enough_blocks tiles of 64 KB, is
@@ -19,8 +19,8 @@
 #include <algorithm>
 
 #include "conv_kernels.h"
+#include "conv_tile.h"
 #include "conv_window.h"
-#include "tile.h"
 
 namespace pydl::cuda {
 namespace {
