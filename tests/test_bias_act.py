@@ -121,3 +121,21 @@ def test_every_instruction_set(isa, epilogue):
         for dtype in DTYPES:
             test_against_reference(("cpu", "cpu"), epilogue, dtype)
         test_edges(("cpu", "cpu"), epilogue)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_results_past_the_caches(isa):
+    """Results of 16 MB and more are streamed, unless they overwrite what they are made from or
+    begin between two lines of the cache."""
+    memory = torch.randn((4 << 20) + 4100)
+    with instruction_set(isa):
+        for x in (memory, memory[1:]):
+            x = x.view(1, 1, -1)
+            grad = torch.where(x > 0.5, 1.0, -2.0)
+            y, grad_x = (torch.empty_like(memory)[-x.numel() :].view_as(x) for _ in range(2))
+            library = native.library("cpu")
+            library.call("bias_act_forward", x, None, None, y, "relu", 0.0, on=x)
+            library.call("bias_act_backward", grad, x, grad_x, "relu", 0.0, on=x)
+            assert torch.equal(y, x.relu()) and torch.equal(grad_x, grad * (x > 0))
+        library.call("bias_act_forward", x, None, None, x, "relu", 0.0, on=x)
+        assert torch.equal(x, y)

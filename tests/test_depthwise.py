@@ -26,6 +26,10 @@ CASES = (
     Case("three by three, wide", (1, 2, 6, 83), ONE, weight=(2, 1, 3, 3)),
     Case("three by three, eight wide", (1, 2, 7, 8), ONE, weight=(2, 1, 3, 3)),
     Case("three by three, seven wide", (2, 3, 7, 7), ONE, weight=(3, 1, 3, 3)),
+    *(
+        Case(f"three by three, {w} wide", (2, 19, 5, w), ONE, weight=(19, 1, 3, 3))
+        for w in (1, 2, 3, 5, 6, 10)
+    ),
     Case("planes in several bands", (1, 2, 150, 61), ONE, weight=(2, 1, 3, 3)),
     Case("planes in several bands, stride two", (1, 2, 151, 122), TWO, weight=(2, 1, 3, 3)),
     Case("rows longer than a band", (1, 1, 3, 4500), ONE, weight=(1, 1, 3, 3)),
@@ -230,6 +234,38 @@ def test_threads_do_not_show(case: Case) -> None:
             torch.set_num_threads(before)
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+def test_results_past_the_caches(dtype: torch.dtype) -> None:
+    """Results of 16 MB and more are streamed, where channels fill lines of the cache and where they
+    do not, by one thread and by two."""
+    before = torch.get_num_threads()
+    try:
+        for channels, threads in ((64, 1), (64, 2), (65, 2)):
+            torch.set_num_threads(threads)
+            size = (1, channels, 259, (16 << 20) // dtype.itemsize // channels // 256)
+            case = Case("", size, view="channels_last")
+            x = operand(case, dtype, "cpu")
+            weight = operand(Case("", size), dtype, "cpu", (channels, 1, 3, 3), seed=2)
+            window = ([1, 1], [1, 1], [1, 1], channels)
+            plain = (*window, "none", 0.0)
+            exact = theirs.conv_forward(x.double(), weight.double(), None, None, *plain)
+            hold(
+                conv.conv_forward(CPU, x, weight, None, None, *plain),
+                theirs.conv_forward(x, weight, None, None, *plain),
+                exact,
+                f"y of {channels} channels",
+            )
+            flipped = weight.flip(2, 3)  # of a symmetric window the transposed convolution
+            hold(
+                conv.conv_grad_input(CPU, x, flipped, x.shape[2:], *window),
+                theirs.conv_grad_input(x, flipped, x.shape[2:], *window),
+                exact,
+                f"grad_x of {channels} channels",
+            )
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_dense_weights_are_refused() -> None:

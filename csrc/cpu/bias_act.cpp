@@ -9,6 +9,7 @@
 #include "epilogue.h"
 #include "kernels.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
@@ -17,8 +18,8 @@ constexpr int64_t kRun = 4096;
 
 // y = activation(x + bias + residual). `bias` is one number or, where it is `per_element`, a row; y
 // may be x, so no element is computed twice.
-template <Activation activation, bool per_element, class T>
-void forward_row(const T* x, const accumulate_t<T>* bias, const T* residual, T* y, int64_t size,
+template <Activation activation, bool per_element, class T, class Out>
+void forward_row(const T* x, const accumulate_t<T>* bias, const T* residual, Out* y, int64_t size,
                  accumulate_t<T> slope) {
   using A = accumulate_t<T>;
   for_vectors_once<A>(size, [=]<int lanes>(int64_t i, Lanes<lanes>) PYDL_INLINE_BODY {
@@ -30,7 +31,7 @@ void forward_row(const T* x, const accumulate_t<T>* bias, const T* residual, T* 
       z += *bias;
     }
     if (residual != nullptr) z += load_vec<lanes>(residual + i);
-    store_vec<lanes>(activated<activation, lanes, A>(z, slope), y + i);
+    write_vec<lanes>(activated<activation, lanes, A>(z, slope), y + i);
   });
 }
 
@@ -42,14 +43,17 @@ void forward_rows(const BiasActForward& args, int64_t size, int64_t threads, Bia
   const T *x = static_cast<const T*>(args.x.data),
           *residual = static_cast<const T*>(args.residual.data);
   T* y = static_cast<T*>(args.y.data);
+  const bool streams = x != y && worth_streaming<T>(elements);
   with_activation(args.epilogue.activation, [&]<Activation activation>() {
     share_out(rows, team_size(rows, elements, threads), [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t first = row * size;
         const A* bias = bias_of(row);
-        forward_row<activation, per_element>(
-            x + first, bias, residual == nullptr ? nullptr : residual + first, y + first,
-            std::min(size, elements - first), static_cast<A>(args.epilogue.slope));
+        write_row(y + first, streams, [&](auto* out) {
+          forward_row<activation, per_element>(
+              x + first, bias, residual == nullptr ? nullptr : residual + first, out,
+              std::min(size, elements - first), static_cast<A>(args.epilogue.slope));
+        });
       }
     });
   });
@@ -77,11 +81,12 @@ void forward(const BiasActForward& args, bool channels_last, int64_t threads) {
   forward_rows<true, T>(args, pixels * channels, threads, [&](int64_t) { return memory.of(0); });
 }
 
-template <Activation activation, class T>
-void backward_row(const T* grad_y, const T* saved, T* grad_x, int64_t size, accumulate_t<T> slope) {
+template <Activation activation, class T, class Out>
+void backward_row(const T* grad_y, const T* saved, Out* grad_x, int64_t size,
+                  accumulate_t<T> slope) {
   using A = accumulate_t<T>;
   for_vectors_once<A>(size, [=]<int lanes>(int64_t i, Lanes<lanes>) PYDL_INLINE_BODY {
-    store_vec<lanes>(differentiated<activation, lanes, A>(load_vec<lanes>(grad_y + i),
+    write_vec<lanes>(differentiated<activation, lanes, A>(load_vec<lanes>(grad_y + i),
                                                           load_vec<lanes>(saved + i), slope),
                      grad_x + i);
   });
@@ -97,14 +102,16 @@ void bias_act_forward(const BiasActForward& args, bool channels_last, int64_t th
 void bias_act_backward(const BiasActBackward& args, int64_t threads) {
   dispatch_floating(args.grad_y.dtype, "bias_act", [&]<class T>(T) {
     const int64_t elements = args.grad_y.numel(), rows = (elements + kRun - 1) / kRun;
+    const bool streams = worth_streaming<T>(elements);
     with_activation(args.epilogue.activation, [&]<Activation activation>() {
       share_out(rows, team_size(rows, elements, threads), [&](int64_t, int64_t begin, int64_t end) {
         for (int64_t first = begin * kRun; first < std::min(end * kRun, elements); first += kRun) {
-          backward_row<activation>(static_cast<const T*>(args.grad_y.data) + first,
-                                   static_cast<const T*>(args.saved.data) + first,
-                                   static_cast<T*>(args.grad_x.data) + first,
-                                   std::min(kRun, elements - first),
-                                   static_cast<accumulate_t<T>>(args.epilogue.slope));
+          write_row(static_cast<T*>(args.grad_x.data) + first, streams, [&](auto* out) {
+            backward_row<activation>(static_cast<const T*>(args.grad_y.data) + first,
+                                     static_cast<const T*>(args.saved.data) + first, out,
+                                     std::min(kRun, elements - first),
+                                     static_cast<accumulate_t<T>>(args.epilogue.slope));
+          });
         }
       });
     });

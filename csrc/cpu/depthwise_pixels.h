@@ -9,6 +9,7 @@
 #include "depthwise.h"
 #include "epilogue.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -200,6 +201,9 @@ struct DepthwisePixels {
     const int64_t pairs = (height.targets + 1) / 2, items = batch * depth.targets * pairs;
     const int64_t team = team_size(
         items, batch * depth.targets * height.targets * width.targets * channels, threads);
+    const bool streams =
+        channels % (kLineBytes / sizeof(T)) == 0 &&
+        worth_streaming<T>(batch * depth.targets * height.targets * width.targets * channels);
     const Scratch<A> results(team, plain ? 0 : 2 * kSquare * channels);
     std::vector<const A*> taps(9);
     for (int t = 0; t < 9; ++t) taps[t] = weights + (depth.transposed ? 8 - t : t) * channels;
@@ -242,7 +246,8 @@ struct DepthwisePixels {
             rows == 2 ? block(Lanes<2>{}) : block(Lanes<1>{});
           };
           if (plain) {
-            sum(target + pixel * channels, width.targets * channels);
+            write_row(target + pixel * channels, streams,
+                      [&](auto* out) { sum(out, width.targets * channels); });
             continue;
           }
           A* z = results.of(member);
@@ -298,7 +303,7 @@ struct DepthwisePixels {
       for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 8
         for (int c = 0; c < columns; ++c)
-          store_vec<lanes>(sums[r][c], out + r * out_pitch + c * step + first);
+          write_vec<lanes>(sums[r][c], out + r * out_pitch + c * step + first);
       }
     });
   }

@@ -5,6 +5,9 @@
 #pragma once
 
 #include <omp.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -23,12 +26,15 @@ inline int64_t team_size(int64_t items, int64_t elements, int64_t threads) {
 // [0, items).
 template <class Body>
 void share_out(int64_t items, int64_t team, const Body& body) {
-  if (team == 1) return body(int64_t{0}, int64_t{0}, items);
-#pragma omp parallel num_threads(static_cast<int>(team))
-  {
-    const int64_t member = omp_get_thread_num(), members = omp_get_num_threads();
+  const auto run = [&](int64_t member, int64_t members) {
     body(member, items * member / members, items * (member + 1) / members);
-  }
+#if defined(__SSE2__)
+    _mm_sfence();  // what stream.h stores waits for nothing else
+#endif
+  };
+  if (team == 1) return run(0, 1);
+#pragma omp parallel num_threads(static_cast<int>(team))
+  run(omp_get_thread_num(), omp_get_num_threads());
 }
 
 // Memory for a team, taken before its threads start so that a failure is an exception of the

@@ -39,6 +39,7 @@
 namespace pydl::cpu::PYDL_ISA {
 
 inline constexpr int64_t kLanes = 16;
+inline constexpr int64_t kLineBytes = 64;  // of the caches
 
 template <int count>
 using Lanes = std::integral_constant<int, count>;
@@ -58,6 +59,18 @@ inline void for_blocks(int64_t size, Body&& body) {
   if (size >= 8) return blocks(Lanes<8>{});
   if (size >= 4) return blocks(Lanes<4>{});
   blocks(Lanes<1>{});
+}
+
+// The same for a row whose stores to `to`, in memory and of the type computed in, are to begin
+// lines of the cache but at its ends.
+template <class A, class Body>
+inline void for_lines(int64_t size, const A* to, Body&& body) {
+  constexpr int lanes = kLineBytes / sizeof(A);
+  if (size < 2 * lanes) return for_blocks<A>(size, body);
+  const int64_t before = -reinterpret_cast<uintptr_t>(to) % kLineBytes / sizeof(A);
+  if (before > 0) body(0, Lanes<lanes>{});
+  for (int64_t first = before; first < size; first += lanes)
+    body(std::min<int64_t>(first, size - lanes), Lanes<lanes>{});
 }
 
 // The same for rows that are padded to whole blocks of 16: the last one ends beyond the row,

@@ -33,22 +33,22 @@
 namespace pydl::cuda {
 namespace {
 
-// The sum over i of a[i] * b[i]. The terms join in parts of 64, and the parts the sum: two short
-// sums round less than one long one. Its callers, too, add up a row of taps, the rows of a plane
-// and the planes.
+// start + the sum over i of a[i] * b[i]. The terms join in parts of 64, and the parts the sum: two
+// short sums round less than one long one. Its callers, too, add up a row of taps, the rows of a
+// plane and the planes.
 template <class T>
-__device__ accumulate_t<T> dot(const T* a, int64_t a_stride, const T* b, int64_t b_stride,
-                               int64_t count) {
+__device__ accumulate_t<T> dot(accumulate_t<T> start, const T* a, int64_t a_stride, const T* b,
+                               int64_t b_stride, int64_t count) {
   using A = accumulate_t<T>;
   constexpr int64_t most = 64;
   A sum = 0;
   for (int64_t from = 0; from < count; from += most) {
     const int64_t to = min(from + most, count);
-    A part = 0;
-    for (int64_t i = from; i < to; ++i) part += A(a[i * a_stride]) * A(b[i * b_stride]);
-    sum += part;
+    for (int64_t i = from; i < to; ++i) start += A(a[i * a_stride]) * A(b[i * b_stride]);
+    sum += start;
+    start = 0;
   }
-  return sum;
+  return sum + start;
 }
 
 template <class T>
@@ -79,7 +79,7 @@ __global__ void forward(View<const T> x, View<const T> weight, View<const T> bia
         const T* values = map + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];  // [C/G]
         const T* weights = filter + kd * weight.stride[2] + kh * weight.stride[3] +
                            kw * weight.stride[4];  // [C/G]
-        row += dot(values, x.stride[1], weights, weight.stride[1], channels);
+        row = dot(row, values, x.stride[1], weights, weight.stride[1], channels);
       }
       plane += row;
     }
@@ -126,7 +126,7 @@ __global__ void input_gradient(View<const T> grad_y, View<const T> weight, View<
                           ow * grad_y.stride[4];  // [F/G]
         const T* weights =
             bank + kd * weight.stride[2] + kh * weight.stride[3] + kw * weight.stride[4];  // [F/G]
-        row += dot(values, grad_y.stride[1], weights, weight.stride[0], filters);
+        row = dot(row, values, grad_y.stride[1], weights, weight.stride[0], filters);
       }
       plane += row;
     }
