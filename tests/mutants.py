@@ -137,8 +137,8 @@ def sources() -> list[Path]:
 
 
 def tests_of(family: str) -> list[str]:
-    """The family's tests, and those of its CUDA kernels alone."""
-    files = (f"tests/test_{family}.py", f"tests/test_{family}_cuda.py")
+    """The tests of the family's CUDA kernels alone, which notice sooner, and all the family's."""
+    files = (f"tests/test_{family}_cuda.py", f"tests/test_{family}.py")
     return [file for file in files if (ROOT / file).exists()]
 
 

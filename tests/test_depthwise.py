@@ -30,6 +30,14 @@ CASES = (
         Case(f"three by three, {w} wide", (2, 19, 5, w), ONE, weight=(19, 1, 3, 3))
         for w in (1, 2, 3, 5, 6, 10)
     ),
+    Case("small planes, several tiles of images", (45, 17, 7, 7), ONE, weight=(17, 1, 3, 3)),
+    Case("small planes, stride two", (3, 35, 8, 15), TWO, weight=(35, 1, 3, 3)),
+    Case(
+        "small planes, three axes",
+        (2, 16, 3, 4, 5),
+        window([1, 1, 1], [1, 1, 1], [1, 1, 1]),
+        weight=(16, 1, 3, 3, 3),
+    ),
     Case("planes in several bands", (1, 2, 150, 61), ONE, weight=(2, 1, 3, 3)),
     Case("planes in several bands, stride two", (1, 2, 151, 122), TWO, weight=(2, 1, 3, 3)),
     Case("rows longer than a band", (1, 1, 3, 4500), ONE, weight=(1, 1, 3, 3)),
@@ -177,6 +185,7 @@ def test_against_reference(case: Case, dtype: torch.dtype) -> None:
         ((2, 5, 9, 20), 1, 5),  # rows share what they read
         ((2, 5, 7, 6), 1, 10),  # flat planes
         ((2, 17, 9, 12), 2, 17),
+        ((2, 18, 7, 8), 1, 18),  # turned
     ),
 )
 def test_epilogue(shape, stride, filters, epilogue, dtype) -> None:
@@ -209,6 +218,7 @@ def test_epilogue(shape, stride, filters, epilogue, dtype) -> None:
         Case("bands and rows", (2, 33, 90, 61), ONE, weight=(33, 1, 3, 3)),
         Case("stride two", (2, 33, 91, 61), TWO, weight=(33, 1, 3, 3)),
         Case("two filters a channel", (2, 17, 90, 61), TWO, weight=(34, 1, 3, 3)),
+        Case("small planes", (40, 69, 7, 7), ONE, weight=(69, 1, 3, 3)),
     ),
     ids=str,
 )

@@ -11,32 +11,79 @@
 // 0.97 times PyTorch's speed.
 #include "depthwise_lines.h"
 #include "depthwise_pixels.h"
+#include "depthwise_tiles.h"
 #include "kernels.h"
 
 namespace pydl::cpu::PYDL_ISA {
+namespace {
+
+constexpr int64_t kSmallPlane = 64;  // elements; measured in depthwise_tiles.h
+
+ConvAxis axis(const ConvForward& args, int spatial) {
+  return {args.window, args.weight, args.x, args.y, spatial, /*transposed=*/false};
+}
+
+template <class T>
+void forward_pixels(const ConvForward& args, int64_t threads) {
+  const int64_t batch = args.x.size[0], channels = args.x.size[1];
+  DepthwisePixels<T>{static_cast<const T*>(args.x.data),
+                     static_cast<const T*>(args.weight.data),
+                     static_cast<const T*>(args.bias.data),
+                     static_cast<const T*>(args.residual.data),
+                     static_cast<T*>(args.y.data),
+                     args.epilogue,
+                     axis(args, 0),
+                     axis(args, 1),
+                     axis(args, 2),
+                     batch,
+                     channels,
+                     args.y.size[1] / channels}
+      .run(threads);
+}
+
+template <class T>
+void forward_lines(const ConvForward& args, int64_t threads) {
+  const int64_t batch = args.x.size[0], channels = args.x.size[1];
+  DepthwiseLines<T>{static_cast<const T*>(args.x.data),
+                    static_cast<const T*>(args.weight.data),
+                    static_cast<const T*>(args.bias.data),
+                    static_cast<const T*>(args.residual.data),
+                    static_cast<T*>(args.y.data),
+                    args.epilogue,
+                    axis(args, 0),
+                    Staging(axis(args, 1), axis(args, 2), kStaged),
+                    batch,
+                    channels,
+                    args.y.size[1] / channels,
+                    args.weight.numel() / args.weight.size[0]}
+      .run(threads);
+}
+
+template <class T>
+void forward_tiles(const ConvForward& args, int64_t threads) {
+  const TilePair<T> tiles(args.x, args.y, threads);
+  const int64_t taps = args.weight.numel() / args.weight.size[0];
+  tiles.run([&](const Tensor& x, const Tensor& y, int64_t image, int64_t channel) {
+    tiles.x.load(image, channel, x);
+    ConvForward tile = args;
+    tile.x = x, tile.y = y;
+    tile.weight.data = static_cast<T*>(args.weight.data) + channel * taps;
+    if (args.bias.data != nullptr) tile.bias.data = static_cast<T*>(args.bias.data) + channel;
+    forward_pixels<T>(tile, 1);
+    tiles.y.store(y, image, channel);
+  });
+}
+
+}  // namespace
 
 void conv_forward(const ConvForward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.x.dtype, "convolution", [&]<class T>(T) {
-    const auto axis = [&](int spatial) {
-      return ConvAxis(args.window, args.weight, args.x, args.y, spatial, /*transposed=*/false);
-    };
-    const T *x = static_cast<const T*>(args.x.data),
-            *weight = static_cast<const T*>(args.weight.data),
-            *bias = static_cast<const T*>(args.bias.data),
-            *residual = static_cast<const T*>(args.residual.data);
-    T* y = static_cast<T*>(args.y.data);
-    const int64_t batch = args.x.size[0], channels = args.x.size[1],
-                  multiplier = args.y.size[1] / channels;
-    if (channels_last) {
-      DepthwisePixels<T>{x,       weight,  bias,    residual, y,        args.epilogue,
-                         axis(0), axis(1), axis(2), batch,    channels, multiplier}
-          .run(threads);
-    } else {
-      DepthwiseLines<T>{x,     weight,        bias,       residual,
-                        y,     args.epilogue, axis(0),    Staging(axis(1), axis(2), kStaged),
-                        batch, channels,      multiplier, args.weight.numel() / args.weight.size[0]}
-          .run(threads);
+    if (channels_last) return forward_pixels<T>(args, threads);
+    if constexpr (std::is_same_v<T, accumulate_t<T>>) {
+      if (args.residual.data == nullptr && tiles_serve(args.x, args.y, kSmallPlane))
+        return forward_tiles<T>(args, threads);
     }
+    forward_lines<T>(args, threads);
   });
 }
 

@@ -1,0 +1,163 @@
+// Small planes of maps (N, C, D, H, W). A plane of 7x7 gives four vectors of outputs, and staging
+// it costs more than its sums. So sixteen channels of a run of images are turned into a tile
+// (images, D, H, W, 16) in the second-level cache, which the kernels of channels-last maps take as
+// any other map, and their result is turned back.
+//
+// Turning costs a shuffle for four elements and pass; the sums then have whole vectors without
+// edges.
+#pragma once
+
+#include "../conv.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace pydl::cpu::PYDL_ISA {
+
+inline constexpr int64_t kTileChannels = 16;
+inline constexpr int64_t kTileElements = 1 << 15;  // of one tensor: a quarter of the cache
+
+#if defined(__GNUC__) && !defined(__clang__)
+// Which elements of two rows, `step` apart, belong into the upper and into the lower.
+template <class Index, int lanes, int step>
+struct Exchanged {
+  Index upper[lanes], lower[lanes];
+  constexpr Exchanged() : upper(), lower() {
+    for (int k = 0; k < lanes; ++k) {
+      upper[k] = k & step ? lanes + k - step : k;
+      lower[k] = k & step ? lanes + k : k + step;
+    }
+  }
+};
+
+// Blocks of `step`, 2 * step, ... elements of a square change places across its diagonal.
+template <int lanes, class A, int step>
+PYDL_INLINE void exchange(Vec<A, lanes> (&rows)[lanes]) {
+  if constexpr (step < lanes) {
+    using I = Vec<Code<A>, lanes>;
+    static constexpr Exchanged<Code<A>, lanes, step> order;
+    I upper, lower;
+    std::memcpy(&upper, order.upper, sizeof(upper));
+    std::memcpy(&lower, order.lower, sizeof(lower));
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      if (i & step) continue;
+      const Vec<A, lanes> a = rows[i], b = rows[i + step];
+      rows[i] = __builtin_shuffle(a, b, upper);
+      rows[i + step] = __builtin_shuffle(a, b, lower);
+    }
+    exchange<lanes, A, 2 * step>(rows);
+  }
+}
+#endif
+
+// Rows and columns exchanged: to[j * to_pitch + i] = from[i * from_pitch + j].
+template <int lanes, class A>
+PYDL_INLINE void turn_block(const A* from, int64_t from_pitch, A* to, int64_t to_pitch) {
+#if defined(__GNUC__) && !defined(__clang__)
+  if constexpr (lanes > 1) {
+    Vec<A, lanes> rows[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) rows[i] = load_vec<lanes>(from + i * from_pitch);
+    exchange<lanes, A, 1>(rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) store_vec<lanes>(rows[i], to + i * to_pitch);
+    return;
+  }
+#endif
+  for (int i = 0; i < lanes; ++i) {
+    for (int j = 0; j < lanes; ++j) to[j * to_pitch + i] = from[i * from_pitch + j];
+  }
+}
+
+template <class A>
+void turn(const A* from, int64_t from_pitch, int64_t rows, int64_t columns, A* to,
+          int64_t to_pitch) {
+  with_lanes<A>(std::min(rows, columns), [&]<int lanes>(Lanes<lanes>) {
+    for_blocks_of<lanes>(rows, [&](int64_t i) {
+      for_blocks_of<lanes>(columns, [&](int64_t j) PYDL_INLINE_BODY {
+        turn_block<lanes>(from + i * from_pitch + j, from_pitch, to + j * to_pitch + i, to_pitch);
+      });
+    });
+  });
+}
+
+// A map whose tiles are taken one after another.
+template <class T>
+class Tiles {
+ public:
+  explicit Tiles(const Tensor& map) : map_(map), plane_(map.size[2] * map.size[3] * map.size[4]) {}
+
+  int64_t size(int64_t images) const { return images * plane_ * kTileChannels; }
+  // The tile as a map of its own.
+  Tensor tensor(T* tile, int64_t images, int64_t channels) const {
+    Tensor out = map_;
+    out.data = tile;
+    out.size[0] = images, out.size[1] = channels;
+    return out;
+  }
+  void load(int64_t image, int64_t channel, const Tensor& tile) const {
+    for (int64_t n = 0; n < tile.size[0]; ++n) {
+      turn(at(image + n, channel), plane_, tile.size[1], plane_,
+           static_cast<T*>(tile.data) + n * plane_ * tile.size[1], tile.size[1]);
+    }
+  }
+  void store(const Tensor& tile, int64_t image, int64_t channel) const {
+    for (int64_t n = 0; n < tile.size[0]; ++n) {
+      turn(static_cast<const T*>(tile.data) + n * plane_ * tile.size[1], tile.size[1], plane_,
+           tile.size[1], at(image + n, channel), plane_);
+    }
+  }
+
+ private:
+  T* at(int64_t n, int64_t c) const {
+    return static_cast<T*>(map_.data) + (n * map_.size[1] + c) * plane_;
+  }
+
+  Tensor map_;
+  int64_t plane_;
+};
+
+// Whether x and y, one plane of y for each of x, are to be turned: planes of at most so many
+// elements. Not those of halves, which would have to be widened on the way.
+inline bool tiles_serve(const Tensor& x, const Tensor& y, int64_t most) {
+  const auto plane = [](const Tensor& t) { return t.size[2] * t.size[3] * t.size[4]; };
+  return x.size[1] == y.size[1] && x.size[1] >= kTileChannels && plane(x) <= most &&
+         plane(y) <= most;
+}
+
+// The tiles of a pair of maps, shared out by channels: a member goes through the images of its
+// channels in turn.
+template <class T>
+struct TilePair {
+  Tiles<T> x, y;
+  int64_t batch, channels, images, blocks, team;
+  Scratch<T> memory;
+
+  TilePair(const Tensor& of_x, const Tensor& of_y, int64_t threads)
+      : x(of_x),
+        y(of_y),
+        batch(of_x.size[0]),
+        channels(of_x.size[1]),
+        images(std::clamp<int64_t>(kTileElements / std::max({x.size(1), y.size(1), int64_t{1}}), 1,
+                                   std::max<int64_t>(batch, 1))),
+        blocks((channels + kTileChannels - 1) / kTileChannels),
+        team(team_size(blocks, std::max(of_x.numel(), of_y.numel()), threads)),
+        memory(team, x.size(images) + y.size(images)) {}
+
+  // Calls run(tile of x, tile of y, first image, first channel).
+  template <class Run>
+  void run(const Run& run) const {
+    share_out(blocks, team, [&](int64_t member, int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t c = block * kTileChannels, size = std::min(kTileChannels, channels - c);
+        for (int64_t n = 0; n < batch; n += images) {
+          const int64_t count = std::min(images, batch - n);
+          T* at = memory.of(member);
+          run(x.tensor(at, count, size), y.tensor(at + x.size(images), count, size), n, c);
+        }
+      }
+    });
+  }
+};
+
+}  // namespace pydl::cpu::PYDL_ISA
