@@ -17,7 +17,7 @@ NAMES = (*CONVOLUTIONS, "max_pool2d", "avg_pool2d", "local_response_norm")
 OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
 
 # Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
-INTERPRETED = {"max_pool2d": 12, "conv3d": 5, "conv_transpose3d": 10}
+INTERPRETED = {"max_pool2d": 12, "conv3d": 5, "conv_transpose3d": 3}
 
 # Dense convolution on a CPU is PyTorch's own, which would check itself; so the definition and the
 # kernels of a GPU are held to these samples, and the native kernels to those of the others.
