@@ -51,11 +51,13 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
 
+BENCH := $(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu
 bench: $(VENV)/.built
-	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu \
-	  --cases 'lenet5*,alexnet*,mobilenetv2*,depthwise*,*+relu,deepface*'
-	$(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --backend cpu \
-	  --cases 'lenet5*pool*' --batch 8,32,64,128 --seconds 0.2 --out bench/results/cpu --name small
+	$(BENCH) --cases 'lenet5*,alexnet*'
+	$(BENCH) --cases 'mobilenetv2.depthwise*,depthwise*' --passes forward,grad_input,grad_weight \
+	  --backend cpu --name depthwise
+	$(BENCH) --cases '*+relu,deepface*' --name epilogue
+	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.
 readme: $(VENV)/.built

@@ -14,6 +14,7 @@ namespace pydl::cpu::PYDL_ISA {
 namespace {
 
 constexpr int64_t kMostRuns = 128;  // of pixels, each with sums of its own
+constexpr int64_t kGroup = 32;      // pixels added up before they meet the others in double
 
 // The sum of `size` values, in runs of 4096.
 template <class T>
@@ -56,6 +57,18 @@ void bias_from_lines(const ConvGradBias& args, int64_t threads) {
             });
 }
 
+// sums += `count` pixels.
+template <int count, class T>
+PYDL_INLINE void add_pixels(const T* pixels, int64_t filters, accumulate_t<T>* sums) {
+  using A = accumulate_t<T>;
+  for_vectors_once<A>(filters, [&]<int lanes>(int64_t f, Lanes<lanes>) PYDL_INLINE_BODY {
+    Vec<A, lanes> sum = load_vec<lanes>(pixels + f);
+#pragma GCC unroll 4
+    for (int p = 1; p < count; ++p) sum += load_vec<lanes>(pixels + p * filters + f);
+    store_vec<lanes>(Vec<A, lanes>(load_vec<lanes>(sums + f) + sum), sums + f);
+  });
+}
+
 template <class T>
 void bias_from_pixels(const ConvGradBias& args, int64_t threads) {
   using A = accumulate_t<T>;
@@ -73,17 +86,12 @@ void bias_from_pixels(const ConvGradBias& args, int64_t threads) {
                 A* sums = memory.of(run);
                 std::fill_n(totals, filters, 0.0);
                 const int64_t last = pixels * (run + 1) / runs;
-                for (int64_t first = pixels * run / runs; first < last; first += 8) {
+                for (int64_t first = pixels * run / runs; first < last; first += kGroup) {
                   std::fill_n(sums, filters, A{0});
-                  for (int64_t p = first; p < std::min(first + 8, last); ++p) {
-                    const T* pixel = grad_y + p * filters;
-                    for_vectors_once<A>(
-                        filters, [&]<int lanes>(int64_t f, Lanes<lanes>) PYDL_INLINE_BODY {
-                          using V = Vec<A, lanes>;
-                          store_vec<lanes>(
-                              V(load_vec<lanes>(sums + f) + load_vec<lanes>(pixel + f)), sums + f);
-                        });
-                  }
+                  const int64_t end = std::min(first + kGroup, last);
+                  int64_t p = first;
+                  for (; p + 4 <= end; p += 4) add_pixels<4>(grad_y + p * filters, filters, sums);
+                  for (; p < end; ++p) add_pixels<1>(grad_y + p * filters, filters, sums);
                   for (int64_t f = 0; f < filters; ++f) totals[f] += sums[f];
                 }
               }
