@@ -176,13 +176,18 @@ def check(
     Returns:
         A row for the output and one for each gradient.
     """
+    eps = torch.finfo(tensors[0].dtype).eps
+    doubles = [t.double() for t in tensors]
+    if grad_output is not None and call.operator.endswith("_act"):
+        # At an activation's kink a rounding error of the sum turns a whole gradient on or off, in
+        # PyTorch's as in ours; outputs that near to it pass nothing back.
+        y = call.ours(doubles, "reference")
+        grad_output = grad_output.masked_fill(y.abs() <= 16 * eps * y.abs().max(), 0)
     exact_grad = None if grad_output is None else grad_output.double()
-    exact = call.results(
-        lambda t: call.ours(t, "reference"), [t.double() for t in tensors], exact_grad
-    )
+    exact = call.results(lambda t: call.ours(t, "reference"), doubles, exact_grad)
     ours = call.results(lambda t: call.ours(t, backend), tensors, grad_output)
     theirs = call.results(call.theirs, tensors, grad_output)
-    slack = 4 * torch.finfo(tensors[0].dtype).eps
+    slack = 4 * eps
     rows = []
     for name, truth in exact.items():
         error = deviation(theirs[name], truth)
