@@ -222,4 +222,24 @@ struct Staging {
   }
 };
 
+// Where a block of a 3x3 window of stride 1 reads a channels-last plane: `rows` by `columns` pixels
+// from (top, left) on, pixel (r, c) at pixels[r * columns + c], zeros for one outside. True if all
+// are inside; then only the first of each row is set.
+template <class T>
+bool place_block(const T* plane, const ConvAxis& height, const ConvAxis& width, int64_t channels,
+                 int64_t top, int64_t left, int64_t rows, int64_t columns, const T* zeros,
+                 const T** pixels) {
+  const int64_t high = height.sources, wide = width.sources;
+  const bool inside =
+      plane != nullptr && top >= 0 && top + rows <= high && left >= 0 && left + columns <= wide;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < (inside ? 1 : columns); ++c) {
+      const int64_t h = top + r, w = left + c;
+      const bool there = inside || (plane != nullptr && h >= 0 && h < high && w >= 0 && w < wide);
+      pixels[r * columns + c] = there ? plane + (h * wide + w) * channels : zeros;
+    }
+  }
+  return inside;
+}
+
 }  // namespace pydl::cpu::PYDL_ISA

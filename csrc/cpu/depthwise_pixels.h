@@ -219,23 +219,13 @@ struct DepthwisePixels {
                       n = item / pairs / depth.targets;
         const int64_t rows = std::min<int64_t>(2, height.targets - h);
         depth.links(d, links);
-        const bool slice = !links.empty();
-        const T* plane = source + (n * depth.sources + (slice ? links[0].source : 0)) *
-                                      height.sources * row_size;
-        const bool rows_inside = slice && h + top >= 0 && h + top + rows + 1 < height.sources;
+        const T* plane = links.empty() ? nullptr
+                                       : source + (n * depth.sources + links[0].source) *
+                                                      height.sources * row_size;
         for (int64_t at = 0; at < width.targets; at += kSquare) {
           const int64_t place = std::min<int64_t>(at, width.targets - kSquare);
-          const bool inside =
-              rows_inside && place + left >= 0 && place + left + kSquare + 1 < width.sources;
-          for (int64_t r = 0; r < rows + 2; ++r) {
-            for (int64_t c = 0; c < (inside ? 1 : kSquare + 2); ++c) {
-              const int64_t row = h + top + r, column = place + left + c;
-              const bool there = inside || (slice && row >= 0 && row < height.sources &&
-                                            column >= 0 && column < width.sources);
-              pixels[r * (kSquare + 2) + c] =
-                  there ? plane + row * row_size + column * channels : zeros;
-            }
-          }
+          const bool inside = place_block(plane, height, width, channels, h + top, place + left,
+                                          rows + 2, kSquare + 2, zeros, pixels);
           const int64_t pixel =
               ((n * depth.targets + d) * height.targets + h) * width.targets + place;
           const auto sum = [&](auto* out, int64_t out_pitch) {

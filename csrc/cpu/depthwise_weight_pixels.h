@@ -145,25 +145,13 @@ void weight_from_squares(const ConvGradWeight& args, const ConvAxis& depth, cons
         const T* plane = x + (n * depth.sources + links[0].source) * high.sources * row_size;
         const T* line =
             grad_y + ((n * depth.targets + d) * high.targets + h) * wide.targets * channels;
-        const bool rows_inside = top >= 0 && top + rows + 1 < high.sources;
         const auto block = [&]<int columns>(int64_t place, Lanes<columns>) {
-          const int64_t left = place - wide.padding;
-          const bool inside =
-              columns == most && rows_inside && left >= 0 && left + columns + 1 < wide.sources;
-          for (int64_t r = 0; r < rows + 2; ++r) {
-            for (int64_t c = 0; c < (inside ? 1 : columns + 2); ++c) {
-              const int64_t row = top + r, column = left + c;
-              const bool there = inside || (row >= 0 && row < high.sources && column >= 0 &&
-                                            column < wide.sources);
-              pixels[r * (columns + 2) + c] =
-                  there ? plane + row * row_size + column * channels : zeros.data();
-            }
-          }
+          const bool inside = place_block(plane, high, wide, channels, top, place - wide.padding,
+                                          rows + 2, columns + 2, zeros.data(), pixels);
           const T* grad = line + place * channels;
           const int64_t pitch = wide.targets * channels;
           const auto add = [&]<int count>(Lanes<count>) {
-            inside ? dot_pixel_square<count, columns, columns == most>(grad, pitch, pixels,
-                                                                       channels, sums)
+            inside ? dot_pixel_square<count, columns, true>(grad, pitch, pixels, channels, sums)
                    : dot_pixel_square<count, columns, false>(grad, pitch, pixels, channels, sums);
           };
           rows == 2 ? add(Lanes<2>{}) : add(Lanes<1>{});

@@ -16,11 +16,11 @@ namespace pydl::cpu::PYDL_ISA {
 // Whether a result of so many elements is worth it: half of a third-level cache of the usual size
 // and more.
 template <class T>
-inline bool worth_streaming(int64_t elements) {
+inline bool worth_streaming([[maybe_unused]] int64_t elements) {
 #if defined(__SSE2__)
   return elements * static_cast<int64_t>(sizeof(T)) >= (16 << 20);
 #else
-  return elements < 0;
+  return false;
 #endif
 }
 
