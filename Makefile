@@ -54,7 +54,7 @@ format: $(VENV)/.installed
 BENCH := $(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu
 bench: $(VENV)/.built
 	$(BENCH) --cases 'lenet5*,alexnet*'
-	$(BENCH) --cases 'mobilenetv2.depthwise*,depthwise*' --passes forward,grad_input,grad_weight \
+	$(BENCH) --cases 'mobilenetv2.depthwise*[0-9],depthwise*' --passes forward,grad_input,grad_weight \
 	  --backend cpu --name depthwise
 	$(BENCH) --cases '*+relu,deepface*' --name epilogue
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small

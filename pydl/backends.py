@@ -142,11 +142,15 @@ class Row:
     channels_last: bool | None = None  # the layout it was measured for; None: either
     least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
     least_plane: int = 0  # elements of one channel of one image, likewise
+    functions: tuple[str, ...] = ()  # of the family's; empty: all
+    unit_stride: bool | None = None  # the stride it was measured for; None: any
 
-    def fits(self, tensor: torch.Tensor) -> bool:
+    def fits(self, tensor: torch.Tensor, function: str | None, unit_stride: bool | None) -> bool:
         # The size first: a tensor too small for any row is through in a microsecond.
         return (
             tensor.numel() >= self.least
+            and (not self.functions or function in self.functions)
+            and self.unit_stride in (None, unit_stride)
             and (self.least_plane == 0 or math.prod(tensor.shape[2:]) >= self.least_plane)
             and self.device == tensor.device.type
             and tensor.dtype in self.dtypes
@@ -175,8 +179,8 @@ AUTO: tuple[Row, ...] = (
         least=250_000,
     ),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
-    # Channels last the native depthwise kernels are faster with stride 1 and slower with stride 2,
-    # and on the smallest planes slower in either layout.
+    # On the smallest planes the native depthwise kernels are slower in either layout; channels last
+    # with stride 2 too, and there the weight's gradient at most sizes.
     Row(
         "depthwise",
         "cpu",
@@ -185,6 +189,17 @@ AUTO: tuple[Row, ...] = (
         "bench/results/cpu/depthwise.csv",
         channels_last=False,
         least_plane=196,
+    ),
+    Row(
+        "depthwise",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/depthwise.csv",
+        channels_last=True,
+        least_plane=196,
+        functions=("conv_forward", "conv_grad_input"),
+        unit_stride=True,
     ),
     Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
     Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
@@ -257,14 +272,22 @@ def serving(family: str) -> list[str]:
     return [name for name, row in BACKENDS.items() if family in row.families]
 
 
-def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
+def choose(
+    family: str,
+    backend: str | None,
+    tensor: torch.Tensor,
+    function: str | None = None,
+    unit_stride: bool | None = None,
+) -> str:
     """The backend that serves this call.
 
     Args:
-        family: ``conv``, ``pool`` or ``lrn``.
+        family: ``conv``, ``pool``, ``lrn``..., or ``depthwise`` or ``conv_bias_act``.
         backend: the caller's ``backend=`` argument; None leaves it to ``use_backend`` and
             ``PYDL_BACKEND``.
         tensor: the operator's input.
+        function: which of the family's, where they are chosen apart.
+        unit_stride: whether the window moves by one along every axis, where that matters.
 
     Raises:
         ValueError: there is no backend of that name.
@@ -273,7 +296,7 @@ def choose(family: str, backend: str | None, tensor: torch.Tensor) -> str:
     name = _current if backend is None else checked(backend)
     if name == "auto":
         for row in AUTO:
-            if row.family != family or not row.fits(tensor):
+            if row.family != family or not row.fits(tensor, function, unit_stride):
                 continue
             if refusal(row.backend, family, tensor) is None:
                 return row.backend

@@ -27,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0,
         help="the order of emulated threads: 0 greedy, any other a random one",
     )
+    parser.addoption("--first", action="append", default=[], help="run this test before others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    place = {test: i for i, test in enumerate(config.getoption("--first"))}
+    items.sort(key=lambda item: place.get(item.nodeid, len(place)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,6 +64,24 @@ def test_auto_leaves_to_pytorch_what_is_too_small_to_gain():
     assert backends.choose("conv", None, torch.zeros(32, 6, 28, 28)) == "aten"
 
 
+def test_auto_may_mix_the_passes_of_a_depthwise_convolution():
+    x = torch.randn(2, 32, 14, 14).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(32, 1, 3, 3, requires_grad=True)
+    y = pydl.functional.conv2d(x, weight, padding=1, groups=32)
+    ours = torch.autograd.grad(y.square().sum(), (x, weight))
+    y = torch.nn.functional.conv2d(x, weight, padding=1, groups=32)
+    theirs = torch.autograd.grad(y.square().sum(), (x, weight))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.is_contiguous(memory_format=torch.channels_last)
+
+    def served(stride: int, function: str) -> str:
+        return backends.choose("depthwise", None, x, function, stride == 1)
+
+    assert served(1, "conv_forward") == served(1, "conv_grad_input") == "cpu"
+    assert served(1, "conv_grad_weight") == served(2, "conv_forward") == "aten"
+
+
 def test_the_environment_variable_sets_the_default():
     code = (
         "import torch; from pydl import backends; "

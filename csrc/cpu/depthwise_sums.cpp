@@ -97,7 +97,8 @@ void run(const Pass& pass, bool channels_last, int64_t threads) {
   dispatch_floating(pass.source.dtype, "convolution", [&]<class T>(T) {
     if (channels_last) return by_pixels<T>(pass, threads);
     if constexpr (std::is_same_v<T, accumulate_t<T>>) {
-      if (pass.residual.data == nullptr && tiles_serve(pass.source, pass.target, kSmallPlane))
+      if (pass.residual.data == nullptr &&
+          tiles_serve(pass.source, kSmallPlane, pass.target, kSmallPlane))
         return by_tiles<T>(pass, threads);
     }
     by_lines<T>(pass, threads);

@@ -6,6 +6,7 @@ any order. The data gradient is also the transposed convolution.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -42,14 +43,23 @@ _grad_bias = operator(
 )
 
 
+class Servers(NamedTuple):
+    """The backends of the three passes of one convolution; ``auto`` may mix them."""
+
+    forward: str  # and the gradients of bias and epilogue
+    grad_input: str
+    grad_weight: str
+
+
 class _Conv(torch.autograd.Function):
-    """``epilogue`` is the activation and its slope; one whose derivative y does not tell (silu, a
-    negative slope) is an operator of its own."""
+    """``window`` is stride, padding, dilation, groups and who serves, ``epilogue`` the activation
+    and its slope. An activation whose derivative y does not tell (silu, a negative slope) is an
+    operator of its own."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, residual, window, epilogue):
-        *geometry, backend = window
-        y = _forward(x, weight, bias, residual, *geometry, *epilogue, backend)
+        *geometry, servers = window
+        y = _forward(x, weight, bias, residual, *geometry, *epilogue, servers.forward)
         ctx.save_for_backward(x, weight, *(() if epilogue == NO_EPILOGUE else (y,)))
         ctx.window, ctx.epilogue = window, epilogue
         return y
@@ -59,14 +69,14 @@ class _Conv(torch.autograd.Function):
         x, weight, *y = ctx.saved_tensors
         window, needs = ctx.window, ctx.needs_input_grad
         if y:
-            grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1])
+            grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
         if needs[0]:
             grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
         if needs[1]:
             grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
         if needs[2]:
-            grad_bias = apply(_ConvGradBias, grad_y, window[-1])
+            grad_bias = apply(_ConvGradBias, grad_y, window[-1].forward)
         return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None
 
 
@@ -75,7 +85,8 @@ class _ConvGradInput(torch.autograd.Function):
     def forward(ctx, grad_y, weight, input_size, window):
         ctx.save_for_backward(grad_y, weight)
         ctx.window = window
-        return _grad_input(grad_y, weight, input_size, *window)
+        *geometry, servers = window
+        return _grad_input(grad_y, weight, input_size, *geometry, servers.grad_input)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -97,7 +108,8 @@ class _ConvGradWeight(torch.autograd.Function):
     def forward(ctx, grad_y, x, kernel_size, window):
         ctx.save_for_backward(grad_y, x)
         ctx.window = window
-        return _grad_weight(grad_y, x, kernel_size, *window)
+        *geometry, servers = window
+        return _grad_weight(grad_y, x, kernel_size, *geometry, servers.grad_weight)
 
     @staticmethod
     def backward(ctx, grad_grad_weight):
@@ -205,9 +217,24 @@ def _autocast(x: torch.Tensor, *others: torch.Tensor | None) -> tuple[torch.Tens
     return tuple(None if operand is None else operand.to(low) for operand in operands)
 
 
-def _family(weight: torch.Tensor, groups: int) -> str:
-    """Depthwise convolution is chosen apart: it is bound by memory, not by arithmetic."""
-    return "depthwise" if groups > 1 and weight.shape[1] == 1 else "conv"
+def _servers(
+    backend: str | None,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: int | Sequence[int],
+    groups: int,
+) -> Servers:
+    """Who serves. Depthwise convolution is chosen apart, bound as it is by memory and not by
+    arithmetic, and each of its passes apart."""
+    if not (groups > 1 and weight.shape[1] == 1):
+        return Servers(*[backends.choose("conv", backend, x)] * 3)
+    unit_stride = stride == 1 or (isinstance(stride, Sequence) and all(s == 1 for s in stride))
+    return Servers(
+        *(
+            backends.choose("depthwise", backend, x, function, unit_stride)
+            for function in ("conv_forward", "conv_grad_input", "conv_grad_weight")
+        )
+    )
 
 
 def _operands(
@@ -247,14 +274,14 @@ def conv(
     name = f"conv{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    backend = backends.choose(_family(weight, groups), backend, x)
-    if backend == "aten":
+    servers = _servers(backend, x, weight, stride, groups)
+    if servers.forward == "aten":
         return getattr(torch.nn.functional, name)(
             x, weight, bias, stride, padding, dilation, groups
         )
     unbatched = x.ndim == axes + 1
     x, weight, bias = _operands(name, axes, x, weight, bias=bias)
-    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, backend)
+    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
     y = _run(x, weight, bias, None, window, NO_EPILOGUE)
     return y.squeeze(0) if unbatched else y
 
@@ -281,12 +308,13 @@ def conv_bias_act(
             f"{name}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
         )
     backend = backends.choose("conv_bias_act", backend, x)
+    servers = Servers(backend, backend, backend)
     unbatched = x.ndim == axes + 1
     if residual is not None and unbatched:
         checks.tensor(name, "residual", residual)
         residual = residual.unsqueeze(0)
     x, weight, bias, residual = _operands(name, axes, x, weight, bias=bias, residual=residual)
-    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, backend)
+    x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
     spatial = layout.conv_size(x.shape[2:], weight.shape[2:], *window[:3])
     shape = (x.shape[0], weight.shape[0], *spatial)
     if residual is not None and residual.shape != shape:
@@ -318,8 +346,8 @@ def conv_transpose(
     name = f"conv_transpose{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    backend = backends.choose(_family(weight, groups), backend, x)
-    if backend == "aten":
+    servers = _servers(backend, x, weight, stride, groups)
+    if servers.grad_input == "aten":
         return getattr(torch.nn.functional, name)(
             x, weight, bias, stride, padding, output_padding, groups, dilation
         )
@@ -360,11 +388,11 @@ def conv_transpose(
             f"channel: {output_size}. Output size is too small"
         )
     # The data gradient of the convolution that leads from the result to x.
-    window = (stride, padding, dilation, groups, backend)
+    geometry = stride, padding, dilation, groups
     if needs_grad(x, weight):
-        y = _ConvGradInput.apply(x, weight, tuple(output_size), window)
+        y = _ConvGradInput.apply(x, weight, tuple(output_size), (*geometry, servers))
     else:
-        y = _grad_input(x, weight, output_size, *window)
+        y = _grad_input(x, weight, output_size, *geometry, servers.grad_input)
     if bias is not None:
         y = y + bias.reshape(-1, *[1] * axes)
     return y.squeeze(0) if unbatched else y
@@ -379,8 +407,8 @@ def _geometry(
     padding: str | int | Sequence[int],
     dilation: int | Sequence[int],
     groups: int,
-    backend: str,
-) -> tuple[torch.Tensor, tuple[list[int], list[int], list[int], int, str]]:
+    servers: Servers,
+) -> tuple[torch.Tensor, tuple[list[int], list[int], list[int], int, Servers]]:
     """x, padded where padding='same' is lopsided, and the window in numbers; shapes checked."""
     axes = x.ndim - 2
     _check_shapes(name, x, weight, bias, groups)
@@ -388,7 +416,7 @@ def _geometry(
     dilation = checks.axes(name, "dilation", dilation, axes, least=1)
     x, padding = _resolve_padding(name, x, weight.shape[2:], stride, padding, dilation)
     _check_kernel_fits(x, weight, padding, dilation)
-    return x, (stride, padding, dilation, groups, backend)
+    return x, (stride, padding, dilation, groups, servers)
 
 
 def _run(
@@ -401,8 +429,8 @@ def _run(
 ) -> torch.Tensor:
     if needs_grad(x, weight, bias, residual):
         return _Conv.apply(x, weight, bias, residual, window, epilogue)
-    *geometry, backend = window
-    return _forward(x, weight, bias, residual, *geometry, *epilogue, backend)
+    *geometry, servers = window
+    return _forward(x, weight, bias, residual, *geometry, *epilogue, servers.forward)
 
 
 def _check_kernel_fits(
