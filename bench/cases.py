@@ -22,6 +22,7 @@ FAMILY = {
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
     "local_response_norm": "lrn",
+    "spatial_response_norm": "spatial_norm",
 }
 
 
@@ -193,6 +194,15 @@ CASES: tuple[Case, ...] = (
     ),
     _conv(
         "alexnet.conv2", "5x5 in two groups", 16, (96, 27, 27), (256, 48, 5, 5), padding=2, groups=2
+    ),
+    Case(
+        "alexnet.lrn1-within",
+        "within each channel, boxes of 3x3, on lrn1's map; PyTorch by pooling and powers",
+        "spatial_response_norm",
+        16,
+        (96, 55, 55),
+        arguments={"size": 3, "alpha": 5e-5, "beta": 0.75, "k": 1.0},
+        substitute=True,
     ),
     _lrn("alexnet.lrn2", "across channels, 256 of them", 16, (256, 27, 27)),
     _max_pool("alexnet.pool2", "3x3 stride 2, overlapping", 16, (256, 27, 27), 3),

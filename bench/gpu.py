@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CUDA_TESTS = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "bias_act", "local", "pool", "lrn")
+    for family in ("conv", "conv_cuda", "bias_act", "local", "pool", "lrn", "spatial_norm")
 ]
 
 

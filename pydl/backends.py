@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
+    "spatial_norm": ("spatial_norm_forward", "spatial_norm_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
@@ -179,6 +180,7 @@ AUTO: tuple[Row, ...] = (
         least=250_000,
     ),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
+    Row("spatial_norm", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
     # On the smallest planes the native depthwise kernels are slower in either layout; channels last
     # with stride 2 too, and there the weight's gradient at most sizes.
     Row(

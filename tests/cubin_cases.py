@@ -231,7 +231,39 @@ def lrn_cases() -> Iterator[Case]:
     yield from both("64-bit offsets", BF16, last=True, shape=(2**13, 96, 55, 55))
 
 
+def spatial_norm_cases() -> Iterator[Case]:
+    from pydl.kernels import spatial_norm
+
+    def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
+        x = _map(shape, dtype, last)
+        arguments = size, 1.0, beta, 1.0
+        lies = "channels last" if last else "contiguous"
+        yield Case(
+            f"y: {reason}, {lies}",
+            dtype,
+            lambda: spatial_norm.spatial_norm_forward(x, *arguments),
+        )
+        yield Case(
+            f"grad x: {reason}, {lies}",
+            dtype,
+            lambda: spatial_norm.spatial_norm_backward(x, x, *arguments),
+        )
+
+    yield from both("a loop over the taps", HALF, last=True)
+    yield from both("a loop over the taps", FLOAT, last=False)
+    yield from both("unrolled", FLOAT, last=True, size=3)
+    yield from both("any beta", DOUBLE, last=False, size=3, beta=0.6)
+    yield from both("a volume, 64-bit offsets", BF16, True, 3, shape=(2**10, 96, 16, 55, 55))
+
+
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
-    for family in (conv_cases, bias_act_cases, local_cases, pool_cases, lrn_cases):
+    for family in (
+        conv_cases,
+        bias_act_cases,
+        local_cases,
+        pool_cases,
+        lrn_cases,
+        spatial_norm_cases,
+    ):
         yield from family()

@@ -9,86 +9,76 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mutants import Build, library
+
 ROOT = Path(__file__).parent.parent
 FILES = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn")
+    for family in (
+        "conv",
+        "conv_cuda",
+        "depthwise",
+        "bias_act",
+        "local",
+        "pool",
+        "lrn",
+        "spatial_norm",
+    )
 ]
 
 
-def library(name: str) -> str:
-    found = subprocess.run(
-        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return os.path.realpath(found)
-
-
-def run(sanitizer: str, runtime: list[str], options: dict[str, str], select: str) -> int:
-    """Installs an instrumented build into a folder of its own and runs the tests from there."""
+def installed(sanitizer: str) -> Path:
+    """Where an instrumented build of the package lies that was installed there."""
     site = ROOT / "build" / f"site-{sanitizer.replace(',', '+')}"
-    environment = {
-        **os.environ,
-        "CMAKE_ARGS": f"-DPYDL_CUDA=OFF -DPYDL_EMULATOR=ON -DPYDL_SANITIZE={sanitizer}",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--quiet",
-        "install",
-        "--upgrade",
-    ]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", site, ROOT],
+        [*pip, "--upgrade", "--no-deps", "--no-build-isolation", "--target", site, ROOT],
         check=True,
-        env=environment,
+        env={
+            **os.environ,
+            "CMAKE_ARGS": f"-DPYDL_CUDA=OFF -DPYDL_EMULATOR=ON -DPYDL_SANITIZE={sanitizer}",
+        },
     )
-    environment |= {
-        "PYTHONPATH": str(site),
-        "LD_PRELOAD": " ".join(map(library, runtime)),
-        "OMP_NUM_THREADS": "2",
-        **options,
-    }
-    # The instrumented package must be the one that runs, so pytest starts without the repository's
-    # root on its path.
-    pytest = [
-        str(Path(sys.executable).parent / "pytest"),
-        "-q",
-        "-x",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        select,
-    ]
-    print(f"==== {sanitizer}: {' '.join(FILES)} ====", flush=True)
-    return subprocess.run([*pytest, *FILES], cwd=ROOT, env=environment).returncode
+    return site
+
+
+def run(title: str, runtime: str, select: str, *options: str, **environment: str) -> int:
+    """Runs the tests with a sanitizer's run-time library."""
+    # Without the repository's root on the path: where a package is installed that is instrumented,
+    # it must be the one that runs.
+    pytest = [str(Path(sys.executable).parent / "pytest"), "-q", "-x", "-n", "2"]
+    pytest += ["-p", "no:cacheprovider", *options, "-k", select]
+    preload = " ".join(map(library, (runtime, "libstdc++.so.6")))
+    print(f"==== {title}: {' '.join(FILES)} ====", flush=True)
+    return subprocess.run(
+        [*pytest, *FILES],
+        cwd=ROOT,
+        env={**os.environ, "LD_PRELOAD": preload, **environment},
+    ).returncode
 
 
 def main() -> int:
+    # CMake and Ninja come with the environment that runs this.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     failed = run(
-        "address,undefined",
-        ["libasan.so", "libstdc++.so.6"],
+        "AddressSanitizer and UBSan",
+        "libasan.so",
+        "cpu-cpu or cuda-cpu or test_conv_cuda or test_depthwise",
+        PYTHONPATH=str(installed("address,undefined")),
+        OMP_NUM_THREADS="2",
         # Python itself leaks by design; and a sanitizer's report must end the run, not be read
         # past.
-        {
-            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-        },
-        "cpu-cpu or cuda-cpu or test_conv_cuda or test_depthwise",
+        ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0",
+        UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
     )
     return failed or run(
-        "thread",
-        ["libtsan.so", "libstdc++.so.6"],
-        # PyTorch's own threads are not instrumented, and would be reported.
-        {
-            "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1",
-            "OMP_NUM_THREADS": "1",
-        },
+        "ThreadSanitizer",
+        "libtsan.so",
         "cuda-cpu and float32 and test_against_reference",
+        f"--emulated={Build('thread').module}",
+        OMP_NUM_THREADS="1",
+        # PyTorch's own threads are not instrumented, and would be reported.
+        TSAN_OPTIONS="halt_on_error=1:ignore_noninstrumented_modules=1",
     )
 
 

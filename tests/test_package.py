@@ -183,6 +183,7 @@ def test_inference_keeps_no_index_and_training_a_byte(server):
         ("pool", lambda x, b: functional.max_pool2d(x, 3, 2, backend=b)),
         ("pool", lambda x, b: functional.avg_pool2d(x, 3, 2, backend=b)),
         ("lrn", lambda x, b: functional.local_response_norm(x, 5, 0.1, backend=b)),
+        ("spatial_norm", lambda x, b: functional.spatial_response_norm(x, 3, 0.1, backend=b)),
     ),
 )
 def test_the_same_bits_on_every_run_and_thread_count(family, run):

@@ -16,5 +16,7 @@ void bind_pool_cpu(pybind11::module_& cpu);
 void bind_pool_cuda(pybind11::module_& cuda);
 void bind_lrn_cpu(pybind11::module_& cpu);
 void bind_lrn_cuda(pybind11::module_& cuda);
+void bind_spatial_norm_cpu(pybind11::module_& cpu);
+void bind_spatial_norm_cuda(pybind11::module_& cuda);
 
 }  // namespace pydl

@@ -23,6 +23,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_local_cpu(cpu);
   pydl::bind_pool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
+  pydl::bind_spatial_norm_cpu(cpu);
 #endif
 #if defined(PYDL_BIND_CUDA)
   py::module_ cuda = module.def_submodule("cuda");
@@ -31,6 +32,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_local_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
+  pydl::bind_spatial_norm_cuda(cuda);
 #endif
 #if defined(PYDL_EMULATED)
   py::module_ emulator = module.def_submodule("emulator");

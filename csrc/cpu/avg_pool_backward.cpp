@@ -15,8 +15,8 @@
 // in cache: 0.50 ns an input element. Before: each input line a sum over rows and columns of its
 // own, with its own list of terms, 0.80 ns; spread lines, but line by line, 0.66 ns (a line's lists
 // and calls cost as much as its arithmetic).
+#include "../pool.h"
 #include "avg_divisor.h"
-#include "kernels.h"
 #include "parallel.h"
 #include "pool_window.h"
 

@@ -6,8 +6,9 @@
 //
 // Bytes: x (and residual) read, y written once; backward grad_y and saved read, grad_x written
 // once. Operations: a comparison an element; silu an exponential and a division, 30 operations.
+#include "../bias_act.h"
+
 #include "epilogue.h"
-#include "kernels.h"
 #include "parallel.h"
 #include "stream.h"
 

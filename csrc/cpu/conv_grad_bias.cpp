@@ -6,7 +6,7 @@
 // Channels last: a task is a run of pixels, and the number of runs depends on the shape alone.
 //
 // Bytes: grad_y read once.
-#include "kernels.h"
+#include "../conv.h"
 #include "parallel.h"
 #include "vec.h"
 

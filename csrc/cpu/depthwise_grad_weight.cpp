@@ -2,10 +2,10 @@
 // grad_y * x over the batch and the outputs, in an order that depends on the shape alone.
 //
 // Bytes: x and grad_y read once.
+#include "../conv.h"
 #include "depthwise_tiles.h"
 #include "depthwise_weight_lines.h"
 #include "depthwise_weight_pixels.h"
-#include "kernels.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {

@@ -12,10 +12,10 @@
 // the input (bench/results/cpu/depthwise.csv): N, C, H, W 2.5 (PyTorch 4.3), channels last 1.6
 // (PyTorch 3.2). Before: staging and summing a row at a time with the length of the vectors chosen
 // for each, three times slower; channels last with plain stores 1.4 times.
+#include "../conv.h"
 #include "depthwise_lines.h"
 #include "depthwise_pixels.h"
 #include "depthwise_tiles.h"
-#include "kernels.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {

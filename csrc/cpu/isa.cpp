@@ -32,6 +32,8 @@ struct Kernels {
   decltype(&baseline::local_grad_weight) local_grad_weight;
   decltype(&baseline::lrn_forward) lrn_forward;
   decltype(&baseline::lrn_backward) lrn_backward;
+  decltype(&baseline::spatial_norm_forward) spatial_norm_forward;
+  decltype(&baseline::spatial_norm_backward) spatial_norm_backward;
   decltype(&baseline::max_pool_forward) max_pool_forward;
   decltype(&baseline::max_pool_backward) max_pool_backward;
   decltype(&baseline::avg_pool_forward) avg_pool_forward;
@@ -52,6 +54,8 @@ struct Kernels {
    name::local_grad_weight,           \
    name::lrn_forward,                 \
    name::lrn_backward,                \
+   name::spatial_norm_forward,        \
+   name::spatial_norm_backward,       \
    name::max_pool_forward,            \
    name::max_pool_backward,           \
    name::avg_pool_forward,            \
@@ -110,10 +114,10 @@ void check_alike(const char* what, const Tensor& a, const Tensor& b) {
         " needs tensors of one dtype and shape");
 }
 
-bool lrn_layout(std::initializer_list<const Tensor*> maps, int64_t size) {
-  for (const Tensor* map : maps) check_alike("lrn", **maps.begin(), *map);
-  check(size >= 1, "lrn needs a size of at least 1, got ", size);
-  return channels_last("lrn", maps);
+bool norm_layout(const char* what, std::initializer_list<const Tensor*> maps, int64_t size) {
+  for (const Tensor* map : maps) check_alike(what, **maps.begin(), *map);
+  check(size >= 1, what, " needs a size of at least 1, got ", size);
+  return channels_last(what, maps);
 }
 
 void check_window(const char* what, const Tensor& x, const Tensor& y, const PoolWindow& window) {
@@ -306,13 +310,23 @@ void local_grad_weight(const LocalGradWeight& args, int64_t threads) {
 }
 
 void lrn_forward(const LrnForward& args, int64_t threads) {
-  const bool last = lrn_layout({&args.x, &args.y}, args.size);
+  const bool last = norm_layout("lrn", {&args.x, &args.y}, args.size);
   if (args.x.numel() > 0) kernels().lrn_forward(args, last, threads);
 }
 
 void lrn_backward(const LrnBackward& args, int64_t threads) {
-  const bool last = lrn_layout({&args.grad_y, &args.x, &args.grad_x}, args.size);
+  const bool last = norm_layout("lrn", {&args.grad_y, &args.x, &args.grad_x}, args.size);
   if (args.x.numel() > 0) kernels().lrn_backward(args, last, threads);
+}
+
+void spatial_norm_forward(const SpatialNormForward& args, int64_t threads) {
+  const bool last = norm_layout("spatial norm", {&args.x, &args.y}, args.size);
+  if (args.x.numel() > 0) kernels().spatial_norm_forward(args, last, threads);
+}
+
+void spatial_norm_backward(const SpatialNormBackward& args, int64_t threads) {
+  const bool last = norm_layout("spatial norm", {&args.grad_y, &args.x, &args.grad_x}, args.size);
+  if (args.x.numel() > 0) kernels().spatial_norm_backward(args, last, threads);
 }
 
 void max_pool_forward(const MaxPoolForward& args, int64_t threads) {

@@ -1,10 +1,12 @@
-// What every instruction set provides. Include with PYDL_ISA set to its name; isa.cpp has checked
-// the arguments.
+// What every instruction set provides, for isa.cpp, which includes this once for each, with
+// PYDL_ISA set to its name, and has checked the arguments. The kernels' own files include their
+// family's contract alone, so that a new family compiles nothing but itself.
 #include "../bias_act.h"
 #include "../conv.h"
 #include "../local.h"
 #include "../lrn.h"
 #include "../pool.h"
+#include "../spatial_norm.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -19,6 +21,8 @@ void local_grad_input(const LocalGradInput& args, int64_t threads);
 void local_grad_weight(const LocalGradWeight& args, int64_t threads);
 void lrn_forward(const LrnForward& args, bool channels_last, int64_t threads);
 void lrn_backward(const LrnBackward& args, bool channels_last, int64_t threads);
+void spatial_norm_forward(const SpatialNormForward& args, bool channels_last, int64_t threads);
+void spatial_norm_backward(const SpatialNormBackward& args, bool channels_last, int64_t threads);
 void max_pool_forward(const MaxPoolForward& args, bool channels_last, int64_t threads);
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads);
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads);

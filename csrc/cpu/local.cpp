@@ -14,9 +14,10 @@
 // Measured at 8x16x28x28, 16 filters, 3x3, float32, one thread of a Zen 4 with AVX-512 that others
 // shared, in copies of the weight (PyTorch's unfolding and product): forward 2.8 (55), the weight's
 // gradient 3.5 (24), the input's 10 (38).
+#include "../local.h"
+
 #include <vector>
 
-#include "kernels.h"
 #include "parallel.h"
 #include "vec.h"
 

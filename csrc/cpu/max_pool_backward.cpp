@@ -20,7 +20,7 @@
 // gathering, 55 us scattering) as long as windows have few taps.
 #include <atomic>
 
-#include "kernels.h"
+#include "../pool.h"
 #include "parallel.h"
 #include "pool_window.h"
 

@@ -26,7 +26,7 @@
 // the NaN comparison for lines that hold none (g++ turns its select into a branch).
 #include <limits>
 
-#include "kernels.h"
+#include "../pool.h"
 #include "parallel.h"
 #include "pool_window.h"
 

@@ -19,6 +19,7 @@ from pydl.functional.conv import (
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
 from pydl.functional.pool import avg_pool2d, max_pool2d, max_pool2d_with_indices
+from pydl.functional.spatial_norm import spatial_response_norm
 
 __all__ = [
     "avg_pool2d",
@@ -34,4 +35,5 @@ __all__ = [
     "locally_connected2d",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "spatial_response_norm",
 ]

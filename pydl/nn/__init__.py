@@ -22,6 +22,7 @@ from pydl.nn.conv import (
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
 from pydl.nn.pool import AvgPool2d, MaxPool2d
+from pydl.nn.spatial_norm import SpatialResponseNorm
 
 __all__ = [
     "AvgPool2d",
@@ -42,4 +43,5 @@ __all__ = [
     "LocallyConnected1d",
     "LocallyConnected2d",
     "MaxPool2d",
+    "SpatialResponseNorm",
 ]

@@ -1,0 +1,44 @@
+"""Response normalisation within a channel from its definition (csrc/spatial_norm.h has the
+equations)."""
+
+import itertools
+
+import torch
+
+from pydl.reference import in_full_precision
+
+
+def _box_sum(values: torch.Tensor, below: int, above: int) -> torch.Tensor:
+    """Sum over the positions p - below ... p + above of every spatial axis, those that exist."""
+    sizes = values.shape[2:]
+    reach = (range(-min(below, n - 1), min(above, n - 1) + 1) for n in sizes)
+    total = torch.zeros_like(values)
+    for offsets in itertools.product(*reach):
+        moves = tuple(zip(offsets, sizes, strict=True))
+        to = (..., *(slice(max(0, -o), n - max(0, o)) for o, n in moves))
+        near = (..., *(slice(max(0, o), n + min(0, o)) for o, n in moves))
+        shifted = torch.zeros_like(values)
+        shifted[to] = values[near]
+        total = total + shifted
+    return total
+
+
+@in_full_precision
+def spatial_norm_forward(
+    x: torch.Tensor, size: int, alpha: float, beta: float, k: float
+) -> torch.Tensor:
+    """y = x (k + alpha / size^axes * boxsum(x^2))^-beta."""
+    scale = k + alpha / size ** (x.ndim - 2) * _box_sum(x * x, size // 2, (size - 1) // 2)
+    return x * scale**-beta
+
+
+@in_full_precision
+def spatial_norm_backward(
+    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
+) -> torch.Tensor:
+    """grad_x = grad_y scale^-beta - 2 alpha beta / size^axes * x * boxsum'(grad_y x scale^(-beta -
+    1))."""
+    rate = alpha / size ** (x.ndim - 2)
+    scale = k + rate * _box_sum(x * x, size // 2, (size - 1) // 2)
+    through_scale = _box_sum(grad_y * x * scale ** (-beta - 1), (size - 1) // 2, size // 2)
+    return grad_y * scale**-beta - 2 * rate * beta * x * through_scale
