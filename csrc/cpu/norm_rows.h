@@ -132,7 +132,7 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
 template <class A, class Exponent, class Map, class Ahead>
 void normalise(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x, A* y,
                int64_t size, Map map, Ahead ahead) {
-  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_lines(size, y, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
@@ -152,7 +152,7 @@ void normalise(const Scale<A, Exponent>& of, const A* const* rows, int64_t count
 template <class A, class Exponent, class Map, class Ahead>
 void differentiate(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x,
                    const A* grad_y, A* direct, A* indirect, int64_t size, Map map, Ahead ahead) {
-  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
@@ -178,7 +178,7 @@ template <class A, class Exponent, class Ahead>
 void collect(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x,
              const A* direct, A* grad_x, int64_t size, Ahead ahead) {
   const A slope = of.slope;
-  with_count<5>(count, [&]<int fixed>(Lanes<fixed>) {
+  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, identity);

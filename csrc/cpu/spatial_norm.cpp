@@ -22,12 +22,16 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
+// Elements at a time: by when a line is read displaced, its stores have left the store queue.
+constexpr int64_t kBatch = 1024;
+
 struct Geometry {
   int64_t maps, depth, lines, length;  // of a line, in elements
   int64_t step;                        // from a position of a line to the next
   int64_t below[2], above[2];          // of the box, along depth and along the lines
   int64_t left, right;                 // of the box, along a line
   int64_t bands;                       // runs of lines a map is cut into
+  int64_t batch;                       // lines that go through each step together
 
   Geometry(const Tensor& x, int64_t size, bool channels_last, int64_t threads)
       : maps(x.size[0] * (channels_last ? 1 : x.size[1])),
@@ -44,6 +48,7 @@ struct Geometry {
     // A map is cut only where there are fewer maps than threads, and into runs of no less than the
     // lines that neighbours both sum.
     const int64_t least = below[1] + above[1] + 1;
+    batch = std::clamp<int64_t>(kBatch / length, 1, 16);
     bands =
         std::clamp<int64_t>((threads + maps - 1) / maps, 1, std::max<int64_t>(lines / least, 1));
   }
@@ -51,19 +56,19 @@ struct Geometry {
   int64_t window(int axis) const { return below[axis] + above[axis] + 1; }
   int64_t padded() const { return length + (left + right) * step; }
   int64_t pitch() const { return whole_blocks(length); }
+  // Lines in a ring: those of a box of the batch's first line to that of its last.
+  int64_t ring() const { return window(1) + batch - 1; }
 };
 
-// Lines summed along themselves: the last `window` lines of each of the last `depths` depths.
+// Lines summed along themselves: the last `ring` lines of each of the last `depths` depths.
 template <class A>
 class LineSums {
  public:
-  LineSums(A* memory, int64_t depths, int64_t window, int64_t pitch)
-      : memory_(memory), depths_(depths), window_(window), pitch_(pitch) {}
-  static int64_t size(int64_t depths, int64_t window, int64_t pitch) {
-    return depths * window * pitch;
-  }
+  LineSums(A* memory, int64_t depths, const Geometry& g)
+      : memory_(memory), depths_(depths), ring_(g.ring()), pitch_(g.pitch()) {}
+  static int64_t size(int64_t depths, const Geometry& g) { return depths * g.ring() * g.pitch(); }
   A* at(int64_t depth, int64_t line) const {
-    return memory_ + (depth % depths_ * window_ + line % window_) * pitch_;
+    return memory_ + (depth % depths_ * ring_ + line % ring_) * pitch_;
   }
   // The lines [first, last) of the depths [from, to), as rows.
   int64_t rows(int64_t from, int64_t to, int64_t first, int64_t last, const A** rows) const {
@@ -76,16 +81,16 @@ class LineSums {
 
  private:
   A* memory_;
-  int64_t depths_, window_, pitch_;
+  int64_t depths_, ring_, pitch_;
 };
 
 // to[i] = sum over t of padded[i + t * step]
 template <class A>
-void sum_along(const A* padded, int64_t window, int64_t step, int64_t length, const A** rows,
-               A* to) {
-  for (int64_t t = 0; t < window; ++t) rows[t] = padded + t * step;
-  with_count<5>(window, [&]<int fixed>(Lanes<fixed>) {
-    for_blocks<A>(length, [=]<int lanes>(int64_t first, Lanes<lanes>) {
+void sum_along(const Geometry& g, const A* padded, const A** rows, A* to) {
+  const int64_t window = g.left + g.right + 1;
+  for (int64_t t = 0; t < window; ++t) rows[t] = padded + t * g.step;
+  with_count<3, 5>(window, [&]<int fixed>(Lanes<fixed>) {
+    for_blocks<A>(g.length, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, window, first, sum, identity);
       PYDL_LANES
@@ -123,24 +128,25 @@ class SquareSums {
   using A = accumulate_t<T>;
 
   static int64_t size(const Geometry& g, int64_t depths) {
-    return g.padded() + g.pitch() + LineSums<A>::size(depths, g.window(1), g.pitch());
+    return g.batch * g.padded() + g.pitch() + LineSums<A>::size(depths, g);
   }
   SquareSums(const Geometry& g, A* memory, int64_t depths)
       : g_(g),
         padded_(memory),
-        copy_(memory + g.padded()),
-        sums_(copy_ + g.pitch(), depths, g.window(1), g.pitch()) {
-    std::fill_n(padded_, g.padded(), A{0});
+        copy_(memory + g.batch * g.padded()),
+        sums_(copy_ + g.pitch(), depths, g) {
+    std::fill_n(padded_, g.batch * g.padded(), A{0});
   }
   // Lines before `end` of the depths [from, to) of the map are wanted, those before `done` are
-  // there.
+  // there; no more than a batch of them.
   void reach(const T* map, int64_t from, int64_t to, int64_t done, int64_t end, const A** rows) {
     for (int64_t d = from; d < to; ++d) {
       for (int64_t line = done; line < end; ++line) {
         const T* x = map + (d * g_.lines + line) * g_.length;
-        square_row(read(x, copy_, g_.length), padded_ + g_.left * g_.step, g_.length);
-        sum_along(padded_, g_.left + g_.right + 1, g_.step, g_.length, rows, sums_.at(d, line));
+        square_row(read(x, copy_, g_.length), padded(line) + g_.left * g_.step, g_.length);
       }
+      for (int64_t line = done; line < end; ++line)
+        sum_along(g_, padded(line), rows, sums_.at(d, line));
     }
   }
   // The box of a line, as rows.
@@ -151,6 +157,8 @@ class SquareSums {
   }
 
  private:
+  A* padded(int64_t line) const { return padded_ + line % g_.batch * g_.padded(); }
+
   const Geometry& g_;
   A *padded_, *copy_;
   LineSums<A> sums_;
@@ -183,9 +191,11 @@ void forward(const SpatialNormForward& args, bool channels_last, int64_t threads
                     to = std::min(d + g.above[0] + 1, g.depth);
       int64_t done = std::max<int64_t>(begin - g.below[1], 0);
       for (int64_t line = begin; line < end; ++line) {
-        const int64_t wanted = std::min(line + g.above[1] + 1, g.lines);
-        squares.reach(x, from, to, done, wanted, rows);
-        done = wanted;
+        while (done < std::min(line + g.above[1] + 1, g.lines)) {
+          const int64_t wanted = std::min({done + g.batch, end + g.above[1], g.lines});
+          squares.reach(x, from, to, done, wanted, rows);
+          done = wanted;
+        }
         const int64_t count = squares.box(d, line, rows), at = (d * g.lines + line) * g.length;
         const A* values = read(x + at, x_copy, g.length);
         write(y + at, g.length, x_copy + g.pitch(), [&](A* out) {
@@ -206,21 +216,21 @@ void backward(const SpatialNormBackward& args, bool channels_last, int64_t threa
 
   const int64_t team = team_size(g.maps * g.bands, args.x.numel(), threads);
   const int64_t squares_size = SquareSums<T>::size(g, square_depths),
-                sums_size = LineSums<A>::size(depths, g.window(1), g.pitch()),
-                direct_size = LineSums<A>::size(1, g.window(1), g.pitch());
+                indirect_size = LineSums<A>::size(depths, g), direct_size = LineSums<A>::size(1, g),
+                padded_size = g.batch * g.padded();
   const Scratch<const A*> row_memory(team, most_rows(g));
-  const Scratch<A> memory(team, squares_size + sums_size + direct_size + g.padded() +
+  const Scratch<A> memory(team, squares_size + indirect_size + direct_size + padded_size +
                                     g.pitch() * (kConverts<T> ? 4 : 1));
   for_tasks(g, team, [&](int64_t member, int64_t map, int64_t begin, int64_t end) {
     const A** rows = row_memory.of(member);
-    A* at_sums = memory.of(member) + squares_size;
     SquareSums<T> squares(g, memory.of(member), square_depths);
-    const LineSums<A> indirect(at_sums, depths, g.window(1), g.pitch()),
-        direct(at_sums + sums_size, 1, g.window(1), g.pitch());
-    A* padded = at_sums + sums_size + direct_size;  // indirect, transposed: `right` comes first
-    A *unwanted = padded + g.padded(), *x_copy = unwanted + g.pitch(),
+    A* at_indirect = memory.of(member) + squares_size;
+    const LineSums<A> indirect(at_indirect, depths, g), direct(at_indirect + indirect_size, 1, g);
+    A* padded = at_indirect + indirect_size + direct_size;  // transposed: `right` comes first
+    A *unwanted = padded + padded_size, *x_copy = unwanted + g.pitch(),
       *grad_copy = x_copy + g.pitch(), *result = grad_copy + g.pitch();
-    std::fill_n(padded, g.padded(), A{0});
+    std::fill_n(padded, padded_size, A{0});
+    const auto padded_line = [&](int64_t line) { return padded + line % g.batch * g.padded(); };
     const int64_t offset = map * g.depth * g.lines * g.length;
     const T* x = static_cast<const T*>(args.x.data) + offset;
     const T* grad_y = static_cast<const T*>(args.grad_y.data) + offset;
@@ -228,37 +238,41 @@ void backward(const SpatialNormBackward& args, bool channels_last, int64_t threa
     for (int64_t d = 0; d < g.depth; ++d) {
       const int64_t from = std::max<int64_t>(d - g.above[0], 0),
                     to = std::min(d + g.below[0] + 1, g.depth);
-      const int64_t first = std::max<int64_t>(begin - g.above[1], 0);
+      const int64_t first = std::max<int64_t>(begin - g.above[1], 0), last = end + g.below[1];
       int64_t done = std::max<int64_t>(first - g.below[1], 0);
-      // Line `ahead` is differentiated, line `line`, the last whose transposed box is then
-      // complete, collected.
-      for (int64_t ahead = first; ahead < end + g.below[1]; ++ahead) {
-        if (ahead < g.lines) {
-          const int64_t wanted = std::min(ahead + g.above[1] + 1, g.lines);
+      // A batch of lines is differentiated, and those collected whose transposed boxes are then
+      // complete, `below` lines behind.
+      for (int64_t batch = first; batch < last; batch += g.batch) {
+        const int64_t batch_end = std::min(batch + g.batch, last),
+                      ahead_end = std::min(batch_end, g.lines);
+        while (done < std::min(ahead_end + g.above[1], g.lines)) {
+          const int64_t wanted = std::min({done + g.batch, ahead_end + g.above[1], g.lines});
           squares.reach(x, std::max<int64_t>(from - g.below[0], 0),
                         std::min(to + g.above[0], g.depth), done, wanted, rows);
           done = wanted;
-          for (int64_t near = from; near < to; ++near) {
-            const int64_t count = squares.box(near, ahead, rows),
-                          at = (near * g.lines + ahead) * g.length;
+        }
+        for (int64_t near = from; near < to; ++near) {
+          for (int64_t line = batch; line < ahead_end; ++line) {
+            const int64_t count = squares.box(near, line, rows),
+                          at = (near * g.lines + line) * g.length;
             const A* values = read(x + at, x_copy, g.length);
             const A* grads = read(grad_y + at, grad_copy, g.length);
-            differentiate(of, rows, count, values, grads,
-                          near == d ? direct.at(0, ahead) : unwanted, padded + g.right * g.step,
-                          g.length, identity, nothing);
-            sum_along(padded, g.left + g.right + 1, g.step, g.length, rows,
-                      indirect.at(near, ahead));
+            differentiate(of, rows, count, values, grads, near == d ? direct.at(0, line) : unwanted,
+                          padded_line(line) + g.right * g.step, g.length, identity, nothing);
           }
+          for (int64_t line = batch; line < ahead_end; ++line)
+            sum_along(g, padded_line(line), rows, indirect.at(near, line));
         }
-        const int64_t line = ahead - g.below[1];
-        if (line < begin) continue;
-        const int64_t count = indirect.rows(from, to, std::max<int64_t>(line - g.above[1], 0),
-                                            std::min(line + g.below[1] + 1, g.lines), rows);
-        const int64_t at = (d * g.lines + line) * g.length;
-        const A* values = read(x + at, x_copy, g.length);
-        write(grad_x + at, g.length, result, [&](A* out) {
-          collect(of, rows, count, values, direct.at(0, line), out, g.length, nothing);
-        });
+        for (int64_t line = std::max(batch - g.below[1], begin); line < batch_end - g.below[1];
+             ++line) {
+          const int64_t count = indirect.rows(from, to, std::max<int64_t>(line - g.above[1], 0),
+                                              std::min(line + g.below[1] + 1, g.lines), rows);
+          const int64_t at = (d * g.lines + line) * g.length;
+          const A* values = read(x + at, x_copy, g.length);
+          write(grad_x + at, g.length, result, [&](A* out) {
+            collect(of, rows, count, values, direct.at(0, line), out, g.length, nothing);
+          });
+        }
       }
     }
   });
