@@ -23,6 +23,7 @@ OPERATORS = (
     ("locally_connected1d`, `2d", "local"),
     ("max_pool2d`, `avg_pool2d", "pool"),
     ("local_response_norm", "lrn"),
+    ("batch_norm`, `batch_norm_act", "batch_norm"),
 )
 
 

@@ -12,7 +12,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILES = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn")
+    for family in (
+        "conv",
+        "conv_cuda",
+        "depthwise",
+        "bias_act",
+        "batch_norm",
+        "local",
+        "pool",
+        "lrn",
+    )
 ]
 
 

@@ -4,6 +4,16 @@ Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints
 ``isinstance`` behave alike.
 """
 
+from pydl.nn.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormAct2d,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+    SyncBatchNorm,
+)
 from pydl.nn.conv import (
     Conv1d,
     Conv2d,
@@ -25,6 +35,10 @@ from pydl.nn.pool import AvgPool2d, MaxPool2d
 
 __all__ = [
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "BatchNormAct2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -32,6 +46,9 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
@@ -42,4 +59,5 @@ __all__ = [
     "LocallyConnected1d",
     "LocallyConnected2d",
     "MaxPool2d",
+    "SyncBatchNorm",
 ]
