@@ -23,6 +23,8 @@ FAMILY = {
     "avg_pool2d": "pool",
     "local_response_norm": "lrn",
     "spatial_response_norm": "spatial_norm",
+    "batch_norm": "batch_norm",
+    "batch_norm_act": "batch_norm",
 }
 
 
@@ -147,6 +149,18 @@ def _local(name: str, about: str, input: tuple, weight: tuple) -> Case:
     return Case(name, about, "locally_connected2d", 32, input, weight, bias, substitute=True)
 
 
+def _batch_norm(name: str, about: str, batch: int, input: tuple, **more: object) -> Case:
+    """Training: both statistics are made. With its activation where the name says so."""
+    operator = "batch_norm_act" if name.endswith("+relu") else "batch_norm"
+    arguments = {"running_mean": None, "running_var": None, "training": True}
+    channels = input[:1]
+    return Case(
+        name, about, operator, batch, input, channels, channels, arguments, substitute=True, **more
+    )
+
+
+_BATCH_NORM_GOAL = {"forward": 4, "both": 2.5}
+
 CASES: tuple[Case, ...] = (
     _conv(
         "lenet5.conv1",
@@ -261,6 +275,20 @@ CASES: tuple[Case, ...] = (
     # Taigman et al. 2014, figure 2
     _local("deepface.l4", "9x9, 16 channels, 63 to 55", (16, 63, 63), (16, 16, 9, 9, 55, 55)),
     _local("deepface.l6", "5x5, 16 channels, 25 to 21", (16, 25, 25), (16, 16, 5, 5, 21, 21)),
+    _batch_norm("bn-lenet5.bn1+relu", "after conv1, small", 32, (6, 28, 28)),
+    _batch_norm("bn-lenet5.bn2+relu", "after conv2, smaller", 32, (16, 10, 10)),
+    _batch_norm("bn-alexnet.bn1+relu", "in place of lrn1", 16, (96, 55, 55), goal=_BATCH_NORM_GOAL),
+    _batch_norm(
+        "resnet50.layer1.0.bn1+relu",
+        "the most frequent map",
+        32,
+        (64, 56, 56),
+        goal=_BATCH_NORM_GOAL,
+    ),
+    _batch_norm("resnet50.layer1.0.bn3", "256 channels, no activation", 8, (256, 56, 56)),
+    _batch_norm("resnet50.layer3.0.bn1+relu", "14 x 14", 32, (256, 14, 14)),
+    _batch_norm("resnet50.layer4.0.bn1+relu", "planes of 49", 32, (512, 7, 7)),
+    _batch_norm("mobilenetv2.bn-144-56", "after a depthwise layer", 32, (144, 56, 56)),
 )
 
 

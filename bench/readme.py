@@ -24,6 +24,7 @@ OPERATORS = (
     ("max_pool2d`, `avg_pool2d", "pool"),
     ("local_response_norm", "lrn"),
     ("spatial_response_norm", "spatial_norm"),
+    ("batch_norm`, `batch_norm_act", "batch_norm"),
 )
 
 

@@ -26,6 +26,14 @@ from pydl import layout
 FAMILIES: dict[str, tuple[str, ...]] = {
     "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
     "bias_act": ("bias_act_forward", "bias_act_backward"),
+    "batch_norm": (
+        "batch_norm_stats",
+        "batch_norm_apply",
+        "batch_norm_forward",
+        "batch_norm_grad_sums",
+        "batch_norm_grad_input",
+        "batch_norm_backward",
+    ),
     "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),

@@ -137,3 +137,29 @@ def local_weight(grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[in
     """The unwritten gradient (F, C * taps, *out) of its weight, contiguous."""
     shape = (grad_y.shape[1], x.shape[1] * math.prod(kernel_size), *grad_y.shape[2:])
     return empty(shape, x, layout=torch.contiguous_format)
+
+
+def mask_rows_are_pixels(x: torch.Tensor) -> bool:
+    """Whether a row of the mask of a map like ``x`` is the channels of a pixel: channels last, or
+    one pixel an image; else it is a plane."""
+    return memory_format(x) is not torch.contiguous_format or math.prod(x.shape[2:]) == 1
+
+
+def mask(x: torch.Tensor) -> torch.Tensor:
+    """An unwritten mask of a bit an element of the map ``x``: (N, C, bytes of a plane) or (N,
+    pixels, bytes of a pixel's channels)."""
+    plane, channels = math.prod(x.shape[2:]), x.shape[1]
+    rows, row = (plane, channels) if mask_rows_are_pixels(x) else (channels, plane)
+    shape = (x.shape[0], rows, (row + 7) // 8)
+    return empty(shape, x, dtype=torch.uint8, layout=torch.contiguous_format)
+
+
+def channel_sums(x: torch.Tensor) -> torch.Tensor:
+    """An unwritten number a channel of the map ``x``: float32, float64 for float64."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return empty((x.shape[1],), x, dtype=dtype, layout=torch.contiguous_format)
+
+
+def nothing(x: torch.Tensor, *, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A tensor without elements: what stands for a result that was not asked for."""
+    return empty((0,), x, dtype=dtype, layout=torch.contiguous_format)

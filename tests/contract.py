@@ -125,9 +125,15 @@ def run_pytorch(
         return [None] * (1 + len(operands))
 
 
-def hold(ours: torch.Tensor, theirs: torch.Tensor | None, exact: torch.Tensor, what: str) -> None:
+def hold(
+    ours: torch.Tensor,
+    theirs: torch.Tensor | None,
+    exact: torch.Tensor,
+    what: str,
+    terms: float = 0.0,
+) -> None:
     """The yardstick: against float64, at most twice PyTorch's error in the same dtype, plus two
-    units in the last place.
+    units in the last place, of the result or of ``terms``, the size of what cancels in it.
 
     Where PyTorch has nothing to compare with (``theirs`` is None) its error counts as zero.
     """
@@ -149,7 +155,8 @@ def hold(ours: torch.Tensor, theirs: torch.Tensor | None, exact: torch.Tensor, w
     ours, theirs, exact = ours[finite], theirs[finite], exact[finite]
     # In float64 the yardstick has rounding errors of its own.
     units = 200 if low == torch.float64 else 2
-    tiny = units * torch.finfo(low).eps * exact.abs().max().item() + torch.finfo(low).tiny
+    largest = max(exact.abs().max().item(), terms)
+    tiny = units * torch.finfo(low).eps * largest + torch.finfo(low).tiny
     error, allowed = (
         (ours - exact).abs().max().item(),
         2 * (theirs - exact).abs().nan_to_num().max().item() + tiny,

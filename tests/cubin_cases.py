@@ -256,6 +256,48 @@ def spatial_norm_cases() -> Iterator[Case]:
     yield from both("a volume, 64-bit offsets", BF16, True, 3, shape=(2**10, 96, 16, 55, 55))
 
 
+def batch_norm_cases() -> Iterator[Case]:
+    from pydl.kernels import batch_norm
+
+    def every(reason, dtype, last, activation, residual=True, affine=True, shape=(8, 64, 56, 56)):
+        x = _map(shape, dtype, last)
+        sums = batch_norm.layout.channel_sums(x)
+        weight = sums if affine else None
+        added = x if residual else None
+        masked = activation != "none"
+        mask = batch_norm.layout.mask(x) if masked else None
+        how = 1e-5, activation, 0.1
+        lies = f"{activation}, {'channels last' if last else 'contiguous'}"
+        given = x, sums, sums
+        applied = weight, weight, added, *how, True
+        grads = x, *given, weight, mask
+        calls = {
+            "stats": partial(batch_norm.batch_norm_stats, x),
+            "y": partial(batch_norm.batch_norm_apply, *given, *applied),
+            "grad sums": partial(batch_norm.batch_norm_grad_sums, *grads[:4], mask, *how),
+            "grad x": partial(
+                batch_norm.batch_norm_grad_input, *grads, sums, sums, 64.0, *how, residual
+            ),
+            "grad x of inference": partial(
+                batch_norm.batch_norm_grad_input, *grads, None, None, 1.0, *how, residual
+            ),
+        }
+        for name, call in calls.items():
+            yield Case(f"{name}: {reason}, {lies}", dtype, call)
+
+    for dtype in (HALF, FLOAT, DOUBLE):
+        yield from every("ResNet's", dtype, True, "relu")
+        yield from every("ResNet's", dtype, False, "relu")
+    yield from every("bfloat16", BF16, True, "leaky_relu")
+    yield from every("no residual, no weight", FLOAT, False, "none", residual=False, affine=False)
+    yield from every("no residual", FLOAT, True, "leaky_relu", residual=False)
+    yield from every("few channels", FLOAT, True, "relu", shape=(8, 3, 56, 56))
+    yield from every("a plane of 7 x 7", HALF, False, "relu", shape=(8, 512, 7, 7))
+    yield from every("no pixels", FLOAT, False, "relu", shape=(128, 120, 1, 1))
+    yield from every("64-bit offsets", HALF, True, "relu", shape=(2**13, 64, 64, 64))
+    yield from every("64-bit offsets", FLOAT, False, "relu", shape=(2**13, 64, 64, 64))
+
+
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
     for family in (
@@ -265,5 +307,6 @@ def cases() -> Iterator[Case]:
         pool_cases,
         lrn_cases,
         spatial_norm_cases,
+        batch_norm_cases,
     ):
         yield from family()

@@ -23,6 +23,7 @@ FILES = [
         "pool",
         "lrn",
         "spatial_norm",
+        "batch_norm",
     )
 ]
 

@@ -158,6 +158,7 @@ def test_the_native_kernels_copy_neither_layout(channels_last, monkeypatch):
         lambda x: functional.max_pool2d(x, 3, 2, backend="cpu"),
         lambda x: functional.avg_pool2d(x, 3, 2, backend="cpu"),
         lambda x: functional.local_response_norm(x, 3, backend="cpu"),
+        lambda x: functional.batch_norm_act(x, None, None, training=True, backend="cpu"),
     ):
         leaf = x.detach().requires_grad_()
         y = function(leaf)
@@ -184,6 +185,7 @@ def test_inference_keeps_no_index_and_training_a_byte(server):
         ("pool", lambda x, b: functional.avg_pool2d(x, 3, 2, backend=b)),
         ("lrn", lambda x, b: functional.local_response_norm(x, 5, 0.1, backend=b)),
         ("spatial_norm", lambda x, b: functional.spatial_response_norm(x, 3, 0.1, backend=b)),
+        ("batch_norm", lambda x, b: functional.batch_norm(x, None, None, None, None, 1, backend=b)),
     ),
 )
 def test_the_same_bits_on_every_run_and_thread_count(family, run):
@@ -316,7 +318,8 @@ def test_accelerate_a_layer_itself_and_not_a_tensor():
         pydl.accelerate(X)
 
 
-# Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py.
+# Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py and
+# test_batch_norm_layers.py.
 TWINS = [name for name in pydl.nn.__all__ if hasattr(torch.nn, name) and "Lazy" not in name]
 
 
@@ -324,6 +327,7 @@ TWINS = [name for name in pydl.nn.__all__ if hasattr(torch.nn, name) and "Lazy" 
 def test_a_layer_is_its_twin_in_torch(name):
     """Same constructor, same initial weights for a seed, same state_dict, same representation."""
     arguments = (4, 6, 3) if "Conv" in name else {"LocalResponseNorm": (3,)}.get(name, (2,))
+    arguments = (4,) if "BatchNorm" in name else arguments
     axes = int(name[-2]) if name[-1] == "d" else 2
     x = torch.randn(2, 4, *[9] * axes)
     torch.manual_seed(1)

@@ -10,6 +10,8 @@ void bind_conv_cpu(pybind11::module_& cpu);
 void bind_conv_cuda(pybind11::module_& cuda);
 void bind_bias_act_cpu(pybind11::module_& cpu);
 void bind_bias_act_cuda(pybind11::module_& cuda);
+void bind_batch_norm_cpu(pybind11::module_& cpu);
+void bind_batch_norm_cuda(pybind11::module_& cuda);
 void bind_local_cpu(pybind11::module_& cpu);
 void bind_local_cuda(pybind11::module_& cuda);
 void bind_pool_cpu(pybind11::module_& cpu);

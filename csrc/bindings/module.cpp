@@ -20,6 +20,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
           "Run the kernels of this instruction set; for tests and comparisons.");
   pydl::bind_conv_cpu(cpu);
   pydl::bind_bias_act_cpu(cpu);
+  pydl::bind_batch_norm_cpu(cpu);
   pydl::bind_local_cpu(cpu);
   pydl::bind_pool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
@@ -29,6 +30,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   py::module_ cuda = module.def_submodule("cuda");
   pydl::bind_conv_cuda(cuda);
   pydl::bind_bias_act_cuda(cuda);
+  pydl::bind_batch_norm_cuda(cuda);
   pydl::bind_local_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);

@@ -1,6 +1,7 @@
 // What every instruction set provides, for isa.cpp, which includes this once for each, with
 // PYDL_ISA set to its name, and has checked the arguments. The kernels' own files include their
 // family's contract alone, so that a new family compiles nothing but itself.
+#include "../batch_norm.h"
 #include "../bias_act.h"
 #include "../conv.h"
 #include "../local.h"
@@ -16,6 +17,10 @@ void conv_grad_weight(const ConvGradWeight& args, bool channels_last, int64_t th
 void conv_grad_bias(const ConvGradBias& args, bool channels_last, int64_t threads);
 void bias_act_forward(const BiasActForward& args, bool channels_last, int64_t threads);
 void bias_act_backward(const BiasActBackward& args, int64_t threads);
+void batch_norm_stats(const BatchNormStats& args, bool channels_last, int64_t threads);
+void batch_norm_forward(const BatchNormForward& args, bool channels_last, int64_t threads);
+void batch_norm_grad_sums(const BatchNormGradSums& args, bool channels_last, int64_t threads);
+void batch_norm_grad_input(const BatchNormGradInput& args, bool channels_last, int64_t threads);
 void local_forward(const LocalForward& args, int64_t threads);
 void local_grad_input(const LocalGradInput& args, int64_t threads);
 void local_grad_weight(const LocalGradWeight& args, int64_t threads);

@@ -7,6 +7,7 @@ call (``auto``, ``reference``, ``aten``, ``cpu``, ``triton``, ``cuda``); None le
 serve raises RuntimeError; an unknown name raises ValueError.
 """
 
+from pydl.functional.batch_norm import batch_norm, batch_norm_act
 from pydl.functional.conv import (
     conv1d,
     conv2d,
@@ -23,6 +24,8 @@ from pydl.functional.spatial_norm import spatial_response_norm
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
+    "batch_norm_act",
     "conv1d",
     "conv2d",
     "conv2d_bias_act",

@@ -18,6 +18,11 @@ from pydl import nn as layers
 PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 
 
+def _named(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A call's tensors by the names that all operators give them, wherever they take them."""
+    return dict(zip(("input", "weight", "bias"), tensors, strict=False))
+
+
 @dataclass(frozen=True)
 class Call:
     """``operator`` of ``pydl.functional`` on an input of this shape.
@@ -61,15 +66,16 @@ class Call:
 
     def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
         """The output by this package."""
-        return getattr(functional, self.operator)(*tensors, **self.arguments, backend=backend)
+        run = getattr(functional, self.operator)
+        return run(**_named(tensors), **self.arguments, backend=backend)
 
     def theirs(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The output by stock PyTorch: its own operator or, where it has none, its own parts."""
         own = getattr(nn.functional, self.operator, None)
         if own is not None:
-            return own(*tensors, **self.arguments)
+            return own(**_named(tensors), **self.arguments)
         parts = getattr(functional, self.operator)
-        return parts(*tensors, **self.arguments, backend="aten")
+        return parts(**_named(tensors), **self.arguments, backend="aten")
 
     def runner(
         self,

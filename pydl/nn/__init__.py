@@ -4,6 +4,16 @@ Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints
 ``isinstance`` behave alike.
 """
 
+from pydl.nn.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormAct2d,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+    SyncBatchNorm,
+)
 from pydl.nn.conv import (
     Conv1d,
     Conv2d,
@@ -26,6 +36,10 @@ from pydl.nn.spatial_norm import SpatialResponseNorm
 
 __all__ = [
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "BatchNormAct2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -33,6 +47,9 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
@@ -44,4 +61,5 @@ __all__ = [
     "LocallyConnected2d",
     "MaxPool2d",
     "SpatialResponseNorm",
+    "SyncBatchNorm",
 ]

@@ -21,10 +21,10 @@ class _NoContext:
 
 
 def by_reference(
-    function: Callable[..., torch.Tensor],
+    function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
     tensors: Sequence[torch.Tensor],
     needs_grad: Sequence[bool],
-    grad_result: torch.Tensor,
+    *grad_results: torch.Tensor,
 ) -> tuple[torch.Tensor | None, ...]:
     """The gradients of ``function(*tensors)``, differentiating the reference's arithmetic.
 
@@ -35,7 +35,7 @@ def by_reference(
         function: from the reference, its other arguments bound.
         tensors: its tensor arguments, as saved by the Function.
         needs_grad: which of them want a gradient.
-        grad_result: the gradient of its result.
+        grad_results: the gradient of its result, or of each of its results.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -45,9 +45,18 @@ def by_reference(
             else tensor.detach().requires_grad_(needed)
             for tensor, needed in zip(tensors, needs_grad, strict=True)
         ]
-        result = function(*inputs)
+        results = function(*inputs)
+    results = results if isinstance(results, tuple) else (results,)
+    pairs = [pair for pair in zip(results, grad_results, strict=True) if pair[0].requires_grad]
     wanted = [tensor for tensor, needed in zip(inputs, needs_grad, strict=True) if needed]
-    grads = iter(torch.autograd.grad(result, wanted, grad_result, create_graph=create_graph))
+    if not pairs or not wanted:
+        return (None,) * len(needs_grad)
+    outputs, grad_outputs = zip(*pairs, strict=True)
+    grads = iter(
+        torch.autograd.grad(
+            outputs, wanted, grad_outputs, create_graph=create_graph, allow_unused=True
+        )
+    )
     return tuple(next(grads) if needed else None for needed in needs_grad)
 
 

@@ -1,0 +1,151 @@
+"""PyTorch's batch normalisation, and its residual and activation, an operator each."""
+
+import torch
+
+from pydl import layout
+from pydl.aten.bias_act import bias_act_forward
+from pydl.bits import pack, unpack
+
+aten = torch.ops.aten
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def batch_norm_stats(x: torch.Tensor) -> Pair:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if x.numel() == 0:
+        zeros = x.new_zeros(x.shape[1], dtype=dtype)
+        return zeros, zeros.clone()
+    var, mean = torch.var_mean(x.to(dtype), [0, *range(2, x.ndim)], correction=0)
+    return mean, var
+
+
+def batch_norm_apply(
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+    keep_mask: bool,
+) -> Pair:
+    if x.numel() == 0:
+        z = x.clone()
+    else:
+        z = aten.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
+    z = z if residual is None else z + residual
+    passes = None
+    if keep_mask and activation != "none":
+        passes = z > 0 if activation == "leaky_relu" else ~(z <= 0)
+    y = bias_act_forward(z, None, None, activation, slope)
+    return y, layout.nothing(x, dtype=torch.uint8) if passes is None else pack(passes, x)
+
+
+def batch_norm_forward(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+    keep_mask: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    mean, var = batch_norm_stats(x)
+    rest = weight, bias, residual, eps, activation, slope, keep_mask
+    return *batch_norm_apply(x, mean, var, *rest), mean, var
+
+
+def _passed(
+    grad_y: torch.Tensor, mask: torch.Tensor | None, activation: str, slope: float, x: torch.Tensor
+) -> torch.Tensor:
+    if activation == "none":
+        return grad_y
+    stopped = grad_y * slope if activation == "leaky_relu" else torch.zeros_like(grad_y)
+    return torch.where(unpack(mask, x), grad_y, stopped)
+
+
+def _gradients(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    weight: torch.Tensor | None,
+    eps: float,
+    training: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of x, weight and bias."""
+    wanted = [True, True, True]
+    statistics = (None, None, mean, (var + eps).rsqrt()) if training else (mean, var, None, None)
+    weight = torch.ones_like(mean) if weight is None else weight
+    grad = aten.native_batch_norm_backward
+    return grad(g.contiguous(), x, weight, *statistics, training, eps, wanted)
+
+
+def batch_norm_grad_sums(
+    grad_y: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    mask: torch.Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+) -> Pair:
+    if x.numel() == 0:
+        return torch.zeros_like(mean), torch.zeros_like(mean)
+    g = _passed(grad_y, mask, activation, slope, x)
+    _, sum_gx, sum_g = _gradients(g, x, mean, var, None, eps, False)
+    return sum_g, sum_gx
+
+
+def batch_norm_grad_input(
+    grad_y: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    weight: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    sum_g: torch.Tensor | None,
+    sum_gx: torch.Tensor | None,
+    count: float,
+    eps: float,
+    activation: str,
+    slope: float,
+    wants_residual: bool,
+) -> Pair:
+    if x.numel() == 0:
+        return x.clone(), x.clone() if wants_residual else layout.nothing(x)
+    g = _passed(grad_y, mask, activation, slope, x)
+    if sum_g is None:
+        grad_x = _gradients(g, x, mean, var, weight, eps, False)[0]
+    else:
+        like = [-1, *[1] * (x.ndim - 2)]
+        inverse = (var + eps).rsqrt()
+        tilt = (sum_gx * inverse / count).reshape(like)
+        scale = (inverse if weight is None else weight * inverse).reshape(like)
+        centred = g.to(mean.dtype) - (sum_g / count).reshape(like)
+        grad_x = ((centred - (x - mean.reshape(like)) * tilt) * scale).to(x.dtype)
+    return grad_x, g.clone() if wants_residual else layout.nothing(x)
+
+
+def batch_norm_backward(
+    grad_y: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    weight: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+    wants_residual: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    if x.numel() == 0:
+        residual = x.clone() if wants_residual else layout.nothing(x)
+        return x.clone(), residual, torch.zeros_like(mean), torch.zeros_like(mean)
+    g = _passed(grad_y, mask, activation, slope, x)
+    grad_x, sum_gx, sum_g = _gradients(g, x, mean, var, weight, eps, True)
+    return grad_x, g.clone() if wants_residual else layout.nothing(x), sum_g, sum_gx

@@ -1,0 +1,180 @@
+"""Batch normalisation layers."""
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+
+from pydl.nn.layer import Layer
+from pydl.ops import batch_norm as ops
+from pydl.ops import sync_batch_norm
+
+
+class _Statistics(Layer):
+    """What the layers share: which statistics a call normalises by, and which it moves."""
+
+    def _statistics(self) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, object]:
+        """running_mean and running_var for this call, whether it normalises by the batch, and its
+        momentum. Counts the batch."""
+        tracks = self.training and self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if tracks and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # a cumulative average; a tensor, as torch.compile wants it
+                momentum = self.num_batches_tracked.to(torch.float64).reciprocal()
+        by_batch = self.training or (self.running_mean is None and self.running_var is None)
+        if self.training and not self.track_running_stats:
+            return None, None, by_batch, momentum
+        return self.running_mean, self.running_var, by_batch, momentum
+
+    def _normalised(
+        self,
+        input: torch.Tensor,
+        activation: str = "none",
+        slope: float = 0.0,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        running_mean, running_var, by_batch, momentum = self._statistics()
+        return ops.batch_norm(
+            input,
+            running_mean,
+            running_var,
+            self.weight,
+            self.bias,
+            by_batch,
+            momentum,
+            self.eps,
+            activation,
+            slope,
+            residual,
+            self.backend,
+        )
+
+
+class _BatchNorm(_Statistics):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self._check_input_dim(input)
+        return self._normalised(input)
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm1d`."""
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm2d`."""
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm3d`."""
+
+
+# Each becomes its counterpart above when the first input tells the number of channels.
+
+
+class LazyBatchNorm1d(_BatchNorm, torch.nn.LazyBatchNorm1d):
+    """See :class:`torch.nn.LazyBatchNorm1d`; becomes a :class:`BatchNorm1d`."""
+
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(_BatchNorm, torch.nn.LazyBatchNorm2d):
+    """See :class:`torch.nn.LazyBatchNorm2d`; becomes a :class:`BatchNorm2d`."""
+
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
+    """See :class:`torch.nn.LazyBatchNorm3d`; becomes a :class:`BatchNorm3d`."""
+
+    cls_to_become = BatchNorm3d
+
+
+class BatchNormAct2d(_Statistics, _NormBase):
+    """Batch normalisation of (N, C, H, W) with its activation and, if one is given, a residual.
+
+    ``state_dict`` and initial weights are those of :class:`torch.nn.BatchNorm2d`, of which this is
+    no subclass: what looks for batch normalisation in a model to replace it would drop the
+    activation. See :func:`pydl.functional.batch_norm_act`.
+
+    Args:
+        activation: ``none``, ``relu`` or ``leaky_relu``.
+        negative_slope: of ``leaky_relu``.
+        args, kwargs: as :class:`torch.nn.BatchNorm2d`, and ``backend``.
+    """
+
+    def __init__(
+        self, *args, activation: str = "relu", negative_slope: float = 0.01, **kwargs
+    ) -> None:
+        if activation not in ops.ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ops.ACTIVATIONS)}, got {activation!r}"
+            )
+        super().__init__(*args, **kwargs)
+        self.activation, self.negative_slope = activation, negative_slope
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() != 4:
+            raise ValueError(f"expected 4D input (got {input.dim()}D input)")
+
+    def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        self._check_input_dim(input)
+        return self._normalised(input, self.activation, self.negative_slope, residual)
+
+    def extra_repr(self) -> str:
+        slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
+        return f"{super().extra_repr()}, activation={self.activation!r}{slope}"
+
+
+class SyncBatchNorm(_Statistics, torch.nn.SyncBatchNorm):
+    """Batch normalisation by the statistics of all processes of a group, whose batches may differ
+    in size.
+
+    On CPUs as well. Each rank gets the gradients of its own share, as
+    :class:`torch.nn.SyncBatchNorm`'s do. See :func:`pydl.functional.batch_norm`.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self._check_input_dim(input)
+        self._check_non_zero_input_channels(input)
+        group = sync_batch_norm.group_of(self.process_group) if self.training else None
+        if group is None:
+            return self._normalised(input)
+        running_mean, running_var, _, momentum = self._statistics()
+        return sync_batch_norm.batch_norm(
+            input,
+            running_mean,
+            running_var,
+            self.weight,
+            self.bias,
+            momentum,
+            self.eps,
+            group,
+            self.backend,
+        )
+
+    @classmethod
+    def convert_sync_batchnorm(
+        cls, module: torch.nn.Module, process_group: object | None = None
+    ) -> torch.nn.Module:
+        """The model with each batch normalisation, of ``torch.nn`` or of ``pydl.nn``, replaced by
+        one of this class with the same parameters and buffers: see
+        :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm`."""
+        made = module
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            made = cls(
+                module.num_features,
+                module.eps,
+                module.momentum,
+                module.affine,
+                module.track_running_stats,
+                process_group,
+                bias=module.bias is not None,
+                backend=getattr(module, "backend", None),
+            )
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                setattr(made, name, getattr(module, name))
+            made.training = module.training
+            if hasattr(module, "qconfig"):
+                made.qconfig = module.qconfig
+        for name, child in module.named_children():
+            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made

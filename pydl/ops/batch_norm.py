@@ -1,0 +1,316 @@
+"""Batch normalisation with residual and activation: checks, autograd, registered operators."""
+
+import math
+
+import torch
+
+from pydl import backends, layout
+from pydl.ops import checks
+from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.registry import operator
+from pydl.reference import batch_norm as reference
+
+ACTIVATIONS = ("none", "relu", "leaky_relu")
+
+
+def _sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return layout.channel_sums(x), layout.channel_sums(x)
+
+
+def _results(
+    x: torch.Tensor, activation: str, keep_mask: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = keep_mask and activation != "none"
+    mask = layout.mask(x) if kept else layout.nothing(x, dtype=torch.uint8)
+    return layout.empty(x.shape, x), mask
+
+
+def _grads(x: torch.Tensor, wants_residual: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    residual = layout.empty(x.shape, x) if wants_residual else layout.nothing(x)
+    return layout.empty(x.shape, x), residual
+
+
+_AFFINE = "Tensor? weight, Tensor? bias, Tensor? residual"
+_HOW = "float eps, str activation, float slope"
+stats = operator(
+    "batch_norm_stats(Tensor x, str backend) -> (Tensor, Tensor)", lambda x, _: _sums(x)
+)
+apply_stats = operator(
+    f"batch_norm_apply(Tensor x, Tensor mean, Tensor var, {_AFFINE}, {_HOW}, bool keep_mask, "
+    "str backend) -> (Tensor, Tensor)",
+    lambda x, mean, var, weight, bias, residual, eps, activation, slope, keep_mask, _: _results(
+        x, activation, keep_mask
+    ),
+)
+_forward = operator(
+    f"batch_norm_forward(Tensor x, {_AFFINE}, {_HOW}, bool keep_mask, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    lambda x, weight, bias, residual, eps, activation, slope, keep_mask, _: (
+        *_results(x, activation, keep_mask),
+        *_sums(x),
+    ),
+)
+grad_sums = operator(
+    f"batch_norm_grad_sums(Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor? mask, {_HOW}, "
+    "str backend) -> (Tensor, Tensor)",
+    lambda grad_y, x, *_: _sums(x),
+)
+_OPERANDS = "Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? mask"
+grad_input = operator(
+    f"batch_norm_grad_input({_OPERANDS}, Tensor? sum_g, Tensor? sum_gx, float count, {_HOW}, "
+    "bool wants_residual, str backend) -> (Tensor, Tensor)",
+    lambda grad_y, x, *rest: _grads(x, rest[-2]),
+)
+_backward = operator(
+    f"batch_norm_backward({_OPERANDS}, {_HOW}, bool wants_residual, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    lambda grad_y, x, *rest: (*_grads(x, rest[-2]), *_sums(x)),
+)
+
+
+def in_sums_dtype(vector: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+    """A weight, bias or statistic in the dtype that the kernels take: that of sums over ``x``."""
+    if vector is None:
+        return None
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return vector.detach().to(dtype).contiguous()
+
+
+class _BatchNorm(torch.autograd.Function):
+    """y, mean and var in training; y by a mean and a var that are given in inference."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, residual, mean, var, eps, activation, slope, backend):
+        ctx.how = eps, activation, slope, backend
+        ctx.training = mean is None
+        affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), residual
+        if ctx.training:
+            y, mask, mean, var = _forward(x, *affine, *ctx.how[:3], True, backend)
+        else:
+            mean, var = in_sums_dtype(mean, x), in_sums_dtype(var, x)
+            y, mask = apply_stats(x, mean, var, *affine, *ctx.how[:3], True, backend)
+        ctx.save_for_backward(x, weight, mean, var, mask)
+        if not ctx.training:
+            return y
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, grad_y, *_):
+        x, weight, mean, var, mask = ctx.saved_tensors
+        activation = ctx.how[1]
+        for_x, for_weight, for_bias, for_residual, *_ = ctx.needs_input_grad
+        masked = activation != "none"
+        wanted = for_x, for_weight or for_bias, for_residual and masked
+        grad_x, grad_residual, sum_g, sum_gx = apply(
+            _BatchNormGrad, grad_y, x, weight, mean, var, mask, ctx.training, wanted, ctx.how
+        )
+        grads = (
+            grad_x if for_x else None,
+            sum_gx.to(weight.dtype) if for_weight else None,
+            # Weight and bias have one dtype: the checks have seen to it.
+            sum_g.to(x.dtype if weight is None else weight.dtype) if for_bias else None,
+            (grad_residual if masked else grad_y) if for_residual else None,
+        )
+        return *grads, None, None, None, None, None, None
+
+
+class _BatchNormGrad(torch.autograd.Function):
+    """The gradients as a function of their own: of x and the residual, the sums that are those of
+    bias and weight. Its derivative is that of the reference's formula."""
+
+    @staticmethod
+    def forward(ctx, grad_y, x, weight, mean, var, mask, training, wanted, how):
+        ctx.save_for_backward(grad_y, x, weight, mean, var, mask)
+        ctx.arguments = training, wanted, how
+        *how, backend = how
+        for_x, for_affine, for_residual = wanted
+        mask = None if how[1] == "none" else mask
+        weight = in_sums_dtype(weight, x)
+        operands = grad_y, x, mean, var
+        if training and (for_x or for_residual):
+            return _backward(*operands, weight, mask, *how, for_residual, backend)
+        sums = layout.nothing(x), layout.nothing(x)
+        if for_affine:
+            sums = grad_sums(*operands, mask, *how, backend)
+        grads = layout.nothing(x), layout.nothing(x)
+        if for_x or for_residual:
+            rest = None, None, 1.0, *how, for_residual, backend
+            grads = grad_input(*operands, weight, mask, *rest)
+        return *grads, *sums
+
+    @staticmethod
+    def backward(ctx, *grad_results):
+        grad_y, x, weight, mean, var, mask = ctx.saved_tensors
+        training, wanted, (eps, activation, slope, _) = ctx.arguments
+        how = eps, activation, slope
+
+        def gradients(grad_y, x, weight=None):
+            raised = None if weight is None else weight.to(mean.dtype)
+            if training:
+                operands = grad_y, x, *reference.batch_norm_stats(x), raised, mask
+                made = reference.batch_norm_backward(*operands, *how, wanted[2])
+            else:
+                rest = None, None, 1.0, *how, wanted[2]
+                made = (
+                    *reference.batch_norm_grad_input(grad_y, x, mean, var, raised, mask, *rest),
+                    *reference.batch_norm_grad_sums(grad_y, x, mean, var, mask, *how),
+                )
+            # What the forward did not make has a gradient of no elements.
+            return tuple(
+                one if one.shape == grad.shape else one.new_empty(0)
+                for one, grad in zip(made, grad_results, strict=True)
+            )
+
+        tensors = (grad_y, x) if weight is None else (grad_y, x, weight)
+        needed = ctx.needs_input_grad[: len(tensors)]
+        grads = by_reference(gradients, tensors, needed, *grad_results)
+        return *grads, *[None] * (9 - len(grads))
+
+
+def check_parameters(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> None:
+    """Sizes, dtypes and devices of what goes with a map (N, C, ...)."""
+    low = x.dtype in (torch.float16, torch.bfloat16)
+    dtypes = set()
+    named = {
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "weight": weight,
+        "bias": bias,
+    }
+    for name, vector in named.items():
+        if vector is None:
+            continue
+        checks.tensor("batch_norm", name, vector)
+        if name.startswith("running") and needs_grad(vector):
+            raise RuntimeError(f"batch_norm: {name} cannot require a gradient")
+        if vector.shape != x.shape[1:2]:
+            raise RuntimeError(
+                f"{name} should contain {x.shape[1]} elements not {vector.numel()}"
+                if vector.numel() != x.shape[1]
+                else f"{name} should be a vector, got shape {tuple(vector.shape)}"
+            )
+        if low and vector.dtype == torch.float32:
+            dtypes.add(torch.float32)
+            if vector.device == x.device:
+                continue
+        checks.same_device_and_dtype("batch_norm", x, name, vector)
+        dtypes.add(vector.dtype)
+    if len(dtypes) > 1:
+        raise RuntimeError(
+            "batch_norm: weight, bias and running statistics should have one dtype, got "
+            f"{', '.join(sorted(map(str, dtypes)))}"
+        )
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+
+
+def check_training(size: torch.Size, training: bool, eps: float) -> None:
+    if training and math.prod(size[2:], start=size[0]) == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {size}"
+        )
+    if training and eps <= 0.0:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    if eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+
+
+@torch.no_grad()
+def update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
+    """running = (1 - momentum) running + momentum batch, in place."""
+    if running.dtype != batch.dtype:  # halves: round once
+        moved = running.to(batch.dtype)
+        update(moved, batch, momentum)
+        running.copy_(moved)
+        return
+    if isinstance(momentum, torch.Tensor):
+        momentum = momentum.to(running.dtype)
+    running.lerp_(batch, momentum)
+
+
+def as_map(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, ...) with one to three spatial axes."""
+    if x.ndim == 2:
+        return x.unsqueeze(2)
+    return x if x.ndim <= 5 else x.flatten(4)
+
+
+def _by_pytorch(x, running, affine, training, momentum, eps, activation, slope, residual):
+    y = torch.nn.functional.batch_norm(x, *running, *affine, training, float(momentum), eps)
+    y = y if residual is None else y + residual
+    if activation == "relu":
+        return torch.relu(y)
+    return torch.nn.functional.leaky_relu(y, slope) if activation == "leaky_relu" else y
+
+
+def batch_norm(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    training: bool,
+    momentum: float | torch.Tensor,
+    eps: float,
+    activation: str,
+    slope: float,
+    residual: torch.Tensor | None,
+    backend: str | None,
+) -> torch.Tensor:
+    """``momentum`` may be a tensor of one element: the layers' cumulative average."""
+    checks.tensor("batch_norm", "input", x)
+    check_act(x, activation, residual)
+    backend = backends.choose("batch_norm", backend, x)
+    if backend == "aten":
+        running, affine = (running_mean, running_var), (weight, bias)
+        how = training, momentum, eps, activation, slope, residual
+        return _by_pytorch(x, running, affine, *how)
+    if x.ndim < 2 and x.numel() == 0:  # PyTorch's answer, where there are no channels to speak of
+        return x.clone()
+    if x.ndim < 2:
+        raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
+    check_training(x.shape, training, eps)
+    check_parameters(x, running_mean, running_var, weight, bias)
+    if not training and running_mean is None:
+        raise RuntimeError("running_mean must be defined in evaluation mode")
+    map = as_map(x).resolve_neg()
+    added = None if residual is None else as_map(residual).resolve_neg()
+    how = float(eps), activation, float(slope)
+    wants_grad = needs_grad(x, weight, bias, residual)
+    if training:
+        if wants_grad:
+            y, mean, var = _BatchNorm.apply(map, weight, bias, added, None, None, *how, backend)
+        else:
+            affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x)
+            y, _, mean, var = _forward(map, *affine, added, *how, False, backend)
+        if running_mean is not None and x.numel() > 0:
+            count = x.numel() // x.shape[1]
+            update(running_mean, mean, momentum)
+            update(running_var, var * (count / (count - 1)), momentum)
+    elif wants_grad:
+        y = _BatchNorm.apply(map, weight, bias, added, running_mean, running_var, *how, backend)
+    else:
+        given = [in_sums_dtype(v, x) for v in (running_mean, running_var, weight, bias)]
+        y, _ = apply_stats(map, *given, added, *how, False, backend)
+    return y if map.shape == x.shape else y.reshape(x.shape)
+
+
+def check_act(x: torch.Tensor, activation: str, residual: torch.Tensor | None) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if residual is None:
+        return
+    checks.tensor("batch_norm_act", "residual", residual)
+    checks.same_device_and_dtype("batch_norm_act", x, "residual", residual)
+    if residual.shape != x.shape:
+        raise RuntimeError(
+            f"batch_norm_act: residual should have the input's shape {tuple(x.shape)}, got "
+            f"{tuple(residual.shape)}"
+        )

@@ -1,0 +1,525 @@
+"""Batch normalisation: every backend against the reference, and the reference against PyTorch and
+by hand."""
+
+import pytest
+import torch
+from contract import (
+    DTYPES,
+    INSTRUCTION_SETS,
+    Case,
+    gradient,
+    hold,
+    instruction_set,
+    operand,
+    run,
+    servers,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pydl
+from pydl import backends, functional, layout, native
+from pydl.bits import pack, unpack
+
+CASES = (
+    Case("a map of two axes, odd sizes", (3, 5, 7, 9)),
+    Case("no axes but batch and channels", (9, 19)),
+    Case("one axis", (4, 6, 35)),
+    Case("three axes", (2, 3, 2, 3, 5)),
+    Case("with relu", (2, 6, 5, 11), {"activation": "relu"}),
+    Case("with a slope", (2, 6, 5, 11), {"activation": "leaky_relu", "negative_slope": 0.25}),
+    Case(
+        "a slope below 0, whose sign no result shows",
+        (2, 6, 5, 11),
+        {"activation": "leaky_relu", "negative_slope": -0.5},
+    ),
+    Case("residual and relu", (3, 17, 5, 6), {"activation": "relu", "residual": True}),
+    Case("residual alone", (3, 4, 5, 6), {"activation": "none", "residual": True}),
+    Case(
+        "channels last",
+        (3, 21, 5, 6),
+        {"activation": "relu", "residual": True},
+        "channels_last",
+    ),
+    Case("channels last, few channels", (3, 3, 7, 6), {"activation": "relu"}, "channels_last"),
+    Case("channels last, three axes", (2, 6, 2, 4, 3), {"activation": "relu"}, "channels_last"),
+    Case("a slice of a larger map", (2, 6, 5, 3), {"activation": "relu"}, "sliced"),
+    Case("a slice of one channel", (5, 1, 3, 3), {"activation": "relu"}, "sliced"),
+    Case("a slice without axes", (5, 6), {"activation": "relu"}, "sliced"),
+    Case("an odd storage offset", (2, 6, 5, 3), {"activation": "relu"}, "offset"),
+    Case("an expanded gradient", (2, 6, 5, 3), {"activation": "relu"}, "expanded"),
+    Case("an empty batch", (0, 6, 5, 3), {"activation": "relu"}),
+    Case("one channel", (4, 1, 5, 5), {"activation": "relu"}),
+    Case("one pixel an image", (8, 12, 1, 1), {"activation": "relu", "residual": True}),
+    Case("a mean far from the spread", (4, 3, 9, 11), {"activation": "relu"}, values="far"),
+    Case("no weight and no bias", (3, 5, 7, 9), {"activation": "relu", "affine": False}),
+    Case("more pixels than a chunk of any kernel", (3, 2, 67, 71), {"activation": "relu"}),
+    Case("several chunks of images", (40, 3, 13, 11), {"activation": "relu"}),
+    Case("runs of pixels", (4, 40, 23, 29), {"activation": "relu"}, "channels_last"),
+    Case("more channels than a block", (2, 300, 3, 3), {"activation": "relu"}, "channels_last"),
+    Case("NaN spoils its channel and no other", (2, 9, 3, 4), {"activation": "relu"}, values="nan"),
+)
+# Triton's interpreter takes as long for each of the larger as for all others.
+NAMES = ("y", "running_mean", "running_var", "grad_x", "grad_weight", "grad_bias", "grad_residual")
+
+
+def operands(case, dtype, device, parameters=None):
+    """x, and what goes with it: weight, bias, running statistics, residual."""
+    values = case.values
+    if values == "far":
+        case = Case(case.reason, case.shape, view=case.view)
+    x = operand(case, dtype, device)
+    if values == "far":
+        x = x / 16 + 64
+    if values == "nan" and x.numel() > 0:  # in one channel
+        keep = x[:, 4:5].clone()
+        x = x.nan_to_num()
+        x[:, 4:5] = keep
+        x[0, 4].fill_(torch.nan)
+    plain = Case("", case.shape[1:2])
+    vectors = [operand(plain, torch.float64, device, seed=seed) for seed in (2, 3, 4, 5)]
+    # Off the grid of x, or a value at the mean would be at the kink of the activation.
+    vectors[2:] = vectors[2] * 1.0037, vectors[3].abs() + 0.5
+    vectors = [v.to(parameters or dtype) for v in vectors]
+    residual = operand(case, dtype, device, seed=6) if case.arguments.get("residual") else None
+    affine = case.arguments.get("affine", True)
+    return [x, *(vectors[:2] if affine else (None, None)), residual], vectors[2:]
+
+
+def call(case, backend, training, given, running, momentum=0.3):
+    """y, the running statistics, and the gradients of x, weight, bias and residual."""
+    how = {k: v for k, v in case.arguments.items() if k in ("activation", "negative_slope")}
+    how = {"activation": "none"} | how
+    running = [r.clone() for r in running]
+    there = [i for i, t in enumerate(given) if t is not None]
+
+    def function(*leaves):
+        full = [None] * 4
+        for i, leaf in zip(there, leaves, strict=True):
+            full[i] = leaf
+        x, weight, bias, residual = full
+        return functional.batch_norm_act(
+            x,
+            *running,
+            weight,
+            bias,
+            training,
+            momentum,
+            1e-3,
+            **how,
+            residual=residual,
+            backend=backend,
+        )
+
+    y, *grads = run(function, [given[i] for i in there], lambda y: gradient(case, y))
+    named = {"y": y, "running_mean": running[0], "running_var": running[1]}
+    return named | {NAMES[3 + i]: grad for i, grad in zip(there, grads, strict=True)}
+
+
+def against_reference(backend, device, case, dtype, training, parameters=None):
+    given, running = operands(case, dtype, device, parameters)
+    raised = [None if t is None else t.double() for t in given]
+    exact = call(case, "reference", training, raised, [r.double() for r in running])
+    ours = call(case, backend, training, given, running)
+    theirs = call(case, "aten", training, given, running)
+    for what, value in ours.items():
+        if case.values == "nan" and what.startswith("running"):
+            torch.testing.assert_close(value, theirs[what], equal_nan=True)
+        else:
+            hold(value, theirs[what], exact[what], what)
+    assert layout.memory_format(ours["y"]) == layout.memory_format(given[0])
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_against_reference(server, case, dtype, training):
+    against_reference(*server, case, dtype, training)
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_half_maps_with_parameters_in_float32(server, dtype, training):
+    case = Case("", (3, 5, 7, 9), {"activation": "relu"})
+    against_reference(*server, case, dtype, training, torch.float32)
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_is_pytorch_in_float64(case, training):
+    given, running = operands(case, torch.float64, "cpu")
+    ours = call(case, "reference", training, given, running)
+    theirs = call(case, "aten", training, given, running)
+    for what in ours:
+        torch.testing.assert_close(
+            ours[what], theirs[what], rtol=1e-9, atol=1e-9, equal_nan=True, msg=what
+        )
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_by_hand(server):
+    """A channel of 1, 2, 3, 6: mean 3, variance 14 / 4, unbiased 14 / 3."""
+    backend, device = server
+    x = torch.tensor([1.0, 2.0, 3.0, 6.0], device=device).reshape(2, 1, 2)
+    running = torch.zeros(1, device=device), torch.ones(1, device=device)
+    y = functional.batch_norm(x, *running, None, None, True, 0.5, 0.5, backend=backend)
+    torch.testing.assert_close(y.flatten().cpu(), torch.tensor([-1.0, -0.5, 0.0, 1.5]))
+    torch.testing.assert_close(running[0].cpu(), torch.tensor([1.5]))
+    torch.testing.assert_close(running[1].cpu(), torch.tensor([0.5 + 7 / 3]))
+    weight, bias = torch.tensor([2.0], device=device), torch.tensor([-3.0], device=device)
+    given = torch.tensor([1.0], device=device), torch.tensor([3.5], device=device), weight, bias
+    y = functional.batch_norm_act(x, *given, eps=0.5, activation="relu", backend=backend)
+    torch.testing.assert_close(y.flatten().cpu(), torch.tensor([0.0, 0.0, 0.0, 2.0]))
+
+
+ACTIVATIONS = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125))
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("epilogue", ACTIVATIONS, ids=[name for name, _ in ACTIVATIONS])
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_derivatives(server, epilogue, training):
+    backend, device = server
+    shapes = (3, 2, 4), (2,), (2,), (3, 2, 4)
+    leaves = [
+        torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
+        for shape in shapes
+    ]
+    running = [torch.randn(2, dtype=torch.float64, device=device).abs() for _ in range(2)]
+
+    def function(x, weight, bias, residual):
+        copies = [r.clone() for r in running]
+        rest = training, 0.1, 1e-2, *epilogue, residual
+        return functional.batch_norm_act(x, *copies, weight, bias, *rest, backend=backend)
+
+    torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("wanted", ("x", "weight", "bias", "residual"))
+def test_one_gradient_by_itself(wanted, training):
+    """Each leaf alone, first and second derivatives: what is not wanted is not made."""
+    names = {"x": (3, 2, 4), "weight": (2,), "bias": (2,), "residual": (3, 2, 4)}
+    tensors = {name: torch.randn(shape, dtype=torch.float64) for name, shape in names.items()}
+    running = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    seen = []
+    for backend in ("cpu", "aten"):
+        leaves = tensors | {wanted: tensors[wanted].clone().requires_grad_()}
+        affine = leaves["weight"], leaves["bias"]
+        rest = training, 0.0, 1e-3, "leaky_relu", 0.3, leaves["residual"]
+        y = functional.batch_norm_act(leaves["x"], *running, *affine, *rest, backend=backend)
+        (first,) = torch.autograd.grad(y.pow(3).sum(), leaves[wanted], create_graph=True)
+        (second,) = torch.autograd.grad(first.pow(2).sum(), leaves[wanted])
+        seen.append((first, second))
+    torch.testing.assert_close(*seen)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_forward_and_backward_of_different_backends_fit(server):
+    backend, device = server
+    for last in (False, True):
+        x, residual, grad_y = torch.randn(3, 2, 11, 3, 5, device=device).unbind()
+        format = torch.channels_last if last else torch.contiguous_format
+        x = x.contiguous(memory_format=format)
+        weight, bias = torch.randn(2, 11, device=device).unbind()
+        how = 1e-3, "leaky_relu", 0.25
+        made = {
+            name: backends.function(name, "batch_norm_forward")(
+                x, weight, bias, residual, *how, True
+            )
+            for name in (backend, "reference", "aten")
+        }
+        for other in ("reference", "aten"):
+            torch.testing.assert_close(made[backend], made[other])
+        _, mask, mean, var = made["reference"]
+        rest = mean, var, weight, mask, *how, True
+        grads = {
+            name: backends.function(name, "batch_norm_backward")(grad_y, x, *rest)
+            for name in (backend, "reference", "aten")
+        }
+        for other in ("reference", "aten"):
+            torch.testing.assert_close(grads[backend], grads[other])
+        # In parts, as processes that normalise together do it.
+        run = {name: backends.function(backend, f"batch_norm_{name}") for name in PARTS}
+        torch.testing.assert_close(run["stats"](x), (mean, var))
+        y, mask = run["apply"](x, mean, var, weight, bias, residual, *how, True)
+        torch.testing.assert_close(y, made["reference"][0])
+        assert torch.equal(mask, made["reference"][1])
+        sums = run["grad_sums"](grad_y, x, mean, var, mask, *how)
+        torch.testing.assert_close(sums, grads["reference"][2:])
+        rest = mean, var, weight, mask, *sums, 30.0, *how, True
+        torch.testing.assert_close(run["grad_input"](grad_y, x, *rest), grads["reference"][:2])
+
+
+PARTS = ("stats", "apply", "grad_sums", "grad_input")
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_operators_are_registered_rightly(server):
+    backend, device = server
+    ops, how = torch.ops.pydl, (1e-3, "relu", 0.0)
+    x, residual, grad_y = torch.randn(3, 2, 9, 3, 5, device=device).unbind()
+    weight, bias = torch.randn(2, 9, device=device).unbind()
+    for map in (x, x.contiguous(memory_format=torch.channels_last)):
+        mean, var = ops.batch_norm_stats(map, backend)
+        forward = (map, weight, bias, residual, *how, True, backend)
+        _, mask, *_ = ops.batch_norm_forward(*forward)
+        operands = (grad_y, map, mean, var, weight, mask)
+        sums = ops.batch_norm_grad_sums(*operands[:4], mask, *how, backend)
+        for name, arguments in {
+            "stats": (map, backend),
+            "forward": forward,
+            "apply": (map, mean, var, *forward[1:]),
+            "grad_sums": (*operands[:4], mask, *how, backend),
+            "grad_input": (*operands, *sums, 30.0, *how, True, backend),
+            "backward": (*operands, *how, False, backend),
+        }.items():
+            torch.library.opcheck(getattr(ops, f"batch_norm_{name}").default, arguments)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(*(st.integers(1, limit) for limit in (4, 20, 9, 9))),
+    epilogue=st.sampled_from(ACTIVATIONS),
+    residual=st.booleans(),
+    training=st.booleans(),
+    view=st.sampled_from(["contiguous", "channels_last", "sliced", "expanded"]),
+)
+def test_any_shape(server, shape, epilogue, residual, training, view):
+    backend, device = server
+    training = training and shape[0] * shape[2] * shape[3] > 1
+    how = {"activation": epilogue[0], "negative_slope": epilogue[1], "residual": residual}
+    case = Case("any", shape, how, view=view)
+    given, running = operands(case, torch.float64, device)
+    ours = call(case, backend, training, given, running)
+    theirs = call(case, "aten", training, given, running)
+    for what in ours:
+        torch.testing.assert_close(ours[what], theirs[what], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_edges(server):
+    """NaN and infinities in inference stay in their elements; relu stops an infinite gradient."""
+    backend, device = server
+    inf = torch.inf
+    x = torch.tensor([-inf, -2.0, -0.0, 0, 3, inf, torch.nan, 1], device=device).reshape(1, 1, 8)
+    running = torch.zeros(1, device=device), torch.ones(1, device=device)
+    for activation in ("relu", "leaky_relu"):
+        seen = []
+        for who in (backend, "aten"):
+            leaf = x.clone().requires_grad_()
+            y = functional.batch_norm_act(
+                leaf, *running, eps=0.0, activation=activation, negative_slope=0.5, backend=who
+            )
+            grad = torch.full_like(y, inf if activation == "relu" else 2.0)
+            seen.append((y.detach(), *torch.autograd.grad(y, leaf, grad)))
+        torch.testing.assert_close(*seen, equal_nan=True, rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_statistics_lose_no_digits(server):
+    """A mean of 4096 deviations, first images far from the rest, and a channel of one value."""
+    backend, device = server
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(6, 3, 40, 30, generator=generator)
+    x[:, 0] += 4096
+    x[0, 1] += 1000
+    x[:, 2] = 7
+    stats = backends.function(backend, "batch_norm_stats")
+    for map in (x, x.contiguous(memory_format=torch.channels_last)):
+        mean, var = (s.double().cpu() for s in stats(map.to(device)))
+        exact, exact_mean = torch.var_mean(map.double(), (0, 2, 3), correction=0)
+        torch.testing.assert_close(mean, exact_mean, rtol=3e-7, atol=0)
+        # GPU kernels join in float32, whose grid at 4096 is a 2000th of the deviation.
+        rtol = 5e-5 if backend in ("cuda", "triton") else 2e-6
+        torch.testing.assert_close(var, exact, rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set(isa):
+    with instruction_set(isa):
+        for case in CASES:
+            for dtype in DTYPES:
+                for training in (True, False):
+                    against_reference("cpu", "cpu", case, dtype, training)
+        test_edges(("cpu", "cpu"))
+        test_statistics_lose_no_digits(("cpu", "cpu"))
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_results_past_the_caches(isa, channels_last):
+    """Results of 16 MB and more are streamed, from the first line of the cache that a row has."""
+    memory = torch.randn(2 * 37 * 247 * 231 + 8)
+    with instruction_set(isa):
+        for offset in (0, 1, 7):
+            x = memory[offset : offset + memory.numel() - 8].view(2, 37, 247, 231)
+            if channels_last:
+                x = memory[offset : offset + memory.numel() - 8].view(2, 247, 231, 37)
+                x = x.permute(0, 3, 1, 2)
+            library = native.library("cpu")
+            y, grad_x, grad_residual = (
+                torch.empty_strided((memory.numel(),), (1,))[offset : -8 + offset or None]
+                .view(-1)
+                .as_strided(x.shape, x.stride())
+                for _ in range(3)
+            )
+            for result in (y, grad_x, grad_residual):
+                result.fill_(torch.nan)
+            mean, var = torch.zeros(37), torch.ones(37)
+            mask = layout.mask(x)
+            none, how = (None, None, None), (0.0, "relu", 0.0)
+            library.call("batch_norm_forward", x, mean, var, *none, y, mask, *how, False, on=x)
+            assert torch.equal(y, x.relu())
+            assert torch.equal(mask, pack(x > 0, x))
+            results = (None, None, grad_x, grad_residual, 1.0)
+            library.call(
+                "batch_norm_grad_input",
+                *(y, x, mean, var, None, mask, *results, *how, False),
+                on=x,
+            )
+            assert torch.equal(grad_x, y) and torch.equal(grad_residual, y)
+
+
+def test_masks_pack_and_unpack():
+    for shape in ((2, 3, 5), (2, 3, 1), (2, 13, 3, 4), (1, 1, 9, 1)):
+        x = torch.randn(shape)
+        maps = [x] if x.ndim < 4 else [x, x.contiguous(memory_format=torch.channels_last)]
+        for map in maps:
+            mask = pack(map > 0, map)
+            assert mask.shape == layout.mask(map).shape
+            assert torch.equal(unpack(mask, map), map > 0)
+    assert pack(torch.tensor([[[True, False, True] + [False] * 6]]), torch.zeros(1, 1, 9)).tolist()[
+        0
+    ] == [[5, 0]]
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_training_keeps_a_bit_an_element(server):
+    backend, device = server
+    if backend == "aten":
+        pytest.skip("PyTorch's own keeps a result")
+    x = torch.randn(2, 3, 5, 5, device=device, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        functional.batch_norm_act(x, None, None, training=True, backend=backend)
+    assert sorted((str(t.dtype), t.numel()) for t in saved) == [
+        ("torch.float32", 3),
+        ("torch.float32", 3),
+        ("torch.float32", 150),
+        ("torch.uint8", 2 * 3 * 4),
+    ]
+
+
+def test_the_same_bits_on_every_run_and_thread_count():
+    threads = torch.get_num_threads()
+    for format in (torch.contiguous_format, torch.channels_last):
+        seen = []
+        x = torch.randn(6, 20, 41, 43).contiguous(memory_format=format)
+        for count in (1, 2, 3, 1):
+            torch.set_num_threads(count)
+            leaf = x.clone().requires_grad_()
+            y = functional.batch_norm_act(leaf, None, None, training=True, backend="cpu")
+            y.backward(y.detach())
+            seen.append((y.detach(), leaf.grad))
+        torch.set_num_threads(threads)
+        for other in seen[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+def test_dense_maps_are_not_copied(monkeypatch):
+    def no_copy(tensor, like=None):
+        assert tensor.is_contiguous(memory_format=like), "a hidden copy"
+        return tensor
+
+    monkeypatch.setattr(layout, "dense", no_copy)
+    for format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 4, 9, 9).contiguous(memory_format=format).requires_grad_()
+        for training in (True, False):
+            running = torch.zeros(4), torch.ones(4)
+            y = functional.batch_norm_act(x, *running, training=training, backend="cpu")
+            (grad,) = torch.autograd.grad(y, x, torch.randn_like(y))
+            assert layout.memory_format(grad) == layout.memory_format(x)
+
+
+X = torch.randn(2, 3, 4, 4)
+STATISTICS = torch.zeros(3), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (([1.0], None, None), TypeError, "argument 'input' must be Tensor, not list"),
+        ((X[0, 0, 0], None, None, None, None, True), RuntimeError, "expected an input"),
+        ((X, None, None), RuntimeError, "running_mean must be defined in evaluation mode"),
+        ((X, torch.zeros(2), torch.ones(2)), RuntimeError, "should contain 3 elements not 2"),
+        ((X, *STATISTICS, torch.ones(4)), RuntimeError, "weight should contain 3 elements not 4"),
+        (
+            (X, STATISTICS[0].clone().requires_grad_(), STATISTICS[1]),
+            RuntimeError,
+            "cannot require",
+        ),
+        ((X, *STATISTICS, torch.ones(3, 1)), RuntimeError, "weight should be a vector"),
+        ((X, *STATISTICS, None, [0.0]), TypeError, "argument 'bias' must be Tensor"),
+        ((X, STATISTICS[0], None, None, None, True), ValueError, "either both be None or neither"),
+        ((X, *(s.double() for s in STATISTICS)), RuntimeError, "should be the same"),
+        ((X.half(), *STATISTICS, torch.ones(3).half()), RuntimeError, "should have one dtype"),
+        ((X, *STATISTICS, None, None, False, 0.1, -1.0), ValueError, "must be non-negative"),
+        ((X, *STATISTICS, None, None, True, 0.1, 0.0), ValueError, "must be positive"),
+        ((X[:1, :, :1, :1], *STATISTICS, None, None, True), ValueError, "more than 1 value"),
+        ((X.long(), None, None, None, None, True), RuntimeError, "got torch.int64"),
+    ],
+)
+def test_bad_input(arguments, error, message):
+    for backend in ("reference", "cpu"):
+        with pytest.raises(error, match=message):
+            functional.batch_norm(*arguments, backend=backend)
+
+
+def test_bad_epilogue():
+    for activation in ("silu", "gelu"):
+        with pytest.raises(ValueError, match="one of none, relu, leaky_relu"):
+            functional.batch_norm_act(X, *STATISTICS, activation=activation)
+        with pytest.raises(ValueError, match="one of none, relu, leaky_relu"):
+            pydl.nn.BatchNormAct2d(3, activation=activation)
+    with pytest.raises(RuntimeError, match="residual should have the input's shape"):
+        functional.batch_norm_act(X, *STATISTICS, residual=X[:1])
+    with pytest.raises(TypeError, match="'residual' must be Tensor"):
+        functional.batch_norm_act(X, *STATISTICS, residual=1.0)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", ("cpu", "cuda"))
+def test_what_the_extension_refuses(name):
+    row = backends.BACKENDS[name]
+    if row.missing is not None:
+        pytest.skip(row.missing)
+    library, x = native.library(name), X.to(row.devices[0])
+    mean, var = (s.to(x.device) for s in STATISTICS)
+    y, mask = torch.empty_like(x), layout.mask(x)
+    how = 1e-3, "relu", 0.0, False
+
+    def forward(x=x, mean=mean, y=y, mask=mask, how=how):
+        library.call("batch_norm_forward", x, mean, var, None, None, None, y, mask, *how, on=x)
+
+    forward()
+    for wrong, message in (
+        ({"mean": mean[:2]}, "of 3 values"),
+        ({"mean": mean.double()}, "of 3 values"),
+        ({"y": y[:1]}, "one (dtype|size)"),
+        ({"mask": mask[..., :1]}, "mask of"),
+        ({"mask": mask.float()}, "mask of"),
+        ({"how": (1e-3, "silu", 0.0, False)}, "none, relu and leaky_relu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            forward(**wrong)
+    grads = (x, x, mean, var, None, None, mean, None, y, None, 32.0, *how)
+    with pytest.raises(ValueError, match="both sums or neither"):
+        library.call("batch_norm_grad_input", *grads, on=x)
+    grads = (x, x, mean, var, None, None, None, None, y, None, 32.0, *how)
+    with pytest.raises(ValueError, match="mask"):
+        library.call("batch_norm_grad_input", *grads, on=x)

@@ -1,0 +1,233 @@
+"""Batch normalisation layers: running statistics, swapping, compiling, several processes."""
+
+import copy
+import socket
+
+import pytest
+import torch
+from contract import servers
+from torch import nn
+
+import pydl
+
+LAYERS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
+OPTIONS = (
+    {},
+    {"momentum": None},
+    {"momentum": 0.7, "eps": 0.1},
+    {"affine": False},
+    {"bias": False},
+    {"track_running_stats": False},
+)
+
+
+def map_for(name: str, step: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(3, 4, *[5] * int(name[-2]), generator=generator) * 2 + 1
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_several_steps_and_inference(name, options):
+    """The same outputs, gradients and state after steps of training as torch.nn's."""
+    for backend in ("cpu", "reference"):
+        ours = getattr(pydl.nn, name)(4, **options, backend=backend)
+        theirs = getattr(nn, name)(4, **options)
+        optimizers = [
+            torch.optim.SGD(m.parameters(), 0.1) if list(m.parameters()) else None
+            for m in (ours, theirs)
+        ]
+        for step in range(4):
+            seen = []
+            for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+                x = map_for(name, step).requires_grad_()
+                y = layer(x)
+                y.square().mean().backward()
+                seen.append((y.detach(), x.grad))
+                if optimizer is not None:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            torch.testing.assert_close(*seen)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        ours.eval(), theirs.eval()
+        torch.testing.assert_close(ours(map_for(name, 9)), theirs(map_for(name, 9)))
+
+
+def test_ranks_are_checked_in_pytorchs_words():
+    for name, x, said in (
+        ("BatchNorm1d", torch.randn(2, 4, 3, 3), "expected 2D or 3D input"),
+        ("BatchNorm2d", torch.randn(2, 4, 3), "expected 4D input"),
+        ("BatchNorm3d", torch.randn(2, 4, 3, 3), "expected 5D input"),
+        ("BatchNormAct2d", torch.randn(2, 4, 3), "expected 4D input"),
+        ("SyncBatchNorm", torch.randn(4), "expected at least 2D input"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            getattr(pydl.nn, name)(4)(x)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_lazy_layers_become_their_counterparts(name):
+    layer = getattr(pydl.nn, f"Lazy{name}")(momentum=0.3, backend="cpu")
+    twin = getattr(nn, f"Lazy{name}")(momentum=0.3)
+    for step in range(2):
+        torch.testing.assert_close(layer(map_for(name, step)), twin(map_for(name, step)))
+    assert type(layer) is getattr(pydl.nn, name) and layer.backend == "cpu"
+    torch.testing.assert_close(layer.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("backend", [p.values[0][0] for p in servers("batch_norm")])
+def test_batch_norm_act_is_its_parts(backend):
+    for activation, part in (
+        ("none", nn.Identity()),
+        ("relu", nn.ReLU()),
+        ("leaky_relu", nn.LeakyReLU(0.3)),
+    ):
+        layer = pydl.nn.BatchNormAct2d(
+            4, momentum=None, activation=activation, negative_slope=0.3, backend=backend
+        )
+        norm = nn.BatchNorm2d(4, momentum=None)
+        x, residual = map_for("BatchNorm2d"), map_for("BatchNorm2d", 1)
+        for _ in range(2):
+            torch.testing.assert_close(layer(x), part(norm(x)))
+            torch.testing.assert_close(layer(x, residual), part(norm(x) + residual))
+        norm.load_state_dict(layer.state_dict())
+        layer.eval(), norm.eval()
+        torch.testing.assert_close(layer(x, residual), part(norm(x) + residual))
+
+
+def test_batch_norm_act_survives_what_looks_for_batch_norm():
+    layer = pydl.nn.BatchNormAct2d(4)
+    assert not isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    model = nn.Sequential(layer)
+    assert nn.SyncBatchNorm.convert_sync_batchnorm(model)[0] is layer
+    assert pydl.nn.SyncBatchNorm.convert_sync_batchnorm(model)[0] is layer
+    assert str(layer) == (
+        "BatchNormAct2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, "
+        "track_running_stats=True, activation='relu')"
+    )
+    assert set(layer.state_dict()) == set(nn.BatchNorm2d(4).state_dict())
+
+
+def test_accelerate_swaps_them():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    twin = copy.deepcopy(model)
+    model.append(nn.LazyBatchNorm2d())
+    changes = pydl.accelerate(model)
+    assert type(model[1]) is pydl.nn.BatchNorm2d and "1" in [name for name, *_ in changes.swapped]
+    assert [name for name, *_ in changes.left] == ["2"]
+    x = torch.randn(2, 3, 9, 9)
+    del model[2]
+    torch.testing.assert_close(model(x), twin(x))
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+    pydl.restore(model)
+    assert type(model[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("backend", ("auto", *(p.values[0][0] for p in servers("batch_norm"))))
+def test_compiles_whole(backend):
+    """No graph break, forward and backward, with the buffers moved; momentum=None too."""
+    model = nn.Sequential(
+        pydl.nn.BatchNorm2d(4),
+        pydl.nn.BatchNormAct2d(4, momentum=0.1 if backend in ("auto", "aten") else None),
+    )
+    twin, x = copy.deepcopy(model), map_for("BatchNorm2d")
+    torch._dynamo.reset()  # or the backends before this one count towards its limit
+    with pydl.use_backend(backend):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        for _ in range(2):
+            y, expected = compiled(x), twin(x)
+            y.square().sum().backward()
+            expected.square().sum().backward()
+            torch.testing.assert_close(y, expected)
+        model.eval(), twin.eval()
+        torch.testing.assert_close(compiled(x), twin(x))
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+# several processes
+
+
+def model_of(backend: str | None) -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(
+        pydl.nn.BatchNorm2d(3, backend=backend),
+        nn.Conv2d(3, 4, 3),
+        pydl.nn.BatchNorm2d(4, momentum=None, backend=backend),
+        nn.ReLU(),
+    ).double()
+
+
+def work(rank: int, port: int, shares: list[int], backend: str | None, results: dict) -> None:
+    """One of two processes: two steps over its share of the batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(shares)
+    )
+    try:
+        model = pydl.nn.SyncBatchNorm.convert_sync_batchnorm(model_of(backend))
+        first = sum(shares[:rank])
+        seen = []
+        for step in range(2):
+            x = map_for("BatchNorm2d", step).new_tensor(joined(step).tolist(), dtype=torch.double)
+            x = x[first : first + shares[rank]].requires_grad_()
+            y = model(x)
+            grads = torch.autograd.grad((y * y).sum(), [x, *model.parameters()])
+            seen.append([t.detach().numpy() for t in (y, *grads)])
+        results[rank] = seen, {k: v.numpy() for k, v in model.state_dict().items()}
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def joined(step: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 + step)
+    return torch.randn(5, 3, 6, 7, generator=generator, dtype=torch.float64) * 3 + 10
+
+
+@pytest.mark.parametrize(
+    ("shares", "backend"),
+    (([2, 3], "cpu"), ([1, 4], None), ([5, 0], "reference")),
+    ids=("unequal", "auto", "an empty share"),
+)
+def test_two_processes_are_one_with_the_joined_batch(shares, backend):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(work, (port, shares, backend, results), nprocs=len(shares))
+        results = dict(results)
+    model = model_of("reference")
+    for step in range(2):
+        x = joined(step).requires_grad_()
+        y = model(x)
+        grads = torch.autograd.grad((y * y).sum(), [x, *model.parameters()])
+        parts = [[torch.from_numpy(t) for t in results[rank][0][step]] for rank in (0, 1)]
+        for i, whole in enumerate((y.detach(), *grads)):
+            shared = parts[0][i], parts[1][i]
+            # Maps are shared out; each process has the parameters' gradients of its share.
+            found = torch.cat(shared) if i < 2 else shared[0] + shared[1]
+            torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
+    for rank in (0, 1):
+        state = {k: torch.from_numpy(v) for k, v in results[rank][1].items()}
+        torch.testing.assert_close(state, dict(model.state_dict()), rtol=1e-9, atol=1e-9)
+    assert all((results[0][1][key] == results[1][1][key]).all() for key in results[0][1])
+
+
+def test_sync_batch_norm_alone_is_batch_norm():
+    layer, twin = pydl.nn.SyncBatchNorm(4), nn.BatchNorm2d(4)
+    x = map_for("BatchNorm2d")
+    torch.testing.assert_close(layer(x), twin(x))
+    layer.eval(), twin.eval()
+    torch.testing.assert_close(layer(x), twin(x))
+    torch.testing.assert_close(layer.state_dict(), twin.state_dict())
+
+
+def test_converting_keeps_parameters_and_buffers():
+    for module in (nn.BatchNorm2d(3, affine=False), pydl.nn.BatchNorm1d(3, backend="cpu").eval()):
+        made = pydl.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        assert type(made) is pydl.nn.SyncBatchNorm and made.training == module.training
+        assert made.weight is module.weight and made.running_var is module.running_var
+        assert made.backend == getattr(module, "backend", None)
