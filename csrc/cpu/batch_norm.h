@@ -68,17 +68,30 @@ inline double inverse_deviation(A var, double eps) {
 // Calls body(first, Lanes<lanes>, streams) for blocks that cover each element of a row once.
 // Where the row is to be streamed, `streams` is true_type for blocks of the widest vectors that
 // begin at a multiple of their size in memory, which are all but the shorter ones at either end.
+//
+// All of it is inlined, and a body should capture by value: stores of bytes may alias whatever is
+// in memory, and what a closure refers to would be read again after each.
 template <class A, class Body>
-PYDL_INLINE void for_row(int64_t size, const A* streamed_to, Body&& body) {
+PYDL_INLINE void for_row(int64_t size, const A* streamed_to, Body body) {
   constexpr int widest = kWidest<A>;
-  const auto plain = [&]<int lanes>(int64_t i, Lanes<lanes> constant)
-                         PYDL_INLINE_BODY { body(i, constant, std::false_type{}); };
-  if (streamed_to == nullptr || size < 2 * widest) return for_vectors_once<A>(size, plain);
-  int64_t i = -reinterpret_cast<uintptr_t>(streamed_to) % (widest * sizeof(A)) / sizeof(A);
-  for_vectors_once<A>(i, plain);
-  for (; i + widest <= size; i += widest) body(i, Lanes<widest>{}, std::true_type{});
-  for_vectors_once<A>(size - i, [&]<int lanes>(int64_t j, Lanes<lanes> constant)
-                                    PYDL_INLINE_BODY { body(i + j, constant, std::false_type{}); });
+  int64_t i = 0;
+  const auto shorter = [&](int64_t end) PYDL_INLINE_BODY {
+    if constexpr (widest >= 16) {
+      if (i + 8 <= end) body(i, Lanes<8>{}, std::false_type{}), i += 8;
+    }
+    if constexpr (widest >= 8) {
+      if (i + 4 <= end) body(i, Lanes<4>{}, std::false_type{}), i += 4;
+    }
+    for (; i < end; ++i) body(i, Lanes<1>{}, std::false_type{});
+  };
+  if (streamed_to == nullptr || size < 2 * widest) {
+    for (; i + widest <= size; i += widest) body(i, Lanes<widest>{}, std::false_type{});
+  } else {
+    const auto before = -reinterpret_cast<uintptr_t>(streamed_to) % (widest * sizeof(A));
+    if (before > 0) shorter(before / sizeof(A));
+    for (; i + widest <= size; i += widest) body(i, Lanes<widest>{}, std::true_type{});
+  }
+  if (i < size) shorter(size);
 }
 
 // Stores a vector, past the caches where for_row says so.

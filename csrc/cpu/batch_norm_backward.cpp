@@ -104,7 +104,7 @@ PYDL_INLINE void add_pixels(const T* grad_y, const T* x, const uint8_t* mask, in
                             accumulate_t<T>* sums, accumulate_t<T>* products) {
   using A = accumulate_t<T>;
   const int64_t bytes = activation == Activation::none ? 0 : (channels + 7) / 8;
-  for_vectors_once<A>(channels, [&]<int lanes>(int64_t c, Lanes<lanes>) PYDL_INLINE_BODY {
+  for_vectors_once<A>(channels, [=]<int lanes>(int64_t c, Lanes<lanes>) PYDL_INLINE_BODY {
     using V = Vec<A, lanes>;
     const V from = load_vec<lanes>(mean + c);
     V s = load_vec<lanes>(sums + c), q = load_vec<lanes>(products + c);
@@ -187,7 +187,7 @@ void gradient_row(const T* grad_y, const T* x, const uint8_t* mask, const accumu
   using A = accumulate_t<T>;
   for_row<A>(
       size, streamed(grad_x, streams),
-      [&]<int lanes>(int64_t i, Lanes<lanes>, auto past_caches) PYDL_INLINE_BODY {
+      [=]<int lanes>(int64_t i, Lanes<lanes>, auto past_caches) PYDL_INLINE_BODY {
         using V = Vec<A, lanes>;
         const V g = passed<activation, lanes, A>(load_vec<lanes>(grad_y + i), mask, i, slope);
         V grad = g;

@@ -108,7 +108,7 @@ template <int count, class T>
 PYDL_INLINE void add_pixels(const T* pixels, int64_t channels, const accumulate_t<T>* shift,
                             accumulate_t<T>* sums, accumulate_t<T>* squares) {
   using A = accumulate_t<T>;
-  for_vectors_once<A>(channels, [&]<int lanes>(int64_t c, Lanes<lanes>) PYDL_INLINE_BODY {
+  for_vectors_once<A>(channels, [=]<int lanes>(int64_t c, Lanes<lanes>) PYDL_INLINE_BODY {
     using V = Vec<A, lanes>;
     const V from = load_vec<lanes>(shift + c);
     V s = load_vec<lanes>(sums + c), q = load_vec<lanes>(squares + c);
@@ -132,6 +132,29 @@ void add_all_pixels(const T* x, int64_t count, int64_t channels, const accumulat
   for (; p < count; ++p) add_pixels<1>(x + p * channels, channels, shift, sums, squares);
 }
 
+// The moments of every channel, arrays of C values.
+struct ChannelMoments {
+  double *mean, *squares;
+};
+
+// As Moments::join and join above for all channels at once, without a branch; leaves the new means
+// as shifts.
+template <class A>
+void join_channels(const ChannelMoments& of, int64_t channels, double count, double n, A* shift,
+                   const A* sums, const A* squares) {
+  const double each = 1 / n, share = n / (count + n), between = count * share;
+  PYDL_LANES
+  for (int64_t c = 0; c < channels; ++c) {
+    const double sum = sums[c], beyond = sum * each, spread = squares[c] - sum * beyond;
+    const double its_mean = shift[c] + beyond, distance = its_mean - of.mean[c];
+    const double weighted = of.mean[c] * (1 - share) + its_mean * share;
+    const double mean = distance - distance == 0 ? of.mean[c] + distance * share : weighted;
+    of.squares[c] += (spread < 0 ? 0 : spread) + distance * distance * between;
+    of.mean[c] = mean;
+    shift[c] = static_cast<A>(mean - mean == 0 ? mean : 0);
+  }
+}
+
 // Means and variances of channels-last maps, into arrays of C values.
 template <class T>
 void pixel_stats(const T* x, const Map& map, accumulate_t<T>* mean, accumulate_t<T>* var,
@@ -139,13 +162,13 @@ void pixel_stats(const T* x, const Map& map, accumulate_t<T>* mean, accumulate_t
   using A = accumulate_t<T>;
   const int64_t channels = map.channels, runs = map.runs();
   const int64_t team = team_size(runs, map.pixels * channels, threads);
-  const Scratch<Moments> of_run(runs, channels);
+  const Scratch<double> of_run(runs, 2 * channels);
   const Scratch<A> memory(team, 3 * channels);
   share_out(runs, team, [&](int64_t member, int64_t begin, int64_t end) {
     A *shift = memory.of(member), *sums = shift + channels, *squares = sums + channels;
     for (int64_t run = begin; run < end; ++run) {
-      Moments* moments = of_run.of(run);
-      std::fill_n(moments, channels, Moments{});
+      const ChannelMoments moments{of_run.of(run), of_run.of(run) + channels};
+      std::fill_n(moments.mean, 2 * channels, 0.0);
       const int64_t first = map.pixels * run / runs, last = map.pixels * (run + 1) / runs;
       for (int64_t p = first; p < last; p += kChunkPixels) {
         const int64_t count = std::min(kChunkPixels, last - p);
@@ -157,18 +180,16 @@ void pixel_stats(const T* x, const Map& map, accumulate_t<T>* mean, accumulate_t
           for (int64_t c = 0; c < channels; ++c) shift[c] = as_shift<A>(sums[c] / n);
         }
         add_all_pixels(chunk, count, channels, shift, sums, squares);
-        for (int64_t c = 0; c < channels; ++c) {
-          join<A>(moments[c], n, shift[c], sums[c], squares[c]);
-          shift[c] = as_shift<A>(moments[c].mean);
-        }
+        join_channels(moments, channels, static_cast<double>(p - first), n, shift, sums, squares);
       }
     }
   });
   for (int64_t c = 0; c < channels; ++c) {
-    Moments total = of_run.of(0)[c];
-    for (int64_t run = 1; run < runs; ++run) {
-      const Moments& next = of_run.of(run)[c];
-      total.join(next.count, next.mean, next.squares);
+    Moments total;
+    for (int64_t run = 0; run < runs; ++run) {
+      const double* of = of_run.of(run);
+      const int64_t n = map.pixels * (run + 1) / runs - map.pixels * run / runs;
+      total.join(static_cast<double>(n), of[c], of[channels + c]);
     }
     mean[c] = static_cast<A>(total.mean), var[c] = static_cast<A>(total.variance());
   }
@@ -180,21 +201,19 @@ void normalise_row(const T* x, const accumulate_t<T>* mean, const accumulate_t<T
                    const accumulate_t<T>* bias, const T* residual, T* y, uint8_t* mask,
                    int64_t size, accumulate_t<T> slope, bool streams) {
   using A = accumulate_t<T>;
-  BitWriter bits(mask);
   for_row<A>(size, streamed(y, streams),
-             [&]<int lanes>(int64_t i, Lanes<lanes>, auto past_caches) PYDL_INLINE_BODY {
+             [=]<int lanes>(int64_t i, Lanes<lanes>, auto past_caches) PYDL_INLINE_BODY {
                using V = Vec<A, lanes>;
                V z = load_vec<lanes>(x + i) - coefficient<per_element, lanes>(mean, i);
                z = z * coefficient<per_element, lanes>(scale, i) +
                    coefficient<per_element, lanes>(bias, i);
                if (residual != nullptr) z += load_vec<lanes>(residual + i);
                if constexpr (keeps && activation == Activation::relu)
-                 bits.template put<lanes>(bits_of<lanes, A>(z <= A{0}) ^ ((1u << lanes) - 1));
+                 write_bits<lanes>(bits_of<lanes, A>(z <= A{0}) ^ ((1u << lanes) - 1), mask, i);
                if constexpr (keeps && activation == Activation::leaky_relu)
-                 bits.template put<lanes>(bits_of<lanes, A>(z > A{0}));
+                 write_bits<lanes>(bits_of<lanes, A>(z > A{0}), mask, i);
                write<lanes, T>(activated<activation, lanes, A>(z, slope), y + i, past_caches);
              });
-  if constexpr (keeps) bits.finish();
 }
 
 // The coefficients of every channel, three arrays of C values.

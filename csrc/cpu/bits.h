@@ -66,43 +66,36 @@ PYDL_INLINE Vec<A, lanes> choose(uint32_t bits, const Vec<A, lanes>& one,
 template <int lanes>
 PYDL_INLINE uint32_t read_bits(const uint8_t* row, int64_t first) {
   static_assert(lanes <= 16);
-  const uint8_t* byte = row + first / 8;
-  const int skip = first % 8;
+  const uint8_t* byte = row + (static_cast<uint64_t>(first) >> 3);
+  const unsigned skip = static_cast<uint64_t>(first) & 7;
+  constexpr unsigned bytes = (lanes + 7) / 8;
   uint32_t bits = *byte;
-  if constexpr (lanes > 8) bits |= uint32_t{byte[1]} << 8;
-  constexpr int bytes = (lanes + 7) / 8;
+  if constexpr (bytes == 2) {
+    uint16_t both;
+    std::memcpy(&both, byte, 2);
+    bits = both;
+  }
   if (skip + lanes > 8 * bytes) bits |= uint32_t{byte[bytes]} << (8 * bytes);
   return bits >> skip;
 }
 
-// Writes a row from its first element on; the last byte when it is finished.
-class BitWriter {
- public:
-  explicit BitWriter(uint8_t* to) : to_(to) {}
-
-  template <int lanes>
-  PYDL_INLINE void put(uint32_t bits) {
-    static_assert(lanes <= 16);
-    held_ |= bits << count_;
-    count_ += lanes;
-    if constexpr (lanes == 16) {
-      *to_++ = static_cast<uint8_t>(held_);
-      held_ >>= 8, count_ -= 8;
-    }
-    if (lanes >= 8 || count_ >= 8) {
-      *to_++ = static_cast<uint8_t>(held_);
-      held_ >>= 8, count_ -= 8;
-    }
+// Writes them, where the elements before `first` have been written and the bits above the lowest
+// `lanes` are 0.
+template <int lanes>
+PYDL_INLINE void write_bits(uint32_t bits, uint8_t* row, int64_t first) {
+  static_assert(lanes <= 16);
+  uint8_t* byte = row + (static_cast<uint64_t>(first) >> 3);
+  const unsigned skip = static_cast<uint64_t>(first) & 7;
+  constexpr unsigned bytes = (lanes + 7) / 8;
+  bits <<= skip;
+  if (skip > 0) bits |= *byte;
+  if constexpr (bytes == 2) {
+    const uint16_t both = static_cast<uint16_t>(bits);
+    std::memcpy(byte, &both, 2);
+  } else {
+    *byte = static_cast<uint8_t>(bits);
   }
-
-  PYDL_INLINE void finish() {
-    if (count_ > 0) *to_ = static_cast<uint8_t>(held_);
-  }
-
- private:
-  uint8_t* to_;
-  uint32_t held_ = 0;
-  int count_ = 0;  // bits held, fewer than 8 between calls
-};
+  if (skip + lanes > 8 * bytes) byte[bytes] = static_cast<uint8_t>(bits >> (8 * bytes));
+}
 
 }  // namespace pydl::cpu::PYDL_ISA
