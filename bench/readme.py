@@ -23,6 +23,8 @@ OPERATORS = (
     ("locally_connected1d`, `2d", "local"),
     ("max_pool2d`, `avg_pool2d", "pool"),
     ("local_response_norm", "lrn"),
+    ("softmax`, `log_softmax", "softmax"),
+    ("cross_entropy", "cross_entropy"),
 )
 
 

@@ -29,10 +29,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
+    "softmax": ("softmax_forward", "softmax_backward"),
+    "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV)
+# Softmax along an axis that is not innermost in memory: another kernel, chosen apart.
+_KINDS_OF_SOFTMAX = ("softmax_columns",)
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_SOFTMAX)
+# What has no kernel in CUDA C++.
+_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy")
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -119,7 +125,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "cuda",
             "pydl.native",
-            _EVERYTHING,
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_CUDA),
             ("cuda",),
             _native("cuda"),
             "CUDA C++",

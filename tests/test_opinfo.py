@@ -13,8 +13,28 @@ from torch.testing._internal.common_methods_invocations import op_db
 from pydl import backends, functional
 
 CONVOLUTIONS = tuple(f"conv{kind}{axes}d" for axes in (1, 2, 3) for kind in ("", "_transpose"))
-NAMES = (*CONVOLUTIONS, "max_pool2d", "avg_pool2d", "local_response_norm")
-OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
+NAMES = (
+    *CONVOLUTIONS,
+    "max_pool2d",
+    "avg_pool2d",
+    "local_response_norm",
+    "softmax",
+    "log_softmax",
+    "cross_entropy",
+)
+# PyTorch lists these under other names, without their variants that convert the input first.
+ELSEWHERE = {"softmax": "softmax", "log_softmax": "log_softmax"}
+OPINFOS = {
+    name: next(
+        op
+        for op in op_db
+        if op.name == ELSEWHERE.get(name, f"nn.functional.{name}") and not op.variant_test_name
+    )
+    for name in NAMES
+}
+
+# Families that not every backend serves.
+FAMILY = {"softmax": "softmax", "log_softmax": "softmax", "cross_entropy": "cross_entropy"}
 
 # Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
 INTERPRETED = {"max_pool2d": 12, "conv3d": 5, "conv_transpose3d": 3}
@@ -27,6 +47,7 @@ PAIRS = [
     for backend in (
         ("reference", "triton", "cuda") if name in CONVOLUTIONS else ("cpu", "triton", "cuda")
     )
+    if FAMILY.get(name) is None or FAMILY[name] in backends.BACKENDS[backend].families
 ]
 
 
@@ -50,8 +71,9 @@ def _run(function, sample, dtype=None, **more):
     keywords = {name: _detached(value, dtype) for name, value in sample.kwargs.items()}
     leaves = [
         value.requires_grad_()
-        for value in itertools.chain(arguments, keywords.values())
-        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        for name, value in itertools.chain(((None, a) for a in arguments), keywords.items())
+        # No operator takes a gradient by weights of classes.
+        if name != "weight" and isinstance(value, torch.Tensor) and value.is_floating_point()
     ]
     y = function(*arguments, **keywords, **more)
     results = list(y) if isinstance(y, tuple) else [y]

@@ -27,11 +27,11 @@ def test_a_family_has_all_its_rooms(family):
     rooms = [
         f"csrc/{family}.h",
         f"csrc/bindings/{family}.cpp",
-        f"csrc/cuda/{family}.cu",
-        f"kernels/{family}.py",
         f"tests/test_{family}.py",
         *(f"pydl/{room}/{family}.py" for room in ("aten", "native", "ops", "reference")),
     ]
+    kernels = {"cuda": f"csrc/cuda/{family}.cu", "triton": f"kernels/{family}.py"}
+    rooms += [room for name, room in kernels.items() if name in backends.serving(family)]
     if family != "bias_act":  # an epilogue: the layer and the function are the convolution's
         rooms += [f"pydl/{room}/{family}.py" for room in ("functional", "nn")]
     assert [room for room in rooms if not (ROOT / room).exists()] == []
@@ -304,7 +304,8 @@ TWINS = [name for name in pydl.nn.__all__ if hasattr(torch.nn, name) and "Lazy" 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_layer_is_its_twin_in_torch(name):
     """Same constructor, same initial weights for a seed, same state_dict, same representation."""
-    arguments = (4, 6, 3) if "Conv" in name else {"LocalResponseNorm": (3,)}.get(name, (2,))
+    own = {"LocalResponseNorm": (3,), "Softmax2d": (), "CrossEntropyLoss": ()}
+    arguments = (4, 6, 3) if "Conv" in name else own.get(name, (2,))
     axes = int(name[-2]) if name[-1] == "d" else 2
     x = torch.randn(2, 4, *[9] * axes)
     torch.manual_seed(1)
@@ -316,7 +317,8 @@ def test_a_layer_is_its_twin_in_torch(name):
         torch.equal(a, b)
         for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
     )
-    torch.testing.assert_close(ours(x), theirs(x))
+    operands = (x, x.softmax(1)) if name.endswith("Loss") else (x,)
+    torch.testing.assert_close(ours(*operands), theirs(*operands))
     saved = io.BytesIO()
     torch.save(ours.state_dict(), saved)
     saved.seek(0)

@@ -16,9 +16,11 @@ from pydl.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from pydl.functional.cross_entropy import cross_entropy
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
 from pydl.functional.pool import avg_pool2d, max_pool2d, max_pool2d_with_indices
+from pydl.functional.softmax import log_softmax, softmax
 
 __all__ = [
     "avg_pool2d",
@@ -29,9 +31,12 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cross_entropy",
     "local_response_norm",
     "locally_connected1d",
     "locally_connected2d",
+    "log_softmax",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "softmax",
 ]

@@ -19,9 +19,11 @@ from pydl.nn.conv import (
     LazyConvTranspose2d,
     LazyConvTranspose3d,
 )
+from pydl.nn.cross_entropy import CrossEntropyLoss
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
 from pydl.nn.pool import AvgPool2d, MaxPool2d
+from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
 
 __all__ = [
     "AvgPool2d",
@@ -32,6 +34,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CrossEntropyLoss",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
@@ -41,5 +44,8 @@ __all__ = [
     "LocalResponseNorm",
     "LocallyConnected1d",
     "LocallyConnected2d",
+    "LogSoftmax",
     "MaxPool2d",
+    "Softmax",
+    "Softmax2d",
 ]
