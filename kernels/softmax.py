@@ -183,7 +183,8 @@ def softmax_backward(grad_y: torch.Tensor, y: torch.Tensor, dim: int, log: bool)
     if grad_x.numel() == 0:
         return grad_x
     y, grad_y = layout.dense(y), layout.dense(grad_y, layout.memory_format(y))
-    programs, covered = cover(*layout.columns(y, dim).shape)
+    # Half of the tile: two operands are in registers at once.
+    programs, covered = cover(*layout.columns(y, dim).shape, TILE // 2)
     runtime.launch(
         softmax_backward_kernel,
         programs,

@@ -31,14 +31,17 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "lrn": ("lrn_forward", "lrn_backward"),
     "softmax": ("softmax_forward", "softmax_backward"),
     "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
+    "dropout": ("dropout_forward", "dropout_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
+# bias_act's functions where no convolution comes first: relu and leaky_relu alone.
+_KINDS_OF_BIAS_ACT = ("activation",)
 # Softmax along an axis that is not innermost in memory: another kernel, chosen apart.
 _KINDS_OF_SOFTMAX = ("softmax_columns",)
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_SOFTMAX)
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_BIAS_ACT, *_KINDS_OF_SOFTMAX)
 # What has no kernel in CUDA C++.
-_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy")
+_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }

@@ -21,6 +21,8 @@ NAMES = (
     "softmax",
     "log_softmax",
     "cross_entropy",
+    "relu",
+    "leaky_relu",
 )
 # PyTorch lists these under other names, without their variants that convert the input first.
 ELSEWHERE = {"softmax": "softmax", "log_softmax": "log_softmax"}

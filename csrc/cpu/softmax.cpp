@@ -16,22 +16,66 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-template <bool log, int lanes, class T>
-void forward_row(const T* x, T* y, accumulate_t<T>* kept, int64_t size) {
+// A row of `count` vectors, the last moved back, that stay in registers: what a vector stores and
+// another that overlaps it loads again takes longer than the arithmetic.
+template <bool log, int lanes, int count, class T>
+void forward_short_row(const T* x, T* y, int64_t size) {
   using A = accumulate_t<T>;
+  using V = Vec<A, lanes>;
+  const auto first = [=](int block) { return block < count - 1 ? block * lanes : size - lanes; };
+  V values[count];
+  V most = V{} - std::numeric_limits<A>::infinity();
+  for (int block = 0; block < count; ++block) {
+    values[block] = load_vec<lanes>(x + first(block));
+    most = values[block] > most ? values[block] : most;
+  }
+  const A peak = max_of_lanes<lanes, A>(most);
+  V sums{};
+  for (int block = 0; block < count; ++block) {
+    values[block] -= peak;
+    const V e = exp_nonpositive<lanes, A>(values[block]);
+    if constexpr (!log) values[block] = e;
+    sums += block < count - 1 ? e : without<lanes, A>(e, static_cast<int>(count * lanes - size));
+  }
+  const A total = sum_of_lanes<lanes, A>(sums);
+  const A scale = log ? log_positive<1, A>(total) : A{1} / total;
+  for (int block = 0; block < count; ++block)
+    store_vec<lanes>(log ? V(values[block] - scale) : V(values[block] * scale), y + first(block));
+}
+
+template <bool log, int lanes, class T>
+void forward_long_row(const T* x, T* y, accumulate_t<T>* kept, int64_t size) {
+  using A = accumulate_t<T>;
+  if constexpr (std::is_same_v<T, A>) kept = y;
   const A peak = row_peak<lanes>(x, size);
   const A total =
       row_total<lanes>(x, size, peak, [=](int64_t first, const auto& e) PYDL_INLINE_BODY {
         if constexpr (!log) store_vec<lanes>(e, kept + first);
       });
   const A scale = log ? log_positive<1, A>(total) : A{1} / total;
-  for_row<lanes>(size, [=](int64_t first, auto, int) PYDL_INLINE_BODY {
+  for_vectors_once<A>(size, [=]<int some>(int64_t i, Lanes<some>) PYDL_INLINE_BODY {
     if constexpr (log) {
-      store_vec<lanes>((load_vec<lanes>(x + first) - peak) - scale, y + first);
+      store_vec<some>((load_vec<some>(x + i) - peak) - scale, y + i);
     } else {
-      store_vec<lanes>(load_vec<lanes>(kept + first) * scale, y + first);
+      store_vec<some>(load_vec<some>(kept + i) * scale, y + i);
     }
   });
+}
+
+template <bool log, int lanes, class T>
+PYDL_INLINE void forward_row(const T* x, T* y, accumulate_t<T>* kept, int64_t size) {
+  switch ((size + lanes - 1) / lanes) {
+    case 1:
+      return forward_short_row<log, lanes, 1>(x, y, size);
+    case 2:
+      return forward_short_row<log, lanes, 2>(x, y, size);
+    case 3:
+      return forward_short_row<log, lanes, 3>(x, y, size);
+    case 4:
+      return forward_short_row<log, lanes, 4>(x, y, size);
+    default:
+      return forward_long_row<log, lanes>(x, y, kept, size);
+  }
 }
 
 template <bool log, int lanes, class T>

@@ -2,6 +2,8 @@
 // of columns side by side: the largest element and the sum of exponentials.
 #pragma once
 
+#include <array>
+
 #include "exp_log.h"
 #include "stream.h"
 
@@ -17,15 +19,27 @@ inline int64_t block_width(int64_t classes, int64_t inner) {
   return std::min(inner, most);
 }
 
-template <int lanes, class A>
-PYDL_INLINE A max_lanes(const Vec<A, lanes>& vec) {
-  A values[lanes];
-  std::memcpy(values, &vec, sizeof(values));
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane)
-      values[lane] = values[lane] < values[lane + half] ? values[lane + half] : values[lane];
+// The lanes put together in pairs, halves of the vector first: an order that depends on their
+// number alone. In registers: a row of a few classes has little else to do.
+template <int lanes, class A, class Both>
+PYDL_INLINE A fold(const Vec<A, lanes>& vec, Both both) {
+  if constexpr (lanes == 1) {
+    return vec;
+  } else {
+    struct Halves {
+      Vec<A, lanes / 2> low, high;
+    };
+    const Halves halves = std::bit_cast<Halves>(vec);
+    return fold<lanes / 2, A>(both(halves.low, halves.high), both);
   }
-  return values[0];
+}
+template <int lanes, class A>
+PYDL_INLINE A max_of_lanes(const Vec<A, lanes>& vec) {
+  return fold<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a < b ? b : a; });
+}
+template <int lanes, class A>
+PYDL_INLINE A sum_of_lanes(const Vec<A, lanes>& vec) {
+  return fold<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a + b; });
 }
 
 // Calls body(first, skipped) for blocks of `lanes` that cover a row of `size`, the last moved back:
@@ -44,8 +58,12 @@ PYDL_INLINE Vec<A, lanes> without(Vec<A, lanes> values, int skipped) {
     return values;
   } else {
     using I = Vec<Code<A>, lanes>;
-    I number;
-    for (int lane = 0; lane < lanes; ++lane) number[lane] = lane;
+    static constexpr auto numbers = [] {
+      std::array<Code<A>, lanes> all{};
+      for (int lane = 0; lane < lanes; ++lane) all[lane] = lane;
+      return all;
+    }();
+    const I number = std::bit_cast<I>(numbers);
     return number < static_cast<Code<A>>(skipped) ? Vec<A, lanes>{} : values;
   }
 }
@@ -65,7 +83,7 @@ class RowSum {
   PYDL_INLINE void add(const Vec<A, lanes>& values, Last, int skipped) {
     add(Last::value ? without<lanes, A>(values, skipped) : values);
   }
-  PYDL_INLINE A total() const { return sum_lanes<lanes, A>(Vec<A, lanes>(all_ + some_)); }
+  PYDL_INLINE A total() const { return sum_of_lanes<lanes, A>(Vec<A, lanes>(all_ + some_)); }
 
  private:
   Vec<A, lanes> some_{}, all_{};
@@ -81,7 +99,7 @@ PYDL_INLINE accumulate_t<T> row_peak(const T* x, int64_t size) {
     const Vec<A, lanes> value = load_vec<lanes>(x + first);
     peak = value > peak ? value : peak;
   });
-  return max_lanes<lanes, A>(peak);
+  return max_of_lanes<lanes, A>(peak);
 }
 
 // The sum of e^(x - peak). each(first, e) sees every vector of exponentials.

@@ -4,6 +4,7 @@ Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints
 ``isinstance`` behave alike.
 """
 
+from pydl.nn.bias_act import LeakyReLU, ReLU
 from pydl.nn.conv import (
     Conv1d,
     Conv2d,
@@ -20,6 +21,7 @@ from pydl.nn.conv import (
     LazyConvTranspose3d,
 )
 from pydl.nn.cross_entropy import CrossEntropyLoss
+from pydl.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
 from pydl.nn.pool import AvgPool2d, MaxPool2d
@@ -35,17 +37,23 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "CrossEntropyLoss",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
     "LazyConvTranspose1d",
     "LazyConvTranspose2d",
     "LazyConvTranspose3d",
+    "LeakyReLU",
     "LocalResponseNorm",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LogSoftmax",
     "MaxPool2d",
+    "ReLU",
     "Softmax",
     "Softmax2d",
 ]

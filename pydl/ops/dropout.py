@@ -98,9 +98,13 @@ def feature_dropout(
     backend = backends.choose("dropout", backend, x)
     if backend == "aten":
         return getattr(torch.nn.functional, name)(x, p, training, inplace)
+    if axes == 1 and x.ndim not in (2, 3):
+        raise RuntimeError(
+            f"dropout1d: Expected 2D or 3D input, but received a {x.ndim}D input."
+        )
     if x.ndim < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    # PyTorch reads (C, L) and (C, D, H, W), but three axes in dropout2d are (N, C, L).
+    # (C, L) and (C, D, H, W) are one sample, but three axes in dropout2d are (N, C, L).
     single = x.ndim == axes + 1 and axes != 2
     if not single and x.ndim != axes + 2:
         warnings.warn(
