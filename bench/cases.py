@@ -25,6 +25,9 @@ FAMILY = {
     "spatial_response_norm": "spatial_norm",
     "batch_norm": "batch_norm",
     "batch_norm_act": "batch_norm",
+    "softmax": "softmax",
+    "log_softmax": "softmax",
+    "cross_entropy": "cross_entropy",
 }
 
 
@@ -37,7 +40,7 @@ class Case:
     about: str
     operator: str
     batch: int
-    input: tuple[int, ...]  # C, H, W or C, D, H, W
+    input: tuple[int, ...]  # C, H, W or C, D, H, W; C where there are no pixels
     weight: tuple[int, ...] | None = None  # as the operator takes it
     bias: tuple[int, ...] | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
@@ -55,13 +58,15 @@ class Case:
 
     def call(self, batch: int | None = None) -> Call:
         """The call for this many images; None is the case's own number."""
+        batch = self.batch if batch is None else batch
         return Call(
             self.operator,
-            (self.batch if batch is None else batch, *self.input),
+            (batch, *self.input),
             self.weight,
             self.bias,
             self.arguments,
             grad_input=not self.first,
+            target=(batch, *self.input[1:]) if self.operator == "cross_entropy" else None,
         )
 
 
@@ -160,6 +165,15 @@ def _batch_norm(name: str, about: str, batch: int, input: tuple, **more: object)
 
 
 _BATCH_NORM_GOAL = {"forward": 4, "both": 2.5}
+
+
+def _scores(
+    name: str, about: str, operator: str, batch: int, input: tuple, **more: Mapping[str, float]
+) -> Case:
+    """A classifier's end: softmax over its classes, or the loss."""
+    arguments = {} if operator == "cross_entropy" else {"dim": 1}
+    return Case(name, about, operator, batch, input, arguments=arguments, substitute=True, **more)
+
 
 CASES: tuple[Case, ...] = (
     _conv(
@@ -272,6 +286,16 @@ CASES: tuple[Case, ...] = (
         padding=1,
         groups=144,
     ),
+    _scores("classifier.softmax-10", "ten classes", "softmax", 512, (10,)),
+    _scores("classifier.softmax-1000", "a thousand classes", "softmax", 256, (1000,)),
+    _scores("classifier.loss-10", "ten classes", "cross_entropy", 512, (10,)),
+    _scores("classifier.loss-1000", "a thousand classes", "cross_entropy", 256, (1000,)),
+    # Everingham et al. 2010: 20 classes and the background
+    _scores("voc.softmax", "21 classes of pixels", "softmax", 4, (21, 256, 256)),
+    _scores("voc.log_softmax", "21 classes of pixels", "log_softmax", 4, (21, 256, 256)),
+    _scores("voc.loss", "21 classes of pixels", "cross_entropy", 4, (21, 256, 256)),
+    # Zhou et al. 2017
+    _scores("ade20k.loss", "150 classes of pixels", "cross_entropy", 2, (150, 128, 128)),
     # Taigman et al. 2014, figure 2
     _local("deepface.l4", "9x9, 16 channels, 63 to 55", (16, 63, 63), (16, 16, 9, 9, 55, 55)),
     _local("deepface.l6", "5x5, 16 channels, 25 to 21", (16, 25, 25), (16, 16, 5, 5, 21, 21)),

@@ -25,6 +25,8 @@ OPERATORS = (
     ("local_response_norm", "lrn"),
     ("spatial_response_norm", "spatial_norm"),
     ("batch_norm`, `batch_norm_act", "batch_norm"),
+    ("softmax`, `log_softmax", "softmax"),
+    ("cross_entropy", "cross_entropy"),
 )
 
 

@@ -38,10 +38,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
     "spatial_norm": ("spatial_norm_forward", "spatial_norm_backward"),
+    "softmax": ("softmax_forward", "softmax_backward"),
+    "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
+    "dropout": ("dropout_forward", "dropout_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV)
+# bias_act's functions where no convolution comes first: relu and leaky_relu alone.
+_KINDS_OF_BIAS_ACT = ("activation",)
+# Softmax along an axis that is not innermost in memory: another kernel, chosen apart.
+_KINDS_OF_SOFTMAX = ("softmax_columns",)
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_BIAS_ACT, *_KINDS_OF_SOFTMAX)
+# What has no kernel in CUDA C++.
+_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -128,7 +137,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "cuda",
             "pydl.native",
-            _EVERYTHING,
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_CUDA),
             ("cuda",),
             _native("cuda"),
             "CUDA C++",

@@ -163,3 +163,39 @@ def channel_sums(x: torch.Tensor) -> torch.Tensor:
 def nothing(x: torch.Tensor, *, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A tensor without elements: what stands for a result that was not asked for."""
     return empty((0,), x, dtype=dtype, layout=torch.contiguous_format)
+
+
+def columns(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """The dense map ``x`` as (outer, C, inner) in the order of its memory: what lies outside of the
+    axis ``dim``, the axis, what lies inside of it. A view."""
+    if memory_format(x) is not torch.contiguous_format:
+        x = x.movedim(1, -1)
+        dim = x.ndim - 1 if dim == 1 else max(dim - 1, 0)
+    shape = x.shape
+    return x.reshape(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
+
+
+def losses(
+    x: torch.Tensor, reduction: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What cross entropy of (N, C, ...) returns, unwritten: the loss, a number or one a position;
+    peak and total of each position, and the mean's divisor, in the type sums are taken in."""
+    positions = (x.shape[0], *x.shape[2:])
+    saved = torch.float64 if x.dtype == torch.float64 else torch.float32
+    plain = torch.contiguous_format
+    return (
+        empty(positions if reduction == "none" else (), x, layout=plain),
+        empty(positions, x, dtype=saved, layout=plain),
+        empty(positions, x, dtype=saved, layout=plain),
+        empty((), x, dtype=saved, layout=plain),
+    )
+
+
+def line(x: torch.Tensor) -> torch.Tensor:
+    """The elements of a dense tensor in the order of its memory. A view."""
+    return x.as_strided((x.numel(),), (1,))
+
+
+def ordered(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """``x`` dense, and channels last or not as told."""
+    return dense(x, _CHANNELS_LAST[x.ndim] if channels_last else torch.contiguous_format)

@@ -298,6 +298,56 @@ def batch_norm_cases() -> Iterator[Case]:
     yield from every("64-bit offsets", FLOAT, False, "relu", shape=(2**13, 64, 64, 64))
 
 
+def softmax_cases() -> Iterator[Case]:
+    from pydl.kernels import softmax
+
+    for reason, shape, dim, dtypes in (
+        ("ten classes", (256, 10), 1, (HALF, FLOAT, DOUBLE)),
+        ("a thousand classes", (64, 1000), 1, (BF16, FLOAT, DOUBLE)),
+        ("rows of several blocks", (64, 50_000), 1, (HALF, FLOAT, DOUBLE)),
+        ("pixels", (4, 21, 64, 64), 1, (HALF, FLOAT, DOUBLE)),
+        ("columns of several blocks", (4, 300, 64, 64), 1, (HALF, FLOAT, DOUBLE)),
+        ("64-bit offsets", (2**13, 21, 256, 256), 1, (HALF,)),
+        ("rows, 64-bit offsets", (2**16, 50_000), 1, (FLOAT,)),
+    ):
+        for dtype in dtypes:
+            x = torch.empty(shape, dtype=dtype, device="meta")
+            for log in (False, True):
+                name = f"{reason}, {'log' if log else 'plain'}"
+                yield Case(f"y: {name}", dtype, partial(softmax.softmax_forward, x, dim, log))
+                backward = partial(softmax.softmax_backward, x, x, dim, log)
+                yield Case(f"grad x: {name}", dtype, backward)
+
+
+def cross_entropy_cases() -> Iterator[Case]:
+    from pydl.kernels import cross_entropy
+
+    def both(reason, dtype, shape, soft=False, weighted=False, smoothing=0.0, reduction="mean"):
+        x = torch.empty(shape, dtype=dtype, device="meta")
+        target = torch.empty((shape[0], *shape[2:]), dtype=torch.int64, device="meta")
+        target = x if soft else target
+        weight = torch.empty(shape[1], dtype=dtype, device="meta") if weighted else None
+        criterion = -100, smoothing, reduction
+        forward = partial(cross_entropy.cross_entropy_forward, x, target, weight, *criterion)
+        loss, *saved = cross_entropy.layout.losses(x, reduction)
+        backward = partial(
+            cross_entropy.cross_entropy_backward, loss, x, target, weight, *saved, *criterion
+        )
+        yield Case(f"loss: {reason}", dtype, forward)
+        yield Case(f"grad x: {reason}", dtype, backward)
+
+    pixels = (4, 21, 256, 256)
+    for dtype in (HALF, FLOAT, DOUBLE):
+        yield from both("pixels", dtype, pixels)
+        yield from both("rows", dtype, (256, 1000), weighted=True)
+        all_at_once = {"weighted": True, "smoothing": 0.1, "reduction": "none"}
+        yield from both("pixels, smoothed", dtype, pixels, **all_at_once)
+        yield from both("rows, probabilities", dtype, (256, 1000), soft=True, **all_at_once)
+        yield from both("pixels, probabilities", dtype, pixels, soft=True)
+    yield from both("rows of several blocks", BF16, (64, 50_000), smoothing=0.1)
+    yield from both("64-bit offsets", HALF, (2**13, 21, 256, 256), reduction="sum")
+
+
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
     for family in (
@@ -308,5 +358,7 @@ def cases() -> Iterator[Case]:
         lrn_cases,
         spatial_norm_cases,
         batch_norm_cases,
+        softmax_cases,
+        cross_entropy_cases,
     ):
         yield from family()

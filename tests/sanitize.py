@@ -24,6 +24,8 @@ FILES = [
         "lrn",
         "spatial_norm",
         "batch_norm",
+        "softmax",
+        "cross_entropy",
     )
 ]
 

@@ -13,8 +13,31 @@ from torch.testing._internal.common_methods_invocations import op_db
 from pydl import backends, functional
 
 CONVOLUTIONS = tuple(f"conv{kind}{axes}d" for axes in (1, 2, 3) for kind in ("", "_transpose"))
-NAMES = (*CONVOLUTIONS, "max_pool2d", "avg_pool2d", "local_response_norm", "batch_norm")
-OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
+NAMES = (
+    *CONVOLUTIONS,
+    "max_pool2d",
+    "avg_pool2d",
+    "local_response_norm",
+    "batch_norm",
+    "softmax",
+    "log_softmax",
+    "cross_entropy",
+    "relu",
+    "leaky_relu",
+)
+# PyTorch lists these under other names, without their variants that convert the input first.
+ELSEWHERE = {"softmax": "softmax", "log_softmax": "log_softmax"}
+OPINFOS = {
+    name: next(
+        op
+        for op in op_db
+        if op.name == ELSEWHERE.get(name, f"nn.functional.{name}") and not op.variant_test_name
+    )
+    for name in NAMES
+}
+
+# Families that not every backend serves.
+FAMILY = {"softmax": "softmax", "log_softmax": "softmax", "cross_entropy": "cross_entropy"}
 
 # Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
 INTERPRETED = {"max_pool2d": 12, "conv3d": 5, "conv_transpose3d": 3}
@@ -27,7 +50,12 @@ PAIRS = [
     for backend in (
         ("reference", "triton", "cuda") if name in CONVOLUTIONS else ("cpu", "triton", "cuda")
     )
+    if FAMILY.get(name) is None or FAMILY[name] in backends.BACKENDS[backend].families
 ]
+
+
+# Floating operands by which no operator has a gradient: running statistics, weights of classes.
+CONSTANT = {"batch_norm": (1, 2), "cross_entropy": ("weight",)}
 
 
 def _served(backend: str, device: str = "cpu") -> None:
@@ -46,16 +74,15 @@ def _detached(value, dtype=None):
 
 def _run(function, sample, dtype=None, **more):
     """The result and the gradients of every floating operand."""
-    given = [sample.input, *sample.args, *sample.kwargs.values()]
-    values = [_detached(a, dtype) for a in given]
-    constant = (1, 2) if function.__name__ == "batch_norm" else ()  # the running statistics
+    arguments = [_detached(sample.input, dtype), *(_detached(a, dtype) for a in sample.args)]
+    keywords = {name: _detached(value, dtype) for name, value in sample.kwargs.items()}
     leaves = [
         value.requires_grad_()
-        for i, value in enumerate(values)
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and i not in constant
+        for place, value in itertools.chain(enumerate(arguments), keywords.items())
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and place not in CONSTANT.get(function.__name__, ())
     ]
-    arguments = values[: 1 + len(sample.args)]
-    keywords = dict(zip(sample.kwargs, values[len(arguments) :], strict=True))
     y = function(*arguments, **keywords, **more)
     results = list(y) if isinstance(y, tuple) else [y]
     grad = gradient_for(results[0], function)

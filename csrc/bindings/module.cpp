@@ -25,6 +25,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_pool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
   pydl::bind_spatial_norm_cpu(cpu);
+  pydl::bind_softmax_cpu(cpu);
+  pydl::bind_cross_entropy_cpu(cpu);
+  pydl::bind_dropout_cpu(cpu);
 #endif
 #if defined(PYDL_BIND_CUDA)
   py::module_ cuda = module.def_submodule("cuda");

@@ -43,6 +43,11 @@ struct Kernels {
   decltype(&baseline::max_pool_backward) max_pool_backward;
   decltype(&baseline::avg_pool_forward) avg_pool_forward;
   decltype(&baseline::avg_pool_backward) avg_pool_backward;
+  decltype(&baseline::softmax_forward) softmax_forward;
+  decltype(&baseline::softmax_backward) softmax_backward;
+  decltype(&baseline::cross_entropy_forward) cross_entropy_forward;
+  decltype(&baseline::cross_entropy_backward) cross_entropy_backward;
+  decltype(&baseline::dropout) dropout;
 };
 
 #define PYDL_KERNELS(name, runs_here) \
@@ -68,7 +73,12 @@ struct Kernels {
    name::max_pool_forward,            \
    name::max_pool_backward,           \
    name::avg_pool_forward,            \
-   name::avg_pool_backward}
+   name::avg_pool_backward,           \
+   name::softmax_forward,             \
+   name::softmax_backward,            \
+   name::cross_entropy_forward,       \
+   name::cross_entropy_backward,      \
+   name::dropout}
 
 // The best first. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
 const Kernels all_kernels[] = {
@@ -280,6 +290,37 @@ void check_local(const Tensor& x, const Tensor& weight, const Tensor& y,
         "local serves maps of less than 2^31 positions");
 }
 
+void check_softmax(std::initializer_list<const Tensor*> columns) {
+  for (const Tensor* tensor : columns) {
+    check_alike("softmax", **columns.begin(), *tensor);
+    check(tensor->numel() == 0 ||
+              (tensor->size[2] * tensor->size[3] == 1 && dense(*tensor, {4, 3, 2, 1, 0})),
+          "softmax on a CPU needs contiguous tensors (outer, C, inner)");
+  }
+}
+
+template <class Arguments>
+void check_cross_entropy(const Arguments& args, const Tensor& loss) {
+  const Tensor &x = args.x, &target = args.target, &weight = args.weight;
+  const int64_t positions = x.size[0] * x.size[4];
+  const DType saved = x.dtype == DType::float64 ? DType::float64 : DType::float32;
+  const auto is_row = [](const Tensor& tensor, DType dtype, int64_t size) {
+    return tensor.dtype == dtype && tensor.size[1] == size && tensor.numel() == size &&
+           (size <= 1 || tensor.stride[1] == 1);
+  };
+  check_softmax({&x});
+  check(x.size[1] >= 1 && x.size[1] <= INT32_MAX, "cross_entropy serves 1 to 2^31 - 1 classes");
+  check(target.dtype == DType::int64 ? is_row(target, DType::int64, positions)
+                                     : is_row(target, x.dtype, x.numel()),
+        "cross_entropy needs a class index a position, or a probability a class and position");
+  check(weight.data == nullptr || is_row(weight, x.dtype, x.size[1]),
+        "cross_entropy needs a weight a class");
+  const bool each = args.criterion.reduction == Reduction::none;
+  check(is_row(loss, x.dtype, each ? positions : 1) && is_row(args.divisor, saved, 1) &&
+            is_row(args.peak, saved, positions) && is_row(args.total, saved, positions),
+        "cross_entropy needs a loss, a peak and a total for each position and a divisor");
+}
+
 }  // namespace
 
 std::string isa() { return kernels().name; }
@@ -425,6 +466,36 @@ void avg_pool_forward(const AvgPoolForward& args, int64_t threads) {
 void avg_pool_backward(const AvgPoolBackward& args, int64_t threads) {
   const bool last = avg_pool_layout(args.grad_x, args.grad_y, args.window);
   if (args.grad_x.numel() > 0) kernels().avg_pool_backward(args, last, threads);
+}
+
+void softmax_forward(const SoftmaxForward& args, int64_t threads) {
+  check_softmax({&args.x, &args.y});
+  if (args.x.numel() > 0) kernels().softmax_forward(args, threads);
+}
+
+void softmax_backward(const SoftmaxBackward& args, int64_t threads) {
+  check_softmax({&args.grad_y, &args.y, &args.grad_x});
+  if (args.y.numel() > 0) kernels().softmax_backward(args, threads);
+}
+
+void cross_entropy_forward(const CrossEntropyForward& args, int64_t threads) {
+  check_cross_entropy(args, args.loss);
+  kernels().cross_entropy_forward(args, threads);
+}
+
+void cross_entropy_backward(const CrossEntropyBackward& args, int64_t threads) {
+  check_cross_entropy(args, args.grad_loss);
+  check_softmax({&args.x, &args.grad_x});
+  if (args.x.numel() > 0) kernels().cross_entropy_backward(args, threads);
+}
+
+void dropout(const Dropout& args, int64_t threads) {
+  check_alike("dropout", args.x, args.y);
+  const int64_t size = args.x.numel();
+  check(args.x.size[1] == size && (size <= 1 || (args.x.stride[1] == 1 && args.y.stride[1] == 1)),
+        "dropout on a CPU needs elements in one line");
+  check(args.p >= 0 && args.p <= 1, "dropout needs a probability, got ", args.p);
+  if (size > 0) kernels().dropout(args, threads);
 }
 
 }  // namespace pydl::cpu

@@ -4,10 +4,13 @@
 #include "../batch_norm.h"
 #include "../bias_act.h"
 #include "../conv.h"
+#include "../cross_entropy.h"
+#include "../dropout.h"
 #include "../local.h"
 #include "../lrn.h"
 #include "../pool.h"
 #include "../spatial_norm.h"
+#include "../softmax.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -32,5 +35,10 @@ void max_pool_forward(const MaxPoolForward& args, bool channels_last, int64_t th
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads);
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads);
 void avg_pool_backward(const AvgPoolBackward& args, bool channels_last, int64_t threads);
+void softmax_forward(const SoftmaxForward& args, int64_t threads);
+void softmax_backward(const SoftmaxBackward& args, int64_t threads);
+void cross_entropy_forward(const CrossEntropyForward& args, int64_t threads);
+void cross_entropy_backward(const CrossEntropyBackward& args, int64_t threads);
+void dropout(const Dropout& args, int64_t threads);
 
 }  // namespace pydl::cpu::PYDL_ISA

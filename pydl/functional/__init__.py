@@ -8,6 +8,7 @@ serve raises RuntimeError; an unknown name raises ValueError.
 """
 
 from pydl.functional.batch_norm import batch_norm, batch_norm_act
+from pydl.functional.bias_act import leaky_relu, relu
 from pydl.functional.conv import (
     conv1d,
     conv2d,
@@ -17,9 +18,12 @@ from pydl.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from pydl.functional.cross_entropy import cross_entropy
+from pydl.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
 from pydl.functional.pool import avg_pool2d, max_pool2d, max_pool2d_with_indices
+from pydl.functional.softmax import log_softmax, softmax
 from pydl.functional.spatial_norm import spatial_response_norm
 
 __all__ = [
@@ -33,10 +37,19 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "leaky_relu",
     "local_response_norm",
     "locally_connected1d",
     "locally_connected2d",
+    "log_softmax",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "relu",
+    "softmax",
     "spatial_response_norm",
 ]

@@ -38,6 +38,7 @@ class Call:
     bias: tuple[int, ...] | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     grad_input: bool = True
+    target: tuple[int, ...] | None = None  # of class indices, a loss's
 
     def random(
         self,
@@ -58,6 +59,9 @@ class Call:
             if shape == self.weight:
                 values /= values[0].numel() ** 0.5
             tensors.append(values.to(dtype))
+        if self.target is not None:
+            classes = self.input[1]
+            tensors.append(torch.randint(classes, self.target, device=device, generator=generator))
         if memory_format == torch.contiguous_format:
             return tensors
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -125,11 +129,13 @@ class Call:
         grad_output: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The output and, for a ``grad_output``, the gradient of each tensor, by name."""
-        leaves = [t.detach().requires_grad_(grad_output is not None) for t in tensors]
+        wanted = [t.is_floating_point() and grad_output is not None for t in tensors]
+        leaves = [t.detach().requires_grad_(one) for t, one in zip(tensors, wanted, strict=True)]
         y = run(leaves)
         found = {"output": y.detach()}
         if grad_output is not None:
             names = ("grad_input", "grad_weight", "grad_bias")
+            leaves = [t for t in leaves if t.requires_grad]
             found |= dict(zip(names, torch.autograd.grad(y, leaves, grad_output), strict=False))
         return found
 
@@ -183,7 +189,7 @@ def check(
         A row for the output and one for each gradient.
     """
     eps = torch.finfo(tensors[0].dtype).eps
-    doubles = [t.double() for t in tensors]
+    doubles = [t.double() if t.is_floating_point() else t for t in tensors]
     if grad_output is not None and call.operator.endswith("_act"):
         # At an activation's kink a rounding error of the sum turns a whole gradient on or off, in
         # PyTorch's as in ours; outputs that near to it pass nothing back.

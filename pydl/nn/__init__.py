@@ -14,6 +14,7 @@ from pydl.nn.batch_norm import (
     LazyBatchNorm3d,
     SyncBatchNorm,
 )
+from pydl.nn.bias_act import LeakyReLU, ReLU
 from pydl.nn.conv import (
     Conv1d,
     Conv2d,
@@ -29,9 +30,12 @@ from pydl.nn.conv import (
     LazyConvTranspose2d,
     LazyConvTranspose3d,
 )
+from pydl.nn.cross_entropy import CrossEntropyLoss
+from pydl.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
 from pydl.nn.pool import AvgPool2d, MaxPool2d
+from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
 from pydl.nn.spatial_norm import SpatialResponseNorm
 
 __all__ = [
@@ -47,6 +51,11 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
@@ -56,10 +65,15 @@ __all__ = [
     "LazyConvTranspose1d",
     "LazyConvTranspose2d",
     "LazyConvTranspose3d",
+    "LeakyReLU",
     "LocalResponseNorm",
     "LocallyConnected1d",
     "LocallyConnected2d",
+    "LogSoftmax",
     "MaxPool2d",
+    "ReLU",
+    "Softmax",
+    "Softmax2d",
     "SpatialResponseNorm",
     "SyncBatchNorm",
 ]

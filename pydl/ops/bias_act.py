@@ -5,7 +5,8 @@ The epilogue of a convolution, fused into it where the kernel can, an operator o
 
 import torch
 
-from pydl import layout
+from pydl import backends, layout
+from pydl.ops import checks
 from pydl.ops.derivatives import apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import bias_act as _definition
@@ -70,3 +71,40 @@ def bias_act(x: torch.Tensor, activation: str, slope: float, backend: str) -> to
     if needs_grad(x):
         return _BiasAct.apply(x, activation, slope, backend)
     return _forward(x, None, None, activation, slope, backend)
+
+
+class _Activation(torch.autograd.Function):
+    """An activation of which the result tells what the argument would: relu, and leaky_relu of a
+    slope that is not negative. So the argument may be written over."""
+
+    @staticmethod
+    def forward(ctx, x, activation, slope, backend):
+        y = _forward(x, None, None, activation, slope, backend)
+        ctx.save_for_backward(y)
+        ctx.epilogue = activation, slope, backend
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        return apply(BiasActGrad, grad_y, *ctx.saved_tensors, *ctx.epilogue), None, None, None
+
+
+def activate(
+    name: str, x: torch.Tensor, slope: float, inplace: bool, backend: str | None
+) -> torch.Tensor:
+    """relu or leaky_relu of a tensor of any shape."""
+    checks.tensor(name, "input", x)
+    backend = backends.choose("activation", backend, x)
+    if backend == "aten":
+        arguments = () if name == "relu" else (slope,)
+        return getattr(torch.nn.functional, name)(x, *arguments, inplace)
+    map = x.resolve_neg()
+    map = map if 3 <= map.ndim <= 5 else map.reshape(1, 1, -1)
+    if not needs_grad(map):
+        y = _forward(map, None, None, name, float(slope), backend)
+    elif slope >= 0:
+        y = _Activation.apply(map, name, float(slope), backend)
+    else:
+        y = _BiasAct.apply(map, name, float(slope), backend)
+    y = y if y.ndim == x.ndim else y.reshape(x.shape)
+    return x.copy_(y) if inplace else y

@@ -1,0 +1,24 @@
+#include "../softmax.h"
+
+#include "families.h"
+#include "tensor_caster.h"
+
+#if defined(PYDL_BIND_CPU)
+namespace pydl {
+
+namespace py = pybind11;
+
+void bind_softmax_cpu(py::module_& module) {
+  module.def("softmax_forward", [](Tensor x, Tensor y, bool log, int64_t where) {
+    py::gil_scoped_release release;
+    cpu::softmax_forward({x, y, log}, where);
+  });
+  module.def("softmax_backward",
+             [](Tensor grad_y, Tensor y, Tensor grad_x, bool log, int64_t where) {
+               py::gil_scoped_release release;
+               cpu::softmax_backward({grad_y, y, grad_x, log}, where);
+             });
+}
+
+}  // namespace pydl
+#endif

@@ -1,0 +1,390 @@
+"""Cross entropy and its gradient, one pass each (definition: csrc/cross_entropy.h).
+
+    loss[p]   = sum over c of share[c] * (lse - x[c])
+    grad_x[c] = g * (exp(x[c] - peak) / total * sum of the shares - share[c])
+
+A share is how much of a position's loss its class c carries: (1 - s) w[t] at the target t, s / C
+w[c] everywhere, or w[c] ((1 - s) q[c] + s / C) for probabilities q.
+
+Layouts, and how programs cover positions, as in softmax.py. Bytes: forward reads x once (shares of
+all classes make it twice, the second time from a cache) and writes peak and total; backward reads x
+and writes grad_x once. No probability is stored. Each program leaves the sum of its losses, which a
+second kernel of one program adds up, so the order depends on the shape alone.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import runtime
+from .elements import divide, filled, inline, narrow, widen
+from .softmax import accumulate, columns_of, cover
+
+# Partial sums that one turn of the last kernel adds up.
+PARTIALS = 1024
+
+
+@inline
+def share_of(
+    weight_ptr,
+    q_ptr,
+    at,
+    c,
+    classes,
+    mask,
+    zero,
+    KIND: tl.constexpr,
+    SMOOTHING: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+):
+    """The shares of classes c that do not depend on a class index; 0 outside of ``mask``."""
+    even = zero + SMOOTHING
+    even = divide(even, zero + classes)
+    if KIND == "soft":
+        q = widen(tl.load(q_ptr + at, mask=mask, other=0.0))
+        even = q * (1.0 - SMOOTHING) + even
+    if WEIGHTED:
+        even *= widen(tl.load(weight_ptr + c, mask=c < classes, other=0.0))
+    return tl.where(mask, even, 0.0)
+
+
+@inline
+def target_of(
+    target_ptr,
+    weight_ptr,
+    position,
+    inside,
+    classes,
+    ignore_index,
+    one,
+    KIND: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+):
+    """The target t of each position, whether it counts and its weight, NaN where it is no class."""
+    if KIND == "soft":
+        t = tl.zeros_like(position)
+        return t, inside, one
+    else:
+        t = tl.load(target_ptr + position, mask=inside, other=0)
+        counts = inside & (t != ignore_index)
+        exists = (t >= 0) & (t < classes)
+        w = one
+        if WEIGHTED:
+            w = widen(tl.load(weight_ptr + t, mask=counts & exists, other=0.0))
+        return t, counts, tl.where(exists, w, float("nan"))
+
+
+@triton.jit
+def cross_entropy_forward_kernel(
+    x_ptr,  # (groups, columns and classes), contiguous
+    target_ptr,  # (positions,) of int64, or probabilities like x
+    weight_ptr,  # (classes,) or None
+    loss_ptr,  # (positions,), written where EACH
+    peak_ptr,  # (positions,), written
+    total_ptr,  # (positions,), written
+    partial_ptr,  # (2, programs), written
+    programs,
+    ignore_index,
+    classes,
+    columns,
+    blocks,
+    column_stride,
+    class_stride,
+    KIND: tl.constexpr,
+    SMOOTHING: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    EACH: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
+    start = group * columns * classes + column * column_stride
+    position = group * columns + column  # [BLOCK_COLUMNS, 1]
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
+    peak = filled([BLOCK_COLUMNS], -float("inf"), x_ptr)
+    total = filled([BLOCK_COLUMNS], 0.0, x_ptr)
+    for first in range(0, classes, BLOCK_CLASSES):
+        mask = inside & (first + c < classes)
+        at = start + (first + c) * class_stride
+        x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
+        peak, total = accumulate(peak, total, x)
+    # A position of -inf alone has no softmax.
+    peak = tl.where(inside, peak[:, None], 0.0)  # [BLOCK_COLUMNS, 1]
+    total = tl.where(inside, total[:, None], 1.0)
+    total = tl.where(peak == -float("inf"), float("nan"), total)
+    log_total = tl.log(total)
+    tl.store(peak_ptr + position, peak, mask=inside)
+    tl.store(total_ptr + position, total, mask=inside)
+
+    zero = filled([BLOCK_COLUMNS, 1], 0.0, x_ptr)
+    t, counts, w = target_of(
+        target_ptr,
+        weight_ptr,
+        position,
+        inside,
+        classes,
+        ignore_index,
+        zero + 1.0,
+        KIND,
+        WEIGHTED,
+    )
+    loss = zero
+    if KIND != "soft":
+        hit = counts & (w == w)
+        x = widen(tl.load(x_ptr + start + t * class_stride, mask=hit, other=0.0))
+        loss = (1.0 - SMOOTHING) * w * (log_total - (x - peak))
+    if KIND != "hard":
+        zeros = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak
+            share = share_of(
+                weight_ptr,
+                target_ptr,
+                at,
+                first + c,
+                classes,
+                mask,
+                zeros,
+                KIND,
+                SMOOTHING,
+                WEIGHTED,
+            )
+            loss += tl.sum(tl.where(mask, share * (log_total - z), 0.0), 1)[:, None]
+    loss = tl.where(counts, loss, 0.0)
+    if EACH:
+        tl.store(loss_ptr + position, narrow(loss, loss_ptr), mask=inside)
+    program = tl.program_id(0)
+    tl.store(partial_ptr + program, tl.sum(loss))
+    tl.store(partial_ptr + programs + program, tl.sum(tl.where(counts, w, 0.0)))
+
+
+@triton.jit
+def cross_entropy_reduce_kernel(
+    partial_ptr,  # (2, programs)
+    loss_ptr,  # (1,), written
+    divisor_ptr,  # (1,), written
+    programs,
+    MEAN: tl.constexpr,
+    PARTIALS: tl.constexpr,
+):
+    loss = filled([PARTIALS], 0.0, partial_ptr)
+    divisor = filled([PARTIALS], 0.0, partial_ptr)
+    for first in range(0, programs, PARTIALS):
+        i = first + tl.arange(0, PARTIALS)
+        loss += tl.load(partial_ptr + i, mask=i < programs, other=0.0)
+        divisor += tl.load(partial_ptr + programs + i, mask=i < programs, other=0.0)
+    # One lane of two: the interpreter stores no scalar that it computed.
+    lane = tl.arange(0, 2)
+    sum_of_losses = tl.sum(loss) + filled([2], 0.0, partial_ptr)
+    by = filled([2], 1.0, partial_ptr)
+    if MEAN:
+        by = tl.sum(divisor) + filled([2], 0.0, partial_ptr)
+    tl.store(divisor_ptr + lane, by, mask=lane < 1)
+    tl.store(loss_ptr + lane, narrow(divide(sum_of_losses, by), loss_ptr), mask=lane < 1)
+
+
+@triton.jit
+def cross_entropy_backward_kernel(
+    grad_loss_ptr,  # (positions,) where EACH, else (1,)
+    x_ptr,  # (groups, columns and classes), contiguous
+    target_ptr,  # (positions,) of int64, or probabilities like x
+    weight_ptr,  # (classes,) or None
+    peak_ptr,  # (positions,)
+    total_ptr,  # (positions,)
+    divisor_ptr,  # (1,)
+    grad_x_ptr,  # like x, written
+    ignore_index,
+    classes,
+    columns,
+    blocks,
+    column_stride,
+    class_stride,
+    KIND: tl.constexpr,
+    SMOOTHING: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    EACH: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
+    start = group * columns * classes + column * column_stride
+    position = group * columns + column  # [BLOCK_COLUMNS, 1]
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
+    zero = filled([BLOCK_COLUMNS, 1], 0.0, x_ptr)
+    zeros = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
+    t, counts, w = target_of(
+        target_ptr,
+        weight_ptr,
+        position,
+        inside,
+        classes,
+        ignore_index,
+        zero + 1.0,
+        KIND,
+        WEIGHTED,
+    )
+    which = position if EACH else tl.zeros_like(position)
+    g = widen(tl.load(grad_loss_ptr + which, mask=inside, other=0.0))
+    g = divide(g, tl.load(divisor_ptr + tl.zeros_like(position), mask=inside, other=1.0))
+    g = tl.where(counts, g, 0.0)
+    hit = zero
+    if KIND != "soft":
+        hit = (1.0 - SMOOTHING) * tl.where(counts, w, 0.0)
+    shares = hit
+    if KIND != "hard":
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            share = share_of(
+                weight_ptr,
+                target_ptr,
+                at,
+                first + c,
+                classes,
+                mask,
+                zeros,
+                KIND,
+                SMOOTHING,
+                WEIGHTED,
+            )
+            shares += tl.sum(share, 1)[:, None]
+    peak = tl.load(peak_ptr + position, mask=inside, other=0.0)
+    total = tl.load(total_ptr + position, mask=inside, other=1.0)
+    scale = divide(shares, total)
+    for first in range(0, classes, BLOCK_CLASSES):
+        mask = inside & (first + c < classes)
+        at = start + (first + c) * class_stride
+        z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak
+        value = tl.exp(z) * scale
+        if KIND != "soft":
+            value -= tl.where(first + c == t, hit, 0.0)
+        if KIND != "hard":
+            value -= share_of(
+                weight_ptr,
+                target_ptr,
+                at,
+                first + c,
+                classes,
+                mask,
+                zeros,
+                KIND,
+                SMOOTHING,
+                WEIGHTED,
+            )
+        tl.store(grad_x_ptr + at, narrow(g * value, grad_x_ptr), mask=mask)
+
+
+def cross_entropy_forward(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss; peak and total of each position; the mean's divisor."""
+    loss, peak, total, divisor = layout.losses(x, reduction)
+    _check_classes(target, x.shape[1], ignore_index)
+    x, target, covered, programs = _problem(x, target)
+    partials = layout.empty((2, programs), peak)
+    arguments = (x, target, weight, loss, peak, total, partials, programs, ignore_index)
+    named = covered | _constants(target, weight, label_smoothing, reduction)
+    if programs > 0:
+        runtime.launch(
+            cross_entropy_forward_kernel,
+            programs,
+            x.device,
+            *arguments,
+            **named,
+            WIDE=runtime.wide(x),
+        )
+    # Without a reduction this writes the divisor only, and a sum that nobody reads.
+    runtime.launch(
+        cross_entropy_reduce_kernel,
+        1,
+        x.device,
+        partials,
+        layout.empty((), loss) if reduction == "none" else loss,
+        divisor,
+        programs,
+        MEAN=reduction == "mean",
+        PARTIALS=PARTIALS,
+    )
+    return loss, peak, total, divisor
+
+
+def cross_entropy_backward(
+    grad_loss: torch.Tensor,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    peak: torch.Tensor,
+    total: torch.Tensor,
+    divisor: torch.Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> torch.Tensor:
+    """grad_x, in the layout of ``x``."""
+    grad_x = layout.empty(x.shape, x)
+    if grad_x.numel() == 0:
+        return grad_x
+    x, target, covered, programs = _problem(x, target)
+    runtime.launch(
+        cross_entropy_backward_kernel,
+        programs,
+        x.device,
+        grad_loss.contiguous(),
+        x,
+        target,
+        weight,
+        peak,
+        total,
+        divisor,
+        grad_x,
+        ignore_index,
+        **covered,
+        **_constants(target, weight, label_smoothing, reduction),
+        WIDE=runtime.wide(x),
+    )
+    return grad_x
+
+
+def _problem(
+    x: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, int], int]:
+    """x and the target as the kernels read them, their arguments and the number of programs."""
+    like = layout.memory_format(x)
+    x = layout.dense(x)
+    target = layout.dense(target, like) if target.is_floating_point() else target.contiguous()
+    outer, classes, inner = layout.columns(x, 1).shape
+    programs, covered = cover(outer, classes, inner)
+    del covered["ONE_BLOCK"]
+    return x, target, covered, programs
+
+
+def _constants(
+    target: torch.Tensor, weight: torch.Tensor | None, label_smoothing: float, reduction: str
+) -> dict[str, object]:
+    index = "smooth" if label_smoothing > 0 else "hard"
+    return {
+        "KIND": "soft" if target.is_floating_point() else index,
+        "SMOOTHING": float(label_smoothing),
+        "WEIGHTED": weight is not None,
+        "EACH": reduction == "none",
+    }
+
+
+def _check_classes(target: torch.Tensor, classes: int, ignore_index: int) -> None:
+    """Raises for a class that does not exist, where looking does not wait for a GPU."""
+    if target.is_floating_point() or target.device.type != "cpu":
+        return
+    wrong = target[((target < 0) | (target >= classes)) & (target != ignore_index)]
+    if wrong.numel() > 0:
+        raise IndexError(f"Target {wrong[0].item()} is out of bounds.")

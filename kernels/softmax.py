@@ -1,0 +1,199 @@
+"""Softmax and log softmax along one axis, and their gradients (definition: csrc/softmax.h).
+
+    softmax      y = exp(x - peak) / total        grad_x = y * (grad_y - sum of grad_y * y)
+    log softmax  y = x - peak - log(total)        grad_x = grad_y - exp(y) * sum of grad_y
+
+Layouts: contiguous or channels last; other views are copied first. A program covers BLOCK_COLUMNS
+columns (outer, inner) with all of their classes, BLOCK_CLASSES at a time. Where the axis is
+innermost the columns are rows of memory, else neighbours in memory are neighbouring columns: two
+strides tell the cases apart, the one that is 1 a constant of the compiled kernel.
+
+Bytes: x read and y written once where a column's classes fit one block (4,096 of them alone in a
+program), else x read twice: the running peak and total of a column need no more. Why this form: one
+pass where separate reductions take four, and no transposed copy for any axis.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import runtime
+from .elements import divide, filled, inline, narrow, widen
+
+# The most classes a program holds at once, and elements of its tile.
+MOST_CLASSES = 4096
+TILE = 2048
+
+
+@inline
+def columns_of(program, columns, blocks, BLOCK_COLUMNS: tl.constexpr, WIDE: tl.constexpr):
+    """The group and the columns [BLOCK_COLUMNS, 1] of this program, and which of those exist."""
+    if WIDE:
+        program = program.to(tl.int64)
+    group = program // blocks
+    column = (program % blocks) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[:, None]
+    return group, column, column < columns
+
+
+@inline
+def accumulate(peak, total, x):
+    """The running peak and total [BLOCK_COLUMNS] after the classes x [BLOCK_COLUMNS,
+    BLOCK_CLASSES], -inf where there are none. A peak of -inf stands for 0, so that what is -inf so
+    far adds 0 and not NaN."""
+    now = tl.maximum(peak, tl.max(x, 1))
+    base = tl.where(now == -float("inf"), 0.0, now)
+    total = total * tl.exp(peak - base) + tl.sum(tl.exp(x - base[:, None]), 1)
+    return now, total
+
+
+@triton.jit
+def softmax_forward_kernel(
+    x_ptr,  # (groups, columns and classes), contiguous
+    y_ptr,  # like x, written
+    classes,
+    columns,
+    blocks,
+    column_stride,
+    class_stride,
+    LOG: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
+    start = group * columns * classes + column * column_stride
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
+    peak = filled([BLOCK_COLUMNS], -float("inf"), x_ptr)
+    total = filled([BLOCK_COLUMNS], 0.0, x_ptr)
+    if ONE_BLOCK:
+        mask = inside & (c < classes)
+        at = start + c * class_stride
+        x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
+        peak = tl.max(x, 1)
+        z = x - peak[:, None]  # a column of -inf alone is NaN from here
+        e = tl.exp(z)
+        total = tl.sum(e, 1)
+        y = z - tl.log(total)[:, None] if LOG else divide(e, total[:, None] + tl.zeros_like(e))
+        tl.store(y_ptr + at, narrow(y, y_ptr), mask=mask)
+    else:
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
+            peak, total = accumulate(peak, total, x)
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak[:, None]
+            if LOG:
+                y = z - tl.log(total)[:, None]
+            else:
+                y = divide(tl.exp(z), total[:, None] + tl.zeros_like(z))
+            tl.store(y_ptr + at, narrow(y, y_ptr), mask=mask)
+
+
+@triton.jit
+def softmax_backward_kernel(
+    grad_y_ptr,  # (groups, columns and classes), contiguous
+    y_ptr,  # like grad_y
+    grad_x_ptr,  # like grad_y, written
+    classes,
+    columns,
+    blocks,
+    column_stride,
+    class_stride,
+    LOG: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
+    start = group * columns * classes + column * column_stride
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
+    if ONE_BLOCK:
+        mask = inside & (c < classes)
+        at = start + c * class_stride
+        grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+        y = widen(tl.load(y_ptr + at, mask=mask, other=0.0))
+        sums = tl.sum(grad_y if LOG else grad_y * y, 1)[:, None]
+        grad_x = grad_y - tl.exp(y) * sums if LOG else y * (grad_y - sums)
+        tl.store(grad_x_ptr + at, narrow(grad_x, grad_x_ptr), mask=mask)
+    else:
+        sums = filled([BLOCK_COLUMNS], 0.0, y_ptr)
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            term = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+            if not LOG:
+                term *= widen(tl.load(y_ptr + at, mask=mask, other=0.0))
+            sums += tl.sum(term, 1)
+        for first in range(0, classes, BLOCK_CLASSES):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+            y = widen(tl.load(y_ptr + at, mask=mask, other=0.0))
+            if LOG:
+                grad_x = grad_y - tl.exp(y) * sums[:, None]
+            else:
+                grad_x = y * (grad_y - sums[:, None])
+            tl.store(grad_x_ptr + at, narrow(grad_x, grad_x_ptr), mask=mask)
+
+
+def cover(outer: int, classes: int, inner: int, elements: int = TILE) -> tuple[int, dict[str, int]]:
+    """How programs cover (outer, classes, inner): how many, and a kernel's arguments. Rows of one
+    group where the classes are innermost, else a group each outer index."""
+    rows = inner == 1
+    groups, columns = (1, outer) if rows else (outer, inner)
+    block_classes = min(runtime.power_of_two(classes), MOST_CLASSES if rows else 128)
+    least = 1 if rows else 16  # columns side by side fill at least a few sectors of memory
+    block_columns = max(least, min(elements // block_classes, runtime.power_of_two(columns)))
+    blocks = triton.cdiv(columns, block_columns)
+    return groups * blocks, {
+        "classes": classes,
+        "columns": columns,
+        "blocks": blocks,
+        "column_stride": classes if rows else 1,
+        "class_stride": 1 if rows else inner,
+        "BLOCK_COLUMNS": block_columns,
+        "BLOCK_CLASSES": block_classes,
+        "ONE_BLOCK": classes <= block_classes,
+    }
+
+
+def softmax_forward(x: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
+    """y, in the layout of ``x``."""
+    y = layout.empty(x.shape, x)
+    if y.numel() == 0:
+        return y
+    x = layout.dense(x)
+    programs, covered = cover(*layout.columns(x, dim).shape)
+    runtime.launch(
+        softmax_forward_kernel, programs, x.device, x, y, **covered, LOG=log, WIDE=runtime.wide(x)
+    )
+    return y
+
+
+def softmax_backward(grad_y: torch.Tensor, y: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
+    """grad_x, in the layout of ``y``."""
+    grad_x = layout.empty(y.shape, y)
+    if grad_x.numel() == 0:
+        return grad_x
+    y, grad_y = layout.dense(y), layout.dense(grad_y, layout.memory_format(y))
+    # Half of the tile: two operands are in registers at once.
+    programs, covered = cover(*layout.columns(y, dim).shape, TILE // 2)
+    runtime.launch(
+        softmax_backward_kernel,
+        programs,
+        y.device,
+        grad_y,
+        y,
+        grad_x,
+        **covered,
+        LOG=log,
+        WIDE=runtime.wide(y),
+    )
+    return grad_x

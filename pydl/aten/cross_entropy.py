@@ -1,0 +1,75 @@
+"""PyTorch's cross entropy, and its gradient as PyTorch's own autograd takes it."""
+
+import torch
+
+
+def cross_entropy_forward(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    loss = _loss(x, target, weight, ignore_index, label_smoothing, reduction)
+    wide = x if x.dtype == torch.float64 else x.float()
+    peak = wide.amax(1) if x.numel() else wide.sum(1)
+    total = (wide - peak.unsqueeze(1)).exp().sum(1)
+    divisor = wide.new_ones(())
+    if reduction == "mean" and target.is_floating_point():
+        divisor = wide.new_tensor(float(peak.numel()))
+    elif reduction == "mean":
+        counted = target[target != ignore_index]
+        w = wide.new_ones(x.shape[1]) if weight is None else weight.to(wide.dtype)
+        divisor = w[counted].sum()
+    return loss, peak, total, divisor
+
+
+def cross_entropy_backward(
+    grad_loss: torch.Tensor,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    peak: torch.Tensor,
+    total: torch.Tensor,
+    divisor: torch.Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> torch.Tensor:
+    # The gradient of the log softmax: minus what each class weighs in the loss.
+    classes = x.shape[1]
+    w = x.new_ones(classes) if weight is None else weight
+    w = w.reshape(classes, *[1] * (x.ndim - 2))
+    g = (grad_loss / divisor.to(grad_loss.dtype)).reshape(-1, *[1] * (x.ndim - 1))
+    if reduction == "none":
+        g = grad_loss.unsqueeze(1)
+    if target.is_floating_point():
+        share = (target * (1 - label_smoothing) + label_smoothing / classes) * w * g
+    else:
+        counts = (target != ignore_index).unsqueeze(1)
+        chosen = target.unsqueeze(1).where(counts, 0)
+        share = torch.zeros_like(x).scatter(1, chosen, 1 - label_smoothing)
+        share = torch.where(counts, (share + label_smoothing / classes) * w * g, 0)
+    logs = torch.ops.aten._log_softmax(x, 1, False)
+    return torch.ops.aten._log_softmax_backward_data(-share, logs, 1, x.dtype)
+
+
+def _loss(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> torch.Tensor:
+    if target.is_floating_point():  # where PyTorch refuses an ignore_index
+        ignore_index = -100
+    return torch.nn.functional.cross_entropy(
+        x,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )

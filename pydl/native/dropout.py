@@ -1,0 +1,24 @@
+"""Dropout by the extension; definition and arguments in ``csrc/dropout.h``."""
+
+import torch
+
+from pydl import layout
+from pydl.native import Library
+
+
+def dropout_forward(
+    library: Library, x: torch.Tensor, p: float, seed: torch.Tensor
+) -> torch.Tensor:
+    return _run(library, layout.dense(x), p, seed)
+
+
+def dropout_backward(
+    library: Library, grad_y: torch.Tensor, p: float, seed: torch.Tensor, channels_last: bool
+) -> torch.Tensor:
+    return _run(library, layout.ordered(grad_y, channels_last), p, seed)
+
+
+def _run(library: Library, x: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
+    y = layout.empty(x.shape, x)
+    library.call("dropout", layout.line(x), layout.line(y), p, int(seed), on=x)
+    return y

@@ -1,0 +1,21 @@
+"""Cross entropy as a layer."""
+
+import torch
+
+from pydl import functional
+from pydl.nn.layer import Layer
+
+
+class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
+    """See :func:`pydl.functional.cross_entropy` and :class:`torch.nn.CrossEntropyLoss`."""
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            backend=self.backend,
+        )

@@ -1,0 +1,30 @@
+"""Softmax as layers."""
+
+import torch
+
+from pydl import functional
+from pydl.nn.layer import Layer
+
+
+class Softmax(Layer, torch.nn.Softmax):
+    """See :func:`pydl.functional.softmax` and :class:`torch.nn.Softmax`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.softmax(input, self.dim, _stacklevel=5, backend=self.backend)
+
+
+class Softmax2d(Layer, torch.nn.Softmax2d):
+    """Over the channels of each pixel. See :func:`pydl.functional.softmax` and
+    :class:`torch.nn.Softmax2d`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
+        return functional.softmax(input, -3, _stacklevel=5, backend=self.backend)
+
+
+class LogSoftmax(Layer, torch.nn.LogSoftmax):
+    """See :func:`pydl.functional.log_softmax` and :class:`torch.nn.LogSoftmax`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.log_softmax(input, self.dim, _stacklevel=5, backend=self.backend)

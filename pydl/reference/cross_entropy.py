@@ -1,0 +1,102 @@
+"""Cross entropy from its definition (csrc/cross_entropy.h)."""
+
+import torch
+
+from pydl.reference import in_full_precision
+from pydl.reference.softmax import centred
+
+
+def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of the classes at each position, and the sum of exponentials beyond it."""
+    x = x if x.dtype == torch.float64 else x.float()
+    if x.numel() == 0:
+        return x.sum(1), x.sum(1)
+    return x.detach().amax(1), centred(x, 1).exp().sum(1)
+
+
+def _shares(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much lse - x[c] weighs in the loss of its position (N, C, ...), and what the mean counts
+    of the position (N, ...)."""
+    classes = x.shape[1]
+    w = x.new_ones(classes) if weight is None else weight
+    w = w.reshape(classes, *[1] * (x.ndim - 2))
+    if target.is_floating_point():
+        kept = (1 - label_smoothing) * target + label_smoothing / classes
+        return w * kept, torch.ones_like(target.sum(1))
+    counts = target != ignore_index
+    chosen = torch.where(counts, target, 0).unsqueeze(1)
+    inside = (chosen >= 0) & (chosen < classes)
+    if not inside.all():
+        raise IndexError(f"Target {chosen[~inside][0].item()} is out of bounds.")
+    hot = torch.zeros_like(x).scatter(1, chosen, 1)
+    shares = (1 - label_smoothing) * w * hot + label_smoothing / classes * w
+    shares = torch.where(counts.unsqueeze(1), shares, 0)
+    return shares, (w * hot).sum(1) * counts
+
+
+def _losses(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of each position and what a reduction divides their sum by, in full precision."""
+    x, target, weight = (
+        t.float() if t is not None and t.dtype in (torch.float16, torch.bfloat16) else t
+        for t in (x, target, weight)
+    )
+    shares, counted = _shares(x, target, weight, ignore_index, label_smoothing)
+    peak, total = statistics(x)
+    terms = shares * (total.log().unsqueeze(1) - (x - peak.unsqueeze(1)))
+    if not target.is_floating_point():  # an infinite term of a class that nothing is asked of
+        asked = shares != 0 if label_smoothing == 0 else (target != ignore_index).unsqueeze(1)
+        terms = torch.where(asked, terms, 0)
+    divisor = counted.sum() if reduction == "mean" else terms.new_ones(())
+    return terms.sum(1), divisor
+
+
+def cross_entropy_forward(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss; peak and total of each position; the mean's divisor. The last three are saved and
+    stay in full precision."""
+    arguments = ignore_index, label_smoothing, reduction
+    losses, divisor = _losses(x, target, weight, *arguments)
+    loss = losses if reduction == "none" else losses.sum() / divisor
+    return loss.to(x.dtype), *statistics(x), divisor
+
+
+@in_full_precision
+def cross_entropy_backward(
+    grad_loss: torch.Tensor,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    peak: torch.Tensor,
+    total: torch.Tensor,
+    divisor: torch.Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> torch.Tensor:
+    """grad_x = g (p W - shares), W the sum of a position's shares."""
+    shares, _ = _shares(x, target, weight, ignore_index, label_smoothing)
+    p = (x - peak.unsqueeze(1)).exp() / total.unsqueeze(1)
+    g = grad_loss / divisor
+    g = g.unsqueeze(1) if reduction == "none" else g
+    if not target.is_floating_point():  # also where nothing counts and the divisor is 0
+        g = torch.where((target != ignore_index).unsqueeze(1), g, 0)
+    return g * (p * shares.sum(1, keepdim=True) - shares)
