@@ -23,7 +23,7 @@ FAMILY = {
     "avg_pool2d": "pool",
     "local_response_norm": "lrn",
     "batch_norm": "batch_norm",
-    "batch_norm_act": "batch_norm",
+    "batch_norm_act": "batch_norm_act",
 }
 
 

@@ -40,7 +40,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV)
+# Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
+# whatever goes by running statistics.
+_KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_BATCH_NORM)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -193,6 +196,34 @@ AUTO: tuple[Row, ...] = (
         "bench/results/cpu/depthwise.csv",
         channels_last=False,
         least_plane=196,
+    ),
+    # Small maps and, without an activation, channels last lose.
+    Row(
+        "batch_norm",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row(
+        "batch_norm_act",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row(
+        "batch_norm_act",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=True,
+        least=4_000_000,
     ),
     Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
     Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
