@@ -57,7 +57,7 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'mobilenetv2.depthwise*[0-9],depthwise*' --passes forward,grad_input,grad_weight \
 	  --backend cpu --name depthwise
 	$(BENCH) --cases '*conv2+relu,*-56+relu,deepface*' --name epilogue
-	$(BENCH) --cases '*.bn*' --name batch_norm
+	$(BENCH) --cases '*.bn*' --backend cpu --name batch_norm
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.

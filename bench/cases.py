@@ -24,10 +24,10 @@ FAMILY = {
     "local_response_norm": "lrn",
     "spatial_response_norm": "spatial_norm",
     "batch_norm": "batch_norm",
-    "batch_norm_act": "batch_norm",
     "softmax": "softmax",
     "log_softmax": "softmax",
     "cross_entropy": "cross_entropy",
+    "batch_norm_act": "batch_norm_act",
 }
 
 

@@ -48,7 +48,16 @@ _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
 _KINDS_OF_BIAS_ACT = ("activation",)
 # Softmax along an axis that is not innermost in memory: another kernel, chosen apart.
 _KINDS_OF_SOFTMAX = ("softmax_columns",)
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_BIAS_ACT, *_KINDS_OF_SOFTMAX)
+# Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
+# whatever goes by running statistics.
+_KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
+_EVERYTHING = (
+    *FAMILIES,
+    *_KINDS_OF_CONV,
+    *_KINDS_OF_BIAS_ACT,
+    *_KINDS_OF_SOFTMAX,
+    *_KINDS_OF_BATCH_NORM,
+)
 # What has no kernel in CUDA C++.
 _NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
 FAMILY_OF: dict[str, str] = {
@@ -219,6 +228,34 @@ AUTO: tuple[Row, ...] = (
         least_plane=196,
         functions=("conv_forward", "conv_grad_input"),
         unit_stride=True,
+    ),
+    # Small maps and, without an activation, channels last lose.
+    Row(
+        "batch_norm",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row(
+        "batch_norm_act",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row(
+        "batch_norm_act",
+        "cpu",
+        (torch.float32,),
+        "cpu",
+        "bench/results/cpu/batch_norm.csv",
+        channels_last=True,
+        least=4_000_000,
     ),
     Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
     Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),

@@ -61,6 +61,8 @@ def test_auto_leaves_to_pytorch_what_is_too_small_to_gain():
     assert backends.choose("pool", None, torch.zeros(32, 16, 10, 10)) == "aten"
     assert backends.choose("pool", None, torch.zeros(32, 6, 28, 28)) == "cpu"
     assert backends.choose("conv", None, torch.zeros(32, 6, 28, 28)) == "aten"
+    assert backends.choose("batch_norm", None, torch.zeros(32, 16, 10, 10)) == "aten"
+    assert backends.choose("batch_norm", None, torch.zeros(32, 6, 28, 28)) == "cpu"
 
 
 def test_auto_may_mix_the_passes_of_a_depthwise_convolution():

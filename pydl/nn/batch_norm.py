@@ -20,10 +20,10 @@ class _Statistics(Layer):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # a cumulative average; a tensor, as torch.compile wants it
                 momentum = self.num_batches_tracked.to(torch.float64).reciprocal()
-        by_batch = self.training or (self.running_mean is None and self.running_var is None)
-        if self.training and not self.track_running_stats:
-            return None, None, by_batch, momentum
-        return self.running_mean, self.running_var, by_batch, momentum
+        if self.training and not tracks:
+            return None, None, True, momentum
+        mean, var = self.running_mean, self.running_var
+        return mean, var, self.training or (mean is None and var is None), momentum
 
     def _normalised(
         self,

@@ -73,6 +73,8 @@ def in_sums_dtype(vector: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor 
     if vector is None:
         return None
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if vector.dtype == dtype and vector.is_contiguous():
+        return vector
     return vector.detach().to(dtype).contiguous()
 
 
@@ -93,10 +95,13 @@ class _BatchNorm(torch.autograd.Function):
         if not ctx.training:
             return y
         ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
         return y, mean, var
 
     @staticmethod
     def backward(ctx, grad_y, *_):
+        if grad_y is None:
+            return (None,) * 10
         x, weight, mean, var, mask = ctx.saved_tensors
         activation = ctx.how[1]
         for_x, for_weight, for_bias, for_residual, *_ = ctx.needs_input_grad
@@ -242,8 +247,9 @@ def as_map(x: torch.Tensor) -> torch.Tensor:
     return x if x.ndim <= 5 else x.flatten(4)
 
 
-def _by_pytorch(x, running, affine, training, momentum, eps, activation, slope, residual):
-    y = torch.nn.functional.batch_norm(x, *running, *affine, training, float(momentum), eps)
+def _act_by_pytorch(
+    y: torch.Tensor, activation: str, slope: float, residual: torch.Tensor | None
+) -> torch.Tensor:
     y = y if residual is None else y + residual
     if activation == "relu":
         return torch.relu(y)
@@ -266,12 +272,15 @@ def batch_norm(
 ) -> torch.Tensor:
     """``momentum`` may be a tensor of one element: the layers' cumulative average."""
     checks.tensor("batch_norm", "input", x)
-    check_act(x, activation, residual)
-    backend = backends.choose("batch_norm", backend, x)
+    plain = activation == "none" and residual is None
+    if not plain:
+        check_act(x, activation, residual)
+    kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
+    backend = backends.choose(kind, backend, x)
     if backend == "aten":
-        running, affine = (running_mean, running_var), (weight, bias)
-        how = training, momentum, eps, activation, slope, residual
-        return _by_pytorch(x, running, affine, *how)
+        running_and_affine = running_mean, running_var, weight, bias
+        y = torch.nn.functional.batch_norm(x, *running_and_affine, training, float(momentum), eps)
+        return y if plain else _act_by_pytorch(y, activation, slope, residual)
     if x.ndim < 2 and x.numel() == 0:  # PyTorch's answer, where there are no channels to speak of
         return x.clone()
     if x.ndim < 2:
