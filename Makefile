@@ -57,6 +57,7 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'mobilenetv2.depthwise*,depthwise*' --passes forward,grad_input,grad_weight \
 	  --backend cpu --name depthwise
 	$(BENCH) --cases '*+relu,deepface*' --name epilogue
+	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.

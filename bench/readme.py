@@ -25,6 +25,8 @@ OPERATORS = (
     ("local_response_norm", "lrn"),
     ("softmax`, `log_softmax", "softmax"),
     ("cross_entropy", "cross_entropy"),
+    ("dropout`, and `dropout1d`, `2d`, `3d", "dropout"),
+    ("relu`, `leaky_relu", "activation"),
 )
 
 

@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILES = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn", "softmax", "cross_entropy")
+    for family in (
+        *("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn"),
+        *("softmax", "cross_entropy", "dropout"),
+    )
 ]
 
 

@@ -20,8 +20,8 @@ def _run(module, arguments, keywords, dtype=None):
     """The output and the gradients of the input and of every parameter."""
     module = copy.deepcopy(module)
     arguments = [
-        a.detach().clone().to(dtype or a.dtype).requires_grad_(a.is_floating_point())
-        if isinstance(a, torch.Tensor)
+        a.detach().clone().to(dtype or a.dtype).requires_grad_()
+        if isinstance(a, torch.Tensor) and a.is_floating_point()
         else a
         for a in arguments
     ]
@@ -30,7 +30,10 @@ def _run(module, arguments, keywords, dtype=None):
     y, *rest = results if isinstance(results, tuple) else (results,)
     wanted = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
     wanted += list(module.parameters())
-    grads = torch.autograd.grad(y, wanted, torch.ones_like(y), allow_unused=True)
+    grad = torch.ones_like(y)
+    if "oftmax" in type(module).__name__:  # ones would give it a gradient of rounding errors alone
+        grad = torch.linspace(0.5, 1.5, y.numel()).bfloat16().to(y).view(y.shape)
+    grads = torch.autograd.grad(y, wanted, grad, allow_unused=True)
     return [y.detach(), *rest, *grads]
 
 

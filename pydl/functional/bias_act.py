@@ -5,9 +5,7 @@ import torch
 from pydl.ops import bias_act as ops
 
 
-def relu(
-    input: torch.Tensor, inplace: bool = False, *, backend: str | None = None
-) -> torch.Tensor:
+def relu(input: torch.Tensor, inplace: bool = False, *, backend: str | None = None) -> torch.Tensor:
     """max(x, 0); NaN stays NaN.
 
     Args:

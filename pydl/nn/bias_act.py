@@ -17,6 +17,4 @@ class LeakyReLU(Layer, torch.nn.LeakyReLU):
     """See :func:`pydl.functional.leaky_relu` and :class:`torch.nn.LeakyReLU`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.leaky_relu(
-            input, self.negative_slope, self.inplace, backend=self.backend
-        )
+        return functional.leaky_relu(input, self.negative_slope, self.inplace, backend=self.backend)

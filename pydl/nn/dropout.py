@@ -10,9 +10,7 @@ class Dropout(Layer, torch.nn.Dropout):
     """See :func:`pydl.functional.dropout` and :class:`torch.nn.Dropout`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(
-            input, self.p, self.training, self.inplace, backend=self.backend
-        )
+        return functional.dropout(input, self.p, self.training, self.inplace, backend=self.backend)
 
 
 class Dropout1d(Layer, torch.nn.Dropout1d):

@@ -19,9 +19,7 @@ class Softmax2d(Layer, torch.nn.Softmax2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if input.ndim not in (3, 4):
-            raise ValueError(
-                f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead"
-            )
+            raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
         return functional.softmax(input, -3, _stacklevel=5, backend=self.backend)
 
 

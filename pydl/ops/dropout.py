@@ -99,9 +99,7 @@ def feature_dropout(
     if backend == "aten":
         return getattr(torch.nn.functional, name)(x, p, training, inplace)
     if axes == 1 and x.ndim not in (2, 3):
-        raise RuntimeError(
-            f"dropout1d: Expected 2D or 3D input, but received a {x.ndim}D input."
-        )
+        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {x.ndim}D input.")
     if x.ndim < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     # (C, L) and (C, D, H, W) are one sample, but three axes in dropout2d are (N, C, L).

@@ -20,9 +20,7 @@ def softmax_forward(x: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
 
 
 @in_full_precision
-def softmax_backward(
-    grad_y: torch.Tensor, y: torch.Tensor, dim: int, log: bool
-) -> torch.Tensor:
+def softmax_backward(grad_y: torch.Tensor, y: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
     """y (grad_y - sum of grad_y y); of the logarithm, grad_y - exp(y) sum of grad_y."""
     if log:
         return grad_y - y.exp() * grad_y.sum(dim, keepdim=True)
