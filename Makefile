@@ -58,6 +58,7 @@ bench: $(VENV)/.built
 	  --backend cpu --name depthwise
 	$(BENCH) --cases '*conv2+relu,*-56+relu,deepface*' --name epilogue
 	$(BENCH) --cases '*.bn*' --backend cpu --name batch_norm
+	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.

@@ -28,6 +28,8 @@ FAMILY = {
     "log_softmax": "softmax",
     "cross_entropy": "cross_entropy",
     "batch_norm_act": "batch_norm_act",
+    "dropout": "dropout",
+    "relu": "activation",
 }
 
 
@@ -170,8 +172,9 @@ _BATCH_NORM_GOAL = {"forward": 4, "both": 2.5}
 def _scores(
     name: str, about: str, operator: str, batch: int, input: tuple, **more: Mapping[str, float]
 ) -> Case:
-    """A classifier's end: softmax over its classes, or the loss."""
-    arguments = {} if operator == "cross_entropy" else {"dim": 1}
+    """A classifier's end: softmax over its classes, the loss, what comes before them."""
+    arguments = {"dropout": {"p": 0.5}}.get(operator, {})
+    arguments = {"dim": 1} if operator.endswith("softmax") else arguments
     return Case(name, about, operator, batch, input, arguments=arguments, substitute=True, **more)
 
 
@@ -288,6 +291,12 @@ CASES: tuple[Case, ...] = (
     ),
     _scores("classifier.softmax-10", "ten classes", "softmax", 512, (10,)),
     _scores("classifier.softmax-1000", "a thousand classes", "softmax", 256, (1000,)),
+    _scores("classifier.softmax-10-8192", "ten classes", "softmax", 8192, (10,)),
+    _scores("classifier.dropout-120", "LeNet-5's features", "dropout", 32, (120,)),
+    _scores("classifier.dropout-512", "the fewest that gain", "dropout", 32, (512,)),
+    _scores("classifier.dropout-4096", "AlexNet's features", "dropout", 128, (4096,)),
+    _scores("classifier.relu-4096", "AlexNet's features", "relu", 128, (4096,)),
+    _scores("classifier.loss-10-8192", "ten classes", "cross_entropy", 8192, (10,)),
     _scores("classifier.loss-10", "ten classes", "cross_entropy", 512, (10,)),
     _scores("classifier.loss-1000", "a thousand classes", "cross_entropy", 256, (1000,)),
     # Everingham et al. 2010: 20 classes and the background

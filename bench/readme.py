@@ -27,6 +27,8 @@ OPERATORS = (
     ("batch_norm`, `batch_norm_act", "batch_norm"),
     ("softmax`, `log_softmax", "softmax"),
     ("cross_entropy", "cross_entropy"),
+    ("dropout`, and `dropout1d`, `2d`, `3d", "dropout"),
+    ("relu`, `leaky_relu", "activation"),
 )
 
 

@@ -136,10 +136,8 @@ def softmax_backward_kernel(
             at = start + (first + c) * class_stride
             grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
             y = widen(tl.load(y_ptr + at, mask=mask, other=0.0))
-            if LOG:
-                grad_x = grad_y - tl.exp(y) * sums[:, None]
-            else:
-                grad_x = y * (grad_y - sums[:, None])
+            by = sums[:, None]
+            grad_x = grad_y - tl.exp(y) * by if LOG else y * (grad_y - by)
             tl.store(grad_x_ptr + at, narrow(grad_x, grad_x_ptr), mask=mask)
 
 

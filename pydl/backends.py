@@ -46,8 +46,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
 # bias_act's functions where no convolution comes first: relu and leaky_relu alone.
 _KINDS_OF_BIAS_ACT = ("activation",)
-# Softmax along an axis that is not innermost in memory: another kernel, chosen apart.
-_KINDS_OF_SOFTMAX = ("softmax_columns",)
+# Softmax along an axis that is not innermost in memory, and along rows that stay in registers:
+# other kernels, chosen apart.
+_KINDS_OF_SOFTMAX = ("softmax_columns", "softmax_short_rows")
 # Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
 # whatever goes by running statistics.
 _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
@@ -259,6 +260,42 @@ AUTO: tuple[Row, ...] = (
     ),
     Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
     Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
+    # Long rows are at the limit of the exponential in PyTorch's kernel as well, and so is PyTorch's
+    # relu at the memory's: no row for these.
+    Row(
+        "softmax_columns",
+        "cpu",
+        (torch.float32, torch.float16, torch.bfloat16),
+        "cpu",
+        "bench/results/cpu/softmax.csv",
+        channels_last=False,
+        least=2_000_000,
+    ),
+    Row(
+        "softmax_short_rows",
+        "cpu",
+        (torch.float32, torch.float16, torch.bfloat16),
+        "cpu",
+        "bench/results/cpu/softmax.csv",
+        channels_last=False,
+        least=80_000,
+    ),
+    Row(
+        "cross_entropy",
+        "cpu",
+        (torch.float32, torch.float16, torch.bfloat16),
+        "cpu",
+        "bench/results/cpu/softmax.csv",
+        least=200_000,
+    ),
+    Row(
+        "dropout",
+        "cpu",
+        (torch.float32, torch.float16, torch.bfloat16),
+        "cpu",
+        "bench/results/cpu/softmax.csv",
+        least=16_384,
+    ),
 )
 
 

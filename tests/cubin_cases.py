@@ -348,6 +348,20 @@ def cross_entropy_cases() -> Iterator[Case]:
     yield from both("64-bit offsets", HALF, (2**13, 21, 256, 256), reduction="sum")
 
 
+def dropout_cases() -> Iterator[Case]:
+    from pydl.kernels import dropout
+
+    for dtype, shape in (
+        (HALF, (8, 64)),
+        (BF16, (2**16, 2**16)),
+        (FLOAT, (8, 64)),
+        (DOUBLE, (8, 64)),
+    ):
+        x = torch.empty(shape, dtype=dtype, device="meta")
+        seed = torch.empty((), dtype=torch.int64, device="meta")
+        yield Case(f"y: {shape}", dtype, partial(dropout.dropout_forward, x, 0.5, seed))
+
+
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
     for family in (
@@ -360,5 +374,6 @@ def cases() -> Iterator[Case]:
         batch_norm_cases,
         softmax_cases,
         cross_entropy_cases,
+        dropout_cases,
     ):
         yield from family()

@@ -26,6 +26,7 @@ FILES = [
         "batch_norm",
         "softmax",
         "cross_entropy",
+        "dropout",
     )
 ]
 

@@ -20,6 +20,14 @@ SHAPES = (
     ((0, 3), "contiguous"),
 )
 FUNCTIONS = (("relu", ()), ("leaky_relu", (0.125,)), ("leaky_relu", (-0.5,)))
+
+
+def differentiated(where, name, x, grad, *arguments, **keywords):
+    """The result of ``where.name(x, ...)`` and the gradient of x."""
+    function = getattr(where, name)
+    return run(lambda x: function(x, *arguments, **keywords), [x], lambda y: grad)
+
+
 SLOPES = tuple(f"{name}{arguments}" for name, arguments in FUNCTIONS)
 
 
@@ -33,16 +41,10 @@ def test_against_pytorch(server, function, dtype):
         x = laid_out(torch.randn(shape).to(dtype).to(device), view)
         grad = laid_out(torch.randn(shape).to(dtype).to(device), "contiguous")
 
-        def pytorch(x):
-            return getattr(torch.nn.functional, name)(x, *arguments)
-
-        def ours(x):
-            return getattr(functional, name)(x, *arguments, backend=backend)
-
         results = [
-            run(ours, [x], lambda y: grad),
-            run(pytorch, [x], lambda y: grad),
-            run(pytorch, [x.double()], lambda y: grad.double()),
+            differentiated(functional, name, x, grad, *arguments, backend=backend),
+            differentiated(torch.nn.functional, name, x, grad, *arguments),
+            differentiated(torch.nn.functional, name, x.double(), grad.double(), *arguments),
         ]
         for what, *three in zip(("y", "grad_x"), *results, strict=True):
             hold(*three, f"{what} of {shape}")
@@ -70,8 +72,8 @@ def test_in_place(server):
     backend, device = server
     for name, arguments in FUNCTIONS[:2]:
         leaf = torch.randn(2, 3, 9, device=device, requires_grad=True)
-        expected = run(
-            lambda x: getattr(torch.nn.functional, name)(x, *arguments), [leaf], torch.ones_like
+        expected = differentiated(
+            torch.nn.functional, name, leaf, torch.ones(2, 3, 9).to(leaf), *arguments
         )
         x = leaf.clone()
         y = getattr(functional, name)(x, *arguments, inplace=True, backend=backend)

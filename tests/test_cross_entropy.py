@@ -101,6 +101,11 @@ def gradient(case: Case, loss: torch.Tensor) -> torch.Tensor:
     return torch.linspace(0.5, 2, max(loss.numel(), 1)).to(loss)[: loss.numel()].view(loss.shape)
 
 
+def differentiated(where, x, others, grad_of, **keywords):
+    """The loss by ``where.cross_entropy`` and the gradient of x."""
+    return run(lambda x: where.cross_entropy(x, *others, **keywords), [x], grad_of)
+
+
 def doubled(tensors: tuple) -> list:
     return [t.double() if t is not None and t.is_floating_point() else t for t in tensors]
 
@@ -115,15 +120,10 @@ def test_against_reference(server, case, dtype):
     def grad(loss):
         return gradient(case, loss)
 
-    theirs = run(lambda x: torch.nn.functional.cross_entropy(x, *others, **keywords), [x], grad)
-    ours = run(
-        lambda x: functional.cross_entropy(x, *others, **keywords, backend=backend), [x], grad
-    )
-    exact = run(
-        lambda x: functional.cross_entropy(x, *doubled(others), **keywords, backend="reference"),
-        [x.double()],
-        grad,
-    )
+    theirs = differentiated(torch.nn.functional, x, others, grad, **keywords)
+    ours = differentiated(functional, x, others, grad, **keywords, backend=backend)
+    keywords["backend"] = "reference"
+    exact = differentiated(functional, x.double(), doubled(others), grad, **keywords)
     for what, *three in zip(("loss", "grad_x"), ours, theirs, exact, strict=True):
         hold(*three, what)
     if backend != "aten":
@@ -134,10 +134,10 @@ def test_against_reference(server, case, dtype):
 def test_reference_is_pytorch_in_float64(case):
     x, others, keywords = problem(case, torch.float64, "cpu")
     ours, theirs = (
-        run(lambda x: f(x, *others, **keywords, **more), [x], lambda loss: gradient(case, loss))
+        differentiated(f, x, others, lambda loss: gradient(case, loss), **keywords, **more)
         for f, more in (
-            (functional.cross_entropy, {"backend": "reference"}),
-            (torch.nn.functional.cross_entropy, {}),
+            (functional, {"backend": "reference"}),
+            (torch.nn.functional, {}),
         )
     )
     for mine, other in zip(ours, theirs, strict=True):
@@ -182,10 +182,10 @@ def test_masked_classes(server):
         x[:, 3:18] = -torch.inf
         target = torch.full(shape[:1] + shape[2:], 19, device=device)
         ours, theirs = (
-            run(lambda x: f(x, target, **more), [x], torch.ones_like)
+            differentiated(f, x, [target], torch.ones_like, **more)
             for f, more in (
-                (functional.cross_entropy, {"backend": backend}),
-                (torch.nn.functional.cross_entropy, {}),
+                (functional, {"backend": backend}),
+                (torch.nn.functional, {}),
             )
         )
         for mine, other in zip(ours, theirs, strict=True):
@@ -280,10 +280,10 @@ def test_any_shape(server, shape, view, **arguments):
     case = Case("any", shape, arguments, view=view)
     x, others, keywords = problem(case, torch.float32, device)
     ours, theirs = (
-        run(lambda x: f(x, *others, **keywords, **more), [x], lambda loss: gradient(case, loss))
+        differentiated(f, x, others, lambda loss: gradient(case, loss), **keywords, **more)
         for f, more in (
-            (functional.cross_entropy, {"backend": backend}),
-            (torch.nn.functional.cross_entropy, {}),
+            (functional, {"backend": backend}),
+            (torch.nn.functional, {}),
         )
     )
     for mine, other in zip(ours, theirs, strict=True):
@@ -305,10 +305,10 @@ def test_results_past_the_caches(isa):
         for pixels in (1 << 20, (1 << 20) + 5):
             x, target = torch.randn(1, 4, pixels), torch.randint(4, (1, pixels))
             ours, theirs = (
-                run(lambda x: f(x, target, **more), [x], torch.ones_like)
+                differentiated(f, x, [target], torch.ones_like, **more)
                 for f, more in (
-                    (functional.cross_entropy, {"backend": "cpu"}),
-                    (torch.nn.functional.cross_entropy, {}),
+                    (functional, {"backend": "cpu"}),
+                    (torch.nn.functional, {}),
                 )
             )
             for mine, other in zip(ours, theirs, strict=True):

@@ -20,8 +20,8 @@ def _run(module, arguments, keywords, dtype=None):
     """The output and the gradients of the input and of every parameter."""
     module = copy.deepcopy(module)
     arguments = [
-        a.detach().clone().to(dtype or a.dtype).requires_grad_(a.is_floating_point())
-        if isinstance(a, torch.Tensor)
+        a.detach().clone().to(dtype or a.dtype).requires_grad_()
+        if isinstance(a, torch.Tensor) and a.is_floating_point()
         else a
         for a in arguments
     ]
@@ -30,7 +30,7 @@ def _run(module, arguments, keywords, dtype=None):
     y, *rest = results if isinstance(results, tuple) else (results,)
     wanted = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
     wanted += list(module.parameters())
-    # No ones: a normalisation's gradient of those is nothing but rounding.
+    # No ones: a normalisation's gradient of those is nothing but rounding, and softmax's too.
     grad = torch.cos(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape).to(y.dtype)
     grads = torch.autograd.grad(y, wanted, grad, allow_unused=True)
     return [y.detach(), *rest, *grads]

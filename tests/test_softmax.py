@@ -49,46 +49,46 @@ CASES = (
 FUNCTIONS = ("softmax", "log_softmax")
 
 
+def differentiated(where, name, x, grad_of, *arguments, **keywords):
+    """The result of ``where.name(x, ...)`` and the gradient of x."""
+    function = getattr(where, name)
+    return run(lambda x: function(x, *arguments, **keywords), [x], grad_of)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("softmax"))
 def test_against_reference(server, case, dtype):
     backend, device = server
     x = operand(case, dtype, device)
+
+    def grad(y):
+        return gradient(case, y)
+
     for name in FUNCTIONS:
-        theirs = run(
-            lambda x: getattr(torch.nn.functional, name)(x, **case.arguments),
-            [x],
-            lambda y: gradient(case, y),
+        three = (
+            differentiated(functional, name, x, grad, **case.arguments, backend=backend),
+            differentiated(torch.nn.functional, name, x, grad, **case.arguments),
+            differentiated(
+                functional, name, x.double(), grad, **case.arguments, backend="reference"
+            ),
         )
-        ours, exact = (
-            run(
-                lambda x: getattr(functional, name)(x, **case.arguments, backend=who),
-                [operand],
-                lambda y: gradient(case, y),
-            )
-            for who, operand in ((backend, x), ("reference", x.double()))
-        )
-        for what, *three in zip(("y", "grad_x"), ours, theirs, exact, strict=True):
-            hold(*three, f"{what} of {name}")
+        for what, *results in zip(("y", "grad_x"), *three, strict=True):
+            hold(*results, f"{what} of {name}")
         if backend != "aten":
-            assert layout.memory_format(ours[0]) == layout.memory_format(x)
+            assert layout.memory_format(three[0][0]) == layout.memory_format(x)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_reference_is_pytorch_in_float64(case):
     x = operand(case, torch.float64, "cpu")
+
+    def grad(y):
+        return gradient(case, y)
+
     for name in FUNCTIONS:
-        ours = run(
-            lambda x: getattr(functional, name)(x, **case.arguments, backend="reference"),
-            [x],
-            lambda y: gradient(case, y),
-        )
-        theirs = run(
-            lambda x: getattr(torch.nn.functional, name)(x, **case.arguments),
-            [x],
-            lambda y: gradient(case, y),
-        )
+        ours = differentiated(functional, name, x, grad, **case.arguments, backend="reference")
+        theirs = differentiated(torch.nn.functional, name, x, grad, **case.arguments)
         for mine, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12, equal_nan=True)
 
@@ -177,11 +177,7 @@ def test_any_shape(server, shape, dim, view, name):
     x = operand(case, torch.float32, device)
     dim %= len(shape)
     ours, theirs = (
-        run(
-            lambda x: getattr(where, name)(x, dim, **more),
-            [x],
-            lambda y: gradient(case, y),
-        )
+        differentiated(where, name, x, lambda y: gradient(case, y), dim, **more)
         for where, more in ((functional, {"backend": backend}), (torch.nn.functional, {}))
     )
     for mine, other in zip(ours, theirs, strict=True):
@@ -202,15 +198,10 @@ def test_results_past_the_caches(isa):
     """Results of 16 MB and more are streamed where their rows begin lines of the cache."""
     with instruction_set(isa):
         for shape in ((1, 4, 1 << 20), (1, 4, (1 << 20) + 5)):
-            x, grad = torch.randn(shape), torch.randn(shape)
+            x = torch.randn(shape)
             for name in FUNCTIONS:
-                ours, theirs = (
-                    run(lambda x: f(x, 1, **more), [x], lambda y: grad)
-                    for f, more in (
-                        (getattr(functional, name), {"backend": "cpu"}),
-                        (getattr(torch.nn.functional, name), {}),
-                    )
-                )
+                ours = differentiated(functional, name, x, torch.sin, 1, backend="cpu")
+                theirs = differentiated(torch.nn.functional, name, x, torch.sin, 1)
                 for mine, other in zip(ours, theirs, strict=True):
                     torch.testing.assert_close(mine, other)
 
@@ -221,8 +212,7 @@ def test_the_same_bits_on_every_run_and_thread_count(shape):
     for count in (1, 2, 1):
         torch.set_num_threads(count)
         for name in FUNCTIONS:
-            function = getattr(functional, name)
-            seen.append(run(lambda x: function(x, 1, backend="cpu"), [x], lambda y: y.detach()))
+            seen.append(differentiated(functional, name, x, torch.sin, 1, backend="cpu"))
     torch.set_num_threads(threads)
     for again in (seen[2:4], seen[4:]):
         for first, other in zip(seen[:2], again, strict=True):

@@ -1,5 +1,8 @@
-"""Dropout by PyTorch's product. PyTorch's own operator draws a mask of its own and stores it, so
-the contract's mask is the definition's; a call of ``backend="aten"`` is PyTorch's own throughout."""
+"""Dropout by PyTorch's product.
+
+PyTorch's own operator draws a mask of its own and stores it, so the contract's mask here is the
+definition's; a call of ``backend="aten"`` is PyTorch's own throughout.
+"""
 
 from pydl.reference.dropout import dropout_backward, dropout_forward
 

@@ -72,8 +72,7 @@ def softmax(
         )
     dim %= axes
     served = x if dtype is None or x.dtype == dtype else x.to(dtype)
-    kind = "softmax" if _innermost(served, dim) else "softmax_columns"
-    backend = backends.choose(kind, backend, served)
+    backend = backends.choose(_kind(served, dim), backend, served)
     if backend == "aten":
         return getattr(torch.nn.functional, name)(x, dim, dtype=dtype)
     x = (served if dtype is not None else autocast(x)).resolve_neg()
@@ -84,8 +83,16 @@ def softmax(
     return _forward(x, dim, log, backend)
 
 
-def _innermost(x: torch.Tensor, dim: int) -> bool:
-    """Whether neighbours along ``dim`` are neighbours in memory."""
+# The most classes of a row that the native kernels keep in registers.
+_SHORT = 64
+
+
+def _kind(x: torch.Tensor, dim: int) -> str:
+    """What the dispatch table decides on together: whether neighbours along ``dim`` are neighbours
+    in memory, and few."""
+    innermost = dim == 1
     if layout.memory_format(x) is torch.contiguous_format:
-        return dim >= x.ndim - 1 or all(n == 1 for n in x.shape[dim + 1 :])
-    return dim == 1
+        innermost = dim >= x.ndim - 1 or all(n == 1 for n in x.shape[dim + 1 :])
+    if not innermost:
+        return "softmax_columns"
+    return "softmax_short_rows" if x.ndim > 0 and x.shape[dim] <= _SHORT else "softmax"
