@@ -32,7 +32,7 @@ def _run(module, arguments, keywords, dtype=None):
     wanted += list(module.parameters())
     grad = torch.ones_like(y)
     if "oftmax" in type(module).__name__:  # ones would give it a gradient of rounding errors alone
-        grad = torch.linspace(0.5, 1.5, y.numel()).bfloat16().to(y).view(y.shape)
+        grad = torch.arange(y.numel()).cos().bfloat16().to(y).view(y.shape)
     grads = torch.autograd.grad(y, wanted, grad, allow_unused=True)
     return [y.detach(), *rest, *grads]
 
