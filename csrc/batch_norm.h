@@ -87,8 +87,8 @@ struct BatchNormGradInput {
 };
 
 // CPU: maps dense, all in one layout. CUDA: any strides but for y, grad_x and grad_residual, which
-// // are dense in one layout, the mask's; `training` is false: the statistics and the sums are made
-// by the functions that make nothing else.
+// are dense in one layout, the mask's; `training` is false: the statistics and the sums are made by
+// the functions that make nothing else.
 namespace cpu {
 void batch_norm_stats(const BatchNormStats& args, int64_t threads);
 void batch_norm_forward(const BatchNormForward& args, int64_t threads);

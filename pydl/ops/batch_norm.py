@@ -277,7 +277,9 @@ def batch_norm(
         check_act(x, activation, residual)
     kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
     backend = backends.choose(kind, backend, x)
-    if backend == "aten":
+    # A momentum that is a tensor cannot become PyTorch's number while a graph is being made.
+    traced = isinstance(momentum, torch.Tensor) and torch.compiler.is_compiling()
+    if backend == "aten" and not traced:
         running_and_affine = running_mean, running_var, weight, bias
         y = torch.nn.functional.batch_norm(x, *running_and_affine, training, float(momentum), eps)
         return y if plain else _act_by_pytorch(y, activation, slope, residual)
