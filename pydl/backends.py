@@ -32,7 +32,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV)
+# Max and average pooling over three axes: pool's functions, measured and chosen apart.
+_KINDS_OF_POOL = ("pool3d",)
+_EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_POOL)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -174,6 +176,8 @@ AUTO: tuple[Row, ...] = (
         channels_last=True,
         least=250_000,
     ),
+    # PyTorch averages no halves over three axes on a CPU.
+    Row("pool3d", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
     # Channels last the native depthwise kernels are faster with stride 1 and slower with stride 2,
     # and on the smallest planes slower in either layout.

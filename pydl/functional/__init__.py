@@ -18,10 +18,22 @@ from pydl.functional.conv import (
 )
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
-from pydl.functional.pool import avg_pool2d, max_pool2d, max_pool2d_with_indices
+from pydl.functional.pool import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_with_indices,
+)
 
 __all__ = [
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv2d",
     "conv2d_bias_act",
@@ -32,6 +44,10 @@ __all__ = [
     "local_response_norm",
     "locally_connected1d",
     "locally_connected2d",
+    "max_pool1d",
+    "max_pool1d_with_indices",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "max_pool3d",
+    "max_pool3d_with_indices",
 ]

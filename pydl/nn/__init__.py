@@ -21,10 +21,12 @@ from pydl.nn.conv import (
 )
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
-from pydl.nn.pool import AvgPool2d, MaxPool2d
+from pydl.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 
 __all__ = [
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -41,5 +43,7 @@ __all__ = [
     "LocalResponseNorm",
     "LocallyConnected1d",
     "LocallyConnected2d",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
 ]
