@@ -57,6 +57,8 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'mobilenetv2.depthwise*,depthwise*' --passes forward,grad_input,grad_weight \
 	  --backend cpu --name depthwise
 	$(BENCH) --cases '*+relu,deepface*' --name epilogue
+	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,c3d.pool1,c3d.pool3,c3d.average3' \
+	  --backend cpu --name pool
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.

@@ -21,7 +21,12 @@ OPERATORS = (
     ("the same, depthwise", "depthwise"),
     ("conv2d_bias_act", "conv_bias_act"),
     ("locally_connected1d`, `2d", "local"),
-    ("max_pool2d`, `avg_pool2d", "pool"),
+    ("max_pool1d`, `2d`, `avg_pool1d`, `2d", "pool"),
+    ("max_pool3d`, `avg_pool3d", "pool3d"),
+    ("lp_pool1d`, `2d`, `3d", "pool_lp"),
+    ("adaptive_avg_pool1d`, `2d`, `3d`, `adaptive_max_pool1d`, `2d`, `3d", "pool_adaptive"),
+    ("spatial_pyramid_pool", "pool_pyramid"),
+    ("max_unpool1d`, `2d`, `3d", "unpool"),
     ("local_response_norm", "lrn"),
 )
 

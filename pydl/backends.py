@@ -28,12 +28,23 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "bias_act": ("bias_act_forward", "bias_act_backward"),
     "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
+    "pool_lp": ("lp_pool_forward", "lp_pool_backward"),
+    "pool_adaptive": (
+        "adaptive_avg_pool_forward",
+        "adaptive_avg_pool_backward",
+        "adaptive_max_pool_forward",
+        "adaptive_max_pool_backward",
+        "pyramid_pool_forward",
+        "pyramid_pool_backward",
+    ),
+    "unpool": ("max_unpool_forward", "max_unpool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-# Max and average pooling over three axes: pool's functions, measured and chosen apart.
-_KINDS_OF_POOL = ("pool3d",)
+# Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
+# functions of the pooling families, measured and chosen apart.
+_KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
 _EVERYTHING = (*FAMILIES, *_KINDS_OF_CONV, *_KINDS_OF_POOL)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
@@ -178,6 +189,27 @@ AUTO: tuple[Row, ...] = (
     ),
     # PyTorch averages no halves over three axes on a CPU.
     Row("pool3d", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
+    Row(
+        "pool3d",
+        "cpu",
+        (torch.float32, torch.float64),
+        "cpu",
+        "bench/results/cpu/pool.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row("pool_lp", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
+    # Channels last, adaptive pooling loses in training.
+    Row(
+        "pool_adaptive",
+        "cpu",
+        FLOATING,
+        "cpu",
+        "bench/results/cpu/pool.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row("pool_pyramid", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
     # Channels last the native depthwise kernels are faster with stride 1 and slower with stride 2,
     # and on the smallest planes slower in either layout.

@@ -12,7 +12,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILES = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "lrn")
+    for family in (
+        "conv",
+        "conv_cuda",
+        "depthwise",
+        "bias_act",
+        "local",
+        "pool",
+        "pool_lp",
+        "pool_adaptive",
+        "unpool",
+        "lrn",
+    )
 ]
 
 

@@ -14,7 +14,9 @@ from pydl import backends, functional
 
 CONVOLUTIONS = tuple(f"conv{kind}{axes}d" for axes in (1, 2, 3) for kind in ("", "_transpose"))
 POOLS = tuple(f"{kind}_pool{axes}d" for axes in (1, 2, 3) for kind in ("max", "avg"))
-NAMES = (*CONVOLUTIONS, *POOLS, "local_response_norm")
+ADAPTIVE = tuple(f"adaptive_{kind}_pool{axes}d" for axes in (1, 2, 3) for kind in ("max", "avg"))
+UNPOOLS = tuple(f"max_unpool{axes}d" for axes in (1, 2, 3))
+NAMES = (*CONVOLUTIONS, *POOLS, *ADAPTIVE, *UNPOOLS, "local_response_norm")
 OPINFOS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
 
 # Triton's interpreter takes minutes for all samples of these, so it gets one in so many.

@@ -14,6 +14,12 @@ void bind_local_cpu(pybind11::module_& cpu);
 void bind_local_cuda(pybind11::module_& cuda);
 void bind_pool_cpu(pybind11::module_& cpu);
 void bind_pool_cuda(pybind11::module_& cuda);
+void bind_pool_lp_cpu(pybind11::module_& cpu);
+void bind_pool_lp_cuda(pybind11::module_& cuda);
+void bind_pool_adaptive_cpu(pybind11::module_& cpu);
+void bind_pool_adaptive_cuda(pybind11::module_& cuda);
+void bind_unpool_cpu(pybind11::module_& cpu);
+void bind_unpool_cuda(pybind11::module_& cuda);
 void bind_lrn_cpu(pybind11::module_& cpu);
 void bind_lrn_cuda(pybind11::module_& cuda);
 

@@ -22,6 +22,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_bias_act_cpu(cpu);
   pydl::bind_local_cpu(cpu);
   pydl::bind_pool_cpu(cpu);
+  pydl::bind_pool_lp_cpu(cpu);
+  pydl::bind_pool_adaptive_cpu(cpu);
+  pydl::bind_unpool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
 #endif
 #if defined(PYDL_BIND_CUDA)
@@ -30,6 +33,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_bias_act_cuda(cuda);
   pydl::bind_local_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
+  pydl::bind_pool_lp_cuda(cuda);
+  pydl::bind_pool_adaptive_cuda(cuda);
+  pydl::bind_unpool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
 #endif
 #if defined(PYDL_EMULATED)

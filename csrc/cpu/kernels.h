@@ -5,6 +5,9 @@
 #include "../local.h"
 #include "../lrn.h"
 #include "../pool.h"
+#include "../pool_adaptive.h"
+#include "../pool_lp.h"
+#include "../unpool.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -23,5 +26,11 @@ void max_pool_forward(const MaxPoolForward& args, bool channels_last, int64_t th
 void max_pool_backward(const MaxPoolBackward& args, bool channels_last, int64_t threads);
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads);
 void avg_pool_backward(const AvgPoolBackward& args, bool channels_last, int64_t threads);
+void adaptive_pool_forward(const AdaptivePoolForward& args, bool channels_last, int64_t threads);
+void adaptive_pool_backward(const AdaptivePoolBackward& args, bool channels_last, int64_t threads);
+void lp_pool_forward(const LpPoolForward& args, bool channels_last, int64_t threads);
+void lp_pool_backward(const LpPoolBackward& args, bool channels_last, int64_t threads);
+void max_unpool_forward(const MaxUnpoolForward& args, bool channels_last, int64_t threads);
+void max_unpool_backward(const MaxUnpoolBackward& args, bool channels_last, int64_t threads);
 
 }  // namespace pydl::cpu::PYDL_ISA
