@@ -20,6 +20,10 @@ def longest(size: int, bins: int) -> int:
     return size // bins + (0 if rest == 0 else 1 if bins % rest == 0 else 2)
 
 
+def _lengths(size: Sequence[int], bins: Sequence[int]) -> list[int]:
+    return [longest(n, out) for n, out in zip(size, bins, strict=True)]
+
+
 def split(levels: Sequence[int], axes: int) -> list[list[int]]:
     """The levels of a pyramid, given one after the other, as a list each."""
     return [list(levels[i : i + axes]) for i in range(0, len(levels), axes)]
@@ -28,7 +32,7 @@ def split(levels: Sequence[int], axes: int) -> list[list[int]]:
 def index_form(input_size: Sequence[int], levels: Sequence[Sequence[int]]) -> str:
     """``offset`` where a byte counts the elements of the longest bins of all levels, else
     ``flat``."""
-    most = max(math.prod(map(longest, input_size, level)) for level in levels)
+    most = max(math.prod(_lengths(input_size, level)) for level in levels)
     return "offset" if most <= 256 else "flat"
 
 
@@ -39,7 +43,7 @@ def flat_from_offset(
     the same layout."""
     remaining = offset.long()
     flat = torch.zeros_like(remaining)
-    lengths = list(map(longest, input_size, output_size))
+    lengths = _lengths(input_size, output_size)
     for axis, (n, out) in enumerate(zip(input_size, output_size, strict=True)):
         inner = math.prod(lengths[axis + 1 :])
         tap, remaining = remaining // inner, remaining % inner
@@ -55,7 +59,7 @@ def offset_from_flat(
     """The inverse of :func:`flat_from_offset`."""
     remaining = flat
     offset = torch.zeros_like(flat)
-    lengths = list(map(longest, input_size, output_size))
+    lengths = _lengths(input_size, output_size)
     for axis, (n, out) in enumerate(zip(input_size, output_size, strict=True)):
         inner = math.prod(input_size[axis + 1 :])
         place, remaining = remaining // inner, remaining % inner
