@@ -298,7 +298,7 @@ def test_any_bins(server, size, output_size, view):
 X = torch.randn(1, 3, 8, 8)
 BAD = (
     ("adaptive_avg_pool2d", ([1.0], 2), TypeError, "argument 'input' must be Tensor, not list"),
-    ("adaptive_avg_pool2d", (X[0, 0], 2), RuntimeError, "Expected 3D .* or 4D .*\\[8, 8\\]"),
+    ("adaptive_avg_pool2d", (X[0, 0], 2), ValueError, "Input dimension should be at least 3"),
     ("adaptive_avg_pool2d", (X, (2, 2, 2)), RuntimeError, "output_size must either be a single"),
     ("adaptive_avg_pool2d", (X, -1), RuntimeError, "output_size should be non-negative"),
     ("adaptive_avg_pool2d", (X, 2.0), TypeError, "argument 'output_size' must be"),

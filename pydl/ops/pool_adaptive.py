@@ -193,6 +193,8 @@ def _output_size(
 
 def _batched(name: str, x: torch.Tensor, axes: int) -> torch.Tensor:
     """The input as (N, C, spatial...), its axes checked."""
+    if axes > 1 and x.ndim <= axes:
+        raise ValueError(f"Input dimension should be at least {axes + 1}")
     checks.rank(name, x, axes)
     if 0 in x.shape[-axes - 1 :]:
         raise RuntimeError(
