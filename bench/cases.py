@@ -21,6 +21,12 @@ FAMILY = {
     "locally_connected2d": "local",
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
+    "max_pool3d": "pool3d",
+    "avg_pool3d": "pool3d",
+    "lp_pool2d": "pool_lp",
+    "adaptive_avg_pool2d": "pool_adaptive",
+    "adaptive_max_pool2d": "pool_adaptive",
+    "spatial_pyramid_pool": "pool_pyramid",
     "local_response_norm": "lrn",
     "spatial_response_norm": "spatial_norm",
     "batch_norm": "batch_norm",
@@ -53,6 +59,8 @@ class Case:
     @property
     def family(self) -> str:
         """What the dispatch table decides on together."""
+        if self.operator == "adaptive_avg_pool2d" and self.arguments["output_size"] == 1:
+            return "pool_global"
         depthwise = self.operator.startswith("conv") and self.weight[1] == 1 < self.input[0]
         if depthwise and self.arguments.get("groups", 1) > 1 and "bias_act" not in self.operator:
             return "depthwise"
@@ -113,6 +121,12 @@ def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more
     arguments = {"kernel_size": size, "stride": 2, "padding": 0, "ceil_mode": False}
     arguments |= {"count_include_pad": True, "divisor_override": None}
     return Case(name, about, "avg_pool2d", batch, input, arguments=arguments, **more)
+
+
+def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more: object) -> Case:
+    """A pooling that none of the models' own layers is; the shapes are the papers'."""
+    goal = more.pop("goal", {})
+    return Case(name, about, operator, batch, input, arguments=more, substitute=True, goal=goal)
 
 
 def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, float]) -> Case:
@@ -273,6 +287,100 @@ CASES: tuple[Case, ...] = (
         {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 256},
         substitute=True,
         goal={"forward": 8, "grad_input": 8, "grad_weight": 8},
+    ),
+    _pool(
+        "alexnet.l2pool1",
+        "L2, 3x3 stride 2, in place of pool1",
+        "lp_pool2d",
+        16,
+        (96, 55, 55),
+        norm_type=2.0,
+        kernel_size=3,
+        stride=2,
+        goal={"forward": 10},
+    ),
+    _pool(
+        "resnet50.avgpool",
+        "global average of 7x7",
+        "adaptive_avg_pool2d",
+        32,
+        (2048, 7, 7),
+        output_size=1,
+    ),
+    _pool(
+        "googlenet.avgpool",
+        "global average of 7x7",
+        "adaptive_avg_pool2d",
+        32,
+        (1024, 7, 7),
+        output_size=1,
+    ),
+    _pool(
+        "vgg16.avgpool",
+        "7x7 from the map of an image of 416",
+        "adaptive_avg_pool2d",
+        16,
+        (512, 13, 13),
+        output_size=7,
+        goal={"forward": 4},
+    ),
+    _pool(
+        "vgg16.maxpool",
+        "adaptive maxima in its place",
+        "adaptive_max_pool2d",
+        16,
+        (512, 13, 13),
+        output_size=7,
+        goal={"forward": 4},
+    ),
+    _pool(
+        "sppnet.pyramid1236",
+        "levels 1, 2, 3, 6, maxima",
+        "spatial_pyramid_pool",
+        16,
+        (256, 13, 13),
+        levels=(1, 2, 3, 6),
+        goal={"forward": 4},
+    ),
+    _pool(
+        "sppnet.pyramid421",
+        "levels 4, 2, 1, averages",
+        "spatial_pyramid_pool",
+        16,
+        (256, 13, 13),
+        levels=(4, 2, 1),
+        kind="average",
+        goal={"forward": 4},
+    ),
+    _pool(
+        "c3d.pool1",
+        "1x2x2, time kept",
+        "max_pool3d",
+        2,
+        (64, 16, 112, 112),
+        kernel_size=(1, 2, 2),
+        stride=(1, 2, 2),
+        goal={"forward": 4},
+    ),
+    _pool(
+        "c3d.pool3",
+        "2x2x2",
+        "max_pool3d",
+        2,
+        (256, 8, 28, 28),
+        kernel_size=2,
+        stride=2,
+        goal={"forward": 4},
+    ),
+    _pool(
+        "c3d.average3",
+        "2x2x2 average in place of pool3",
+        "avg_pool3d",
+        2,
+        (256, 8, 28, 28),
+        kernel_size=2,
+        stride=2,
+        goal={"forward": 4},
     ),
     _bias_act(
         "resnet50.layer1.0.conv2+relu",

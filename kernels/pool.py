@@ -31,7 +31,7 @@ from . import runtime
 from .elements import divide, filled, inline, narrow, read_at, walk, widen, window_over
 
 
-def _candidates(
+def candidates(
     kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1, 1)
 ) -> tuple[int, int, int]:
     """How many windows of each axis may cover one element: one reaches (kernel - 1) * dilation + 1
@@ -225,7 +225,7 @@ def max_pool_backward(
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)
-    candidates = _candidates(kernel_size, stride, dilation)
+    over = candidates(kernel_size, stride, dilation)
     runtime.launch(
         max_pool_backward_kernel,
         runtime.programs(tiling),
@@ -239,8 +239,8 @@ def max_pool_backward(
         runtime.shape(grad_x.shape),
         **tiling,
         **runtime.window(kernel_size, stride, padding, dilation),
-        CANDIDATES=candidates,
-        UNROLL=runtime.unroll(math.prod(candidates)),
+        CANDIDATES=over,
+        UNROLL=runtime.unroll(math.prod(over)),
         WIDE=runtime.wide(grad_y, index, grad_x),
     )
     return grad_x
@@ -434,7 +434,7 @@ def avg_pool_backward(
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)
-    candidates = _candidates(kernel_size, stride)
+    over = candidates(kernel_size, stride)
     runtime.launch(
         avg_pool_backward_kernel,
         runtime.programs(tiling),
@@ -448,8 +448,8 @@ def avg_pool_backward(
         **runtime.window(kernel_size, stride, padding),
         COUNT_INCLUDE_PAD=bool(count_include_pad),
         DIVISOR=int(divisor),
-        CANDIDATES=candidates,
-        UNROLL=runtime.unroll(math.prod(candidates)),
+        CANDIDATES=over,
+        UNROLL=runtime.unroll(math.prod(over)),
         WIDE=runtime.wide(grad_y, grad_x),
     )
     return grad_x

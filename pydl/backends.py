@@ -36,6 +36,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "local": ("local_forward", "local_grad_input", "local_grad_weight"),
     "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
+    "pool_lp": ("lp_pool_forward", "lp_pool_backward"),
+    "pool_adaptive": (
+        "adaptive_avg_pool_forward",
+        "adaptive_avg_pool_backward",
+        "adaptive_max_pool_forward",
+        "adaptive_max_pool_backward",
+        "pyramid_pool_forward",
+        "pyramid_pool_backward",
+    ),
+    "unpool": ("max_unpool_forward", "max_unpool_backward"),
     "lrn": ("lrn_forward", "lrn_backward"),
     "spatial_norm": ("spatial_norm_forward", "spatial_norm_backward"),
     "softmax": ("softmax_forward", "softmax_backward"),
@@ -52,12 +62,16 @@ _KINDS_OF_SOFTMAX = ("softmax_columns", "softmax_short_rows")
 # Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
 # whatever goes by running statistics.
 _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
+# Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
+# functions of the pooling families, measured and chosen apart.
+_KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
 _EVERYTHING = (
     *FAMILIES,
     *_KINDS_OF_CONV,
     *_KINDS_OF_BIAS_ACT,
     *_KINDS_OF_SOFTMAX,
     *_KINDS_OF_BATCH_NORM,
+    *_KINDS_OF_POOL,
 )
 # What has no kernel in CUDA C++.
 _NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
@@ -206,6 +220,29 @@ AUTO: tuple[Row, ...] = (
         channels_last=True,
         least=250_000,
     ),
+    # PyTorch averages no halves over three axes on a CPU.
+    Row("pool3d", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
+    Row(
+        "pool3d",
+        "cpu",
+        (torch.float32, torch.float64),
+        "cpu",
+        "bench/results/cpu/pool.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row("pool_lp", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
+    # Channels last, adaptive pooling loses in training.
+    Row(
+        "pool_adaptive",
+        "cpu",
+        FLOATING,
+        "cpu",
+        "bench/results/cpu/pool.csv",
+        channels_last=False,
+        least=100_000,
+    ),
+    Row("pool_pyramid", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
     Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
     Row("spatial_norm", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
     # On the smallest planes the native depthwise kernels are slower in either layout; channels last

@@ -60,3 +60,18 @@ def _window_start(
     axes = index.ndim - 2
     start = torch.arange(index.shape[2 + axis], device=index.device) * stride[axis] - padding[axis]
     return start.reshape([-1 if other == axis else 1 for other in range(axes)])
+
+
+def check_positions(index: torch.Tensor, size: Sequence[int]) -> None:
+    """Raises RuntimeError where one of these positions is outside a plane of this size.
+
+    On a GPU it waits for the answer.
+    """
+    if index.numel() == 0:
+        return
+    least, most = (int(value) for value in index.aminmax())
+    if least < 0 or most >= math.prod(size):
+        raise RuntimeError(
+            f"Found an invalid max index: {least if least < 0 else most} "
+            f"(output volumes are of size {'x'.join(map(str, size))})"
+        )

@@ -199,3 +199,23 @@ def line(x: torch.Tensor) -> torch.Tensor:
 def ordered(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
     """``x`` dense, and channels last or not as told."""
     return dense(x, _CHANNELS_LAST[x.ndim] if channels_last else torch.contiguous_format)
+
+
+def pyramid(
+    x: torch.Tensor, levels: Sequence[int], *, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """The unwritten result (N, C * bins) of a pyramid over the map ``x``; ``levels`` are its bins
+    along each axis, level after level."""
+    axes = x.ndim - 2
+    bins = sum(math.prod(levels[i : i + axes]) for i in range(0, len(levels), axes))
+    return empty((x.shape[0], x.shape[1] * bins), x, dtype=dtype, layout=torch.contiguous_format)
+
+
+def pyramid_input(
+    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
+) -> torch.Tensor:
+    """The unwritten gradient (N, *input_size) of its input, which the pyramid does not show the
+    layout of."""
+    shape = (grad_y.shape[0], *input_size)
+    chosen = _CHANNELS_LAST.get(len(shape)) if channels_last else None
+    return empty(shape, grad_y, layout=chosen or torch.contiguous_format)

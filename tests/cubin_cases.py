@@ -211,6 +211,120 @@ def pool_cases() -> Iterator[Case]:
     yield from avg_pool("64-bit offsets", FLOAT, (2**13, 64, 64, 64), 2, 2, last=False)
 
 
+def pool_lp_cases() -> Iterator[Case]:
+    from pydl.kernels import pool_lp
+
+    def both(reason, dtype, shape, norm_type, kernel, last):
+        x, axes = _map(shape, dtype, last), len(shape) - 2
+        window = norm_type, [kernel] * axes, [2] * axes
+        out = [(n - kernel) // 2 + 1 for n in shape[2:]]
+        y = pool_lp.layout.resized(x, out)
+        lies = "channels last" if last else "contiguous"
+        yield Case(
+            f"Lp y: {reason}, {lies}", dtype, lambda: pool_lp.lp_pool_forward(x, *window, out)
+        )
+        yield Case(
+            f"Lp grad x: {reason}, {lies}",
+            dtype,
+            lambda: pool_lp.lp_pool_backward(y, x, y, *window),
+        )
+
+    plane = (8, 64, 56, 56)
+    for dtype in (HALF, FLOAT, DOUBLE):
+        yield from both("L2", dtype, plane, 2.0, 3, last=True)
+        yield from both("L2", dtype, plane, 2.0, 3, last=False)
+    yield from both("L1", BF16, plane, 1.0, 2, last=False)
+    yield from both("a whole power", FLOAT, plane, 3.0, 2, last=True)
+    yield from both("a large whole power", FLOAT, plane, 11.0, 2, last=False)
+    yield from both("any power", HALF, plane, 2.5, 2, last=True)
+    yield from both("three axes", FLOAT, (2, 32, 8, 28, 28), 2.0, 2, last=True)
+    yield from both("64-bit offsets", HALF, (2**13, 64, 64, 64), 2.0, 2, last=True)
+
+
+def pool_adaptive_cases() -> Iterator[Case]:
+    from pydl.kernels import pool_adaptive as pool
+
+    def adaptive(reason, dtype, shape, bins, index, last):
+        x, out = _map(shape, dtype, last), [bins] * (len(shape) - 2)
+        y = pool.layout.resized(x, out)
+        indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
+        lies = f"{index} index, {'channels last' if last else 'contiguous'}"
+        size = shape[2:]
+        yield Case(
+            f"adaptive max y: {reason}, {lies}",
+            dtype,
+            lambda: pool.adaptive_max_pool_forward(x, out, index),
+        )
+        if index != "none":
+            yield Case(
+                f"adaptive max grad x: {reason}, {lies}",
+                dtype,
+                lambda: pool.adaptive_max_pool_backward(y, indices, size),
+            )
+        yield Case(
+            f"adaptive avg y: {reason}, {lies}",
+            dtype,
+            lambda: pool.adaptive_avg_pool_forward(x, out),
+        )
+        yield Case(
+            f"adaptive avg grad x: {reason}, {lies}",
+            dtype,
+            lambda: pool.adaptive_avg_pool_backward(y, size),
+        )
+
+    def pyramid(reason, dtype, shape, levels, index, last):
+        x, flat = _map(shape, dtype, last), [bins for level in levels for bins in (level, level)]
+        y = pool.layout.pyramid(x, flat)
+        indices = pool.layout.pyramid(
+            x, flat, dtype=torch.int64 if index == "flat" else torch.uint8
+        )
+        kind = "average" if index == "none" else "max"
+        lies = f"{kind}, {index} index, {'channels last' if last else 'contiguous'}"
+        yield Case(
+            f"pyramid y: {reason}, {lies}",
+            dtype,
+            lambda: pool.pyramid_pool_forward(x, flat, kind, index),
+        )
+        yield Case(
+            f"pyramid grad x: {reason}, {lies}",
+            dtype,
+            lambda: pool.pyramid_pool_backward(y, indices, shape[1:], flat, kind, last),
+        )
+
+    map13 = (8, 256, 13, 13)
+    for dtype in (HALF, FLOAT):
+        yield from adaptive("13 to 7", dtype, map13, 7, "offset", last=True)
+        yield from adaptive("13 to 7", dtype, map13, 7, "offset", last=False)
+        yield from pyramid("SPP-net's", dtype, map13, (1, 2, 3, 6), "offset", last=True)
+        yield from pyramid("SPP-net's", dtype, map13, (4, 2, 1), "offset", last=False)
+    yield from adaptive("PyTorch's index", DOUBLE, map13, 5, "flat", last=True)
+    yield from adaptive("more bins than elements", BF16, (8, 64, 5, 5), 7, "offset", last=False)
+    yield from adaptive("three axes", FLOAT, (2, 32, 8, 13, 13), 5, "offset", last=True)
+    yield from adaptive("64-bit offsets", HALF, (2**13, 64, 65, 65), 9, "none", last=True)
+    yield from pyramid("averages", FLOAT, map13, (1, 2, 3, 6), "none", last=False)
+    yield from pyramid("large bins", DOUBLE, (8, 64, 56, 56), (1, 2), "flat", last=False)
+
+
+def unpool_cases() -> Iterator[Case]:
+    from pydl.kernels import unpool
+
+    # Called past the check of positions, which the meta device has none of.
+    unpool.check_positions = lambda *_: None
+    for reason, dtype, shape, last in (
+        ("SegNet's", HALF, (8, 64, 28, 28), True),
+        ("SegNet's", FLOAT, (8, 64, 28, 28), False),
+        ("three axes", DOUBLE, (2, 32, 4, 14, 14), True),
+        ("64-bit offsets", BF16, (2**13, 64, 64, 64), True),
+    ):
+        x, size = _map(shape, dtype, last), [2 * n for n in shape[2:]]
+        index, y = _map(shape, torch.int64, last), unpool.layout.resized(x, size)
+        lies = "channels last" if last else "contiguous"
+        forward = partial(unpool.max_unpool_forward, x, index, size)
+        yield Case(f"unpool y: {reason}, {lies}", dtype, forward)
+        backward = partial(unpool.max_unpool_backward, y, index)
+        yield Case(f"unpool grad x: {reason}, {lies}", dtype, backward)
+
+
 def lrn_cases() -> Iterator[Case]:
     from pydl.kernels import lrn
 
@@ -375,5 +489,8 @@ def cases() -> Iterator[Case]:
         softmax_cases,
         cross_entropy_cases,
         dropout_cases,
+        pool_lp_cases,
+        pool_adaptive_cases,
+        unpool_cases,
     ):
         yield from family()

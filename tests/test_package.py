@@ -158,6 +158,10 @@ def test_the_native_kernels_copy_neither_layout(channels_last, monkeypatch):
     for function in (
         lambda x: functional.max_pool2d(x, 3, 2, backend="cpu"),
         lambda x: functional.avg_pool2d(x, 3, 2, backend="cpu"),
+        lambda x: functional.lp_pool2d(x, 2, 3, 2, backend="cpu"),
+        lambda x: functional.adaptive_avg_pool2d(x, 4, backend="cpu"),
+        lambda x: functional.adaptive_max_pool2d(x, 4, backend="cpu"),
+        lambda x: functional.spatial_pyramid_pool(x, (3, 2), backend="cpu"),
         lambda x: functional.local_response_norm(x, 3, backend="cpu"),
         lambda x: functional.batch_norm_act(x, None, None, training=True, backend="cpu"),
     ):
@@ -184,6 +188,10 @@ def test_inference_keeps_no_index_and_training_a_byte(server):
     (
         ("pool", lambda x, b: functional.max_pool2d(x, 3, 2, backend=b)),
         ("pool", lambda x, b: functional.avg_pool2d(x, 3, 2, backend=b)),
+        ("pool_lp", lambda x, b: functional.lp_pool2d(x, 2, 3, 2, backend=b)),
+        ("pool_adaptive", lambda x, b: functional.adaptive_avg_pool2d(x, 4, backend=b)),
+        ("pool_adaptive", lambda x, b: functional.adaptive_max_pool2d(x, 4, backend=b)),
+        ("pool_adaptive", lambda x, b: functional.spatial_pyramid_pool(x, (3, 2), backend=b)),
         ("lrn", lambda x, b: functional.local_response_norm(x, 5, 0.1, backend=b)),
         ("spatial_norm", lambda x, b: functional.spatial_response_norm(x, 3, 0.1, backend=b)),
         ("batch_norm", lambda x, b: functional.batch_norm(x, None, None, None, None, 1, backend=b)),
@@ -213,9 +221,16 @@ def test_every_instruction_set_gives_the_same_answer(isa):
     except ValueError as error:
         pytest.skip(str(error))
     try:
+        pools = (
+            lambda x, backend: functional.lp_pool2d(x, 2, 3, 2, backend=backend),
+            lambda x, backend: functional.adaptive_avg_pool2d(x, 4, backend=backend),
+            lambda x, backend: functional.adaptive_max_pool2d(x, 4, backend=backend),
+            lambda x, backend: functional.spatial_pyramid_pool(x, (3, 2), backend=backend),
+        )
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             for x in (X.to(dtype), X.to(dtype).contiguous(memory_format=torch.channels_last)):
                 for ours, theirs in (
+                    *((pool(x, "cpu"), pool(x, "reference")) for pool in pools),
                     (
                         functional.max_pool2d(x, 3, 2, backend="cpu"),
                         functional.max_pool2d(x, 3, 2, backend="reference"),
@@ -320,8 +335,12 @@ def test_accelerate_a_layer_itself_and_not_a_tensor():
 
 
 # Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py and
-# test_batch_norm_layers.py.
-TWINS = [name for name in pydl.nn.__all__ if hasattr(torch.nn, name) and "Lazy" not in name]
+# test_batch_norm_layers.py. An unpooling takes two tensors: tests/test_unpool.py.
+TWINS = [
+    name
+    for name in pydl.nn.__all__
+    if hasattr(torch.nn, name) and "Lazy" not in name and "Unpool" not in name
+]
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -331,6 +350,7 @@ def test_a_layer_is_its_twin_in_torch(name):
     own |= {name: (0.5,)} if "Dropout" in name else {}
     own |= {name: (4,)} if "BatchNorm" in name else {}
     arguments = (4, 6, 3) if "Conv" in name else own.get(name, (2,))
+    arguments = (2, 2) if "LPPool" in name else arguments
     axes = int(name[-2]) if name[-1] == "d" else 2
     x = torch.randn(2, 4, *[9] * axes)
     torch.manual_seed(1)
@@ -378,8 +398,13 @@ def test_compiles_whole(backend):
         pydl.nn.LocalResponseNorm(3),
         pydl.nn.Conv2d(3, 4, 3, padding=1),
         pydl.nn.AvgPool2d(2),
+        pydl.nn.LPPool2d(2, 1),
+        pydl.nn.SpatialPyramidPool2d((1, 2), "average"),
+        torch.nn.Unflatten(1, (5, 2, 2)),
+        pydl.nn.AdaptiveAvgPool2d((2, 1)),
+        pydl.nn.AdaptiveMaxPool2d(2),
         torch.nn.Flatten(),
-        torch.nn.Linear(16, 3),
+        torch.nn.Linear(20, 3),
     ).to(device)
     x, twin = torch.randn(2, 1, 12, 12, device=device), copy.deepcopy(model)
     with pydl.use_backend(backend):

@@ -124,8 +124,71 @@ AVERAGE_CASES = (
     Case("wide enough for every vector length", (1, 2, 5, 83), {"kernel_size": 3, "stride": 2}),
 )
 
-ALL = [("max_pool2d", case) for case in MAX_CASES] + [
-    ("avg_pool2d", case) for case in AVERAGE_CASES
+# What one and three axes add to the tables above: that each axis is taken for what it is.
+OTHER_AXES = (
+    ("max_pool1d", Case("one axis", (2, 5, 19), {"kernel_size": 3, "stride": 2, "padding": 1})),
+    ("max_pool1d", Case("one axis dilated", (1, 3, 17), {"kernel_size": 3, "dilation": 2})),
+    ("max_pool1d", Case("one axis unbatched", (3, 12), {"kernel_size": 2, "ceil_mode": True})),
+    ("avg_pool1d", Case("one axis", (2, 5, 19), {"kernel_size": 4, "stride": 3, "padding": 2})),
+    ("avg_pool1d", Case("one axis sliced", (2, 3, 11), {"kernel_size": 3}, "sliced")),
+    ("max_pool3d", Case("C3D's first pool", (1, 3, 4, 10, 12), {"kernel_size": (1, 2, 2)})),
+    ("max_pool3d", Case("C3D's other pools", (2, 4, 6, 8, 10), {"kernel_size": 2})),
+    (
+        "max_pool3d",
+        Case(
+            "three axes that all differ",
+            (1, 3, 7, 8, 9),
+            {
+                "kernel_size": (2, 3, 3),
+                "stride": (1, 2, 3),
+                "padding": (1, 0, 1),
+                "dilation": (2, 1, 1),
+                "ceil_mode": True,
+            },
+            values="nan",
+        ),
+    ),
+    (
+        "max_pool3d",
+        Case(
+            "three axes channels last",
+            (2, 5, 5, 6, 7),
+            {"kernel_size": 3, "stride": 2, "padding": 1},
+            "channels_last",
+            "ties",
+        ),
+    ),
+    ("max_pool3d", Case("three axes unbatched", (3, 4, 6, 7), {"kernel_size": 2})),
+    (
+        "avg_pool3d",
+        Case(
+            "three axes that all differ",
+            (1, 3, 7, 8, 9),
+            {
+                "kernel_size": (2, 3, 4),
+                "stride": (1, 2, 3),
+                "padding": (1, 0, 2),
+                "ceil_mode": True,
+                "count_include_pad": False,
+            },
+        ),
+    ),
+    (
+        "avg_pool3d",
+        Case(
+            "three axes channels last",
+            (2, 5, 5, 6, 7),
+            {"kernel_size": 3, "stride": 2, "padding": 1, "divisor_override": 7},
+            "channels_last",
+        ),
+    ),
+    ("avg_pool3d", Case("an empty batch of volumes", (0, 3, 4, 6, 7), {"kernel_size": 2})),
+)
+
+ALL = [
+    *(("max_pool2d", case) for case in MAX_CASES),
+    *(("avg_pool2d", case) for case in AVERAGE_CASES),
+    *OTHER_AXES,
 ]
 POOLS = pytest.mark.parametrize("name, case", ALL, ids=lambda value: str(value))
 
@@ -137,9 +200,12 @@ def test_against_reference(server, name, case, dtype):
     backend, device = server
     ours, theirs = getattr(functional, name), getattr(torch.nn.functional, name)
     x = operand(case, dtype, device)
+    pytorch = run_pytorch(lambda x: theirs(x, **case.arguments), [x], lambda y: gradient(case, y))
+    if backend == "aten" and pytorch[0] is None:
+        pytest.skip(f"PyTorch has no {name} of {dtype} on a CPU")
     three = (
         run(lambda x: ours(x, **case.arguments, backend=backend), [x], lambda y: gradient(case, y)),
-        run_pytorch(lambda x: theirs(x, **case.arguments), [x], lambda y: gradient(case, y)),
+        pytorch,
         run(
             lambda x: ours(x, **case.arguments, backend="reference"),
             [x.double()],
@@ -149,7 +215,8 @@ def test_against_reference(server, name, case, dtype):
     for what, *each in zip(("y", "grad_x"), *three, strict=True):
         hold(*each, what)
     y = ours(x, **case.arguments, backend=backend)
-    assert layout.memory_format(y) == layout.memory_format(x)
+    if backend != "aten":  # whose averages of volumes come back contiguous
+        assert layout.memory_format(y) == layout.memory_format(x)
     assert torch.equal(y.nan_to_num(), three[0][0].nan_to_num()), "inference and training differ"
 
 
@@ -170,13 +237,15 @@ def test_reference_is_pytorch_in_float64(name, case):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
-@pytest.mark.parametrize("case", MAX_CASES, ids=str)
+@pytest.mark.parametrize(
+    "name, case", [row for row in ALL if row[0].startswith("max")], ids=lambda value: str(value)
+)
 @pytest.mark.parametrize("server", servers("pool"))
-def test_indices_are_pytorchs(server, case):
+def test_indices_are_pytorchs(server, name, case):
     backend, device = server
     x = operand(case, torch.float32, device)
-    y, index = functional.max_pool2d(x, **case.arguments, return_indices=True, backend=backend)
-    expected, expected_index = torch.nn.functional.max_pool2d(
+    y, index = getattr(functional, f"{name}_with_indices")(x, **case.arguments, backend=backend)
+    expected, expected_index = getattr(torch.nn.functional, name)(
         x, **case.arguments, return_indices=True
     )
     assert index.dtype == torch.int64 and torch.equal(index, expected_index)
@@ -206,6 +275,10 @@ def test_derivatives(server):
         lambda x: functional.max_pool2d(x, 3, 2, 1, backend=backend),
         lambda x: functional.max_pool2d(x, 2, return_indices=True, backend=backend)[0],
         lambda x: functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True, backend=backend),
+        lambda x: functional.max_pool1d(x.flatten(2), 3, 2, 1, backend=backend),
+        lambda x: functional.avg_pool1d(x.flatten(2), 3, 2, 1, backend=backend),
+        lambda x: functional.max_pool3d(x.unflatten(3, (2, 3)), (3, 2, 2), backend=backend),
+        lambda x: functional.avg_pool3d(x.unflatten(3, (2, 3)), (3, 2, 2), backend=backend),
     ):
         torch.autograd.gradcheck(function, x, fast_mode=True)
         torch.autograd.gradgradcheck(function, x, fast_mode=True)

@@ -23,6 +23,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_batch_norm_cpu(cpu);
   pydl::bind_local_cpu(cpu);
   pydl::bind_pool_cpu(cpu);
+  pydl::bind_pool_lp_cpu(cpu);
+  pydl::bind_pool_adaptive_cpu(cpu);
+  pydl::bind_unpool_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
   pydl::bind_spatial_norm_cpu(cpu);
   pydl::bind_softmax_cpu(cpu);
@@ -36,6 +39,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_batch_norm_cuda(cuda);
   pydl::bind_local_cuda(cuda);
   pydl::bind_pool_cuda(cuda);
+  pydl::bind_pool_lp_cuda(cuda);
+  pydl::bind_pool_adaptive_cuda(cuda);
+  pydl::bind_unpool_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
   pydl::bind_spatial_norm_cuda(cuda);
 #endif

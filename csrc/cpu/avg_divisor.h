@@ -7,13 +7,6 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
-struct Sum {
-  template <class A>
-  A operator()(A sum, A value) const {
-    return sum + value;
-  }
-};
-
 // The divisor of a window is a product: of a number that a line of windows shares and one for each
 // window of the line.
 template <class A>
@@ -47,6 +40,10 @@ class Divisor {
 
     A at(int64_t o) const { return shared * of_window[o]; }
     A operator()(A value, int64_t o) const { return value / at(o); }
+    // What divides the channels of the window `o`.
+    auto window(int64_t o) const {
+      return [by = at(o)](A value, int64_t) { return value / by; };
+    }
   };
   OfLine of_line(int64_t d, int64_t h) const {
     return {static_cast<A>(fixed_ ? fixed_

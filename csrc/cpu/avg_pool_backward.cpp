@@ -2,11 +2,8 @@
 //
 //   grad_x[i] = sum over the windows o that hold i of grad_y[o] / divisor[o]
 //
-// N, C, D, H, W: a task is a run of input lines (n, c, d, h), worked on in batches of up to 8. The
-// lines of windows that hold a batch are divided, once each, then spread over the columns (a sum
-// over the taps of W, by the parts of pool_window.h), and an input line is the sum of the one or
-// few spread lines above it. Channels last: a task is a run of lines (n, d, h); a pixel is the sum
-// of its windows' channels, divided once where they share a divisor.
+// N, C, D, H, W: window_shares.h, a share being a quotient. Channels last: a task is a run of lines
+// (n, d, h); a pixel is the sum of its windows' channels, divided once where they share a divisor.
 //
 // Bytes: grad_y read and grad_x written once. Operations for 3x3 windows, stride 2: 0.25 divisions
 // and 1.75 additions an input.
@@ -19,6 +16,7 @@
 #include "avg_divisor.h"
 #include "parallel.h"
 #include "pool_window.h"
+#include "window_shares.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
@@ -43,6 +41,27 @@ void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t
 }
 
 template <class T>
+struct Quotients {
+  const T* grad_y;
+  const Divisor<accumulate_t<T>>& divisor;
+  int64_t outputs;
+
+  void write(int64_t first, int64_t d, int64_t h, int64_t count, accumulate_t<T>* to,
+             int64_t step) const {
+    for (int64_t i = 0, alike; i < count; i += alike) {
+      alike = divisor.uniform() ? count : 1;
+      const T* from = grad_y + first + i * outputs;
+      fold_rows<Sum>(&from, 1, to + i * step, outputs, divisor.of_line(d, h + i),
+                     {alike, outputs, step});
+    }
+  }
+};
+
+struct AsItIs {
+  Unchanged line(int64_t) const { return {}; }
+};
+
+template <class T>
 void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
   const Axis depth(args.window, args.grad_x, args.grad_y, 0),
@@ -53,73 +72,8 @@ void avg_lines_backward(const AvgPoolBackward& args, int64_t threads) {
     return avg_planes_backward<T>(args, depth.inputs * height.inputs * width.inputs,
                                   divisor.of_line(0, 0).at(0), threads);
   }
-  const Columns columns(width);
-  const Cover cover_d(depth), cover_h(height);
-  const Lines lines(args.grad_x);
-  const T* grad_y = static_cast<const T*>(args.grad_y.data);
-  T* grad_x = static_cast<T*>(args.grad_x.data);
-
-  // The lines of windows that hold a batch of inputs are divided and spread over the columns first;
-  // a batch lies in one d.
-  const WindowLine windows(width, columns);
-  const int64_t most = batch_of_lines(width), line_size = columns.line_size(),
-                reach = height.most_holding(most);
-  const int64_t spread_lines = cover_d.most() * reach;
-  const int64_t team = team_size(lines.count(), args.grad_x.numel(), threads);
-  const Scratch<A> memory(team, reach * (windows.size + line_size) + spread_lines * line_size);
-  const Scratch<const A*> row_memory(team, std::max(width.kernel, cover_d.most() * cover_h.most()));
-  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A *quotients = memory.of(member), *parts = quotients + reach * windows.size,
-      *spread = parts + reach * line_size;
-    const A** rows = row_memory.of(member);
-    std::fill_n(quotients, reach * (windows.size + line_size) + spread_lines * line_size, A{0});
-    Lines at = lines.from(first);
-    while (at.number < last) {
-      const int64_t batch = std::min({most, last - at.number, height.inputs - at.h});
-      const auto [first_h, last_h] = height.holding(at.h, batch);
-      const int64_t count_h = std::max<int64_t>(last_h - first_h, 0);
-      A* to = spread;
-      for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, to += reach * line_size) {
-        const T* row =
-            grad_y +
-            ((at.plane * depth.outputs + d->window) * height.outputs + first_h) * width.outputs;
-        for (int64_t i = 0, alike; i < count_h; i += alike) {
-          alike = divisor.uniform() ? count_h : 1;
-          const T* from = row + i * width.outputs;
-          fold_rows<Sum>(&from, 1, quotients + i * windows.size + windows.lead, width.outputs,
-                         divisor.of_line(d->window, first_h + i),
-                         {alike, width.outputs, windows.size});
-        }
-        A* to_parts = columns.stride == 1 ? to : parts;
-        for (int64_t part = 0; part < columns.stride; ++part) {
-          int64_t count = 0;
-          for (const auto [tap, back] : windows.taps_of_part[part])
-            rows[count++] = quotients + windows.lead - back;
-          if (count == 0) continue;
-          fold_rows<Sum>(rows, count, to_parts + part * columns.part_size, windows.inputs,
-                         Unchanged{}, {count_h, windows.size, line_size});
-        }
-        if (columns.stride > 1) {
-          for (int64_t i = 0; i < count_h; ++i)
-            columns.join(parts + i * line_size, to + i * line_size);
-        }
-      }
-      for (int64_t i = 0; i < batch; ++i, at.next()) {
-        int64_t count = 0;
-        const A* from = spread + columns.padding;
-        for (auto d = cover_d.begin(at.d); d != cover_d.end(at.d); ++d, from += reach * line_size) {
-          for (auto h = cover_h.begin(at.h); h != cover_h.end(at.h); ++h)
-            rows[count++] = from + (h->window - first_h) * line_size;
-        }
-        T* out = grad_x + at.number * width.inputs;
-        if (count == 0) {
-          std::fill_n(out, width.inputs, static_cast<T>(A{0}));
-        } else {
-          fold_rows<Sum>(rows, count, out, width.inputs, Unchanged{});
-        }
-      }
-    }
-  });
+  const Quotients<T> quotients{static_cast<const T*>(args.grad_y.data), divisor, width.outputs};
+  add_shares<T>(args.grad_x, depth, height, width, quotients, AsItIs{}, threads);
 }
 
 // Channels last

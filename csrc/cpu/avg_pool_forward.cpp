@@ -2,11 +2,7 @@
 //
 //   y[o] = sum of the taps of window o inside the input / divisor[o]
 //
-// N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
-// lines that a line of windows reaches are added up column by column, the sums dealt out by column
-// modulo the stride, the taps of W added from there as contiguous rows, and divided. Channels last:
-// a task is a run of lines (n, d, h); the rows that are added are the channels of pixels, and the
-// windows of a line that lie wholly inside share one list of taps.
+// How windows are added up is in window_sums.h.
 //
 // Bytes: x read and y written once, 4.9 an element of x for 3x3 windows with stride 2 in float32.
 // Operations there: 3 additions a column of a line of windows and 2 additions and a division an
@@ -17,154 +13,16 @@
 // PyTorch 2.1 ns).
 #include "../pool.h"
 #include "avg_divisor.h"
-#include "parallel.h"
-#include "pool_window.h"
+#include "window_sums.h"
 
 namespace pydl::cpu::PYDL_ISA {
-namespace {
-
-// N, C, D, H, W
-
-// One window to a plane: nothing to share.
-template <class T>
-void avg_planes(const AvgPoolForward& args, int64_t size, accumulate_t<T> divisor,
-                int64_t threads) {
-  using A = accumulate_t<T>;
-  const int64_t planes = args.x.size[0] * args.x.size[1];
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-  share_out(planes, team_size(planes, args.x.numel(), threads),
-            [&](int64_t, int64_t first, int64_t last) {
-              for (int64_t plane = first; plane < last; ++plane) {
-                constexpr int lanes = 8;
-                const T* from = x + plane * size;
-                A sums[lanes] = {}, value[lanes];
-                int64_t i = 0;
-                for (; i + lanes <= size; i += lanes) {
-                  load<lanes>(from + i, value);
-                  PYDL_LANES
-                  for (int lane = 0; lane < lanes; ++lane) sums[lane] += value[lane];
-                }
-                for (int lane = 0; i < size; ++i, ++lane) sums[lane] += static_cast<A>(from[i]);
-                const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) +
-                              ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-                y[plane] = static_cast<T>(sum / divisor);
-              }
-            });
-}
-
-template <class T>
-void avg_lines(const AvgPoolForward& args, int64_t threads) {
-  using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
-      width(args.window, args.x, args.y, 2);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
-  if (depth.global() && height.global() && width.global()) {
-    return avg_planes<T>(args, depth.inputs * height.inputs * width.inputs,
-                         divisor.of_line(0, 0).at(0), threads);
-  }
-  const Columns columns(width);
-  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
-  const Lines lines(args.y);
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-
-  const Axis::Taps full = height.full();
-  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
-  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
-  const Scratch<A> memory(team, 2 * most * line_size);
-  const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
-  const Scratch<const A*> tap_memory(team, width.kernel);
-  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A* sums = memory.of(member);  // of the columns, a line each
-    A* parts = columns.stride == 1 ? sums : sums + most * line_size;
-    const T** rows = row_memory.of(member);
-    const A** taps = tap_memory.of(member);
-    std::fill_n(sums, 2 * most * line_size, A{0});
-    Lines at = lines.from(first);
-    while (at.number < last) {
-      const Lines begin = at;
-      const int64_t batch = std::min(most, last - begin.number);
-      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
-        alike = lines_alike(full, at, batch - i);
-        int64_t count = 0;
-        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
-          rows[count++] = x + from * width.inputs;
-        });
-        A* to = sums + i * line_size + columns.padding;
-        if (count == 0) {
-          std::fill_n(to, width.inputs, A{0});
-        } else {
-          fold_rows<Sum>(rows, count, to, width.inputs, Unchanged{},
-                         {alike, height.stride * width.inputs, line_size});
-        }
-      }
-      if (columns.stride > 1) {
-        for (int64_t i = 0; i < batch; ++i)
-          columns.split(sums + i * line_size, parts + i * line_size);
-      }
-      at = begin;
-      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
-        alike = lines_alike(full, at, batch - i);
-        for (int64_t tap = 0; tap < width.kernel; ++tap)
-          taps[tap] = parts + i * line_size + tap_offsets[tap];
-        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs,
-                       divisor.of_line(at.d, at.h), {alike, line_size, width.outputs});
-      }
-    }
-  });
-}
-
-// Channels last
-
-template <class T>
-void avg_pixels(const AvgPoolForward& args, int64_t threads) {
-  using A = accumulate_t<T>;
-  const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
-      width(args.window, args.x, args.y, 2);
-  const Divisor<A> divisor(depth, height, width, args.count_include_pad, args.divisor);
-  const Lines lines(args.y, /*channels_last=*/true);
-  const Axis::Taps full = width.full();
-  const int64_t channels = args.x.size[1], rows_of = depth.kernel * height.kernel;
-  const T* x = static_cast<const T*>(args.x.data);
-  T* y = static_cast<T*>(args.y.data);
-
-  const int64_t team = team_size(lines.count(), args.x.numel(), threads);
-  const Scratch<const T*> memory(team, rows_of * (1 + width.kernel));
-  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    const T **rows = memory.of(member), **taps = rows + rows_of;
-    for (Lines at = lines.from(first); at.number < last; at.next()) {
-      int64_t count_rows = 0;
-      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
-        rows[count_rows++] = x + from * width.inputs * channels;
-      });
-      const auto of_line = divisor.of_line(at.d, at.h);
-      for (int64_t o = 0, places; o < width.outputs; o += places) {
-        places = o >= full.first && o < full.last ? full.last - o : 1;
-        const auto [first_w, last_w] = width.taps(o);
-        int64_t count = 0;
-        for (int64_t row = 0; row < count_rows; ++row) {
-          for (int64_t tap = first_w; tap < last_w; ++tap)
-            taps[count++] = rows[row] + (width.start(o) + tap) * channels;
-        }
-        T* to = y + (at.number * width.outputs + o) * channels;
-        const A by = of_line.at(o);
-        if (count == 0) {
-          std::fill_n(to, places * channels, static_cast<T>(A{0}));
-        } else {
-          fold_rows<Sum>(taps, count, to, channels, [=](A sum, int64_t) { return sum / by; },
-                         {places, width.stride * channels, channels});
-        }
-      }
-    }
-  });
-}
-
-}  // namespace
 
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads) {
-  dispatch_floating(args.x.dtype, "avg_pool", [&]<class T>(T) {
-    channels_last ? avg_pixels<T>(args, threads) : avg_lines<T>(args, threads);
+  const auto& [x, y, window, count_include_pad, fixed] = args;
+  const Axis depth(window, x, y, 0), height(window, x, y, 1), width(window, x, y, 2);
+  dispatch_floating(x.dtype, "avg_pool", [&]<class T>(T) {
+    const Divisor<accumulate_t<T>> divisor(depth, height, width, count_include_pad, fixed);
+    sum_windows<T>(x, y, depth, height, width, Sum{}, divisor, channels_last, threads);
   });
 }
 

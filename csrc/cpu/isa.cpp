@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <initializer_list>
 
 #define PYDL_ISA baseline
@@ -48,6 +49,12 @@ struct Kernels {
   decltype(&baseline::cross_entropy_forward) cross_entropy_forward;
   decltype(&baseline::cross_entropy_backward) cross_entropy_backward;
   decltype(&baseline::dropout) dropout;
+  decltype(&baseline::adaptive_pool_forward) adaptive_pool_forward;
+  decltype(&baseline::adaptive_pool_backward) adaptive_pool_backward;
+  decltype(&baseline::lp_pool_forward) lp_pool_forward;
+  decltype(&baseline::lp_pool_backward) lp_pool_backward;
+  decltype(&baseline::max_unpool_forward) max_unpool_forward;
+  decltype(&baseline::max_unpool_backward) max_unpool_backward;
 };
 
 #define PYDL_KERNELS(name, runs_here) \
@@ -78,7 +85,13 @@ struct Kernels {
    name::softmax_backward,            \
    name::cross_entropy_forward,       \
    name::cross_entropy_backward,      \
-   name::dropout}
+   name::dropout,                     \
+   name::adaptive_pool_forward,       \
+   name::adaptive_pool_backward,      \
+   name::lp_pool_forward,             \
+   name::lp_pool_backward,            \
+   name::max_unpool_forward,          \
+   name::max_unpool_backward}
 
 // The best first. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
 const Kernels all_kernels[] = {
@@ -183,6 +196,26 @@ bool avg_pool_layout(const Tensor& x, const Tensor& y, const PoolWindow& window)
   check(window.dilation[0] == 1 && window.dilation[1] == 1 && window.dilation[2] == 1,
         "avg_pool serves a dilation of 1 only");
   return channels_last("avg_pool", {&x, &y});
+}
+
+bool lp_pool_layout(const Tensor& x, const Tensor& y, const PoolWindow& window, double p,
+                    std::initializer_list<const Tensor*> maps) {
+  check_window("lp_pool", x, y, window);
+  for (int axis = 0; axis < 3; ++axis) {
+    check(window.dilation[axis] == 1 && window.padding[axis] == 0,
+          "lp_pool serves windows without dilation or padding only");
+  }
+  check(std::isfinite(p) && p != 0, "lp_pool needs a finite norm_type other than 0, got ", p);
+  return channels_last("lp_pool", maps);
+}
+
+bool adaptive_pool_layout(const Tensor& map, const Tensor& pooled, const Tensor& index,
+                          bool pyramid) {
+  const Tensor& kept = index.data == nullptr ? pooled : index;
+  if (!pyramid) return channels_last("adaptive_pool", {&map, &pooled, &kept});
+  check(pooled.numel() == 0 || (dense(pooled, {1, 0}) && dense(kept, {1, 0})),
+        "a pyramid on a CPU needs dense results");
+  return channels_last("adaptive_pool", {&map});
 }
 
 // A gradient may be taken of fewer outputs than x has room for: a transposed convolution's
@@ -496,6 +529,46 @@ void dropout(const Dropout& args, int64_t threads) {
         "dropout on a CPU needs elements in one line");
   check(args.p >= 0 && args.p <= 1, "dropout needs a probability, got ", args.p);
   if (size > 0) kernels().dropout(args, threads);
+}
+
+void adaptive_pool_forward(const AdaptivePoolForward& args, int64_t threads) {
+  const auto& [x, y, index, levels, pyramid, maximum] = args;
+  check_adaptive(x, y, index, levels, pyramid, maximum, /*needs_index=*/false);
+  const bool last = adaptive_pool_layout(x, y, index, pyramid);
+  if (y.numel() > 0) kernels().adaptive_pool_forward(args, last, threads);
+}
+
+void adaptive_pool_backward(const AdaptivePoolBackward& args, int64_t threads) {
+  const auto& [grad_y, index, grad_x, levels, pyramid, maximum] = args;
+  check_adaptive(grad_x, grad_y, index, levels, pyramid, maximum, /*needs_index=*/true);
+  const bool last = adaptive_pool_layout(grad_x, grad_y, index, pyramid);
+  if (grad_x.numel() > 0) kernels().adaptive_pool_backward(args, last, threads);
+}
+
+void lp_pool_forward(const LpPoolForward& args, int64_t threads) {
+  const auto& [x, y, window, p] = args;
+  const bool last = lp_pool_layout(x, y, window, p, {&x, &y});
+  if (x.numel() > 0) kernels().lp_pool_forward(args, last, threads);
+}
+
+void lp_pool_backward(const LpPoolBackward& args, int64_t threads) {
+  const auto& [grad_y, x, y, grad_x, window, p] = args;
+  check_alike("lp_pool", grad_y, y);
+  check_alike("lp_pool", grad_x, x);
+  const bool last = lp_pool_layout(x, y, window, p, {&grad_y, &x, &y, &grad_x});
+  if (x.numel() > 0) kernels().lp_pool_backward(args, last, threads);
+}
+
+void max_unpool_forward(const MaxUnpoolForward& args, int64_t threads) {
+  check_unpool(args.x, args.index, args.y);
+  const bool last = channels_last("max_unpool", {&args.x, &args.index, &args.y});
+  if (args.y.numel() > 0) kernels().max_unpool_forward(args, last, threads);
+}
+
+void max_unpool_backward(const MaxUnpoolBackward& args, int64_t threads) {
+  check_unpool(args.grad_x, args.index, args.grad_y);
+  const bool last = channels_last("max_unpool", {&args.grad_y, &args.index, &args.grad_x});
+  if (args.grad_x.numel() > 0) kernels().max_unpool_backward(args, last, threads);
 }
 
 }  // namespace pydl::cpu

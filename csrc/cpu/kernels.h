@@ -9,8 +9,11 @@
 #include "../local.h"
 #include "../lrn.h"
 #include "../pool.h"
-#include "../spatial_norm.h"
+#include "../pool_adaptive.h"
+#include "../pool_lp.h"
 #include "../softmax.h"
+#include "../spatial_norm.h"
+#include "../unpool.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -40,5 +43,11 @@ void softmax_backward(const SoftmaxBackward& args, int64_t threads);
 void cross_entropy_forward(const CrossEntropyForward& args, int64_t threads);
 void cross_entropy_backward(const CrossEntropyBackward& args, int64_t threads);
 void dropout(const Dropout& args, int64_t threads);
+void adaptive_pool_forward(const AdaptivePoolForward& args, bool channels_last, int64_t threads);
+void adaptive_pool_backward(const AdaptivePoolBackward& args, bool channels_last, int64_t threads);
+void lp_pool_forward(const LpPoolForward& args, bool channels_last, int64_t threads);
+void lp_pool_backward(const LpPoolBackward& args, bool channels_last, int64_t threads);
+void max_unpool_forward(const MaxUnpoolForward& args, bool channels_last, int64_t threads);
+void max_unpool_backward(const MaxUnpoolBackward& args, bool channels_last, int64_t threads);
 
 }  // namespace pydl::cpu::PYDL_ISA

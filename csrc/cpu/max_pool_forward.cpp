@@ -46,6 +46,10 @@ inline bool beats(A value, A best) {
 
 struct Max {
   template <class A>
+  A first(A value) const {
+    return value;
+  }
+  template <class A>
   A operator()(A best, A value) const {
     return beats(value, best) ? value : best;
   }

@@ -298,11 +298,11 @@ struct Places {
   int64_t count = 1, from_step = 0, to_step = 0;
 };
 
-// A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, finished by
-// finish(fold, i). At least one row. Loads and stores convert.
+// A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, begun by
+// fold.first and finished by finish(folded, i). At least one row. Loads and stores convert.
 template <class Fold, class From, class To, class Finish>
 inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish,
-                      Places places = {}) {
+                      Places places = {}, Fold fold = {}) {
   using A = accumulate_t<From>;
   with_count<1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
     for (int64_t place = 0; place < places.count; ++place) {
@@ -311,10 +311,12 @@ inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t s
       for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
         A folded[lanes], value[lanes];
         load<lanes>(rows[0] + offset + first, folded);
+        PYDL_LANES
+        for (int lane = 0; lane < lanes; ++lane) folded[lane] = fold.first(folded[lane]);
         for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
           load<lanes>(rows[row] + offset + first, value);
           PYDL_LANES
-          for (int lane = 0; lane < lanes; ++lane) folded[lane] = Fold{}(folded[lane], value[lane]);
+          for (int lane = 0; lane < lanes; ++lane) folded[lane] = fold(folded[lane], value[lane]);
         });
         PYDL_LANES
         for (int lane = 0; lane < lanes; ++lane) folded[lane] = finish(folded[lane], first + lane);
@@ -323,6 +325,17 @@ inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t s
     }
   });
 }
+
+struct Sum {
+  template <class A>
+  A first(A value) const {
+    return value;
+  }
+  template <class A>
+  A operator()(A sum, A value) const {
+    return sum + value;
+  }
+};
 
 struct Unchanged {
   template <class A>

@@ -9,7 +9,7 @@ from pydl.indices import flat_from_offset, offset_from_flat
 aten = torch.ops.aten
 
 
-def _ceil_mode(
+def ceil_mode(
     input_size: Sequence[int],
     output_size: Sequence[int],
     kernel_size: Sequence[int],
@@ -40,8 +40,8 @@ def max_pool_forward(
         torch.nn.functional.max_pool2d,
         torch.nn.functional.max_pool3d,
     )[axes - 1]
-    ceil_mode = _ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, dilation)
-    y, flat = pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
+    rounds_up = ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, dilation)
+    y, flat = pool(x, kernel_size, stride, padding, dilation, rounds_up, return_indices=True)
     if index == "flat":
         return y, flat
     if index == "offset":
@@ -61,7 +61,7 @@ def max_pool_backward(
     flat = index
     if index.dtype == torch.uint8:
         flat = flat_from_offset(index, input_size, kernel_size, stride, padding, dilation)
-    ceil_mode = _ceil_mode(input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation)
+    rounds_up = ceil_mode(input_size, grad_y.shape[2:], kernel_size, stride, padding, dilation)
     if len(kernel_size) == 1:  # PyTorch's 1-D pooling is its 2-D pooling with one row
         one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding], [1, *dilation]]
         return max_pool_backward(grad_y.unsqueeze(2), flat.unsqueeze(2), *one_row).squeeze(2)
@@ -78,7 +78,7 @@ def max_pool_backward(
         if _is_channels_last(index)
         else x.contiguous()
     )
-    return backward(grad_y, x, kernel_size, stride, padding, dilation, ceil_mode, flat)
+    return backward(grad_y, x, kernel_size, stride, padding, dilation, rounds_up, flat)
 
 
 def _is_channels_last(index: torch.Tensor) -> bool:
@@ -94,16 +94,14 @@ def avg_pool_forward(
     count_include_pad: bool,
     divisor: int,
 ) -> torch.Tensor:
-    ceil_mode = _ceil_mode(
-        x.shape[2:], output_size, kernel_size, stride, padding, [1] * len(stride)
-    )
+    rounds_up = ceil_mode(x.shape[2:], output_size, kernel_size, stride, padding, [1] * len(stride))
     if len(kernel_size) == 1:
         one_row = [[1, *kernel_size], [1, *stride], [0, *padding]]
         return aten.avg_pool2d(
-            x.unsqueeze(2), *one_row, ceil_mode, count_include_pad, divisor or None
+            x.unsqueeze(2), *one_row, rounds_up, count_include_pad, divisor or None
         ).squeeze(2)
     pool = aten.avg_pool2d if len(kernel_size) == 2 else aten.avg_pool3d
-    return pool(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None)
+    return pool(x, kernel_size, stride, padding, rounds_up, count_include_pad, divisor or None)
 
 
 def avg_pool_backward(
@@ -115,7 +113,7 @@ def avg_pool_backward(
     count_include_pad: bool,
     divisor: int,
 ) -> torch.Tensor:
-    ceil_mode = _ceil_mode(
+    rounds_up = ceil_mode(
         input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride)
     )
     if len(kernel_size) == 1:
@@ -126,5 +124,5 @@ def avg_pool_backward(
     x = grad_y.new_empty((*grad_y.shape[:2], *input_size))  # only its shape counts
     backward = aten.avg_pool2d_backward if len(kernel_size) == 2 else aten.avg_pool3d_backward
     return backward(
-        grad_y, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor or None
+        grad_y, x, kernel_size, stride, padding, rounds_up, count_include_pad, divisor or None
     )

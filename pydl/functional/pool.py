@@ -1,10 +1,27 @@
-"""Pooling."""
+"""Max and average pooling."""
 
 from collections.abc import Sequence
 
 import torch
 
 from pydl.ops import pool as ops
+
+
+def max_pool1d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """1-D max pooling of (N, C, L) or (C, L): see :func:`max_pool2d`."""
+    return ops.max_pool(
+        1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, backend
+    )
 
 
 def max_pool2d(
@@ -48,6 +65,38 @@ def max_pool2d(
     )
 
 
+def max_pool3d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """3-D max pooling of (N, C, D, H, W) or (C, D, H, W): see :func:`max_pool2d`."""
+    return ops.max_pool(
+        3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, backend
+    )
+
+
+def max_pool1d_with_indices(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`max_pool1d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    return ops.max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
+
+
 def max_pool2d_with_indices(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -61,6 +110,37 @@ def max_pool2d_with_indices(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
     return ops.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
+
+
+def max_pool3d_with_indices(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`max_pool3d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    return ops.max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
+
+
+def avg_pool1d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """1-D average pooling of (N, C, L) or (C, L): see :func:`avg_pool2d`. As PyTorch's, it has no
+    ``divisor_override``."""
+    arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, None
+    return ops.avg_pool(1, input, *arguments, backend)
 
 
 def avg_pool2d(
@@ -94,14 +174,21 @@ def avg_pool2d(
 
     Source: PyTorch's ``avg_pool2d``.
     """
-    return ops.avg_pool(
-        2,
-        input,
-        kernel_size,
-        stride,
-        padding,
-        ceil_mode,
-        count_include_pad,
-        divisor_override,
-        backend,
-    )
+    arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    return ops.avg_pool(2, input, *arguments, backend)
+
+
+def avg_pool3d(
+    input: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """3-D average pooling of (N, C, D, H, W) or (C, D, H, W): see :func:`avg_pool2d`."""
+    arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    return ops.avg_pool(3, input, *arguments, backend)

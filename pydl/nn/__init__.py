@@ -34,12 +34,31 @@ from pydl.nn.cross_entropy import CrossEntropyLoss
 from pydl.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
-from pydl.nn.pool import AvgPool2d, MaxPool2d
+from pydl.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from pydl.nn.pool_adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    SpatialPyramidPool2d,
+)
+from pydl.nn.pool_lp import LPPool1d, LPPool2d, LPPool3d
 from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
 from pydl.nn.spatial_norm import SpatialResponseNorm
+from pydl.nn.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -56,6 +75,9 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
@@ -70,10 +92,16 @@ __all__ = [
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LogSoftmax",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "ReLU",
     "Softmax",
     "Softmax2d",
+    "SpatialPyramidPool2d",
     "SpatialResponseNorm",
     "SyncBatchNorm",
 ]

@@ -1,9 +1,25 @@
-"""Pooling layers."""
+"""Max and average pooling layers."""
 
 import torch
 
 from pydl import functional
 from pydl.nn.layer import Layer
+
+
+class MaxPool1d(Layer, torch.nn.MaxPool1d):
+    """See :func:`pydl.functional.max_pool1d` and :class:`torch.nn.MaxPool1d`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.max_pool1d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
+            backend=self.backend,
+        )
 
 
 class MaxPool2d(Layer, torch.nn.MaxPool2d):
@@ -22,11 +38,58 @@ class MaxPool2d(Layer, torch.nn.MaxPool2d):
         )
 
 
+class MaxPool3d(Layer, torch.nn.MaxPool3d):
+    """See :func:`pydl.functional.max_pool3d` and :class:`torch.nn.MaxPool3d`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.max_pool3d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
+            backend=self.backend,
+        )
+
+
+class AvgPool1d(Layer, torch.nn.AvgPool1d):
+    """See :func:`pydl.functional.avg_pool1d` and :class:`torch.nn.AvgPool1d`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool1d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            backend=self.backend,
+        )
+
+
 class AvgPool2d(Layer, torch.nn.AvgPool2d):
     """See :func:`pydl.functional.avg_pool2d` and :class:`torch.nn.AvgPool2d`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.avg_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+            backend=self.backend,
+        )
+
+
+class AvgPool3d(Layer, torch.nn.AvgPool3d):
+    """See :func:`pydl.functional.avg_pool3d` and :class:`torch.nn.AvgPool3d`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool3d(
             input,
             self.kernel_size,
             self.stride,

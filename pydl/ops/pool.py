@@ -8,8 +8,9 @@ import torch
 from pydl import backends, layout
 from pydl.indices import flat_from_offset
 from pydl.ops import checks
-from pydl.ops.derivatives import apply
+from pydl.ops.derivatives import apply, needs_grad
 from pydl.ops.registry import operator
+from pydl.ops.window import batched, outputs, windows
 
 _WINDOW = "int[] kernel_size, int[] stride, int[] padding"
 _INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
@@ -111,66 +112,34 @@ class _AvgPoolGrad(torch.autograd.Function):
         return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None, None
 
 
-def _batched(operator_name: str, x: torch.Tensor, axes: int) -> torch.Tensor:
-    """The input as (N, C, spatial...), its axes checked."""
-    checks.rank(operator_name, x, axes)
-    if 0 in x.shape[-axes - 1 :]:
-        raise RuntimeError(
-            f"Expected {axes + 1}D or {axes + 2}D (batch mode) tensor with optional 0 dim batch "
-            "size for input to "
-            f"{operator_name}, but got: {list(x.shape)}"
-        )
-    return (x if x.ndim == axes + 2 else x.unsqueeze(0)).resolve_neg()
+def maximum(
+    batch: torch.Tensor,
+    window: Sequence[Sequence[int]],
+    output_size: Sequence[int],
+    return_indices: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Max pooling with checked arguments; the index is PyTorch's where it is to be returned."""
+    wants_grad = needs_grad(batch)
+    index = "none" if not wants_grad else "offset" if math.prod(window[0]) <= 256 else "flat"
+    index = "flat" if return_indices else index
+    if not wants_grad:
+        return _max_forward(batch, *window, output_size, index, backend)
+    results = _MaxPool.apply(batch, window, output_size, index, return_indices, backend)
+    return results if return_indices else (results, None)
 
 
-def _window(
-    name: str,
-    axes: int,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None,
-    padding: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> tuple[list[int], list[int], list[int], list[int]]:
-    kernel = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
-    # An absent stride is None in Python and an empty list in PyTorch's own schemas.
-    stride = (
-        kernel
-        if stride is None or (isinstance(stride, Sequence) and not stride)
-        else checks.axes(name, "stride", stride, axes, least=1)
-    )
-    padding = checks.axes(name, "padding", padding, axes, least=0)
-    dilation = checks.axes(name, "dilation", dilation, axes, least=1)
-    for k, p, d in zip(kernel, padding, dilation, strict=True):
-        if p > ((k - 1) * d + 1) // 2:
-            raise RuntimeError(
-                f"{name}: pad should be at most half of effective kernel size, "
-                f"but got pad={p}, kernel_size={k} and dilation={d}"
-            )
-    return kernel, stride, padding, dilation
-
-
-def _output_size(
-    name: str,
-    x: torch.Tensor,
-    window: tuple[list[int], list[int], list[int], list[int]],
-    ceil_mode: bool,
-) -> list[int]:
-    """floor((n + 2p - d(k - 1) - 1) / s) + 1; ceil mode rounds up, but for a window that would
-    start beyond the input."""
-    sizes = []
-    for n, k, s, p, d in zip(x.shape[2:], *window, strict=True):
-        reach = n + 2 * p - d * (k - 1) - 1
-        out = (reach + (s - 1 if ceil_mode else 0)) // s + 1
-        if ceil_mode and (out - 1) * s >= n + p:
-            out -= 1
-        sizes.append(out)
-    if min(sizes) < 1:
-        raise RuntimeError(
-            f"{name}: Given input size: {tuple(x.shape[1:])}. Calculated output size: "
-            f"{(x.shape[1], *sizes)}. "
-            "Output size is too small"
-        )
-    return sizes
+def average(
+    batch: torch.Tensor,
+    window: Sequence[Sequence[int]],
+    output_size: Sequence[int],
+    divide: tuple[bool, int],
+    backend: str,
+) -> torch.Tensor:
+    """Average pooling with checked arguments."""
+    if needs_grad(batch):
+        return _AvgPool.apply(batch, window, output_size, divide, backend)
+    return _avg_forward(batch, *window, output_size, *divide, backend)
 
 
 def max_pool(
@@ -186,21 +155,14 @@ def max_pool(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     name = f"max_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool", backend, x)
+    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x)
     if backend == "aten":
         pool = getattr(torch.nn.functional, name)
         return pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    window = _window(name, axes, kernel_size, stride, padding, dilation)
-    batch = _batched(name, x, axes)
-    output_size = _output_size(name, batch, window, ceil_mode)
-    wants_grad = x.requires_grad and torch.is_grad_enabled()
-    index = "none" if not wants_grad else "offset" if math.prod(window[0]) <= 256 else "flat"
-    index = "flat" if return_indices else index
-    if wants_grad:
-        results = _MaxPool.apply(batch, window, output_size, index, return_indices, backend)
-        y, taken = results if return_indices else (results, None)
-    else:
-        y, taken = _max_forward(batch, *window, output_size, index, backend)
+    window = windows(name, axes, kernel_size, stride, padding, dilation)
+    batch = batched(name, x, axes)
+    output_size = outputs(name, batch, window, ceil_mode)
+    y, taken = maximum(batch, window, output_size, return_indices, backend)
     if x.ndim == axes + 1:
         y, taken = y.squeeze(0), taken.squeeze(0) if return_indices else None
     return (y, taken) if return_indices else y
@@ -219,7 +181,7 @@ def avg_pool(
 ) -> torch.Tensor:
     name = f"avg_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool", backend, x)
+    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x)
     if backend == "aten":
         pool = getattr(torch.nn.functional, name)
         # PyTorch's 1-D average takes no divisor.
@@ -227,12 +189,9 @@ def avg_pool(
         return pool(x, kernel_size, stride, padding, ceil_mode, count_include_pad, *rest)
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
-    window = _window(name, axes, kernel_size, stride, padding, 1)
-    batch = _batched(name, x, axes)
-    output_size = _output_size(name, batch, window, ceil_mode)
+    window = windows(name, axes, kernel_size, stride, padding, 1)
+    batch = batched(name, x, axes)
+    output_size = outputs(name, batch, window, ceil_mode)
     divide = bool(count_include_pad), divisor_override or 0
-    if x.requires_grad and torch.is_grad_enabled():
-        y = _AvgPool.apply(batch, window[:3], output_size, divide, backend)
-    else:
-        y = _avg_forward(batch, *window[:3], output_size, *divide, backend)
+    y = average(batch, window[:3], output_size, divide, backend)
     return y.squeeze(0) if x.ndim == axes + 1 else y

@@ -1,0 +1,37 @@
+#include "../unpool.h"
+
+#include "families.h"
+#include "tensor_caster.h"
+
+namespace pydl {
+namespace {
+
+namespace py = pybind11;
+
+template <auto forward, auto backward>
+void bind_unpool(py::module_& module) {
+  module.def("max_unpool_forward",
+             [](Tensor x, Tensor index, Tensor y, Tensor winner, int64_t where) {
+               py::gil_scoped_release release;
+               forward({x, index, y, winner}, where);
+             });
+  module.def("max_unpool_backward", [](Tensor grad_y, Tensor index, Tensor grad_x, int64_t where) {
+    py::gil_scoped_release release;
+    backward({grad_y, index, grad_x}, where);
+  });
+}
+
+}  // namespace
+
+#if defined(PYDL_BIND_CPU)
+void bind_unpool_cpu(py::module_& module) {
+  bind_unpool<cpu::max_unpool_forward, cpu::max_unpool_backward>(module);
+}
+#endif
+#if defined(PYDL_BIND_CUDA)
+void bind_unpool_cuda(py::module_& module) {
+  bind_unpool<cuda::max_unpool_forward, cuda::max_unpool_backward>(module);
+}
+#endif
+
+}  // namespace pydl

@@ -1,0 +1,164 @@
+// Sums over the windows of a map (definitions in ../pool.h and ../pool_lp.h):
+//
+//   y[o] = finish(sum of the terms of the taps of window o inside the input)
+//
+// where a term is a tap's value or a function of it. Term{} is a fold for fold_rows: first(value)
+// is the first tap's term, operator()(sum, value) adds another. finish.of_line(d, h) gives what
+// finishes the windows of a line: operator()(sum, o) one of them, window(o) the channels of one.
+//
+// N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
+// lines that a line of windows reaches are added up column by column, the sums dealt out by column
+// modulo the stride, the taps of W added from there as contiguous rows, and finished. Channels
+// last: a task is a run of lines (n, d, h); the rows that are added are the channels of pixels, and
+// the windows of a line that lie wholly inside share one list of taps.
+#pragma once
+
+#include "parallel.h"
+#include "pool_window.h"
+
+namespace pydl::cpu::PYDL_ISA {
+
+// N, C, D, H, W
+
+// One window to a plane: nothing to share.
+template <class T, class Term, class Finish>
+void sum_planes(const Tensor& x_map, const Tensor& y_map, int64_t size, Term term, Finish finish,
+                int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t planes = x_map.size[0] * x_map.size[1];
+  const T* x = static_cast<const T*>(x_map.data);
+  T* y = static_cast<T*>(y_map.data);
+  share_out(planes, team_size(planes, x_map.numel(), threads),
+            [&](int64_t, int64_t first, int64_t last) {
+              for (int64_t plane = first; plane < last; ++plane) {
+                constexpr int lanes = 8;
+                const T* from = x + plane * size;
+                A sums[lanes] = {}, value[lanes];
+                int64_t i = 0;
+                for (; i + lanes <= size; i += lanes) {
+                  load<lanes>(from + i, value);
+                  PYDL_LANES
+                  for (int lane = 0; lane < lanes; ++lane)
+                    sums[lane] = term(sums[lane], value[lane]);
+                }
+                for (int lane = 0; i < size; ++i, ++lane)
+                  sums[lane] = term(sums[lane], static_cast<A>(from[i]));
+                const A sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) +
+                              ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+                y[plane] = static_cast<T>(finish(sum, 0));
+              }
+            });
+}
+
+template <class T, class Term, class Finish>
+void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
+               const Axis& width, Term term, const Finish& finish, int64_t threads) {
+  using A = accumulate_t<T>;
+  if (depth.global() && height.global() && width.global()) {
+    return sum_planes<T>(x_map, y_map, depth.inputs * height.inputs * width.inputs, term,
+                         finish.of_line(0, 0).window(0), threads);
+  }
+  const Columns columns(width);
+  const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
+  const Lines lines(y_map);
+  const T* x = static_cast<const T*>(x_map.data);
+  T* y = static_cast<T*>(y_map.data);
+
+  const Axis::Taps full = height.full();
+  const int64_t most = batch_of_lines(width), line_size = columns.line_size();
+  const int64_t team = team_size(lines.count(), x_map.numel(), threads);
+  const Scratch<A> memory(team, 2 * most * line_size);
+  const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
+  const Scratch<const A*> tap_memory(team, width.kernel);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    A* sums = memory.of(member);  // of the columns, a line each
+    A* parts = columns.stride == 1 ? sums : sums + most * line_size;
+    const T** rows = row_memory.of(member);
+    const A** taps = tap_memory.of(member);
+    std::fill_n(sums, 2 * most * line_size, A{0});
+    Lines at = lines.from(first);
+    while (at.number < last) {
+      const Lines begin = at;
+      const int64_t batch = std::min(most, last - begin.number);
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
+        int64_t count = 0;
+        for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+          rows[count++] = x + from * width.inputs;
+        });
+        A* to = sums + i * line_size + columns.padding;
+        if (count == 0) {
+          std::fill_n(to, width.inputs, A{0});
+        } else {
+          fold_rows<Term>(rows, count, to, width.inputs, Unchanged{},
+                          {alike, height.stride * width.inputs, line_size}, term);
+        }
+      }
+      if (columns.stride > 1) {
+        for (int64_t i = 0; i < batch; ++i)
+          columns.split(sums + i * line_size, parts + i * line_size);
+      }
+      at = begin;
+      for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
+        alike = lines_alike(full, at, batch - i);
+        for (int64_t tap = 0; tap < width.kernel; ++tap)
+          taps[tap] = parts + i * line_size + tap_offsets[tap];
+        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs,
+                       finish.of_line(at.d, at.h), {alike, line_size, width.outputs});
+      }
+    }
+  });
+}
+
+// Channels last
+
+template <class T, class Term, class Finish>
+void sum_pixels(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
+                const Axis& width, Term term, const Finish& finish, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Lines lines(y_map, /*channels_last=*/true);
+  const Axis::Taps full = width.full();
+  const int64_t channels = x_map.size[1], rows_of = depth.kernel * height.kernel;
+  const T* x = static_cast<const T*>(x_map.data);
+  T* y = static_cast<T*>(y_map.data);
+
+  const int64_t team = team_size(lines.count(), x_map.numel(), threads);
+  const Scratch<const T*> memory(team, rows_of * (1 + width.kernel));
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    const T **rows = memory.of(member), **taps = rows + rows_of;
+    for (Lines at = lines.from(first); at.number < last; at.next()) {
+      int64_t count_rows = 0;
+      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+        rows[count_rows++] = x + from * width.inputs * channels;
+      });
+      const auto of_line = finish.of_line(at.d, at.h);
+      for (int64_t o = 0, places; o < width.outputs; o += places) {
+        places = o >= full.first && o < full.last ? full.last - o : 1;
+        const auto [first_w, last_w] = width.taps(o);
+        int64_t count = 0;
+        for (int64_t row = 0; row < count_rows; ++row) {
+          for (int64_t tap = first_w; tap < last_w; ++tap)
+            taps[count++] = rows[row] + (width.start(o) + tap) * channels;
+        }
+        T* to = y + (at.number * width.outputs + o) * channels;
+        if (count == 0) {
+          std::fill_n(to, places * channels, static_cast<T>(A{0}));
+        } else {
+          fold_rows<Term>(taps, count, to, channels, of_line.window(o),
+                          {places, width.stride * channels, channels}, term);
+        }
+      }
+    }
+  });
+}
+
+// Either, for maps that lie as they say.
+template <class T, class Term, class Finish>
+void sum_windows(const Tensor& x, const Tensor& y, const Axis& depth, const Axis& height,
+                 const Axis& width, Term term, const Finish& finish, bool channels_last,
+                 int64_t threads) {
+  channels_last ? sum_pixels<T>(x, y, depth, height, width, term, finish, threads)
+                : sum_lines<T>(x, y, depth, height, width, term, finish, threads);
+}
+
+}  // namespace pydl::cpu::PYDL_ISA

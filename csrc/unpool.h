@@ -1,0 +1,47 @@
+// Max unpooling over D, H, W: every value of x goes to the place that its index names, a flat
+// position in the plane of y; the rest of y is 0. Where two name one place, the last in scan order
+// of x (d, h, w) stays. Its gradient gathers: grad_x[i] = grad_y[index[i]], of all that named a
+// place.
+#pragma once
+
+#include "tensor.h"
+
+namespace pydl {
+
+struct MaxUnpoolForward {
+  Tensor x;       // (N, C, D, H, W)
+  Tensor index;   // like x, int64
+  Tensor y;       // (N, C, OD, OH, OW), every element written
+  Tensor winner;  // CUDA: like y, int64, zeros: who comes to a place, counted from 1; else no data
+};
+
+struct MaxUnpoolBackward {
+  Tensor grad_y;  // (N, C, OD, OH, OW)
+  Tensor index;   // (N, C, D, H, W), int64
+  Tensor grad_x;  // like index, every element written
+};
+
+inline void check_unpool(const Tensor& pooled, const Tensor& index, const Tensor& map) {
+  check(pooled.dtype == map.dtype && pooled.size[0] == map.size[0] && pooled.size[1] == map.size[1],
+        "max unpooling expects tensors of one dtype, batch size and number of channels");
+  bool same = index.dtype == DType::int64;
+  for (int axis = 0; axis < 5; ++axis) same = same && index.size[axis] == pooled.size[axis];
+  check(same, "max unpooling expects an int64 index for each element");
+}
+
+// Raises RuntimeError in Python where a position is outside the plane.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
+// many.
+namespace cpu {
+void max_unpool_forward(const MaxUnpoolForward& args, int64_t threads);
+void max_unpool_backward(const MaxUnpoolBackward& args, int64_t threads);
+}  // namespace cpu
+
+// CUDA: any strides; positions outside the plane, which the caller looks for, are neither written
+// nor read. `stream` is a cudaStream_t; pointers belong to the current device.
+namespace cuda {
+void max_unpool_forward(const MaxUnpoolForward& args, int64_t stream);
+void max_unpool_backward(const MaxUnpoolBackward& args, int64_t stream);
+}  // namespace cuda
+
+}  // namespace pydl

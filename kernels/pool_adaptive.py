@@ -1,0 +1,302 @@
+"""Adaptive and pyramid pooling over D, H, W, and their gradients (definitions:
+csrc/pool_adaptive.h).
+
+    bin o of O along an axis of I elements: [floor(o * I / O), ceil((o + 1) * I / O))
+    average  y[n, c, o] = sum of x[n, c, i] over bin o / elements of bin o
+    maximum  y[n, c, o] = max of x[n, c, i] over bin o, and where it is
+
+The gradients gather: an element lies in the bins [floor(i * O / I), ceil((i + 1) * O / I)) of an
+axis, and adds up its share of each in scan order: no atomics, nothing to fill with zeros first,
+the same bits every time.
+
+Layouts: x and grad_y have any strides; a program covers ROWS x COLUMNS elements of y or of grad_x,
+both dense, in the order of its memory (elements.walk). The gradient of a pyramid is the same
+kernel: an adaptive pooling is a pyramid of one level. Least traffic: x read once and y (and index)
+written once, and the other way round.
+
+Why this form: bins differ in their lengths, so all lanes of a program take as many turns as the
+longest bin has elements and those with shorter ones are masked. The counts of bins are constants of
+the compiled kernel; the sizes of the map are not.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+from pydl.bins import longest, split
+
+from . import runtime
+from .bins import bin_end, bin_start, flat_position, lengths, levels_of, reduce_bin
+from .elements import divide, filled, narrow, walk, widen
+from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
+
+_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
+
+
+@triton.jit
+def adaptive_pool_forward_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    y_ptr,  # (N, C, OD, OH, OW), dense, written
+    index_ptr,  # like y: uint8 (INDEX "offset") or int64 ("flat"), written; not touched for "none"
+    x_shape,
+    x_stride,
+    y_shape,
+    rows,
+    columns,
+    BINS: tl.constexpr,
+    LONGEST: tl.constexpr,
+    MAXIMUM: tl.constexpr,
+    INDEX: tl.constexpr,
+    UNROLL: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, od, oh, ow, offset, mask = walk(
+        y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE
+    )
+    plane = x_ptr + n * x_stride[0] + c * x_stride[1]
+    start = filled([ROWS, COLUMNS], 0.0, x_ptr)
+    y, tap = reduce_bin(
+        plane,
+        od,
+        oh,
+        ow,
+        mask,
+        x_shape,
+        x_stride,
+        start,
+        BINS[0],
+        BINS[1],
+        BINS[2],
+        LONGEST[0],
+        LONGEST[1],
+        LONGEST[2],
+        UNROLL,
+        MAXIMUM,
+    )
+    tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
+    if INDEX == "offset":
+        tl.store(index_ptr + offset, tap.to(tl.uint8), mask=mask)
+    if INDEX == "flat":
+        position = flat_position(
+            tap, od, oh, ow, x_shape, BINS[0], BINS[1], BINS[2], LONGEST[1], LONGEST[2]
+        )
+        tl.store(index_ptr + offset, position, mask=mask)
+
+
+def _adaptive_forward(
+    x: torch.Tensor, output_size: Sequence[int], maximum: bool, index: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y = layout.resized(x, output_size)
+    if index == "none":
+        indices = layout.empty((0,), x, dtype=torch.uint8)
+    else:
+        indices = layout.resized(x, output_size, dtype=_INDEX_DTYPE[index])
+    if y.numel() == 0:
+        return y, indices
+    tiling = runtime.tile(y)
+    longest_bins = lengths(x.shape[2:], output_size)
+    runtime.launch(
+        adaptive_pool_forward_kernel,
+        runtime.programs(tiling),
+        x.device,
+        x,
+        y,
+        indices,
+        runtime.shape(x.shape),
+        runtime.stride(x),
+        runtime.shape(y.shape),
+        **tiling,
+        BINS=runtime.spread(output_size, 1),
+        LONGEST=longest_bins,
+        MAXIMUM=maximum,
+        INDEX=index,
+        UNROLL=runtime.unroll(math.prod(longest_bins)),
+        WIDE=runtime.wide(x, y),
+    )
+    return y, indices
+
+
+def adaptive_avg_pool_forward(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor:
+    """y, in the layout of ``x``."""
+    return _adaptive_forward(x, output_size, False, "none")[0]
+
+
+def adaptive_max_pool_forward(
+    x: torch.Tensor, output_size: Sequence[int], index: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and the index of each maximum: its place in the bin ("offset", uint8), its position in the
+    plane ("flat", int64) or ("none") an empty tensor."""
+    return _adaptive_forward(x, output_size, True, index)
+
+
+@triton.jit
+def adaptive_pool_backward_kernel(
+    grad_y_ptr,  # (N, C, OD, OH, OW), or of a pyramid (N, C * bins); any strides
+    index_ptr,  # like grad_y, uint8 or int64; not touched for averages
+    grad_x_ptr,  # (N, C, D, H, W), dense, written
+    grad_y_stride,  # five a level, for n, c, od, oh, ow
+    index_stride,
+    grad_y_first,  # where each level begins
+    index_first,
+    x_shape,
+    rows,
+    columns,
+    LEVELS: tl.constexpr,
+    LONGEST: tl.constexpr,
+    CANDIDATES: tl.constexpr,  # three a level: the most bins that hold an element
+    COUNT: tl.constexpr,
+    MAXIMUM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, c, d, h, w, offset, mask = walk(x_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
+    for level in tl.static_range(COUNT):
+        bins_d: tl.constexpr = LEVELS[3 * level]
+        bins_h: tl.constexpr = LEVELS[3 * level + 1]
+        bins_w: tl.constexpr = LEVELS[3 * level + 2]
+        over_h: tl.constexpr = CANDIDATES[3 * level + 1]
+        over_w: tl.constexpr = CANDIDATES[3 * level + 2]
+        gradients = (
+            grad_y_ptr
+            + grad_y_first[level]
+            + n * grad_y_stride[5 * level]
+            + c * grad_y_stride[5 * level + 1]
+        )
+        for which in tl.range(0, CANDIDATES[3 * level] * over_h * over_w):
+            od = d * bins_d // x_shape[2] + which // (over_h * over_w)
+            oh = h * bins_h // x_shape[3] + which // over_w % over_h
+            ow = w * bins_w // x_shape[4] + which % over_w
+            d0, d1 = bin_start(od, x_shape[2], bins_d), bin_end(od, x_shape[2], bins_d)
+            h0, h1 = bin_start(oh, x_shape[3], bins_h), bin_end(oh, x_shape[3], bins_h)
+            w0, w1 = bin_start(ow, x_shape[4], bins_w), bin_end(ow, x_shape[4], bins_w)
+            # The first bin that can hold the element is a bin, and holds it; those after it may lie
+            # behind it, or not be.
+            held = mask & (d0 <= d) & (h0 <= h) & (w0 <= w)
+            held = held & (od < bins_d) & (oh < bins_h) & (ow < bins_w)
+            if MAXIMUM:
+                chosen = tl.load(
+                    index_ptr
+                    + index_first[level]
+                    + n * index_stride[5 * level]
+                    + c * index_stride[5 * level + 1]
+                    + od * index_stride[5 * level + 2]
+                    + oh * index_stride[5 * level + 3]
+                    + ow * index_stride[5 * level + 4],
+                    mask=held,
+                    other=0,
+                )
+                if index_ptr.dtype.element_ty == tl.uint8:
+                    tap = ((d - d0) * LONGEST[3 * level + 1] + h - h0) * LONGEST[3 * level + 2]
+                    held = held & (chosen.to(tl.int32) == tap + w - w0)
+                else:
+                    held = held & (chosen == (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w)
+            grad_y = tl.load(
+                gradients
+                + od * grad_y_stride[5 * level + 2]
+                + oh * grad_y_stride[5 * level + 3]
+                + ow * grad_y_stride[5 * level + 4],
+                mask=held,
+                other=0.0,
+            )
+            grad_y = widen(grad_y)
+            if not MAXIMUM:
+                grad_y = divide(grad_y, tl.maximum((d1 - d0) * (h1 - h0) * (w1 - w0), 1))
+            total += grad_y  # [ROWS, COLUMNS]
+    tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
+
+
+def _places(pooled: torch.Tensor, channels: int, bins: Sequence[int], pyramid: bool) -> tuple:
+    """Where the levels lie in ``pooled``: five strides a level, and where each begins."""
+    if not pyramid:
+        return runtime.stride(pooled), (0,)
+    strides, begins, first = [], [], 0
+    of_image, step = pooled.stride()
+    for depth, height, width in split(bins, 3):
+        count = depth * height * width
+        strides += [of_image, step * count, step * height * width, step * width, step]
+        begins.append(step * channels * first)
+        first += count
+    return tuple(strides), tuple(begins)
+
+
+def _backward(
+    grad_y: torch.Tensor,
+    index: torch.Tensor,
+    grad_x: torch.Tensor,
+    levels: Sequence[int],
+    maximum: bool,
+    pyramid: bool,
+) -> torch.Tensor:
+    if grad_x.numel() == 0:
+        return grad_x
+    size, channels = grad_x.shape[2:], grad_x.shape[1]
+    bins, longest_bins, _ = levels_of(size, levels)
+    over = [
+        most
+        for level in split(levels, len(size))
+        for most in runtime.spread([longest(out, n) for n, out in zip(size, level, strict=True)], 1)
+    ]
+    grad_y_stride, grad_y_first = _places(grad_y, channels, bins, pyramid)
+    index_stride, index_first = grad_y_stride, grad_y_first
+    if maximum:
+        index_stride, index_first = _places(index, channels, bins, pyramid)
+    tiling = runtime.tile(grad_x)
+    runtime.launch(
+        adaptive_pool_backward_kernel,
+        runtime.programs(tiling),
+        grad_y.device,
+        grad_y,
+        index if maximum else grad_y,
+        grad_x,
+        grad_y_stride,
+        index_stride,
+        grad_y_first,
+        index_first,
+        runtime.shape(grad_x.shape),
+        **tiling,
+        LEVELS=tuple(bins),
+        LONGEST=tuple(longest_bins),
+        CANDIDATES=tuple(over),
+        COUNT=len(bins) // 3,
+        MAXIMUM=maximum,
+        WIDE=runtime.wide(grad_y, grad_x),
+    )
+    return grad_x
+
+
+def adaptive_avg_pool_backward(grad_y: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
+    """grad_x, in the layout of ``grad_y``."""
+    grad_x = layout.resized(grad_y, input_size)
+    return _backward(grad_y, grad_y, grad_x, grad_y.shape[2:], False, False)
+
+
+def adaptive_max_pool_backward(
+    grad_y: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]
+) -> torch.Tensor:
+    """grad_x, in the layout of ``index``, which is what :func:`adaptive_max_pool_forward`
+    returned."""
+    grad_x = layout.resized(index, input_size, dtype=grad_y.dtype)
+    return _backward(grad_y, index, grad_x, grad_y.shape[2:], True, False)
+
+
+def pyramid_pool_backward(
+    grad_y: torch.Tensor,
+    index: torch.Tensor,
+    input_size: Sequence[int],
+    levels: Sequence[int],
+    kind: str,
+    channels_last: bool,
+) -> torch.Tensor:
+    """grad_x (N, *input_size), channels last or not."""
+    grad_x = layout.pyramid_input(grad_y, input_size, channels_last)
+    return _backward(grad_y, index, grad_x, levels, kind == "max", True)

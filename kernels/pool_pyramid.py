@@ -1,0 +1,131 @@
+"""Pyramid pooling over D, H, W, forward (definition: csrc/pool_adaptive.h).
+
+A program covers ROWS planes with the bins of all levels, so that a plane comes from memory once and
+to the further levels from the L1 cache: x is read and y (and index) written once. The levels are
+unrolled in the compiled kernel, and at each a program's lanes are its planes by the level's bins.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import triton
+import triton.language as tl
+
+from pydl import layout
+
+from . import runtime
+from .bins import flat_position, levels_of, reduce_bin
+from .elements import filled, narrow
+
+_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
+# Elements a program covers, planes by bins, at its level of most bins.
+PYRAMID_ELEMENTS = 512
+
+
+@triton.jit
+def pyramid_pool_forward_kernel(
+    x_ptr,  # (N, C, D, H, W), any strides
+    y_ptr,  # (N, C * bins), dense, written
+    index_ptr,  # like y: uint8 (INDEX "offset") or int64 ("flat"), written; not touched for "none"
+    x_shape,
+    x_stride,
+    planes,
+    LEVELS: tl.constexpr,  # three counts of bins a level, one after the other
+    LONGEST: tl.constexpr,  # likewise
+    COLUMNS: tl.constexpr,  # of each level: its bins, up to a power of two
+    FIRST: tl.constexpr,  # of each level: the bins of those before; last, of all
+    COUNT: tl.constexpr,  # levels
+    MAXIMUM: tl.constexpr,
+    INDEX: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
+    n, c = row // x_shape[1], row % x_shape[1]
+    plane = x_ptr + n * x_stride[0] + c * x_stride[1]
+    for level in tl.static_range(COUNT):
+        bins: tl.constexpr = LEVELS[3 * level] * LEVELS[3 * level + 1] * LEVELS[3 * level + 2]
+        column = tl.arange(0, COLUMNS[level])[None, :]  # [1, COLUMNS]
+        ow = column % LEVELS[3 * level + 2]
+        oh = column // LEVELS[3 * level + 2] % LEVELS[3 * level + 1]
+        od = column // (LEVELS[3 * level + 2] * LEVELS[3 * level + 1])
+        mask = (row < planes) & (column < bins)
+        start = filled([ROWS, COLUMNS[level]], 0.0, x_ptr)
+        y, tap = reduce_bin(
+            plane,
+            od,
+            oh,
+            ow,
+            mask,
+            x_shape,
+            x_stride,
+            start,
+            LEVELS[3 * level],
+            LEVELS[3 * level + 1],
+            LEVELS[3 * level + 2],
+            LONGEST[3 * level],
+            LONGEST[3 * level + 1],
+            LONGEST[3 * level + 2],
+            1,
+            MAXIMUM,
+        )
+        offset = (n * FIRST[COUNT] + FIRST[level]) * x_shape[1] + c * bins + column
+        tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
+        if INDEX == "offset":
+            tl.store(index_ptr + offset, tap.to(tl.uint8), mask=mask)
+        if INDEX == "flat":
+            position = flat_position(
+                tap,
+                od,
+                oh,
+                ow,
+                x_shape,
+                LEVELS[3 * level],
+                LEVELS[3 * level + 1],
+                LEVELS[3 * level + 2],
+                LONGEST[3 * level + 1],
+                LONGEST[3 * level + 2],
+            )
+            tl.store(index_ptr + offset, position, mask=mask)
+
+
+def pyramid_pool_forward(
+    x: torch.Tensor, levels: Sequence[int], kind: str, index: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and, of maxima, the index as :func:`adaptive_max_pool_forward` has it."""
+    y = layout.pyramid(x, levels)
+    if index == "none":
+        indices = layout.empty((0,), x, dtype=torch.uint8)
+    else:
+        indices = layout.pyramid(x, levels, dtype=_INDEX_DTYPE[index])
+    if y.numel() == 0:
+        return y, indices
+    bins, longest_bins, first = levels_of(x.shape[2:], levels)
+    columns = [runtime.power_of_two(last - begin) for begin, last in pairwise(first)]
+    planes = x.shape[0] * x.shape[1]
+    rows = min(max(PYRAMID_ELEMENTS // max(columns), 1), runtime.power_of_two(planes))
+    runtime.launch(
+        pyramid_pool_forward_kernel,
+        triton.cdiv(planes, rows),
+        x.device,
+        x,
+        y,
+        indices,
+        runtime.shape(x.shape),
+        runtime.stride(x),
+        planes,
+        LEVELS=tuple(bins),
+        LONGEST=tuple(longest_bins),
+        COLUMNS=tuple(columns),
+        FIRST=tuple(first),
+        COUNT=len(columns),
+        MAXIMUM=kind == "max",
+        INDEX=index,
+        ROWS=rows,
+        WIDE=runtime.wide(x, y),
+    )
+    return y, indices

@@ -1,0 +1,171 @@
+"""Adaptive and pyramid pooling."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pydl.ops import pool_adaptive as ops
+
+
+def adaptive_avg_pool1d(
+    input: torch.Tensor, output_size: int | Sequence[int], *, backend: str | None = None
+) -> torch.Tensor:
+    """1-D adaptive average pooling of (N, C, L) or (C, L): see :func:`adaptive_avg_pool2d`."""
+    return ops.adaptive_avg_pool(1, input, output_size, backend)
+
+
+def adaptive_avg_pool2d(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """2-D adaptive average pooling: the mean of each of a given number of bins.
+
+    Bin o of O along an axis of I elements is [floor(o I / O), ceil((o + 1) I / O)): bins are
+    unequal and overlap where O does not divide I. With 1 it is global average pooling.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
+        output_size: the bins, one integer or one an axis; None is the input's size.
+        backend: see the module.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
+
+    Source: PyTorch's ``adaptive_avg_pool2d``; Lin et al. 2014 for the global one.
+    """
+    return ops.adaptive_avg_pool(2, input, output_size, backend)
+
+
+def adaptive_avg_pool3d(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """3-D adaptive average pooling of (N, C, D, H, W) or (C, D, H, W): see
+    :func:`adaptive_avg_pool2d`."""
+    return ops.adaptive_avg_pool(3, input, output_size, backend)
+
+
+def adaptive_max_pool1d(
+    input: torch.Tensor,
+    output_size: int | Sequence[int],
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """1-D adaptive max pooling of (N, C, L) or (C, L): see :func:`adaptive_max_pool2d`."""
+    return ops.adaptive_max_pool(1, input, output_size, return_indices, backend)
+
+
+def adaptive_max_pool2d(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """2-D adaptive max pooling: the largest value of each of a given number of bins, which are
+    :func:`adaptive_avg_pool2d`'s.
+
+    A NaN wins; on ties the first in scan order is taken, and gets the gradient. Training keeps one
+    byte an output where the longest bin has at most 256 elements, else eight; inference nothing.
+
+    Args:
+        input, output_size, backend: as :func:`adaptive_avg_pool2d`.
+        return_indices: also return the places of the maxima, as int64 positions in the flat plane.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the
+        positions.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
+
+    Source: PyTorch's ``adaptive_max_pool2d``.
+    """
+    return ops.adaptive_max_pool(2, input, output_size, return_indices, backend)
+
+
+def adaptive_max_pool3d(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """3-D adaptive max pooling of (N, C, D, H, W) or (C, D, H, W): see
+    :func:`adaptive_max_pool2d`."""
+    return ops.adaptive_max_pool(3, input, output_size, return_indices, backend)
+
+
+def adaptive_max_pool1d_with_indices(
+    input: torch.Tensor,
+    output_size: int | Sequence[int],
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`adaptive_max_pool1d` with its indices, whatever ``return_indices`` says."""
+    return ops.adaptive_max_pool(1, input, output_size, True, backend)
+
+
+def adaptive_max_pool2d_with_indices(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`adaptive_max_pool2d` with its indices, whatever ``return_indices`` says."""
+    return ops.adaptive_max_pool(2, input, output_size, True, backend)
+
+
+def adaptive_max_pool3d_with_indices(
+    input: torch.Tensor,
+    output_size: int | Sequence[int | None] | None,
+    return_indices: bool = True,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`adaptive_max_pool3d` with its indices, whatever ``return_indices`` says."""
+    return ops.adaptive_max_pool(3, input, output_size, True, backend)
+
+
+def spatial_pyramid_pool(
+    input: torch.Tensor,
+    levels: Sequence[int | Sequence[int]],
+    kind: str = "max",
+    *,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """Spatial pyramid pooling: a map of any size becomes a vector of one length.
+
+    Each level pools the map into a grid of bins, those of :func:`adaptive_max_pool2d` and
+    :func:`adaptive_avg_pool2d`; the levels, which need not nest, are laid one behind the other,
+    each as (C, bins). That is what
+    ``torch.cat([adaptive_max_pool2d(input, n).flatten(1) for n in levels], 1)``
+    gives, in one read of the map. The gradient of an element is the sum over the levels.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
+        levels: 1 to 16 of them, the bins of each: one integer (n x n) or one an axis.
+        kind: ``max`` or ``average``.
+        backend: see the module.
+
+    Returns:
+        (N, C * M) or (C * M,), where M is the number of bins of all levels.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`; ValueError also for
+            no level, more than 16, or another ``kind``.
+
+    Source: He et al. 2014, "Spatial pyramid pooling in deep convolutional networks for visual
+    recognition".
+    """
+    return ops.pyramid_pool(2, input, levels, kind, backend)

@@ -1,0 +1,107 @@
+"""Adaptive and pyramid pooling from their definitions (csrc/pool_adaptive.h has them in words)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from pydl.bins import split
+from pydl.reference import bins, in_full_precision
+
+
+@in_full_precision
+def adaptive_avg_pool_forward(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor:
+    """Each bin's sum over its elements."""
+    maps = x.flatten(2)
+    total = maps.new_zeros(*maps.shape[:2], math.prod(output_size))
+    for position, inside in bins.taps(x.shape[2:], output_size, x.device):
+        total = total + torch.where(inside, maps[..., position], 0)
+    y = total / bins.counts(x.shape[2:], output_size, x)
+    return y.reshape(*x.shape[:2], *output_size)
+
+
+@in_full_precision
+def adaptive_avg_pool_backward(grad_y: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
+    """Every input adds up its share of the bins that hold it."""
+    outputs = grad_y.shape[2:]
+    shares = grad_y.flatten(2) / bins.counts(input_size, outputs, grad_y)
+    grad_x = shares.new_zeros(*shares.shape[:2], math.prod(input_size))
+    for position, inside in bins.taps(input_size, outputs, grad_y.device):
+        grad_x = grad_x.index_add(-1, position, torch.where(inside, shares, 0))
+    return grad_x.reshape(*grad_y.shape[:2], *input_size)
+
+
+@in_full_precision
+def adaptive_max_pool_forward(
+    x: torch.Tensor, output_size: Sequence[int], index: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Taps in scan order; one takes over where it is greater, NaN, or the first."""
+    maps = x.flatten(2)
+    best = maps.new_full((*maps.shape[:2], math.prod(output_size)), -math.inf)
+    flat = torch.full(best.shape, -1, dtype=torch.int64, device=x.device)
+    number = torch.zeros(best.shape, dtype=torch.uint8, device=x.device)
+    for tap, (position, inside) in enumerate(bins.taps(x.shape[2:], output_size, x.device)):
+        value = maps[..., position]
+        takes = inside & ((value > best) | value.isnan() | (flat < 0))
+        best = torch.where(takes, value, best)
+        flat = torch.where(takes, position, flat)
+        number = torch.where(takes, tap % 256, number).to(torch.uint8)
+    shape = (*x.shape[:2], *output_size)
+    taken = {"none": x.new_empty(0, dtype=torch.uint8), "offset": number, "flat": flat}[index]
+    return best.reshape(shape), taken if index == "none" else taken.reshape(shape)
+
+
+@in_full_precision
+def adaptive_max_pool_backward(
+    grad_y: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]
+) -> torch.Tensor:
+    """Every input adds up the gradients of the bins that took it."""
+    grads, taken = grad_y.flatten(2), index.flatten(2)
+    grad_x = grads.new_zeros(*grads.shape[:2], math.prod(input_size))
+    for tap, (position, inside) in enumerate(
+        bins.taps(input_size, grad_y.shape[2:], grad_y.device)
+    ):
+        chosen = taken == (tap if index.dtype == torch.uint8 else position)
+        grad_x = grad_x.index_add(-1, position, torch.where(chosen & inside, grads, 0))
+    return grad_x.reshape(*grad_y.shape[:2], *input_size)
+
+
+@in_full_precision
+def pyramid_pool_forward(
+    x: torch.Tensor, levels: Sequence[int], kind: str, index: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The levels pooled apart, one behind the other."""
+    results, taken = [], []
+    for level in split(levels, x.ndim - 2):
+        if kind == "max":
+            y, indices = adaptive_max_pool_forward(x, level, index)
+            taken.append(indices if index == "none" else indices.flatten(1))
+        else:
+            y = adaptive_avg_pool_forward(x, level)
+            taken.append(x.new_empty(0, dtype=torch.uint8))
+        results.append(y.flatten(1))
+    return torch.cat(results, 1), torch.cat(taken, -1)
+
+
+@in_full_precision
+def pyramid_pool_backward(
+    grad_y: torch.Tensor,
+    index: torch.Tensor,
+    input_size: Sequence[int],
+    levels: Sequence[int],
+    kind: str,
+    channels_last: bool,
+) -> torch.Tensor:
+    """The levels' gradients added up. ``input_size`` is the map's without its first axis."""
+    channels, *spatial = input_size
+    grad_x, first = grad_y.new_zeros(grad_y.shape[0], *input_size), 0
+    for level in split(levels, len(spatial)):
+        last = first + channels * math.prod(level)
+        grads = grad_y[:, first:last].reshape(-1, channels, *level)
+        if kind == "max":
+            taken = index[:, first:last].reshape(grads.shape)
+            grad_x = grad_x + adaptive_max_pool_backward(grads, taken, spatial)
+        else:
+            grad_x = grad_x + adaptive_avg_pool_backward(grads, spatial)
+        first = last
+    return grad_x

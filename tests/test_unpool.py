@@ -1,0 +1,151 @@
+"""Max unpooling: every backend against the reference, and the reference against PyTorch and by
+hand."""
+
+import pytest
+import torch
+from contract import DTYPES, Case, gradient, operand, run, servers
+
+from pydl import backends, functional, layout
+
+CASES = (
+    (2, Case("windows that do not overlap", (2, 5, 8, 10), {"kernel_size": 2})),
+    (2, Case("gaps between windows", (1, 3, 11, 12), {"kernel_size": 2, "stride": 3})),
+    (2, Case("padding", (1, 3, 9, 9), {"kernel_size": 3, "stride": 3, "padding": 1})),
+    (2, Case("every axis its own", (2, 3, 12, 9), {"kernel_size": (3, 2), "stride": (3, 4)})),
+    (2, Case("channels last", (2, 9, 8, 10), {"kernel_size": 2}, "channels_last")),
+    (2, Case("a slice of a larger map", (2, 3, 8, 6), {"kernel_size": 2}, "sliced")),
+    (2, Case("an odd storage offset", (1, 3, 8, 6), {"kernel_size": 2}, "offset")),
+    (2, Case("an expanded gradient", (2, 3, 8, 6), {"kernel_size": 2}, "expanded")),
+    (2, Case("an empty batch", (0, 3, 8, 6), {"kernel_size": 2})),
+    (2, Case("unbatched", (3, 8, 6), {"kernel_size": 2})),
+    (1, Case("one axis", (2, 5, 18), {"kernel_size": 3})),
+    (3, Case("three axes", (1, 3, 4, 6, 8), {"kernel_size": 2})),
+    (3, Case("three axes channels last", (2, 5, 4, 6, 8), {"kernel_size": 2}, "channels_last")),
+)
+
+
+def pooled(axes, case, dtype, device):
+    """What a max pooling made, the places it came from and the size it came of."""
+    x = operand(case, dtype, device)
+    pool = getattr(torch.nn.functional, f"max_pool{axes}d_with_indices")
+    return *pool(x, **case.arguments), x.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("axes, case", CASES, ids=lambda value: str(value))
+@pytest.mark.parametrize("server", servers("unpool"))
+def test_is_pytorchs(server, axes, case, dtype):
+    """Values only move, so there is nothing to round: all backends give PyTorch's bits."""
+    backend, device = server
+    x, index, size = pooled(axes, case, dtype, device)
+    size = size[-axes:]
+    name = f"max_unpool{axes}d"
+    ours, theirs = getattr(functional, name), getattr(torch.nn.functional, name)
+    mine = run(
+        lambda x: ours(x, index, **case.arguments, output_size=size, backend=backend),
+        [x],
+        lambda y: gradient(case, y),
+    )
+    other = run(
+        lambda x: theirs(x, index, **case.arguments, output_size=size),
+        [x],
+        lambda y: gradient(case, y),
+    )
+    for a, b in zip(mine, other, strict=True):
+        assert torch.equal(a, b)
+    if backend != "aten":
+        assert layout.memory_format(mine[0]) == layout.memory_format(x)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] != "aten"]
+)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+def test_the_last_in_scan_order_stays(server, view):
+    """Three name place 1, two place 3; all of them get its gradient."""
+    backend, device = server
+    index = torch.tensor([1, 3, 1, 0, 3, 1], device=device).reshape(1, 1, 2, 3)
+    index = index.expand(2, 20, 2, 3).contiguous()
+    x = torch.arange(240.0, device=device).reshape(2, 20, 2, 3) + 1
+    if view == "channels_last":
+        x, index = (t.contiguous(memory_format=torch.channels_last) for t in (x, index))
+    x.requires_grad_()
+    y = functional.max_unpool2d(x, index, (1, 2), output_size=(2, 6), backend=backend)
+    expected = torch.zeros_like(y).flatten(2)
+    values = x.detach().flatten(2)
+    for place, source in ((0, 3), (1, 5), (3, 4)):
+        expected[..., place] = values[..., source]
+    assert torch.equal(y, expected.reshape(y.shape))
+    grad = torch.randn_like(y)
+    (grad_x,) = torch.autograd.grad(y, x, grad)
+    assert torch.equal(grad_x.flatten(2), grad.flatten(2).gather(2, index.flatten(2)))
+
+
+@pytest.mark.parametrize("server", servers("unpool"))
+def test_unpooling_undoes_pooling(server):
+    """The lectures' second pooling example, put back where its maxima were."""
+    backend, device = server
+    x = torch.tensor(
+        [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12.0]], device=device
+    )[None]
+    y, index = functional.max_pool2d(x, 2, return_indices=True)
+    assert functional.max_unpool2d(y, index, 2, backend=backend).tolist() == [
+        [[0, 20, 30, 0], [0, 0, 0, 0], [0, 0, 37, 0], [112, 0, 0, 0]]
+    ]
+
+
+@pytest.mark.parametrize("server", servers("unpool"))
+def test_derivatives(server):
+    backend, device = server
+    x = torch.randn(2, 2, 6, 8, dtype=torch.float64, device=device)
+    y, index = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+    y.requires_grad_()
+
+    def function(y):
+        return functional.max_unpool2d(y, index, 2, backend=backend)
+
+    torch.autograd.gradcheck(function, y, fast_mode=True)
+    torch.autograd.gradgradcheck(function, y, fast_mode=True)
+
+
+@pytest.mark.parametrize("server", servers("unpool"))
+def test_operators_are_registered_rightly(server):
+    backend, device = server
+    x, index = torch.nn.functional.max_pool2d(
+        torch.randn(2, 3, 8, 6, device=device), 2, return_indices=True
+    )
+    ops = torch.ops.pydl
+    torch.library.opcheck(ops.max_unpool_forward.default, (x, index, [8, 6], backend))
+    y = ops.max_unpool_forward(x, index, [8, 6], backend)
+    torch.library.opcheck(ops.max_unpool_backward.default, (y, index, backend))
+
+
+X, INDEX = torch.nn.functional.max_pool2d(torch.randn(1, 3, 8, 8), 2, return_indices=True)
+BAD = (
+    ((X, INDEX.int(), 2), RuntimeError, "indices should be type int64"),
+    ((X, INDEX[:, :2], 2), RuntimeError, "Expected shape of indices to be same"),
+    ((X, INDEX + 60, 2), RuntimeError, "Found an invalid max index"),
+    ((X, INDEX - 20, 2), RuntimeError, "Found an invalid max index: -"),
+    ((X, INDEX, 2, 2, 0, (20, 8)), ValueError, "invalid output_size.*between 6 and 10"),
+    ((X, INDEX, 2, 2, 0, (8,)), ValueError, "containing 2 or 4 elements"),
+    ((X, INDEX, 2, 0), RuntimeError, "stride should be greater than zero"),
+    ((X[0, 0], INDEX[0, 0], 2), RuntimeError, "Expected 3D .* or 4D"),
+)
+
+
+@pytest.mark.parametrize("arguments, error, message", BAD)
+def test_bad_input(arguments, error, message):
+    for backend in ("reference", "cpu", "triton", "cuda"):
+        if backends.BACKENDS[backend].devices in ((), ("cpu",)):
+            with pytest.raises(error, match=message):
+                functional.max_unpool2d(*arguments, backend=backend)
+
+
+@pytest.mark.parametrize("axes", (1, 2, 3))
+def test_layers(axes):
+    from pydl import nn
+
+    pool = getattr(torch.nn, f"MaxPool{axes}d")(2, return_indices=True)
+    ours, theirs = (getattr(where, f"MaxUnpool{axes}d")(2) for where in (nn, torch.nn))
+    y, index = pool(torch.randn(2, 3, *[8] * axes))
+    assert torch.equal(ours(y, index), theirs(y, index)) and str(ours) == str(theirs)
