@@ -161,28 +161,44 @@ def adaptive_pool_backward_kernel(
     n, c, d, h, w, offset, mask = walk(x_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
     for level in tl.static_range(COUNT):
-        bins_d: tl.constexpr = LEVELS[3 * level]
-        bins_h: tl.constexpr = LEVELS[3 * level + 1]
-        bins_w: tl.constexpr = LEVELS[3 * level + 2]
-        over_h: tl.constexpr = CANDIDATES[3 * level + 1]
-        over_w: tl.constexpr = CANDIDATES[3 * level + 2]
         gradients = (
             grad_y_ptr
             + grad_y_first[level]
             + n * grad_y_stride[5 * level]
             + c * grad_y_stride[5 * level + 1]
         )
-        for which in tl.range(0, CANDIDATES[3 * level] * over_h * over_w):
-            od = d * bins_d // x_shape[2] + which // (over_h * over_w)
-            oh = h * bins_h // x_shape[3] + which // over_w % over_h
-            ow = w * bins_w // x_shape[4] + which % over_w
-            d0, d1 = bin_start(od, x_shape[2], bins_d), bin_end(od, x_shape[2], bins_d)
-            h0, h1 = bin_start(oh, x_shape[3], bins_h), bin_end(oh, x_shape[3], bins_h)
-            w0, w1 = bin_start(ow, x_shape[4], bins_w), bin_end(ow, x_shape[4], bins_w)
+        for which in tl.range(
+            0, CANDIDATES[3 * level] * CANDIDATES[3 * level + 1] * CANDIDATES[3 * level + 2]
+        ):
+            od = d * LEVELS[3 * level] // x_shape[2] + which // (
+                CANDIDATES[3 * level + 1] * CANDIDATES[3 * level + 2]
+            )
+            oh = (
+                h * LEVELS[3 * level + 1] // x_shape[3]
+                + which // CANDIDATES[3 * level + 2] % CANDIDATES[3 * level + 1]
+            )
+            ow = w * LEVELS[3 * level + 2] // x_shape[4] + which % CANDIDATES[3 * level + 2]
+            d0, d1 = (
+                bin_start(od, x_shape[2], LEVELS[3 * level]),
+                bin_end(od, x_shape[2], LEVELS[3 * level]),
+            )
+            h0, h1 = (
+                bin_start(oh, x_shape[3], LEVELS[3 * level + 1]),
+                bin_end(oh, x_shape[3], LEVELS[3 * level + 1]),
+            )
+            w0, w1 = (
+                bin_start(ow, x_shape[4], LEVELS[3 * level + 2]),
+                bin_end(ow, x_shape[4], LEVELS[3 * level + 2]),
+            )
             # The first bin that can hold the element is a bin, and holds it; those after it may lie
             # behind it, or not be.
             held = mask & (d0 <= d) & (h0 <= h) & (w0 <= w)
-            held = held & (od < bins_d) & (oh < bins_h) & (ow < bins_w)
+            held = (
+                held
+                & (od < LEVELS[3 * level])
+                & (oh < LEVELS[3 * level + 1])
+                & (ow < LEVELS[3 * level + 2])
+            )
             if MAXIMUM:
                 chosen = tl.load(
                     index_ptr

@@ -48,12 +48,11 @@ def pyramid_pool_forward_kernel(
     n, c = row // x_shape[1], row % x_shape[1]
     plane = x_ptr + n * x_stride[0] + c * x_stride[1]
     for level in tl.static_range(COUNT):
-        bins: tl.constexpr = LEVELS[3 * level] * LEVELS[3 * level + 1] * LEVELS[3 * level + 2]
         column = tl.arange(0, COLUMNS[level])[None, :]  # [1, COLUMNS]
         ow = column % LEVELS[3 * level + 2]
         oh = column // LEVELS[3 * level + 2] % LEVELS[3 * level + 1]
         od = column // (LEVELS[3 * level + 2] * LEVELS[3 * level + 1])
-        mask = (row < planes) & (column < bins)
+        mask = (row < planes) & (column < FIRST[level + 1] - FIRST[level])
         start = filled([ROWS, COLUMNS[level]], 0.0, x_ptr)
         y, tap = reduce_bin(
             plane,
@@ -73,7 +72,11 @@ def pyramid_pool_forward_kernel(
             1,
             MAXIMUM,
         )
-        offset = (n * FIRST[COUNT] + FIRST[level]) * x_shape[1] + c * bins + column
+        offset = (
+            (n * FIRST[COUNT] + FIRST[level]) * x_shape[1]
+            + c * (FIRST[level + 1] - FIRST[level])
+            + column
+        )
         tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
         if INDEX == "offset":
             tl.store(index_ptr + offset, tap.to(tl.uint8), mask=mask)

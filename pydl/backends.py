@@ -231,6 +231,9 @@ AUTO: tuple[Row, ...] = (
         channels_last=False,
         least=100_000,
     ),
+    # Nor, so, has it their Lp pooling.
+    Row("pool_lp", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
+    Row("pool_lp_any", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
     Row("pool_lp", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
     # Channels last, adaptive pooling loses in training.
     Row(
