@@ -386,25 +386,26 @@ def batch_norm_cases() -> Iterator[Case]:
         applied = weight, weight, added, *how, True
         grads = x, *given, weight, mask
         calls = {
-            "stats": partial(batch_norm.batch_norm_stats, x),
             "y": partial(batch_norm.batch_norm_apply, *given, *applied),
             "grad sums": partial(batch_norm.batch_norm_grad_sums, *grads[:4], mask, *how),
             "grad x": partial(
                 batch_norm.batch_norm_grad_input, *grads, sums, sums, 64.0, *how, residual
             ),
-            "grad x of inference": partial(
-                batch_norm.batch_norm_grad_input, *grads, None, None, 1.0, *how, residual
-            ),
         }
+        if not (residual or affine) or reason.startswith("ResNet"):
+            # Statistics know nothing of what follows them, inference nothing of sums.
+            calls["stats"] = partial(batch_norm.batch_norm_stats, x)
+            calls["grad x of inference"] = partial(
+                batch_norm.batch_norm_grad_input, *grads, None, None, 1.0, *how, residual
+            )
         for name, call in calls.items():
             yield Case(f"{name}: {reason}, {lies}", dtype, call)
 
-    for dtype in (HALF, FLOAT, DOUBLE):
-        yield from every("ResNet's", dtype, True, "relu")
-        yield from every("ResNet's", dtype, False, "relu")
+    yield from every("ResNet's", HALF, True, "relu")
+    yield from every("ResNet's", FLOAT, False, "relu")
+    yield from every("float64", DOUBLE, True, "relu")
     yield from every("bfloat16", BF16, True, "leaky_relu")
     yield from every("no residual, no weight", FLOAT, False, "none", residual=False, affine=False)
-    yield from every("no residual", FLOAT, True, "leaky_relu", residual=False)
     yield from every("few channels", FLOAT, True, "relu", shape=(8, 3, 56, 56))
     yield from every("a plane of 7 x 7", HALF, False, "relu", shape=(8, 512, 7, 7))
     yield from every("no pixels", FLOAT, False, "relu", shape=(128, 120, 1, 1))
@@ -426,11 +427,11 @@ def softmax_cases() -> Iterator[Case]:
     ):
         for dtype in dtypes:
             x = torch.empty(shape, dtype=dtype, device="meta")
-            for log in (False, True):
-                name = f"{reason}, {'log' if log else 'plain'}"
-                yield Case(f"y: {name}", dtype, partial(softmax.softmax_forward, x, dim, log))
-                backward = partial(softmax.softmax_backward, x, x, dim, log)
-                yield Case(f"grad x: {name}", dtype, backward)
+            log = dtype == FLOAT
+            name = f"{reason}, {'log' if log else 'plain'}"
+            yield Case(f"y: {name}", dtype, partial(softmax.softmax_forward, x, dim, log))
+            backward = partial(softmax.softmax_backward, x, x, dim, log)
+            yield Case(f"grad x: {name}", dtype, backward)
 
 
 def cross_entropy_cases() -> Iterator[Case]:
@@ -454,10 +455,10 @@ def cross_entropy_cases() -> Iterator[Case]:
     for dtype in (HALF, FLOAT, DOUBLE):
         yield from both("pixels", dtype, pixels)
         yield from both("rows", dtype, (256, 1000), weighted=True)
-        all_at_once = {"weighted": True, "smoothing": 0.1, "reduction": "none"}
-        yield from both("pixels, smoothed", dtype, pixels, **all_at_once)
-        yield from both("rows, probabilities", dtype, (256, 1000), soft=True, **all_at_once)
-        yield from both("pixels, probabilities", dtype, pixels, soft=True)
+    all_at_once = {"weighted": True, "smoothing": 0.1, "reduction": "none"}
+    yield from both("pixels, smoothed", FLOAT, pixels, **all_at_once)
+    yield from both("rows, probabilities", DOUBLE, (256, 1000), soft=True, **all_at_once)
+    yield from both("pixels, probabilities", HALF, pixels, soft=True)
     yield from both("rows of several blocks", BF16, (64, 50_000), smoothing=0.1)
     yield from both("64-bit offsets", HALF, (2**13, 21, 256, 256), reduction="sum")
 
