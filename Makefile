@@ -2,7 +2,7 @@
 # the extension first.
 #
 #   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
-#   make test      the whole suite
+#   make test      the suite; test-whole: the slow backends in every dtype too
 #   make lint      ruff, clang-format
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
 #   make readme    README's tables, from the dispatch table and the benchmark's results
@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export CMAKE_ARGS ?= -DPYDL_EMULATOR=ON
 
-.PHONY: demo test lint format bench readme nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format bench readme nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 $(VENV)/.installed: requirements/build.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+# Every row of every table in every dtype, in Triton's interpreter too.
+test-whole: $(VENV)/.built
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q --whole
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
