@@ -1,10 +1,11 @@
 """PyTorch's power-average pooling, which is a chain of its other operators, and its gradient."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from pydl.aten.pool import ceil_mode
+from pydl.aten.pool import avg_pool_backward, avg_pool_forward, ceil_mode
 
 
 def lp_pool_forward(
@@ -31,7 +32,12 @@ def lp_pool_backward(
     kernel_size: Sequence[int],
     stride: Sequence[int],
 ) -> torch.Tensor:
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        result = lp_pool_forward(leaf, norm_type, kernel_size, stride, y.shape[2:])
-    return torch.autograd.grad(result, leaf, grad_y)[0]
+    # Its chain in reverse: the power of the sum of means, the mean, the power. No gradient passes
+    # where a mean is 0.
+    window = [*map(list, (kernel_size, stride)), [0] * len(stride)]
+    mean = avg_pool_forward(x.pow(norm_type), *window, y.shape[2:], True, 0)
+    taps = math.prod(kernel_size)
+    slope = (mean * taps).pow(1 / norm_type - 1) * (taps / norm_type)
+    grad_mean = torch.where(mean == 0, 0, grad_y * slope)
+    grad_power = avg_pool_backward(grad_mean, x.shape[2:], *window, True, 0)
+    return grad_power * (norm_type * x.pow(norm_type - 1))
