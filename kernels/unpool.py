@@ -182,7 +182,9 @@ def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tens
     grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)
     if grad_x.numel() == 0:
         return grad_x
-    tiling = runtime.tile(grad_x)
+    wide = runtime.wide(grad_y, index, grad_x)
+    # Four elements a thread with 64-bit offsets, of which eight do not fit the registers.
+    tiling = runtime.tile(grad_x, 512 if wide else 1024)
     runtime.launch(
         gather_kernel,
         runtime.programs(tiling),
@@ -195,6 +197,6 @@ def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tens
         runtime.shape(index.shape),
         runtime.stride(index),
         **tiling,
-        WIDE=runtime.wide(grad_y, index, grad_x),
+        WIDE=wide,
     )
     return grad_x
