@@ -100,7 +100,10 @@ def _adaptive_forward(
         indices = layout.resized(x, output_size, dtype=_INDEX_DTYPE[index])
     if y.numel() == 0:
         return y, indices
-    tiling = runtime.tile(y)
+    wide = runtime.wide(x, y)
+    # With 64-bit offsets ptxas keeps 8 bytes on the stack, whatever the tile, but for sixteen
+    # elements a thread.
+    tiling = runtime.tile(y, 2048 if wide else 1024)
     longest_bins = lengths(x.shape[2:], output_size)
     runtime.launch(
         adaptive_pool_forward_kernel,
@@ -118,7 +121,7 @@ def _adaptive_forward(
         MAXIMUM=maximum,
         INDEX=index,
         UNROLL=runtime.unroll(math.prod(longest_bins)),
-        WIDE=runtime.wide(x, y),
+        WIDE=wide,
     )
     return y, indices
 
