@@ -193,7 +193,7 @@ def spatial_norm_backward(
     grad_x = layout.empty(x.shape, x)
     if grad_x.numel() == 0:
         return grad_x
-    precise = torch.float64 if x.dtype == torch.float64 else torch.float32
+    precise = layout.sums_dtype(x)
     direct, term = (layout.empty(x.shape, x, dtype=precise) for _ in range(2))
     tiling = runtime.tile(grad_x, 512)
     shape = runtime.shape(x.shape)

@@ -154,9 +154,14 @@ def mask(x: torch.Tensor) -> torch.Tensor:
     return empty(shape, x, dtype=torch.uint8, layout=torch.contiguous_format)
 
 
+def sums_dtype(x: torch.Tensor) -> torch.dtype:
+    """What sums over ``x`` are taken and kept in: float32, float64 for float64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def channel_sums(x: torch.Tensor) -> torch.Tensor:
     """An unwritten number a channel of the map ``x``: float32, float64 for float64."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = sums_dtype(x)
     return empty((x.shape[1],), x, dtype=dtype, layout=torch.contiguous_format)
 
 
@@ -181,7 +186,7 @@ def losses(
     """What cross entropy of (N, C, ...) returns, unwritten: the loss, a number or one a position;
     peak and total of each position, and the mean's divisor, in the type sums are taken in."""
     positions = (x.shape[0], *x.shape[2:])
-    saved = torch.float64 if x.dtype == torch.float64 else torch.float32
+    saved = sums_dtype(x)
     plain = torch.contiguous_format
     return (
         empty(positions if reduction == "none" else (), x, layout=plain),

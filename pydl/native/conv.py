@@ -103,7 +103,7 @@ def conv_grad_weight(
     parts = None
     if library.name == "cuda":  # where long sums are split: how many floats their parts take
         count = library.functions.conv_grad_weight_parts(*operands, *window)
-        sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+        sums = layout.sums_dtype(x)
         parts = layout.empty((count,), x, dtype=sums) if count else None
     library.call("conv_grad_weight", *operands, *window, parts, on=grad_y)
     return grad_weight

@@ -37,7 +37,7 @@ def spatial_norm_backward(
     like = layout.memory_format(x)
     term = None
     if library.name == "cuda":
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        wide = layout.sums_dtype(x)
         term = layout.empty(x.shape, x, dtype=wide)
     library.call(
         "spatial_norm_backward",

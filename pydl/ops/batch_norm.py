@@ -72,7 +72,7 @@ def in_sums_dtype(vector: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor 
     """A weight, bias or statistic in the dtype that the kernels take: that of sums over ``x``."""
     if vector is None:
         return None
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = layout.sums_dtype(x)
     if vector.dtype == dtype and vector.is_contiguous():
         return vector
     return vector.detach().to(dtype).contiguous()
