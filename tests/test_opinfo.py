@@ -53,7 +53,7 @@ INTERPRETED = {
     "max_pool3d": 40,
     "avg_pool3d": 3,
     "conv3d": 5,
-    "conv_transpose3d": 6,
+    "conv_transpose3d": 5,
     "max_unpool1d": 3,
     "max_unpool2d": 4,
     "max_unpool3d": 3,
