@@ -7,6 +7,7 @@
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
 #   make readme    README's tables, from the dispatch table and the benchmark's results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
+#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated
 #   ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export CMAKE_ARGS ?= -DPYDL_EMULATOR=ON
 
-.PHONY: demo test test-whole lint format bench readme nvcc sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format bench readme nvcc cubins sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 $(VENV)/.installed: requirements/build.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +75,9 @@ readme: $(VENV)/.built
 nvcc: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
+
+cubins: $(VENV)/.built
+	$(BIN)/python tests/test_cubins.py
 
 sanitize: $(VENV)/.built
 	$(BIN)/python tests/sanitize.py

@@ -36,6 +36,9 @@ class CMakeBuild(build_ext):
         configure = ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja"]
         subprocess.run([*configure, f"-DPython_EXECUTABLE={sys.executable}", *OPTIONS], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
+        # Nothing of an earlier build with other options may stay beside this one's.
+        for stale in destination.glob("_*.so"):
+            stale.unlink()
         subprocess.run(["cmake", "--install", build, "--prefix", destination], check=True)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -46,6 +47,8 @@ class Row:
     ratio: float | None = None  # PyTorch's time over ours: above 1 ours is faster
     copies: float | None = None  # our time over the time of one copy of the input
     copies_theirs: float | None = None
+    kept_ours: int | None = None  # bytes that autograd keeps for backward, the input's own aside
+    kept_theirs: int | None = None
     goal: float | None = None
     kernels_ours: str = ""
     kernels_theirs: str = ""
@@ -119,6 +122,14 @@ def plot(rows: Sequence[Row], where: str, out: Path, name: str) -> None:
         ratios(timed, where).savefig(out / f"{name}.png", dpi=130)
 
 
+def _kept(row: Row) -> str:
+    """Bytes an element of the input, ours and PyTorch's."""
+    if row.kept_ours is None or row.kept_theirs is None:
+        return ""
+    elements = math.prod(map(int, row.shape.split("x")))
+    return f"{row.kept_ours / elements:.2f} / {row.kept_theirs / elements:.2f}"
+
+
 def _plain(value: object) -> object:
     if value is None:
         return ""
@@ -143,11 +154,13 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
         "Copies: time in units of one copy of the input, ours and PyTorch's. Every row was "
         "checked against the float64 "
         "reference first; the largest relative deviation of output and gradients is given, ours "
-        "and PyTorch's.",
+        "and PyTorch's. "
+        "Kept: bytes that stay in memory from forward to backward, per element of the input and "
+        "without the operands themselves, ours and PyTorch's.",
         "",
         "| case | pass | input | layout | dtype | backend | ours, us | PyTorch, us | ratio | "
-        "goal | copies | deviation |",
-        "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|",
+        "goal | copies | kept | deviation |",
+        "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         cells = [
@@ -175,6 +188,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
                 ratio,
                 goal,
                 copies,
+                _kept(row),
                 deviation,
             ]
         lines.append(f"| {' | '.join(cells)} |")

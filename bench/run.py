@@ -203,6 +203,11 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
         )
         if not wrong:
             try:
+                if one == "both":
+                    row.kept_ours, row.kept_theirs = (
+                        call.kept(run, tensors)
+                        for run in (lambda t: call.ours(t, setting.backend), call.theirs)
+                    )
                 _time(row, call, tensors, grad, setting)
             except Exception as error:
                 traceback.print_exc()

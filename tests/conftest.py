@@ -33,25 +33,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--whole"):
-        left_out = [item for item in items if not _in_turn(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _in_turn(item)]
+        rows = _Rows()
+        taken = {item: rows.in_turn(item) for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if not taken[item]])
+        items[:] = [item for item in items if taken[item]]
     place = {test: i for i, test in enumerate(config.getoption("--first"))}
     items.sort(key=lambda item: place.get(item.nodeid, len(place)))
 
 
-def _in_turn(item: pytest.Item) -> bool:
-    """Whether a row of a table runs in this dtype. Compiled kernels run in every one; what is slow
-    and has no code of its own for each (the reference, PyTorch's operators, Triton's interpreter)
-    in float32 and, row after row, one of the others."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    backend, dtype = parameters.get("backend"), parameters.get("dtype", torch.float32)
-    backend = parameters["server"][0] if "server" in parameters else backend
+_SERVING = ("server", "backend", "dtype")
+
+
+class _Rows:
+    """Which dtypes a row of a table runs in. Compiled kernels run in every one; what is slow and
+    has no code of its own for each (the reference, PyTorch's operators, Triton's interpreter) in
+    float32 and, row after row, one of the others."""
+
     slow = ("reference", "aten") if torch.cuda.is_available() else ("reference", "aten", "triton")
-    if backend not in slow or dtype == torch.float32:
-        return True
-    rows = (n for name, n in item.callspec.indices.items() if name not in ("server", "dtype"))
-    return dtype == (torch.float64, torch.float16, torch.bfloat16)[sum(rows) % 3]
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple, dict[tuple, int]] = {}
+
+    def in_turn(self, item: pytest.Item) -> bool:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        backend, dtype = parameters.get("backend"), parameters.get("dtype", torch.float32)
+        backend = parameters["server"][0] if "server" in parameters else backend
+        if backend not in self.slow:
+            return True
+        table = self.numbers.setdefault((item.path, item.originalname, backend), {})
+        of_table = (value for name, value in parameters.items() if name not in _SERVING)
+        row = tuple(map(id, of_table))
+        others = (torch.float64, torch.float16, torch.bfloat16)
+        return dtype in (torch.float32, others[table.setdefault(row, len(table)) % 3])
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -164,6 +164,15 @@ def hold(
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
+def opcheck(operator: torch._ops.OpOverload, arguments: Sequence) -> None:
+    """PyTorch's own check of a registration. What it finds out by tracing is the same whoever
+    serves, so that part, the slowest, is left to the reference."""
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if "reference" in arguments:
+        tests.append("test_aot_dispatch_dynamic")
+    torch.library.opcheck(operator, tuple(arguments), test_utils=tests)
+
+
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 

@@ -10,6 +10,7 @@ from contract import (
     gradient,
     hold,
     instruction_set,
+    opcheck,
     operand,
     run,
     servers,
@@ -277,7 +278,7 @@ def test_operators_are_registered_rightly(server):
             "grad_input": (*operands, *sums, 30.0, *how, True, backend),
             "backward": (*operands, *how, False, backend),
         }.items():
-            torch.library.opcheck(getattr(ops, f"batch_norm_{name}").default, arguments)
+            opcheck(getattr(ops, f"batch_norm_{name}").default, arguments)
 
 
 @pytest.mark.parametrize("server", servers("batch_norm"))

@@ -2,6 +2,7 @@
 broken cases."""
 
 import csv
+import inspect
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pydl import measure, models
+from pydl import functional, measure, models
 from pydl.models.calls import Call, layer_calls
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
@@ -64,18 +65,41 @@ def test_names_are_unique_and_described() -> None:
 
 
 def test_a_case_without_a_model_fits_together() -> None:
-    """Shapes of a paper's table: the operator takes them, and the counts are the papers'."""
+    """Both sides take its tensors and arguments, and the counts are the papers'."""
     for case in cases.CASES:
         assert case.substitute or case.name.partition(".")[0] in models.MODELS
-        paper = case.name.partition(".")[0] in conv_cases.MODELS
-        if paper and case.operator in ("conv2d", "conv3d", "conv_transpose2d"):
-            tensors = [torch.empty(s, device="meta") for s in (case.input, case.weight, case.bias)]
-            getattr(torch.nn.functional, case.operator)(*tensors, **case.arguments)
+        call = case.call(1)
+        shapes = (call.input, call.weight, call.bias)
+        tensors = [torch.empty(shape, device="meta") for shape in shapes if shape is not None]
+        if call.target is not None:
+            tensors.append(torch.empty(call.target, dtype=torch.int64, device="meta"))
+        ours = getattr(functional, case.operator)
+        inspect.signature(ours).bind(**call.named(tensors), **case.arguments)
+        theirs = getattr(torch.nn.functional, case.operator, None)
+        if theirs is not None:
+            theirs(**call.named(tensors), **case.arguments)
     distinct = {
         model: len({(tuple(row[1]), tuple(row[2]), str(row[3])) for row in rows})
         for model, rows in conv_cases.MODELS.items()
     }
     assert (distinct["vgg16"], distinct["resnet50"], distinct["c3d"]) == (9, 23, 7)
+
+
+def test_memory_kept_for_backward() -> None:
+    """A byte for each maximum where PyTorch keeps eight, nothing for LRN where PyTorch keeps its
+    parts; the operands themselves do not count."""
+    calls = {
+        "max_pool2d": Call("max_pool2d", (2, 3, 9, 9), arguments={"kernel_size": 3}),
+        "local_response_norm": Call("local_response_norm", (2, 3, 9, 9), arguments={"size": 5}),
+    }
+    kept = {}
+    for name, call in calls.items():
+        tensors = call.random()
+        kept[name] = [
+            call.kept(who, tensors) for who in (lambda t, c=call: c.ours(t, "cpu"), call.theirs)
+        ]
+    assert kept["max_pool2d"] == [2 * 3 * 9, 8 * 2 * 3 * 9]
+    assert kept["local_response_norm"][0] == 0 < kept["local_response_norm"][1]
 
 
 def test_the_target_shape_is_measured() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import DTYPES, INSTRUCTION_SETS, hold, instruction_set, laid_out, servers
+from contract import DTYPES, INSTRUCTION_SETS, hold, instruction_set, laid_out, opcheck, servers
 
 from pydl import backends, layout, native
 from pydl.ops import bias_act as ops
@@ -79,9 +79,9 @@ def test_operators_are_registered_rightly(server):
     x = torch.randn(2, 3, 4, 5, device=device)
     for view in (x, x.contiguous(memory_format=torch.channels_last)):
         forward = (view, torch.randn(3, device=device), view.clone(), "silu", 0.0, backend)
-        torch.library.opcheck(torch.ops.pydl.bias_act_forward.default, forward)
+        opcheck(torch.ops.pydl.bias_act_forward.default, forward)
         backward = (view, view.clone(), "silu", 0.0, backend)
-        torch.library.opcheck(torch.ops.pydl.bias_act_backward.default, backward)
+        opcheck(torch.ops.pydl.bias_act_backward.default, backward)
 
 
 @pytest.mark.parametrize("epilogue", EPILOGUES, ids=[name for name, _ in EPILOGUES])

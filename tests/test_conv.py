@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, servers
+from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, servers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -345,12 +345,10 @@ def test_operators_are_registered_rightly(server):
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         plain = (None, *window[:-1], "none", 0.0, backend)
         grad_y = torch.randn_like(ops.conv_forward(x, weight, None, *plain))
-        torch.library.opcheck(
-            ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *plain)
-        )
-        torch.library.opcheck(ops.conv_grad_input.default, (grad_y, weight, [6, 7], *window))
-        torch.library.opcheck(ops.conv_grad_weight.default, (grad_y, x, [3, 3], *window))
-        torch.library.opcheck(ops.conv_grad_bias.default, (grad_y, backend))
+        opcheck(ops.conv_forward.default, (x, weight, torch.randn(6, device=device), *plain))
+        opcheck(ops.conv_grad_input.default, (grad_y, weight, [6, 7], *window))
+        opcheck(ops.conv_grad_weight.default, (grad_y, x, [3, 3], *window))
+        opcheck(ops.conv_grad_bias.default, (grad_y, backend))
 
 
 @pytest.mark.parametrize("server", servers("conv"))

@@ -11,6 +11,7 @@ from contract import (
     Case,
     hold,
     instruction_set,
+    opcheck,
     operand,
     run,
     servers,
@@ -257,9 +258,9 @@ def test_operators_are_registered_rightly(server):
             criterion = (-100, 0.1, reduction, backend)
             arguments = (map, target, torch.rand(6, device=device))
             forward = torch.ops.pydl.cross_entropy_forward.default
-            torch.library.opcheck(forward, (*arguments, *criterion))
+            opcheck(forward, (*arguments, *criterion))
             loss, *saved = forward(*arguments, *criterion)
-            torch.library.opcheck(
+            opcheck(
                 torch.ops.pydl.cross_entropy_backward.default,
                 (torch.ones_like(loss), *arguments, *saved, *criterion),
             )

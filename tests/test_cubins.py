@@ -2,9 +2,10 @@
 GPU and without spills.
 
 The kernels' own launchers are called on tensors of the meta device, and what they would launch is
-compiled instead: the configurations are those that real calls of these shapes get. Compilation
-needs Triton without its interpreter, so it happens in two processes of this file run as a script;
-``python tests/test_cubins.py`` does the same and prints the table.
+compiled instead: the configurations are those that real calls of these shapes get. The suite takes
+the two architectures in turns; ``--whole`` and ``make cubins``, which prints the table, compile
+everything for both. Compilation needs Triton without its interpreter, so it happens in two
+processes of this file run as a script.
 """
 
 import json
@@ -133,7 +134,7 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
     return out
 
 
-def _compile_share(share: int) -> None:
+def _compile_share(share: int, whole: bool) -> None:
     """Compiles every PROCESSES-th case and prints what became of each as a line of JSON."""
     from pydl.kernels import runtime
 
@@ -149,7 +150,9 @@ def _compile_share(share: int) -> None:
             assert launches, f"{case.reason} launched nothing"
             for specialisation in map(_specialisation, launches):
                 name = str(specialisation)
-                for target in TARGETS if name not in seen else ():
+                if name in seen:
+                    continue
+                for target in list(TARGETS) if whole else [list(TARGETS)[len(seen) % 2]]:
                     print(
                         json.dumps(asdict(_compile(case, target, specialisation, Path(directory)))),
                         flush=True,
@@ -157,8 +160,9 @@ def _compile_share(share: int) -> None:
                 seen.add(name)
 
 
-def compile_all() -> list[Compiled]:
-    """Compiles all cases in PROCESSES processes, into a cache that starts empty."""
+def compile_all(whole: bool) -> list[Compiled]:
+    """Compiles all cases, for both architectures where ``whole``, in PROCESSES processes, into a
+    cache that starts empty."""
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(PROCESSES) as pool:
         environment = {
             name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"
@@ -166,7 +170,7 @@ def compile_all() -> list[Compiled]:
         environment["TRITON_CACHE_DIR"] = cache
 
         def run(share: int) -> list[str]:
-            command = [sys.executable, __file__, str(share)]
+            command = [sys.executable, __file__, str(share), *(["--whole"] if whole else [])]
             return subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, text=True, check=True
             ).stdout.splitlines()
@@ -211,10 +215,10 @@ def faults(rows: list[Compiled]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_configuration_compiles():
+def test_every_configuration_compiles(pytestconfig):
     from pydl.kernels import conv_tiles
 
-    rows = compile_all()
+    rows = compile_all(pytestconfig.getoption("--whole"))
     print(table(rows))
     problems = faults(rows)
     assert not problems, "\n".join(problems)
@@ -230,8 +234,8 @@ def test_every_configuration_compiles():
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        _compile_share(int(sys.argv[1]))
+        _compile_share(int(sys.argv[1]), "--whole" in sys.argv)
     else:
-        results = compile_all()
+        results = compile_all(whole=True)
         print(table(results))
         sys.exit("\n".join(faults(results)) or 0)

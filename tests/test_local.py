@@ -10,6 +10,7 @@ from contract import (
     gradient,
     hold,
     instruction_set,
+    opcheck,
     operand,
     run,
     servers,
@@ -152,9 +153,9 @@ def test_operators_are_registered_rightly(server):
     ops, window = torch.ops.pydl, ([2, 2], [1, 2], [0, 1], [1, 1], backend)
     x, weight = torch.randn(2, 3, 5, 6, device=device), torch.randn(4, 12, 4, 4, device=device)
     bias, grad_y = torch.randn(4, 4, 4, device=device), torch.randn(2, 4, 4, 4, device=device)
-    torch.library.opcheck(ops.local_forward.default, (x, weight, bias, *window))
-    torch.library.opcheck(ops.local_grad_input.default, (grad_y, weight, [5, 6], *window))
-    torch.library.opcheck(ops.local_grad_weight.default, (grad_y, x, *window))
+    opcheck(ops.local_forward.default, (x, weight, bias, *window))
+    opcheck(ops.local_grad_input.default, (grad_y, weight, [5, 6], *window))
+    opcheck(ops.local_grad_weight.default, (grad_y, x, *window))
 
 
 @pytest.mark.parametrize("server", servers("local"))

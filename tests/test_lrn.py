@@ -3,7 +3,7 @@ PyTorch and by hand."""
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, run_pytorch, servers
+from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_pytorch, servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,10 +133,8 @@ def test_operators_are_registered_rightly(server):
     backend, device = server
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     for map in (x, x.contiguous(memory_format=torch.channels_last)):
-        torch.library.opcheck(torch.ops.pydl.lrn_forward.default, (map, 3, 0.5, 0.75, 1.0, backend))
-        torch.library.opcheck(
-            torch.ops.pydl.lrn_backward.default, (grad_y, map, 3, 0.5, 0.75, 1.0, backend)
-        )
+        opcheck(torch.ops.pydl.lrn_forward.default, (map, 3, 0.5, 0.75, 1.0, backend))
+        opcheck(torch.ops.pydl.lrn_backward.default, (grad_y, map, 3, 0.5, 0.75, 1.0, backend))
 
 
 @pytest.mark.parametrize("server", servers("lrn"))

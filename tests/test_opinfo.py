@@ -48,12 +48,14 @@ CENTRED = ("batch_norm", "softmax", "log_softmax")
 
 # Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
 INTERPRETED = {
-    "max_pool1d": 12,
-    "max_pool2d": 12,
+    "max_pool1d": 24,
+    "max_pool2d": 36,
     "max_pool3d": 40,
     "avg_pool3d": 3,
+    "conv2d": 2,
     "conv3d": 5,
-    "conv_transpose3d": 5,
+    "conv_transpose2d": 2,
+    "conv_transpose3d": 4,
     "max_unpool1d": 3,
     "max_unpool2d": 4,
     "max_unpool3d": 3,

@@ -3,7 +3,7 @@ and by hand."""
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, run_pytorch, servers
+from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_pytorch, servers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -344,17 +344,11 @@ def test_operators_are_registered_rightly(server):
     ops, window = torch.ops.pydl, ([3, 3], [2, 2], [1, 1])
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
         for index in ("none", "offset", "flat"):
-            torch.library.opcheck(
-                ops.max_pool_forward.default, (x, *window, [1, 1], [4, 4], index, backend)
-            )
+            opcheck(ops.max_pool_forward.default, (x, *window, [1, 1], [4, 4], index, backend))
         y, offset = ops.max_pool_forward(x, *window, [1, 1], [4, 4], "offset", backend)
-        torch.library.opcheck(
-            ops.max_pool_backward.default, (y, offset, [7, 8], *window, [1, 1], backend)
-        )
-        torch.library.opcheck(ops.avg_pool_forward.default, (x, *window, [4, 4], True, 0, backend))
-        torch.library.opcheck(
-            ops.avg_pool_backward.default, (y, [7, 8], *window, False, 0, backend)
-        )
+        opcheck(ops.max_pool_backward.default, (y, offset, [7, 8], *window, [1, 1], backend))
+        opcheck(ops.avg_pool_forward.default, (x, *window, [4, 4], True, 0, backend))
+        opcheck(ops.avg_pool_backward.default, (y, [7, 8], *window, False, 0, backend))
 
 
 @pytest.mark.parametrize("server", servers("pool"))

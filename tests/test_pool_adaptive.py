@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, run_pytorch, servers
+from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_pytorch, servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,8 +113,8 @@ def test_indices_are_pytorchs(server, name, case):
 # The pyramid
 
 PYRAMIDS = (
-    ((1, 2, 3, 6), Case("SPP-net's levels", (2, 5, 13, 13))),
-    ((4, 2, 1), Case("levels that nest", (2, 6, 12, 16))),
+    ((1, 2, 3, 6), Case("SPP-net's levels", (1, 3, 13, 13))),
+    ((4, 2, 1), Case("levels that nest", (2, 3, 12, 16))),
     ((5, 3), Case("levels that do not nest", (1, 3, 7, 9))),
     (((2, 3), 4), Case("levels that are not square", (1, 3, 9, 11))),
     ((3,), Case("one level", (2, 3, 7, 8))),
@@ -228,7 +228,7 @@ def test_derivatives(server):
 def test_operators_are_registered_rightly(server):
     backend, device = server
     contiguous = torch.randn(2, 3, 7, 8, device=device)
-    ops, check, levels = torch.ops.pydl, torch.library.opcheck, [1, 1, 2, 3]
+    ops, check, levels = torch.ops.pydl, opcheck, [1, 1, 2, 3]
     for last in (False, True):
         x = contiguous.contiguous(memory_format=torch.channels_last) if last else contiguous
         check(ops.adaptive_avg_pool_forward.default, (x, [3, 5], backend))

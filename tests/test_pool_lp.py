@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, operand, run, run_pytorch, servers
+from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_pytorch, servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -232,11 +232,9 @@ def test_operators_are_registered_rightly(server):
     contiguous = torch.rand(2, 3, 7, 8, device=device)
     ops = torch.ops.pydl
     for x in (contiguous, contiguous.contiguous(memory_format=torch.channels_last)):
-        torch.library.opcheck(
-            ops.lp_pool_forward.default, (x, 2.0, [3, 3], [2, 2], [3, 3], backend)
-        )
+        opcheck(ops.lp_pool_forward.default, (x, 2.0, [3, 3], [2, 2], [3, 3], backend))
         y = ops.lp_pool_forward(x, 2.0, [3, 3], [2, 2], [3, 3], backend)
-        torch.library.opcheck(ops.lp_pool_backward.default, (y, x, y, 2.0, [3, 3], [2, 2], backend))
+        opcheck(ops.lp_pool_backward.default, (y, x, y, 2.0, [3, 3], [2, 2], backend))
 
 
 @pytest.mark.parametrize("server", servers("pool_lp"))

@@ -10,6 +10,7 @@ from contract import (
     gradient,
     hold,
     instruction_set,
+    opcheck,
     operand,
     run,
     servers,
@@ -157,10 +158,8 @@ def test_operators_are_registered_rightly(server):
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     for map in (x, x.contiguous(memory_format=torch.channels_last)):
         y = torch.ops.pydl.softmax_forward(map, 1, True, backend)
-        torch.library.opcheck(torch.ops.pydl.softmax_forward.default, (map, 1, True, backend))
-        torch.library.opcheck(
-            torch.ops.pydl.softmax_backward.default, (grad_y, y, 1, True, backend)
-        )
+        opcheck(torch.ops.pydl.softmax_forward.default, (map, 1, True, backend))
+        opcheck(torch.ops.pydl.softmax_backward.default, (grad_y, y, 1, True, backend))
 
 
 @pytest.mark.parametrize("server", servers("softmax"))

@@ -10,6 +10,7 @@ from contract import (
     gradient,
     hold,
     instruction_set,
+    opcheck,
     operand,
     run,
     run_pytorch,
@@ -122,10 +123,8 @@ def test_operators_are_registered_rightly(server):
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     arguments = (3, 0.5, 0.75, 1.0, backend)
     for map in (x, x.contiguous(memory_format=torch.channels_last)):
-        torch.library.opcheck(torch.ops.pydl.spatial_norm_forward.default, (map, *arguments))
-        torch.library.opcheck(
-            torch.ops.pydl.spatial_norm_backward.default, (grad_y, map, *arguments)
-        )
+        opcheck(torch.ops.pydl.spatial_norm_forward.default, (map, *arguments))
+        opcheck(torch.ops.pydl.spatial_norm_backward.default, (grad_y, map, *arguments))
 
 
 @pytest.mark.parametrize("server", servers("spatial_norm"))

@@ -3,7 +3,7 @@ hand."""
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, operand, run, servers
+from contract import DTYPES, Case, gradient, opcheck, operand, run, servers
 
 from pydl import backends, functional, layout
 
@@ -115,9 +115,9 @@ def test_operators_are_registered_rightly(server):
         torch.randn(2, 3, 8, 6, device=device), 2, return_indices=True
     )
     ops = torch.ops.pydl
-    torch.library.opcheck(ops.max_unpool_forward.default, (x, index, [8, 6], backend))
+    opcheck(ops.max_unpool_forward.default, (x, index, [8, 6], backend))
     y = ops.max_unpool_forward(x, index, [8, 6], backend)
-    torch.library.opcheck(ops.max_unpool_backward.default, (y, index, backend))
+    opcheck(ops.max_unpool_backward.default, (y, index, backend))
 
 
 X, INDEX = torch.nn.functional.max_pool2d(torch.randn(1, 3, 8, 8), 2, return_indices=True)

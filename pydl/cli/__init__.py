@@ -1,4 +1,4 @@
-"""``pydl ...``: what is here, what a network costs, a demonstration, a benchmark.
+"""``pydl ...``: what is here, what a network costs, a demonstration, training, a benchmark.
 
 A command's module imports what it needs when the command runs, so that ``pydl --help`` is quick.
 """
@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pydl.cli import bench, demo, info, summary
+from pydl.cli import bench, demo, info, summary, train
 
 app = typer.Typer(
     name="pydl",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("info")(info.info)
 app.command("summary")(summary.summary)
 app.command("demo")(demo.demo)
+app.add_typer(train.app, name="train")
 app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
 
 

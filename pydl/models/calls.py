@@ -19,11 +19,6 @@ from pydl import nn as layers
 PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 
 
-def _named(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A call's tensors by the names that all operators give them, wherever they take them."""
-    return dict(zip(("input", "weight", "bias"), tensors, strict=False))
-
-
 @dataclass(frozen=True)
 class Call:
     """``operator`` of ``pydl.functional`` on an input of this shape.
@@ -69,18 +64,23 @@ class Call:
         plain = torch.contiguous_format
         return [t.contiguous(memory_format=formats.get(t.ndim, plain)) for t in tensors]
 
+    def named(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The call's tensors by the names that all operators give them, wherever they take them."""
+        names = ("input", "weight", "bias") if self.target is None else ("input", "target")
+        return dict(zip(names, tensors, strict=False))
+
     def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
         """The output by this package."""
         run = getattr(functional, self.operator)
-        return run(**_named(tensors), **self.arguments, backend=backend)
+        return run(**self.named(tensors), **self.arguments, backend=backend)
 
     def theirs(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The output by stock PyTorch: its own operator or, where it has none, its own parts."""
         own = getattr(nn.functional, self.operator, None)
         if own is not None:
-            return own(**_named(tensors), **self.arguments)
+            return own(**self.named(tensors), **self.arguments)
         parts = getattr(functional, self.operator)
-        return parts(**_named(tensors), **self.arguments, backend="aten")
+        return parts(**self.named(tensors), **self.arguments, backend="aten")
 
     def runner(
         self,
@@ -122,6 +122,31 @@ class Call:
     def _differentiated(self) -> list[int]:
         count = 1 + (self.weight is not None) + (self.bias is not None)
         return list(range(0 if self.grad_input or count == 1 else 1, count))
+
+    def kept(
+        self,
+        run: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+        tensors: Sequence[torch.Tensor],
+    ) -> int:
+        """Bytes that stay in memory from a forward of training to its backward.
+
+        Memory of the operands themselves, which somebody else keeps as a rule, does not count; each
+        piece of memory counts once, as large as it was allocated.
+        """
+        leaves = [t.detach() for t in tensors]
+        for i in self._differentiated():
+            leaves[i].requires_grad_()
+        storages: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            run(leaves)
+        own = {t.untyped_storage().data_ptr() for t in leaves}
+        return sum(size for pointer, size in storages.items() if pointer not in own)
 
     def results(
         self,
