@@ -316,5 +316,5 @@ def test_detection_is_compared_with_pytorchs_parts(operator: str, arguments: dic
     grad = torch.ones_like(y) if y.is_floating_point() else None
     rows = check(call, tensors, grad, backend="cpu")
     assert [row.result for row in rows] == ["output", "grad_input"][: len(rows)]
-    assert all(row.passed and row.theirs < 1e-5 for row in rows)
+    assert all(row.passed and row.theirs < 1e-4 for row in rows)
     assert call.passes == (("forward",) if operator == "nms" else call.passes[:4])

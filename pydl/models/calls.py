@@ -29,12 +29,12 @@ _NAMES = {
 
 
 def _boxes(
-    count: int, size: Sequence[int], shortest: float, generator: torch.Generator
+    count: int, size: Sequence[float], shortest: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Boxes (x1, y1, x2, y2) in an image of this height and width, four times as long as the
-    shortest at most."""
+    """Boxes (x1, y1, x2, y2) with coordinates up to this height and width, four times as long as
+    the shortest at most."""
     draw = torch.rand(4, count, 2, device=generator.device, generator=generator)
-    image = torch.tensor([size[1] - 1.0, size[0] - 1.0], device=generator.device)
+    image = torch.tensor([size[1], size[0]], device=generator.device)
     extent = torch.minimum(shortest * (1 + 3 * draw[0]), image)
     start = draw[1] * (image - extent)
     return torch.cat([start, start + extent], 1)
@@ -82,7 +82,7 @@ class Call:
             tensors.append(torch.randint(classes, self.target, device=device, generator=generator))
         if self.boxes is not None:
             scale = self.arguments.get("spatial_scale", 1.0)
-            size = [round(n / scale) for n in self.input[2:]]
+            size = [(n - 1) / scale for n in self.input[2:]]
             drawn = _boxes(self.boxes, size, min(size) / 14, generator).to(dtype)
             if self.operator == "nms":
                 scores = torch.rand(self.boxes, device=device, generator=generator)
