@@ -27,6 +27,9 @@ FAMILY = {
     "adaptive_avg_pool2d": "pool_adaptive",
     "adaptive_max_pool2d": "pool_adaptive",
     "spatial_pyramid_pool": "pool_pyramid",
+    "roi_align": "roi",
+    "roi_pool": "roi",
+    "nms": "nms",
     "local_response_norm": "lrn",
     "spatial_response_norm": "spatial_norm",
     "batch_norm": "batch_norm",
@@ -54,6 +57,7 @@ class Case:
     arguments: Mapping[str, object] = field(default_factory=dict)
     first: bool = False  # the first layer: nobody differentiates by the image
     substitute: bool = False
+    boxes: int | None = None  # regions of interest
     goal: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -77,6 +81,7 @@ class Case:
             self.arguments,
             grad_input=not self.first,
             target=(batch, *self.input[1:]) if self.operator == "cross_entropy" else None,
+            boxes=self.boxes,
         )
 
 
@@ -127,6 +132,14 @@ def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more
     """A pooling that none of the models' own layers is; the shapes are the papers'."""
     goal = more.pop("goal", {})
     return Case(name, about, operator, batch, input, arguments=more, substitute=True, goal=goal)
+
+
+def _boxes(
+    name: str, about: str, operator: str, boxes: int, input: tuple, **arguments: object
+) -> Case:
+    """A detector's call. PyTorch has no operator for any; what is compared with are its parts, put
+    together in pydl/models/stock.py."""
+    return Case(name, about, operator, 1, input, arguments=arguments, substitute=True, boxes=boxes)
 
 
 def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, float]) -> Case:
@@ -416,6 +429,43 @@ CASES: tuple[Case, ...] = (
     # Taigman et al. 2014, figure 2
     _local("deepface.l4", "9x9, 16 channels, 63 to 55", (16, 63, 63), (16, 16, 9, 9, 55, 55)),
     _local("deepface.l6", "5x5, 16 channels, 25 to 21", (16, 25, 25), (16, 16, 5, 5, 21, 21)),
+    # Girshick 2015 and Ren et al. 2015 on VGG16, an image of 600 x 800; He et al. 2017 on an FPN's
+    # finest level, an image of 800 x 1088
+    _boxes(
+        "fasterrcnn.roi_pool",
+        "7x7 bins on conv5",
+        "roi_pool",
+        128,
+        (512, 38, 50),
+        output_size=7,
+        spatial_scale=1 / 16,
+    ),
+    _boxes(
+        "maskrcnn.roi_align",
+        "7x7 bins on the finest level",
+        "roi_align",
+        512,
+        (256, 200, 272),
+        output_size=7,
+        spatial_scale=0.25,
+        sampling_ratio=2,
+    ),
+    _boxes(
+        "fasterrcnn.nms-2000",
+        "proposals in a test image",
+        "nms",
+        2000,
+        (1, 600, 800),
+        iou_threshold=0.7,
+    ),
+    _boxes(
+        "fasterrcnn.nms-6000",
+        "anchors before proposals are chosen",
+        "nms",
+        6000,
+        (1, 600, 800),
+        iou_threshold=0.7,
+    ),
     _batch_norm("bn-lenet5.bn1+relu", "after conv1, small", 32, (6, 28, 28)),
     _batch_norm("bn-lenet5.bn2+relu", "after conv2, smaller", 32, (16, 10, 10)),
     _batch_norm("bn-alexnet.bn1+relu", "in place of lrn1", 16, (96, 55, 55), goal=_BATCH_NORM_GOAL),

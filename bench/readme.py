@@ -27,6 +27,8 @@ OPERATORS = (
     ("adaptive_avg_pool1d`, `2d`, `3d`, `adaptive_max_pool1d`, `2d`, `3d", "pool_adaptive"),
     ("spatial_pyramid_pool", "pool_pyramid"),
     ("max_unpool1d`, `2d`, `3d", "unpool"),
+    ("roi_align`, `roi_pool", "roi"),
+    ("nms`, `batched_nms", "nms"),
     ("local_response_norm", "lrn"),
     ("spatial_response_norm", "spatial_norm"),
     ("batch_norm`, `batch_norm_act", "batch_norm"),
@@ -47,14 +49,16 @@ def support() -> str:
     ]
     for operators, family in OPERATORS:
         cells = ["yes" if name in backends.serving(family) else "no" for name in names]
+        derivatives = "none" if family == "nms" else "forward, backward, double backward"
+        compiles = "with captured shapes" if family == "nms" else "yes"
         said = operators if " " in operators and "`" not in operators else f"`{operators}`"
         lines.append(
-            f"| {said} | f64 f32 f16 bf16 | forward, backward, double backward | yes | "
-            f"{' | '.join(cells)} |"
+            f"| {said} | f64 f32 f16 bf16 | {derivatives} | {compiles} | {' | '.join(cells)} |"
         )
     lines += [
         "",
-        "`aten` is PyTorch's own operator, with PyTorch's dtypes.",
+        "`aten` is PyTorch's own operator, with PyTorch's dtypes. Where it has none, `auto` is the "
+        "first of `cpu`, `cuda` and `reference` that can serve.",
         "",
         "| backend | device | tested on |",
         "|---|---|---|",

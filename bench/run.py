@@ -151,13 +151,14 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
     A case that is not served, is wrong or breaks gives rows that say so, without times.
     """
     call = case.call(setting.batch)
-    passes = [one for one in passes if not (one == "grad_weight" and call.weight is None)]
+    passes = [one for one in passes if one in call.passes]
+    arguments = call.arguments if call.boxes is None else {"boxes": call.boxes, **call.arguments}
     blank = {
         "case": case.name,
         "operator": case.operator,
         "shape": "x".join(map(str, call.input)),
         "weight": "x".join(map(str, call.weight or ())),
-        "arguments": " ".join(f"{key}={value}" for key, value in call.arguments.items()),
+        "arguments": " ".join(f"{key}={value}" for key, value in arguments.items()),
         "layout": setting.layout,
         "dtype": setting.dtype,
         "asked": setting.backend,
@@ -178,7 +179,8 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
                     Row(**blank, kind=one, status="not served", detail=refusal) for one in passes
                 )
                 return
-        grad = torch.empty_like(call.theirs(tensors)).normal_()
+        y = call.theirs(tensors)
+        grad = torch.empty_like(y).normal_() if y.is_floating_point() else None
         serving = observe(call, tensors, grad, setting.backend)
         checks = check(call, tensors, grad, backend=setting.backend)
     except Exception as error:
@@ -225,7 +227,9 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
         yield row
 
 
-def observe(call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, backend: str) -> str:
+def observe(
+    call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor | None, backend: str
+) -> str:
     """The backend that serves this call, forward and backward, as observed.
 
     Raises:
@@ -240,7 +244,11 @@ def observe(call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, bac
 
 
 def _time(
-    row: Row, call: Call, tensors: Sequence[torch.Tensor], grad: torch.Tensor, setting: Setting
+    row: Row,
+    call: Call,
+    tensors: Sequence[torch.Tensor],
+    grad: torch.Tensor | None,
+    setting: Setting,
 ) -> None:
     theirs = call.theirs
     if setting.against == "compile":

@@ -7,7 +7,8 @@ missing, and, for ``auto``, which is fastest where.
 
 ``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable
 ``PYDL_BACKEND`` beats ``auto``. A backend asked for by name that cannot serve raises; ``auto``
-always ends at PyTorch's own operator.
+ends at PyTorch's own operator or, for a family that PyTorch has none for, at the first of ``cpu``,
+``cuda`` and ``reference`` that can serve.
 """
 
 import functools
@@ -46,6 +47,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "pyramid_pool_backward",
     ),
     "unpool": ("max_unpool_forward", "max_unpool_backward"),
+    "roi": ("roi_align_forward", "roi_align_backward", "roi_pool_forward", "roi_pool_backward"),
+    "nms": ("nms_keep",),
     "lrn": ("lrn_forward", "lrn_backward"),
     "spatial_norm": ("spatial_norm_forward", "spatial_norm_backward"),
     "softmax": ("softmax_forward", "softmax_backward"),
@@ -73,6 +76,8 @@ _EVERYTHING = (
     *_KINDS_OF_BATCH_NORM,
     *_KINDS_OF_POOL,
 )
+# What PyTorch has no operator for, nor is there a kernel in Triton.
+_NOT_IN_PYTORCH = _NOT_IN_TRITON = ("roi", "nms")
 # What has no kernel in CUDA C++.
 _NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
 FAMILY_OF: dict[str, str] = {
@@ -138,7 +143,15 @@ BACKENDS: dict[str, Backend] = {
             "the definition, in tensor arithmetic",
             "CPU",
         ),
-        Backend("aten", "pydl.aten", _EVERYTHING, (), None, "PyTorch's own operator", "CPU"),
+        Backend(
+            "aten",
+            "pydl.aten",
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_PYTORCH),
+            (),
+            None,
+            "PyTorch's own operator",
+            "CPU",
+        ),
         Backend(
             "cpu",
             "pydl.native",
@@ -151,7 +164,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "triton",
             "pydl.kernels",
-            _EVERYTHING,
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_TRITON),
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
@@ -173,8 +186,8 @@ BACKENDS: dict[str, Backend] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A measured choice of ``auto``. The first row that fits is taken; where none does, PyTorch's
-    own operator is."""
+    """A measured choice of ``auto``. The first row that fits is taken; where none does,
+    PyTorch's own operator is, or what stands in for it."""
 
     family: str
     device: str
@@ -424,7 +437,7 @@ def choose(
 
     Raises:
         ValueError: there is no backend of that name.
-        RuntimeError: the backend asked for cannot serve this tensor, and why.
+        RuntimeError: the backend asked for cannot serve this tensor, or none can, and why.
     """
     name = _current if backend is None else checked(backend)
     if name == "auto":
@@ -433,7 +446,11 @@ def choose(
                 continue
             if refusal(row.backend, family, tensor) is None:
                 return row.backend
-        return "aten"
+        if family in BACKENDS["aten"].families:
+            return "aten"
+        # In this order; the last serves any device, so only its refusal is final.
+        own = ("cpu", "cuda", "reference")
+        name = next((one for one in own if refusal(one, family, tensor) is None), own[-1])
     reason = refusal(name, family, tensor)
     if reason is not None:
         raise RuntimeError(reason)

@@ -75,3 +75,17 @@ def check_positions(index: torch.Tensor, size: Sequence[int]) -> None:
             f"Found an invalid max index: {least if least < 0 else most} "
             f"(output volumes are of size {'x'.join(map(str, size))})"
         )
+
+
+def check_images(boxes: torch.Tensor, images: int) -> None:
+    """Raises RuntimeError where the first number of one of these boxes (image, x1, y1, x2, y2)
+    names none of so many images.
+
+    On a GPU it waits for the answer.
+    """
+    number = boxes[:, 0]
+    wrong = number[~((number > -1) & (number < images))].tolist()
+    if wrong:
+        raise RuntimeError(
+            f"Found an invalid batch index: {wrong[0]:g} (the input has {images} images)"
+        )

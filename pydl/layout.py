@@ -224,3 +224,26 @@ def pyramid_input(
     shape = (grad_y.shape[0], *input_size)
     chosen = _CHANNELS_LAST.get(len(shape)) if channels_last else None
     return empty(shape, grad_y, layout=chosen or torch.contiguous_format)
+
+
+def rois(
+    x: torch.Tensor,
+    boxes: torch.Tensor,
+    output_size: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """The unwritten bins (K, C, *output_size) of K boxes, in the layout of the map ``x``."""
+    return empty((boxes.shape[0], x.shape[1], *output_size), x, dtype=dtype)
+
+
+def rois_input(
+    grad_y: torch.Tensor, input_shape: Sequence[int], channels_last: bool
+) -> torch.Tensor:
+    """The unwritten gradient of the map that bins were taken of, which may lie otherwise."""
+    return empty(input_shape, grad_y, layout=chosen(channels_last))
+
+
+def chosen(channels_last: bool) -> torch.memory_format:
+    """The layout of a map of two axes that is channels last or not, as told."""
+    return _CHANNELS_LAST[4] if channels_last else torch.contiguous_format

@@ -16,7 +16,7 @@ FILES = [
     f"tests/test_{family}.py"
     for family in (
         *("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "pool_lp"),
-        *("pool_adaptive", "unpool", "lrn", "spatial_norm", "batch_norm", "softmax"),
+        *("pool_adaptive", "unpool", "roi", "nms", "lrn", "spatial_norm", "batch_norm", "softmax"),
         *("cross_entropy", "dropout"),
     )
 ]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pydl import functional, measure, models
-from pydl.models.calls import Call, layer_calls
+from pydl.models.calls import Call, check, layer_calls
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
@@ -73,6 +73,8 @@ def test_a_case_without_a_model_fits_together() -> None:
         tensors = [torch.empty(shape, device="meta") for shape in shapes if shape is not None]
         if call.target is not None:
             tensors.append(torch.empty(call.target, dtype=torch.int64, device="meta"))
+        if call.boxes is not None:
+            tensors.append(torch.empty(call.boxes, 5, device="meta"))
         ours = getattr(functional, case.operator)
         inspect.signature(ours).bind(**call.named(tensors), **case.arguments)
         theirs = getattr(torch.nn.functional, case.operator, None)
@@ -322,3 +324,23 @@ def test_mistakes_are_named(
     with pytest.raises(SystemExit) as exit:
         run.main(list(arguments))
     assert exit.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "operator, arguments",
+    (
+        ("roi_align", {"output_size": 7, "spatial_scale": 0.25, "sampling_ratio": 2}),
+        ("roi_pool", {"output_size": 4, "spatial_scale": 0.25}),  # no edge is rounded
+        ("nms", {"iou_threshold": 0.4}),
+    ),
+)
+def test_detection_is_compared_with_pytorchs_parts(operator: str, arguments: dict) -> None:
+    """They compute the same, so the comparison is fair and the check means something."""
+    call = Call(operator, (1, 4, 48, 64), arguments=arguments, boxes=40)
+    tensors = call.random(seed=3)
+    y = call.theirs(tensors)
+    grad = torch.ones_like(y) if y.is_floating_point() else None
+    rows = check(call, tensors, grad, backend="cpu")
+    assert [row.result for row in rows] == ["output", "grad_input"][: len(rows)]
+    assert all(row.passed and row.theirs < 1e-4 for row in rows)
+    assert call.passes == (("forward",) if operator == "nms" else call.passes[:4])

@@ -17,9 +17,12 @@ from pydl import backends, functional, layout
 
 ROOT = Path(__file__).parent.parent
 X = torch.randn(2, 4, 9, 9)
+BOX = torch.tensor([[0, 1, 1, 7, 6.5]])
 
 
 # the grid
+
+WITHOUT_LAYERS = ("nms",)  # nor has torchvision one
 
 
 @pytest.mark.parametrize("family", backends.FAMILIES)
@@ -28,11 +31,15 @@ def test_a_family_has_all_its_rooms(family):
         f"csrc/{family}.h",
         f"csrc/bindings/{family}.cpp",
         f"tests/test_{family}.py",
-        *(f"pydl/{room}/{family}.py" for room in ("aten", "native", "ops", "reference")),
+        *(f"pydl/{room}/{family}.py" for room in ("functional", "native", "ops", "reference")),
     ]
-    kernels = {"cuda": f"csrc/cuda/{family}.cu", "triton": f"kernels/{family}.py"}
-    rooms += [room for name, room in kernels.items() if name in backends.serving(family)]
-    rooms += [f"pydl/{room}/{family}.py" for room in ("functional", "nn")]
+    rooms_of = {
+        "aten": f"pydl/aten/{family}.py",
+        "cuda": f"csrc/cuda/{family}.cu",
+        "triton": f"kernels/{family}.py",
+    }
+    rooms += [room for name, room in rooms_of.items() if name in backends.serving(family)]
+    rooms += [f"pydl/nn/{family}.py"] if family not in WITHOUT_LAYERS else []
     assert [room for room in rooms if not (ROOT / room).exists()] == []
 
 
@@ -127,18 +134,28 @@ def test_auto_serves_what_pytorch_serves():
     assert on_meta.device.type == "meta"
 
 
+def test_auto_ends_at_a_backend_of_this_package_where_pytorch_has_no_operator():
+    for family in ("roi", "nms"):
+        assert "aten" not in backends.serving(family)
+        assert backends.choose(family, None, X) == "cpu"
+        assert backends.choose(family, None, X.to("meta")) == "reference"
+        with pytest.raises(RuntimeError, match=r"'reference' serves float32, .* got torch.int64"):
+            backends.choose(family, None, X.long())
+
+
 def test_a_missing_extension_is_said_and_pytorch_serves(tmp_path):
     """In a process where pydl._C cannot be imported the package still works."""
     code = (
         "import sys; sys.modules['pydl._C'] = None\n"
         "import torch, pydl\n"
         "print(pydl.functional.max_pool2d(torch.ones(1, 1, 4, 4), 2).sum().item())\n"
+        "print(pydl.functional.nms(torch.ones(2, 4), torch.ones(2), 0.5).tolist())\n"
         "try: pydl.functional.max_pool2d(torch.ones(1, 1, 4, 4), 2, backend='cpu')\n"
         "except RuntimeError as error: print(error)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith(
-        "4.0\nbackend 'cpu' is not available: the extension pydl._C could not be imported"
+        "4.0\n[0, 1]\nbackend 'cpu' is not available: the extension pydl._C could not be imported"
     )
 
 
@@ -164,6 +181,8 @@ def test_the_native_kernels_copy_neither_layout(channels_last, monkeypatch):
         lambda x: functional.spatial_pyramid_pool(x, (3, 2), backend="cpu"),
         lambda x: functional.local_response_norm(x, 3, backend="cpu"),
         lambda x: functional.batch_norm_act(x, None, None, training=True, backend="cpu"),
+        lambda x: functional.roi_align(x, BOX, 3, backend="cpu"),
+        lambda x: functional.roi_pool(x, BOX, 3, backend="cpu"),
     ):
         leaf = x.detach().requires_grad_()
         y = function(leaf)

@@ -26,6 +26,8 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_pool_lp_cpu(cpu);
   pydl::bind_pool_adaptive_cpu(cpu);
   pydl::bind_unpool_cpu(cpu);
+  pydl::bind_roi_cpu(cpu);
+  pydl::bind_nms_cpu(cpu);
   pydl::bind_lrn_cpu(cpu);
   pydl::bind_spatial_norm_cpu(cpu);
   pydl::bind_softmax_cpu(cpu);
@@ -42,6 +44,8 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_pool_lp_cuda(cuda);
   pydl::bind_pool_adaptive_cuda(cuda);
   pydl::bind_unpool_cuda(cuda);
+  pydl::bind_roi_cuda(cuda);
+  pydl::bind_nms_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
   pydl::bind_spatial_norm_cuda(cuda);
 #endif

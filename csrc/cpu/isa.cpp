@@ -54,6 +54,11 @@ struct Kernels {
   decltype(&baseline::lp_pool_backward) lp_pool_backward;
   decltype(&baseline::max_unpool_forward) max_unpool_forward;
   decltype(&baseline::max_unpool_backward) max_unpool_backward;
+  decltype(&baseline::roi_align_forward) roi_align_forward;
+  decltype(&baseline::roi_align_backward) roi_align_backward;
+  decltype(&baseline::roi_pool_forward) roi_pool_forward;
+  decltype(&baseline::roi_pool_backward) roi_pool_backward;
+  decltype(&baseline::nms) nms;
 };
 
 #define PYDL_KERNELS(name, runs_here) \
@@ -90,7 +95,12 @@ struct Kernels {
    name::lp_pool_forward,             \
    name::lp_pool_backward,            \
    name::max_unpool_forward,          \
-   name::max_unpool_backward}
+   name::max_unpool_backward,         \
+   name::roi_align_forward,           \
+   name::roi_align_backward,          \
+   name::roi_pool_forward,            \
+   name::roi_pool_backward,           \
+   name::nms}
 
 // The best first. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
 const Kernels all_kernels[] = {
@@ -329,6 +339,38 @@ void max_unpool_backward(const MaxUnpoolBackward& args, int64_t threads) {
   check_unpool(args.grad_x, args.index, args.grad_y);
   const bool last = channels_last("max_unpool", {&args.grad_y, &args.index, &args.grad_x});
   if (args.grad_x.numel() > 0) kernels().max_unpool_backward(args, last, threads);
+}
+
+void roi_align_forward(const RoiAlignForward& args, int64_t threads) {
+  check_roi(args.x, args.boxes, args.y);
+  const bool last = channels_last("roi_align", {&args.x, &args.y});
+  if (args.y.numel() > 0) kernels().roi_align_forward(args, last, threads);
+}
+
+void roi_align_backward(const RoiAlignBackward& args, int64_t threads) {
+  check_roi(args.grad_x, args.boxes, args.grad_y);
+  const bool last = channels_last("roi_align", {&args.grad_y, &args.grad_x});
+  if (args.grad_x.numel() > 0) kernels().roi_align_backward(args, last, threads);
+}
+
+void roi_pool_forward(const RoiPoolForward& args, int64_t threads) {
+  const auto& [x, boxes, y, index, scale] = args;
+  check_roi(x, boxes, y);
+  if (index.data != nullptr) check_roi_index(y, index);
+  const bool last = channels_last("roi_pool", {&x, &y, index.data == nullptr ? &y : &index});
+  if (y.numel() > 0) kernels().roi_pool_forward(args, last, threads);
+}
+
+void roi_pool_backward(const RoiPoolBackward& args, int64_t threads) {
+  check_roi(args.grad_x, args.boxes, args.grad_y);
+  check_roi_index(args.grad_y, args.index);
+  const bool last = channels_last("roi_pool", {&args.grad_y, &args.index, &args.grad_x});
+  if (args.grad_x.numel() > 0) kernels().roi_pool_backward(args, last, threads);
+}
+
+void nms(const Nms& args, int64_t threads) {
+  check_nms(args);
+  if (args.keep.numel() > 0) kernels().nms(args, threads);
 }
 
 }  // namespace pydl::cpu

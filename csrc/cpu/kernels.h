@@ -8,9 +8,11 @@
 #include "../dropout.h"
 #include "../local.h"
 #include "../lrn.h"
+#include "../nms.h"
 #include "../pool.h"
 #include "../pool_adaptive.h"
 #include "../pool_lp.h"
+#include "../roi.h"
 #include "../softmax.h"
 #include "../spatial_norm.h"
 #include "../unpool.h"
@@ -49,5 +51,10 @@ void lp_pool_forward(const LpPoolForward& args, bool channels_last, int64_t thre
 void lp_pool_backward(const LpPoolBackward& args, bool channels_last, int64_t threads);
 void max_unpool_forward(const MaxUnpoolForward& args, bool channels_last, int64_t threads);
 void max_unpool_backward(const MaxUnpoolBackward& args, bool channels_last, int64_t threads);
+void roi_align_forward(const RoiAlignForward& args, bool channels_last, int64_t threads);
+void roi_align_backward(const RoiAlignBackward& args, bool channels_last, int64_t threads);
+void roi_pool_forward(const RoiPoolForward& args, bool channels_last, int64_t threads);
+void roi_pool_backward(const RoiPoolBackward& args, bool channels_last, int64_t threads);
+void nms(const Nms& args, int64_t threads);
 
 }  // namespace pydl::cpu::PYDL_ISA

@@ -22,6 +22,7 @@ from pydl.functional.cross_entropy import cross_entropy
 from pydl.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
+from pydl.functional.nms import batched_nms, nms
 from pydl.functional.pool import (
     avg_pool1d,
     avg_pool2d,
@@ -46,6 +47,7 @@ from pydl.functional.pool_adaptive import (
     spatial_pyramid_pool,
 )
 from pydl.functional.pool_lp import lp_pool1d, lp_pool2d, lp_pool3d
+from pydl.functional.roi import roi_align, roi_pool
 from pydl.functional.softmax import log_softmax, softmax
 from pydl.functional.spatial_norm import spatial_response_norm
 from pydl.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
@@ -65,6 +67,7 @@ __all__ = [
     "avg_pool3d",
     "batch_norm",
     "batch_norm_act",
+    "batched_nms",
     "conv1d",
     "conv2d",
     "conv2d_bias_act",
@@ -94,7 +97,10 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "nms",
     "relu",
+    "roi_align",
+    "roi_pool",
     "softmax",
     "spatial_pyramid_pool",
     "spatial_response_norm",

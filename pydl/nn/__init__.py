@@ -1,7 +1,7 @@
 """The layers with the constructors, names and ``state_dict`` of :mod:`torch.nn`, and ``backend=``.
 
-Each subclasses its counterpart in ``torch.nn``, so initial weights, checkpoints, hooks and
-``isinstance`` behave alike.
+Each subclasses its counterpart in ``torch.nn`` where there is one, so initial weights, checkpoints,
+hooks and ``isinstance`` behave alike.
 """
 
 from pydl.nn.batch_norm import (
@@ -45,6 +45,7 @@ from pydl.nn.pool_adaptive import (
     SpatialPyramidPool2d,
 )
 from pydl.nn.pool_lp import LPPool1d, LPPool2d, LPPool3d
+from pydl.nn.roi import RoIAlign, RoIPool
 from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
 from pydl.nn.spatial_norm import SpatialResponseNorm
 from pydl.nn.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
@@ -99,6 +100,8 @@ __all__ = [
     "MaxUnpool2d",
     "MaxUnpool3d",
     "ReLU",
+    "RoIAlign",
+    "RoIPool",
     "Softmax",
     "Softmax2d",
     "SpatialPyramidPool2d",

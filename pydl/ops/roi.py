@@ -1,0 +1,196 @@
+"""RoIAlign and RoI pooling: checks, autograd, registered operators."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pydl import backends, layout
+from pydl.ops import checks
+from pydl.ops.derivatives import apply, needs_grad
+from pydl.ops.registry import operator
+
+_align_forward = operator(
+    "roi_align_forward(Tensor x, Tensor boxes, SymInt[] output_size, float scale, "
+    "int sampling_ratio, bool aligned, str backend) -> Tensor",
+    lambda x, boxes, output_size, *_: layout.rois(x, boxes, output_size),
+)
+_align_backward = operator(
+    "roi_align_backward(Tensor grad_y, Tensor boxes, SymInt[] input_shape, float scale, "
+    "int sampling_ratio, bool aligned, bool channels_last, str backend) -> Tensor",
+    lambda grad_y, boxes, input_shape, scale, ratio, aligned, channels_last, _: layout.rois_input(
+        grad_y, input_shape, channels_last
+    ),
+)
+
+
+def _pool_forward_fake(x, boxes, output_size, scale, index, backend):
+    y = layout.rois(x, boxes, output_size)
+    if not index:
+        return y, layout.nothing(x, dtype=torch.int64)
+    return y, layout.rois(x, boxes, output_size, dtype=torch.int64)
+
+
+_pool_forward = operator(
+    "roi_pool_forward(Tensor x, Tensor boxes, SymInt[] output_size, float scale, bool index, "
+    "str backend) -> (Tensor, Tensor)",
+    _pool_forward_fake,
+)
+_pool_backward = operator(
+    "roi_pool_backward(Tensor grad_y, Tensor index, Tensor boxes, SymInt[] input_shape, "
+    "float scale, bool channels_last, str backend) -> Tensor",
+    lambda grad_y, index, boxes, input_shape, scale, channels_last, _: layout.rois_input(
+        grad_y, input_shape, channels_last
+    ),
+)
+
+
+def _lies(x: torch.Tensor) -> bool:
+    return layout.memory_format(x) is not torch.contiguous_format
+
+
+class _RoIAlign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, boxes, output_size, align, backend):
+        ctx.save_for_backward(boxes)
+        ctx.arguments = tuple(x.shape), align, _lies(x), backend
+        return _align_forward(x, boxes, output_size, *align, backend)
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        grad_x = apply(_RoIAlignGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        return grad_x, None, None, None, None
+
+
+class _RoIAlignGrad(torch.autograd.Function):
+    """Linear in grad_y and the transpose of RoIAlign, so its derivative is RoIAlign."""
+
+    @staticmethod
+    def forward(ctx, grad_y, boxes, input_shape, align, channels_last, backend):
+        ctx.save_for_backward(boxes)
+        ctx.arguments = tuple(grad_y.shape[2:]), align, backend
+        return _align_backward(grad_y, boxes, input_shape, *align, channels_last, backend)
+
+    @staticmethod
+    def backward(ctx, grad_grad_x):
+        grad = apply(_RoIAlign, grad_grad_x, *ctx.saved_tensors, *ctx.arguments)
+        return grad, None, None, None, None, None
+
+
+class _RoIPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, boxes, output_size, scale, backend):
+        y, index = _pool_forward(x, boxes, output_size, scale, True, backend)
+        ctx.save_for_backward(index, boxes)
+        ctx.arguments = tuple(x.shape), scale, _lies(x), backend
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        grad_x = apply(_RoIPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        return grad_x, None, None, None, None
+
+
+class _RoIPoolGrad(torch.autograd.Function):
+    """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from
+    them."""
+
+    @staticmethod
+    def forward(ctx, grad_y, index, boxes, input_shape, scale, channels_last, backend):
+        ctx.save_for_backward(index, boxes)
+        return _pool_backward(grad_y, index, boxes, input_shape, scale, channels_last, backend)
+
+    @staticmethod
+    def backward(ctx, grad_grad_x):
+        index, boxes = ctx.saved_tensors
+        rows = grad_grad_x.flatten(2)[boxes[:, 0].long()]  # (K, C, H * W)
+        gathered = rows.gather(2, index.flatten(2).clamp_min(0)).reshape(index.shape)
+        return torch.where(index >= 0, gathered, 0), None, None, None, None, None, None
+
+
+def _boxes(name: str, x: torch.Tensor, boxes: torch.Tensor | Sequence[torch.Tensor]):
+    """The boxes as one tensor (K, 5), the image's number first, checked."""
+    if not isinstance(boxes, torch.Tensor):
+        boxes = _listed(name, x, boxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 5:
+        raise RuntimeError(
+            f"{name}: boxes should be a tensor (K, 5) or a list of tensors (L, 4), but got a "
+            f"tensor {list(boxes.shape)}"
+        )
+    checks.same_device_and_dtype(name, x, "boxes", boxes)
+    return boxes.detach().resolve_neg()
+
+
+def _listed(name: str, x: torch.Tensor, boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    if not isinstance(boxes, Sequence) or isinstance(boxes, str):
+        raise TypeError(
+            f"{name}(): argument 'boxes' must be Tensor or list of Tensors, not "
+            f"{type(boxes).__name__}"
+        )
+    if len(boxes) != x.shape[0]:
+        raise RuntimeError(
+            f"{name}: a list of boxes should have an element for each image, but got {len(boxes)} "
+            f"for {x.shape[0]} images"
+        )
+    for of_image in boxes:
+        checks.tensor(name, "boxes", of_image)
+        if of_image.ndim != 2 or of_image.shape[1] != 4:
+            raise RuntimeError(
+                f"{name}: a list of boxes should hold tensors (L, 4), but got one "
+                f"{list(of_image.shape)}"
+            )
+        checks.same_device_and_dtype(name, x, "boxes", of_image)
+    numbered = [
+        torch.cat([torch.full_like(of_image[:, :1], n), of_image], 1)
+        for n, of_image in enumerate(boxes)
+    ]
+    return torch.cat(numbered) if numbered else x.new_zeros(0, 5)
+
+
+def _map(name: str, x: torch.Tensor) -> torch.Tensor:
+    if x.ndim != 4:
+        raise RuntimeError(
+            f"Expected 4D (batched) input to {name}, but got input of size: {list(x.shape)}"
+        )
+    if 0 in x.shape[2:]:
+        raise RuntimeError(
+            f"{name}: Expected input to have non-zero size for its spatial dimensions, but got "
+            f"{list(x.shape)}"
+        )
+    return x.resolve_neg()
+
+
+def roi_align(
+    x: torch.Tensor,
+    boxes: torch.Tensor | Sequence[torch.Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    backend: str | None,
+) -> torch.Tensor:
+    checks.tensor("roi_align", "input", x)
+    backend = backends.choose("roi", backend, x)
+    x = _map("roi_align", x)
+    size = checks.axes("roi_align", "output_size", output_size, 2, least=0)
+    boxes = _boxes("roi_align", x, boxes)
+    align = float(spatial_scale), int(sampling_ratio), bool(aligned)
+    if needs_grad(x):
+        return _RoIAlign.apply(x, boxes, size, align, backend)
+    return _align_forward(x, boxes, size, *align, backend)
+
+
+def roi_pool(
+    x: torch.Tensor,
+    boxes: torch.Tensor | Sequence[torch.Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float,
+    backend: str | None,
+) -> torch.Tensor:
+    checks.tensor("roi_pool", "input", x)
+    backend = backends.choose("roi", backend, x)
+    x = _map("roi_pool", x)
+    size = checks.axes("roi_pool", "output_size", output_size, 2, least=0)
+    boxes = _boxes("roi_pool", x, boxes)
+    if needs_grad(x):
+        return _RoIPool.apply(x, boxes, size, float(spatial_scale), backend)
+    return _pool_forward(x, boxes, size, float(spatial_scale), False, backend)[0]
