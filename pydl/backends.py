@@ -418,6 +418,21 @@ def serving(family: str) -> list[str]:
     return [name for name, row in BACKENDS.items() if family in row.families]
 
 
+def measured(
+    family: str,
+    tensor: torch.Tensor,
+    function: str | None = None,
+    unit_stride: bool | None = None,
+) -> Row | None:
+    """The first row of ``auto`` that fits this call; arguments as :func:`choose`."""
+    for row in AUTO:
+        if row.family != family or not row.fits(tensor, function, unit_stride):
+            continue
+        if refusal(row.backend, family, tensor) is None:
+            return row
+    return None
+
+
 def choose(
     family: str,
     backend: str | None,
@@ -441,11 +456,9 @@ def choose(
     """
     name = _current if backend is None else checked(backend)
     if name == "auto":
-        for row in AUTO:
-            if row.family != family or not row.fits(tensor, function, unit_stride):
-                continue
-            if refusal(row.backend, family, tensor) is None:
-                return row.backend
+        row = measured(family, tensor, function, unit_stride)
+        if row is not None:
+            return row.backend
         if family in BACKENDS["aten"].families:
             return "aten"
         # In this order; the last serves any device, so only its refusal is final.

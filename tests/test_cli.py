@@ -147,3 +147,27 @@ def test_bench_outside_a_checkout_says_so(
 ) -> None:
     monkeypatch.setattr(pydl, "__file__", str(tmp_path / "pydl" / "__init__.py"))
     assert "run it from a checkout" in refused(monkeypatch, capsys, "bench", "--list")
+
+
+def test_explain_names_the_measurement_and_the_refusals() -> None:
+    result = run("explain", "lrn", "--shape", "16x96x55x55")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0 and "cpu serves lrn of 16x96x55x55, float32" in said
+    assert "bench/results/cpu/results.csv" in said
+    result = run("explain", "pool", "--shape", "1,6,28,28", "--channels-last")
+    assert "aten serves pool" in result.output and "No measured row" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("lrnn", "--shape", "1x2x3x3"), "no family is called 'lrnn'; there are conv,"),
+        (("lrn", "--shape", "large"), "--shape must be such as 16x96x55x55"),
+        (("lrn", "--shape", "1x2", "--dtype", "int8"), "--dtype must be one of float32,"),
+        (("lrn", "--shape", "1x2", "--channels-last"), "needs a shape of 4 or 5 axes"),
+    ],
+)
+def test_explain_refuses_what_it_cannot_make_sense_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments, said
+) -> None:
+    assert said in refused(monkeypatch, capsys, "explain", *arguments)

@@ -1,4 +1,5 @@
-"""``pydl ...``: what is here, what a network costs, a demonstration, training, a benchmark.
+"""``pydl ...``: what is here, who serves what, what a network costs, a demonstration, training, a
+benchmark.
 
 A command's module imports what it needs when the command runs, so that ``pydl --help`` is quick.
 """
@@ -7,7 +8,7 @@ import sys
 
 import typer
 
-from pydl.cli import bench, demo, info, summary, train
+from pydl.cli import bench, demo, explain, info, summary, train
 
 app = typer.Typer(
     name="pydl",
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("info")(info.info)
+app.command("explain")(explain.explain)
 app.command("summary")(summary.summary)
 app.command("demo")(demo.demo)
 app.add_typer(train.app, name="train")
