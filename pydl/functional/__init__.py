@@ -47,6 +47,7 @@ from pydl.functional.pool_adaptive import (
     spatial_pyramid_pool,
 )
 from pydl.functional.pool_lp import lp_pool1d, lp_pool2d, lp_pool3d
+from pydl.functional.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from pydl.functional.roi import roi_align, roi_pool
 from pydl.functional.softmax import log_softmax, softmax
 from pydl.functional.spatial_norm import spatial_response_norm
@@ -80,6 +81,8 @@ __all__ = [
     "dropout1d",
     "dropout2d",
     "dropout3d",
+    "gru",
+    "gru_cell",
     "leaky_relu",
     "local_response_norm",
     "locally_connected1d",
@@ -88,6 +91,8 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "lstm",
+    "lstm_cell",
     "max_pool1d",
     "max_pool1d_with_indices",
     "max_pool2d",
@@ -99,6 +104,8 @@ __all__ = [
     "max_unpool3d",
     "nms",
     "relu",
+    "rnn",
+    "rnn_cell",
     "roi_align",
     "roi_pool",
     "softmax",
