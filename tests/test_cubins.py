@@ -27,6 +27,12 @@ TARGETS = {
     90: 227 * 1024,
 }  # the most shared memory a block of that architecture may have
 PROCESSES = 2
+# The kernels that are to use the tensor cores.
+PRODUCTS = (
+    "conv_kernel",
+    "conv_grad_weight_kernel",
+    "rnn_product_kernel",
+)
 
 
 @dataclass
@@ -195,7 +201,7 @@ def faults(rows: list[Compiled]) -> list[str]:
     out = []
     for row in rows:
         name = f"{row.kernel} in {row.dtype} for sm_{row.target} ({row.reason})"
-        product = row.kernel in ("conv_kernel", "conv_grad_weight_kernel")
+        product = row.kernel in PRODUCTS
         if row.error:
             out.append(f"{name} does not compile: {row.error}")
         elif row.local > 0:
