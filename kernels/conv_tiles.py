@@ -82,12 +82,19 @@ def input_precision(dtype: torch.dtype, operator: str = "conv") -> str:
     return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
 
 
+def operands(dtype: torch.dtype, operator: str = "conv") -> str:
+    """What tl.dot multiplies: "half", "tf32", "float" or "double"."""
+    if input_precision(dtype, operator) == "tf32":
+        return "tf32"
+    return {2: "half", 4: "float", 8: "double"}[dtype.itemsize]
+
+
 def rows(dtype: torch.dtype, problem: str, channels_last: bool) -> tuple[Tile, ...]:
     """The rows of the table for a dtype, a problem and a layout."""
-    operands = {2: "half", 4: "float", 8: "double"}[dtype.itemsize]
-    if problem != "depthwise" and input_precision(dtype) == "tf32":
-        operands = "tf32"
-    return TILES[operands, problem, "channels last" if channels_last else "contiguous"]
+    kind = operands(dtype)
+    if problem == "depthwise" and kind == "tf32":
+        kind = "float"
+    return TILES[kind, problem, "channels last" if channels_last else "contiguous"]
 
 
 def product(

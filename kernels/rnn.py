@@ -12,7 +12,7 @@ import torch
 
 from pydl import rnn_results
 
-from . import rnn_step
+from . import rnn_sequence, rnn_step
 from .rnn_cell import rnn_cell_forward
 from .rnn_cell_backward import rnn_cell_backward, zeros_a_sequence
 from .rnn_step import How, Tensors, steps_of
@@ -85,7 +85,8 @@ def rnn_forward(
     tensors |= _present(names, results)
     how = How(cell, reverse, zoneout_h, zoneout_c, eps)
     steps = steps_of(_sizes(batch_sizes, gates.shape[0], h0.shape[0]), reverse)
-    rnn_step.forward(tensors, steps, how)
+    path = rnn_sequence if rnn_sequence.in_reach(tensors) else rnn_step
+    path.forward(tensors, steps, how)
     return results
 
 
@@ -155,7 +156,8 @@ def rnn_backward(
     }
     how = How(cell, reverse, zoneout_h, zoneout_c, eps)
     steps = steps_of(_sizes(batch_sizes, y.shape[0], sequences), reverse)
-    rnn_step.backward(tensors | parts, steps, how)
+    path = rnn_sequence if rnn_sequence.in_reach(tensors) else rnn_step
+    path.backward(tensors | parts, steps, how)
     for name, part in parts.items():
         if part is not None:
             sum_parts(part, sums[name])

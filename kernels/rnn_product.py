@@ -24,7 +24,7 @@ from .rnn_gates import load_wide, mixed, part_of_old, rows_and_units, store
 # are. Few sequences are usual, so the columns are cut small to fill the machine.
 TILES = {
     "half": (16, 64, 32, 64, 3),
-    "tf32": (16, 64, 32, 32, 3),
+    "tf32": (16, 32, 32, 32, 3),
     "float": (16, 32, 32, 32, 2),
     "double": (16, 32, 32, 16, 2),
 }
@@ -155,9 +155,7 @@ def product(
 ) -> None:
     """Launches rnn_product_kernel. ``a`` and ``out`` may be some columns of a larger matrix."""
     columns, inner = weight.shape if transposed else weight.shape[::-1]
-    operands = {2: "half", 4: "float", 8: "double"}[a.dtype.itemsize]
-    precision = conv_tiles.input_precision(a.dtype, "rnn")
-    few, many, block_n, block_k, stages = TILES["tf32" if precision == "tf32" else operands]
+    few, many, block_n, block_k, stages = TILES[conv_tiles.operands(a.dtype, "rnn")]
     block_m = few if sequences <= few else many
     tensors: list[Any] = [a, weight, out, *(t for t in (drop, factor) if t is not None)]
     runtime.launch(
@@ -177,7 +175,7 @@ def product(
         columns,
         TRANSPOSED=transposed,
         ACCUMULATE=accumulate,
-        INPUT_PRECISION=precision,
+        INPUT_PRECISION=conv_tiles.input_precision(a.dtype, "rnn"),
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_K=block_k,

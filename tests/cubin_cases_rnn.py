@@ -6,6 +6,8 @@ from functools import partial
 import torch
 from cubin_cases import BF16, DOUBLE, FLOAT, HALF, Case
 
+STEPS = 3  # with one, the compiler would take the loop over them away
+
 
 def _layer(
     reason: str,
@@ -19,7 +21,7 @@ def _layer(
     zoneout: float = 0.0,
     tf32: bool = True,
 ) -> Iterator[Case]:
-    """Both passes of one step; ``options`` names peephole, norm, drop, masks."""
+    """Both passes of STEPS steps; ``options`` names peephole, norm, drop, masks, packed."""
     from pydl.kernels import rnn
 
     from pydl import rnn_results
@@ -28,10 +30,12 @@ def _layer(
         return torch.empty(size, dtype=dtype, device="meta")
 
     gates = rnn_results.GATES[cell]
+    sizes = [sequences] * STEPS if "packed" not in options else [sequences, sequences // 2, 3]
+    tokens = sum(sizes)
     lstm, norm, projects = cell == "lstm", "norm" in options, state > 0
     state = state or hidden
     x, weight, h = (
-        of(sequences, gates * hidden),
+        of(tokens, gates * hidden),
         of(gates * hidden, state),
         of(sequences, state),
     )
@@ -43,9 +47,10 @@ def _layer(
         of(gates * hidden) if norm else None,
         *((of(hidden), of(hidden)) if norm and lstm else (None, None)),
         h if "drop" in options else None,
-        of(sequences, state, dtype=torch.uint8) if masks else None,
-        of(sequences, hidden, dtype=torch.uint8) if masks and lstm else None,
-        *(None, cell, False, zoneout, zoneout, 1e-5),
+        of(tokens, state, dtype=torch.uint8) if masks else None,
+        of(tokens, hidden, dtype=torch.uint8) if masks and lstm else None,
+        torch.tensor(sizes) if "packed" in options else None,
+        *(cell, False, zoneout, zoneout, 1e-5),
     )
 
     def forward():
@@ -66,26 +71,23 @@ def rnn_cases() -> Iterator[Case]:
     from pydl.kernels import rnn
 
     # Step by step.
-    all_at_once = {"state": 512, "options": "peephole norm drop masks"}
-    yield from _layer("all options", FLOAT, "lstm", 64, 1024, **all_at_once)
-    yield from _layer("all options", DOUBLE, "lstm", 8, 1024, **all_at_once)
-    yield from _layer("peephole", HALF, "lstm", 64, 1024, options="peephole", zoneout=0.1)
+    every = "peephole norm drop masks"
+    yield from _layer("all options", FLOAT, "lstm", 64, 1024, state=512, options=every)
+    yield from _layer("all options", DOUBLE, "lstm", 64, 1024, state=512, options=every)
     yield from _layer("layer norm", BF16, "gru_reset_before", 8, 1024, options="norm")
     yield from _layer("few sequences", FLOAT, "gru", 8, 1024, tf32=False)
-    yield from _layer("64-bit offsets", HALF, "gru", 2**17, 2**13)
-    # Cells alone.
-    for dtype, cell in ((HALF, "gru"), (FLOAT, "rnn_tanh"), (DOUBLE, "lstm")):
-        gates, kept = rnn.rnn_results.GATES[cell], rnn.rnn_results.KEPT[cell]
-        x, a = (torch.empty(64, n * 512, dtype=dtype, device="meta") for n in (gates, kept))
-        h = torch.empty(64, 512, dtype=dtype, device="meta")
-        old = h if cell == "gru" else None, h if cell == "lstm" else None
-        yield Case(
-            f"a cell, {cell}",
-            dtype,
-            partial(rnn.rnn_cell_forward, x, x, *old, None, cell, True),
-        )
-        yield Case(
-            f"a cell's gradient, {cell}",
-            dtype,
-            partial(rnn.rnn_cell_backward, h, old[1], a, *old, old[1], None, cell),
-        )
+    yield from _layer("64-bit offsets", HALF, "gru", 2**16, 2**13, zoneout=0.1)
+    # All steps in one launch.
+    every = "peephole drop masks packed"
+    yield from _layer("the widest in reach", HALF, "lstm", 64, 128, options=every)
+    yield from _layer("the widest in reach", FLOAT, "lstm", 64, 64, options=every)
+    yield from _layer("the widest in reach", FLOAT, "lstm", 64, 32, options=every, tf32=False)
+    yield from _layer("the widest in reach", DOUBLE, "lstm", 64, 32, options=every)
+    yield from _layer("sixteen units", FLOAT, "gru_reset_before", 64, 16, options="drop")
+    yield from _layer("one launch, 64-bit offsets", HALF, "gru", 2**22, 64, zoneout=0.1)
+    # A cell alone.
+    x, h = (torch.empty(64, n, dtype=DOUBLE, device="meta") for n in (2048, 512))
+    forward = partial(rnn.rnn_cell_forward, x, x, None, h, None, "lstm", True)
+    yield Case("a cell", DOUBLE, forward)
+    backward = partial(rnn.rnn_cell_backward, h, h, x, None, h, h, None, "lstm")
+    yield Case("a cell's gradient", DOUBLE, backward)
