@@ -44,6 +44,13 @@ namespace pydl {
 
 enum class RnnCell : int { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
 
+constexpr bool is_gru(RnnCell cell) {
+  return cell == RnnCell::gru || cell == RnnCell::gru_reset_before;
+}
+// G and K.
+constexpr int gates_of(RnnCell cell) { return cell == RnnCell::lstm ? 4 : is_gru(cell) ? 3 : 1; }
+constexpr int kept_of(RnnCell cell) { return cell == RnnCell::gru ? 4 : gates_of(cell); }
+
 struct RnnKind {
   RnnCell cell;
   bool reverse;
