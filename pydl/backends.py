@@ -157,7 +157,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "triton",
             "pydl.kernels",
-            tuple(family for family in _EVERYTHING if family not in _RNN),
+            _EVERYTHING,
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
