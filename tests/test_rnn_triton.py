@@ -89,22 +89,26 @@ def test_one_launch_is_as_step_by_step(cell, dtype, options, monkeypatch):
     _same(steps, _both_passes(*layer, module=reference), 32)
 
 
-def test_what_is_in_reach():
-    tensors = dict.fromkeys(("norm", "weight_hr"))
-    for dtype, hidden, tf32 in (
+def test_what_is_in_reach(monkeypatch):
+    others = dict.fromkeys(("norm", "weight_hr"))
+
+    def reached(units: int, dtype: torch.dtype, **options) -> bool:
+        weight = torch.empty(4 * units, units, dtype=dtype, device="meta")
+        return rnn_sequence.in_reach({**others, "weight_hh": weight, **options})
+
+    for dtype, units, tf32 in (
         (torch.float16, 128, True),
         (torch.float32, 64, True),
         (torch.float32, 32, False),
         (torch.float64, 32, True),
     ):
-        of = {
-            units: {**tensors, "weight_hh": torch.empty(units, units, dtype=dtype, device="meta")}
-            for units in (hidden, hidden + 1)
-        }
         with torch.backends.cudnn.flags(allow_tf32=tf32):
-            assert rnn_sequence.in_reach(of[hidden]) and not rnn_sequence.in_reach(of[hidden + 1])
-            for option in tensors:
-                assert not rnn_sequence.in_reach({**of[hidden], option: torch.empty(hidden)})
+            assert reached(units, dtype) and not reached(units + 1, dtype)
+            for option in others:
+                assert not reached(units, dtype, **{option: torch.empty(units)})
+    # A GPU whose programs have less shared memory than sm_80's.
+    monkeypatch.setattr(rnn_sequence, "shared_memory", lambda _: 99 * 1024)
+    assert reached(64, torch.float16) and not reached(65, torch.float16)
 
 
 @pytest.mark.parametrize("sequence", (True, False), ids=("one launch", "step by step"))
