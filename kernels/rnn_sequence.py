@@ -25,10 +25,10 @@ from .rnn_step import How, Step, Tensors
 # Sequences a program: the least that tl.dot takes, so that few of them still make some programs.
 BLOCK_B = 16
 
-# The most hidden units whose weight is in a program's reach, by what the operands are: its four
-# gates take at most 139 KiB of shared memory, and nothing spills. Full float32 has no matrix unit:
-# its products are unrolled into the threads' registers, and with more than two results a thread
-# LLVM fails on some of them.
+# The most hidden units whose weight is in a program's reach, by what the operands are. Four gates
+# take at most 136 KiB of shared memory, and the states of more units would leave the registers.
+# Full float32 has no matrix unit: its products are unrolled over the threads, and with more than
+# two results a thread LLVM fails on some of them.
 REACH = {"half": 128, "tf32": 64, "float": 32, "double": 32}
 
 
