@@ -67,27 +67,34 @@ def depthwise(channels: int, features: int) -> bool:
     return channels == 1 and features < DEPTHWISE_BELOW
 
 
-def input_precision(dtype: torch.dtype) -> str:
-    """What tl.dot does with float32: "tf32" where PyTorch's flags let cuDNN's convolutions use it,
-    else "ieee".
+def input_precision(dtype: torch.dtype, operator: str = "conv") -> str:
+    """What tl.dot does with float32: "tf32" where PyTorch's flags let cuDNN's convolutions (or its
+    ``operator`` "rnn") use it, else "ieee".
 
     The flags are only read. The newer one answers for the older ``allow_tf32`` as well, which
     raises when both have been set apart.
     """
     if dtype != torch.float32:
         return "ieee"
-    newer = getattr(torch.backends.cudnn, "conv", None)
+    newer = getattr(torch.backends.cudnn, operator, None)
     if hasattr(newer, "fp32_precision"):
         return "tf32" if newer.fp32_precision == "tf32" else "ieee"
     return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
 
 
+def operands(dtype: torch.dtype, operator: str = "conv") -> str:
+    """What tl.dot multiplies: "half", "tf32", "float" or "double"."""
+    if input_precision(dtype, operator) == "tf32":
+        return "tf32"
+    return {2: "half", 4: "float", 8: "double"}[dtype.itemsize]
+
+
 def rows(dtype: torch.dtype, problem: str, channels_last: bool) -> tuple[Tile, ...]:
     """The rows of the table for a dtype, a problem and a layout."""
-    operands = {2: "half", 4: "float", 8: "double"}[dtype.itemsize]
-    if problem != "depthwise" and input_precision(dtype) == "tf32":
-        operands = "tf32"
-    return TILES[operands, problem, "channels last" if channels_last else "contiguous"]
+    kind = operands(dtype)
+    if problem == "depthwise" and kind == "tf32":
+        kind = "float"
+    return TILES[kind, problem, "channels last" if channels_last else "contiguous"]
 
 
 def product(

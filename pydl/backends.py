@@ -170,7 +170,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "triton",
             "pydl.kernels",
-            tuple(f for f in _EVERYTHING if f not in (*_NOT_IN_TRITON, *_RNN)),
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_TRITON),
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",

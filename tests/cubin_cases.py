@@ -479,6 +479,8 @@ def dropout_cases() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
+    from cubin_cases_rnn import rnn_cases  # which is made of this file's
+
     for family in (
         conv_cases,
         bias_act_cases,
@@ -493,5 +495,6 @@ def cases() -> Iterator[Case]:
         pool_lp_cases,
         pool_adaptive_cases,
         unpool_cases,
+        rnn_cases,
     ):
         yield from family()

@@ -28,6 +28,14 @@ TARGETS = {
     90: 227 * 1024,
 }  # the most shared memory a block of that architecture may have
 PROCESSES = 2
+# The kernels that are to use the tensor cores.
+PRODUCTS = (
+    "conv_kernel",
+    "conv_grad_weight_kernel",
+    "rnn_product_kernel",
+    "rnn_sequence_forward_kernel",
+    "rnn_sequence_backward_kernel",
+)
 
 
 @dataclass
@@ -48,11 +56,15 @@ class Compiled:
     error: str = ""
 
 
+def _type(value: Any) -> str:
+    from triton.runtime.jit import mangle_type
+
+    return mangle_type(value)
+
+
 def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
     """The type Triton's launcher gives an argument: 1 and None are constants, multiples of 16 are
     known as such."""
-    from triton.runtime.jit import mangle_type
-
     if isinstance(value, tuple):
         return tuple(
             _specialise(item, (*path, i), constants, attributes) for i, item in enumerate(value)
@@ -62,7 +74,7 @@ def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: 
         return "constexpr"
     if isinstance(value, torch.Tensor) or value % 16 == 0:
         attributes[path] = [["tt.divisibility", 16]]
-    return mangle_type(value)
+    return _type(value)
 
 
 def _specialisation(launch: tuple) -> tuple[Any, dict, dict, dict, dict]:
@@ -76,6 +88,8 @@ def _specialisation(launch: tuple) -> tuple[Any, dict, dict, dict, dict]:
         if parameter.is_constexpr:
             constants[i,] = value
             signature[parameter.name] = "constexpr"
+        elif parameter.do_not_specialize:
+            signature[parameter.name] = _type(value)
         else:
             signature[parameter.name] = _specialise(value, (i,), constants, attributes)
     return kernel, signature, constants, attributes, named
@@ -199,7 +213,7 @@ def faults(rows: list[Compiled]) -> list[str]:
     out = []
     for row in rows:
         name = f"{row.kernel} in {row.dtype} for sm_{row.target} ({row.reason})"
-        product = row.kernel in ("conv_kernel", "conv_grad_weight_kernel")
+        product = row.kernel in PRODUCTS
         if row.error:
             out.append(f"{name} does not compile: {row.error}")
         elif row.local > 0:
