@@ -38,6 +38,8 @@
 // (1, size, 1, 1, 1). Tensors marked [..] have no data where they do not apply.
 #pragma once
 
+#include <string>
+
 #include "tensor.h"
 
 namespace pydl {
@@ -85,6 +87,7 @@ struct RnnForward {
   Tensor h_n;  // (B, P), written
   Tensor c_n;  // (B, H), written; [lstm]
   RnnSaved saved;
+  Tensor work;  // (T + (G + 2) B H), sums: room to compute in; [CUDA]
   RnnKind kind;
 };
 
@@ -104,6 +107,8 @@ struct RnnBackward {
   Tensor grad_peephole;   // (3, H), sums, written; [peephole]
   Tensor grad_norm;       // (2, G H), sums: of norm and of bias_hh, written; [layer norm]
   Tensor grad_norm_c;     // (2, H), sums: of norm_c and of bias_c, written; [layer norm of lstm]
+  Tensor work;            // (T + (G + 4 + E) B H), sums: room to compute in, where E is 3 for
+                          // peepholes and 2 G + 2 for layer norm; [CUDA]
   RnnKind kind;
 };
 
@@ -149,6 +154,10 @@ void rnn_forward(const RnnForward& args, int64_t stream);
 void rnn_backward(const RnnBackward& args, int64_t stream);
 void rnn_cell_forward(const RnnCellForward& args, int64_t stream);
 void rnn_cell_backward(const RnnCellBackward& args, int64_t stream);
+// How a call goes on the current device, in words: "persistent, ..." where one kernel takes all
+// steps, else "step by step: " and why.
+std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, bool layer_norm,
+                     bool backward);
 }  // namespace cuda
 
 }  // namespace pydl
