@@ -158,6 +158,8 @@ void rnn_cell_backward(const RnnCellBackward& args, int64_t stream);
 // steps, else "step by step: " and why.
 std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, bool layer_norm,
                      bool backward);
+// Whether one kernel may take all steps; for tests and comparisons.
+void rnn_allow_persistent(bool allowed);
 }  // namespace cuda
 
 }  // namespace pydl

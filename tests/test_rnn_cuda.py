@@ -1,12 +1,13 @@
-"""The CUDA kernels of recurrent layers against the reference: both paths, every cell, each option."""
+"""The CUDA kernels of recurrent layers against the reference: both paths, every cell and option."""
 
+import contextlib
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from pydl import layout, native, reference
-from pydl.reference import rnn as _  # noqa: F401
+from pydl import layout, native
+from pydl.reference import rnn as reference
 
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_reset_before")
 GATES = dict(zip(CELLS, (1, 1, 4, 3, 3), strict=True))
@@ -62,7 +63,13 @@ CASES = (
     Case("layer norm and projection", ("lstm",), norm=True, projection=4, zone="numbers"),
     Case("layer norm of a row longer than a block", ("lstm", "gru"), norm=True, hidden=300),
 )
-ROWS = [pytest.param(case, cell, id=f"{case}-{cell}") for case in CASES for cell in case.cells]
+PATHS = ("persistent", "step by step")
+ROWS = [
+    pytest.param(case, cell, path, id=f"{case}-{cell}-{path.replace(' ', '-')}")
+    for case in CASES
+    for cell in case.cells
+    for path in PATHS[case.norm or case.projection is not None :]
+]
 
 
 def _operands(case: Case, cell: str, dtype: torch.dtype) -> dict:
@@ -209,16 +216,16 @@ def _backward(operands: dict, gradients: dict, saved: dict, results: dict, short
 
 
 def _reference(operands: dict, gradients: dict, keep: bool = True) -> tuple[dict, dict]:
-    forward = reference.rnn.rnn_forward(*operands.values(), keep)
+    forward = reference.rnn_forward(*operands.values(), keep)
     y, _, _, c, activated, normalised, rstd, _ = forward
     weights = {name: value for name, value in operands.items() if name not in ("gates", "bias_hh")}
     saved = [None if t.numel() == 0 else t for t in (c, activated, normalised, rstd)]
     saved[1] = activated
-    backward = reference.rnn.rnn_backward(*gradients.values(), y, *saved, *weights.values())
+    backward = reference.rnn_backward(*gradients.values(), y, *saved, *weights.values())
     return dict(zip(FORWARD, forward, strict=True)), dict(zip(BACKWARD, backward, strict=True))
 
 
-def _hold(ours: dict, exact: dict, dtype: torch.dtype, steps: int) -> None:
+def _hold(ours: dict, exact: dict, dtype: torch.dtype) -> None:
     for name, one in ours.items():
         if one.numel() == 0:
             continue
@@ -228,16 +235,40 @@ def _hold(ours: dict, exact: dict, dtype: torch.dtype, steps: int) -> None:
         assert error <= allowed, f"{name}: error {error:.3g}, allowed {allowed:.3g}"
 
 
+@contextlib.contextmanager
+def _only(path: str):
+    functions = native.library("cuda").functions
+    functions.rnn_allow_persistent(path == "persistent")
+    try:
+        yield
+    finally:
+        functions.rnn_allow_persistent(True)
+
+
+def _path(operands: dict, backward: bool) -> str:
+    return native.library("cuda").functions.rnn_path(
+        operands["weight_hh"][None],
+        CELLS.index(operands["cell"]),
+        operands["h0"].shape[0],
+        operands["norm"] is not None,
+        backward,
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case, cell", ROWS)
-def test_both_passes_against_reference(case, cell, dtype):
+@pytest.mark.parametrize("case, cell, path", ROWS)
+def test_both_passes_against_reference(case, cell, path, dtype):
     operands = _operands(case, cell, dtype)
+    chosen = _path(operands, False), _path(operands, True)
+    goes = "step by step: " if case.norm or case.projection else "persistent, "
+    assert all(words.startswith(goes) for words in chosen)
     gradients = _gradients(case, operands)
     forward, backward = _reference(_double(operands), _double(gradients))
-    ours = _forward(operands, forward)
-    _hold(ours, forward, dtype, case.steps)
-    saved = {name: value.to(ours[name].dtype) for name, value in forward.items()}
-    _hold(_backward(operands, gradients, saved, backward), backward, dtype, case.steps)
+    with _only(path):
+        ours = _forward(operands, forward)
+        _hold(ours, forward, dtype)
+        saved = {name: value.to(ours[name].dtype) for name, value in forward.items()}
+        _hold(_backward(operands, gradients, saved, backward), backward, dtype)
 
 
 def test_room_to_compute_in_is_checked():

@@ -68,6 +68,7 @@ void bind_rnn_cuda(py::module_& module) {
                                         out[1], out[2], out[3], out[4], static_cast<RnnCell>(cell)},
                                        where);
              });
+  module.def("rnn_allow_persistent", &cuda::rnn_allow_persistent);
   module.def("rnn_path", [](Tensor weight_hh, int cell, int64_t sequences, bool layer_norm,
                             bool backward) {
     return cuda::rnn_path(weight_hh, static_cast<RnnCell>(cell), sequences, layer_norm, backward);

@@ -13,6 +13,7 @@
 //   16-byte aligned
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
 //   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
+//   max_shared_bytes();
 //   cp_async<16>(shared, global[, source_bytes]); cp_async_commit(); cp_async_wait<groups_left>();
 //   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row);
 //   to_tf32(x);
@@ -131,6 +132,15 @@ int64_t resident_blocks(void (*kernel)(Parameters...), const Grid& grid, dim3 bl
   return int64_t{blocks} * multiprocessors;
 }
 
+inline int64_t max_shared_bytes(const Grid& grid) {
+  int device, bytes;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  require(error, grid, dim3(), 0);
+  return bytes;
+}
+
 template <class... Parameters, class... Arguments>
 void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block,
             size_t shared_bytes, int64_t stream, Arguments&&... arguments) {
@@ -155,6 +165,8 @@ template <class... Parameters>
 int64_t resident_blocks(void (*)(Parameters...), const Grid&, dim3 block, size_t shared_bytes) {
   return emulator::resident_blocks(block, shared_bytes);
 }
+
+inline int64_t max_shared_bytes(const Grid&) { return emulator::max_shared_bytes; }
 
 template <class... Parameters, class... Arguments>
 void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block,
@@ -187,6 +199,11 @@ template <class... Parameters>
 int64_t resident_blocks(void (*kernel)(Parameters...), dim3 block, size_t shared_bytes,
                         std::source_location where = std::source_location::current()) {
   return detail::resident_blocks(kernel, Grid(dim3(), where), block, shared_bytes);
+}
+
+// How many bytes of dynamic shared memory a block may ask for on the current device.
+inline int64_t max_shared_bytes(std::source_location where = std::source_location::current()) {
+  return detail::max_shared_bytes(Grid(dim3(), where));
 }
 
 // The same, with all blocks running at once, so that they may wait for each other: grid_barrier()

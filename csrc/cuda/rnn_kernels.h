@@ -15,14 +15,16 @@
 
 namespace pydl::cuda {
 
-constexpr int rnn_gates(RnnCell cell) {
+PYDL_HOST_DEVICE constexpr int rnn_gates(RnnCell cell) {
   return cell == RnnCell::lstm                                       ? 4
          : cell == RnnCell::gru || cell == RnnCell::gru_reset_before ? 3
                                                                      : 1;
 }
 
 // Numbers that are kept of each unit and token.
-constexpr int rnn_kept(RnnCell cell) { return cell == RnnCell::gru ? 4 : rnn_gates(cell); }
+PYDL_HOST_DEVICE constexpr int rnn_kept(RnnCell cell) {
+  return cell == RnnCell::gru ? 4 : rnn_gates(cell);
+}
 
 // The tokens of a step, and of the step that it starts from: sequence b there is row
 // before_first + b where b < before_count, else it starts from h0 and c0.
@@ -132,6 +134,36 @@ template <class T>
 void rnn_forward_steps(const RnnForward& args, const RnnSteps& steps, int64_t stream);
 template <class T>
 void rnn_backward_steps(const RnnBackward& args, const RnnSteps& steps, int64_t stream);
+
+// The blocks of a persistent kernel and their shared memory; `reason` is empty, or why it cannot
+// be.
+struct RnnPlan {
+  int64_t units = 0, blocks = 0, shared_bytes = 0;
+  std::string reason;
+};
+
+// `tensor`: with tensor cores.
+template <class T>
+RnnPlan rnn_forward_plan(RnnCell cell, int64_t hidden, int64_t sequences, bool tensor);
+template <class T>
+RnnPlan rnn_backward_plan(RnnCell cell, int64_t hidden, int64_t sequences, bool tensor);
+template <class T>
+void rnn_forward_persistent(const RnnForward& args, const RnnSteps& steps, const RnnPlan& plan,
+                            bool tensor, int64_t stream);
+template <class T>
+void rnn_backward_persistent(const RnnBackward& args, const RnnSteps& steps, const RnnPlan& plan,
+                             bool tensor, int64_t stream);
+
+// The numbers of sequences of the steps, in device memory; none where they are all the same.
+struct RnnCounts {
+  const int* counts;
+  int64_t steps, sequences, tokens;
+
+  __device__ int64_t of(int64_t t) const { return counts == nullptr ? sequences : counts[t]; }
+};
+
+// Writes them there, through the arguments of launches: nobody waits, and a graph can record it.
+RnnCounts rnn_counts(const RnnSteps& steps, int64_t sequences, int* room, int64_t stream);
 
 // out[b, j] = sum over k of weight[j, k] * drop[b, k] * state[b, k], for b < count; and
 // out[b, k] = sum over j of in[b, j] * weight[j, k], or where `out` adds, out[b, k] += drop[b, k] *
