@@ -1,6 +1,7 @@
 """The CUDA kernels of recurrent layers against the reference: both paths, every cell and option."""
 
 import contextlib
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -151,7 +152,7 @@ BACKWARD = (
 )
 
 
-def _like(results, operands: dict) -> list:
+def _like(results: dict, operands: dict) -> list:
     """Unwritten results of the shapes of the reference's."""
     dtype = operands["gates"].dtype
     sums = layout.sums_dtype(operands["gates"])
@@ -162,6 +163,12 @@ def _like(results, operands: dict) -> list:
 
 
 SUMS = ("c", "rstd", "grad_peephole", "grad_norm", "grad_norm_c")
+
+
+def _shifted(t):
+    """The same values from an address that is a multiple of no more than two numbers."""
+    out = t.new_empty(t.numel() + 1)[1:].view(t.shape)
+    return out.copy_(t)
 
 
 def _work(operands: dict, backward: bool, short: int = 0):
@@ -183,15 +190,16 @@ def _filled(t):
     return None if t is None or t.numel() == 0 else _matrix(t)
 
 
-def _forward(operands: dict, results: dict, short: int = 0) -> dict:
+def _forward(operands: dict, results: dict, short: int = 0, unaligned: bool = False) -> dict:
     out = _like(results, operands)
+    work = _work(operands, False, short)
     library = native.library("cuda")
     library.call(
         "rnn_forward",
         _filled(operands["gates"]),
         [_matrix(operands[name]) for name in WEIGHTS],
         [t[None] if i == 0 else _filled(t) for i, t in enumerate(out)],
-        _work(operands, False, short),
+        _shifted(work) if unaligned else work,
         CELLS.index(operands["cell"]),
         *(operands[name] for name in KIND),
         on=operands["gates"],
@@ -199,8 +207,16 @@ def _forward(operands: dict, results: dict, short: int = 0) -> dict:
     return dict(zip(results, out, strict=True))
 
 
-def _backward(operands: dict, gradients: dict, saved: dict, results: dict, short: int = 0) -> dict:
+def _backward(
+    operands: dict,
+    gradients: dict,
+    saved: dict,
+    results: dict,
+    short: int = 0,
+    unaligned: bool = False,
+) -> dict:
     out = _like(results, operands)
+    out = [_shifted(t) if unaligned else t for t in out]
     native.library("cuda").call(
         "rnn_backward",
         [_filled(gradients[name]) for name in ("grad_y", "grad_h_n", "grad_c_n")],
@@ -233,6 +249,20 @@ def _hold(ours: dict, exact: dict, dtype: torch.dtype) -> None:
         allowed = units * torch.finfo(dtype).eps * exact[name].abs().max().clamp(min=1)
         error = (one.double() - exact[name]).abs().max()
         assert error <= allowed, f"{name}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+@contextlib.contextmanager
+def _order(emulator, seed: int):
+    """Emulated threads in this order; 0 is greedy, where nothing is emulated all there is."""
+    if emulator is None:
+        yield
+        return
+    before = emulator.order()
+    emulator.set_order(seed)
+    try:
+        yield
+    finally:
+        emulator.set_order(before)
 
 
 @contextlib.contextmanager
@@ -287,3 +317,157 @@ def test_batch_sizes_that_grow_are_refused():
     forward = dict.fromkeys(FORWARD, operands["gates"])
     with pytest.raises(ValueError, match="batch_sizes grow to 2 at step 2"):
         _forward(operands, forward)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_paths_agree(cell):
+    """In the order of the sums, that is: what float32 rounds otherwise stays in its last digits."""
+    case = Case("both paths", sequences=9, sizes=PACKED, hidden=24, peephole=True, drop=True)
+    operands = _operands(case, cell, torch.float32)
+    gradients = _gradients(case, operands)
+    forward, backward = _reference(operands, gradients)
+    results = []
+    for path in PATHS:
+        with _only(path):
+            ours = _forward(operands, forward)
+            results.append(ours | _backward(operands, gradients, ours, backward))
+    one, other = results
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16), ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("path", PATHS)
+def test_results_repeat_in_every_order_of_threads(path, cell, dtype):
+    case = Case("orders", sequences=9, sizes=PACKED, hidden=32, zone="masks", reverse=True)
+    operands = _operands(case, cell, dtype)
+    gradients = _gradients(case, operands)
+    forward, backward = _reference(operands, gradients)
+    functions = native.library("cuda").functions
+    emulator = sys.modules.get(functions.__name__.rpartition(".")[0] + ".emulator")
+    first = None
+    with _only(path):
+        for seed in (0, 1, 2) if emulator else (0, 0):
+            with _order(emulator, seed):
+                ours = _forward(operands, forward)
+                ours |= _backward(operands, gradients, ours, backward)
+            first = first or ours
+            for name, value in ours.items():
+                assert torch.equal(value, first[name]), (name, seed)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_inference_keeps_nothing(path):
+    for cell in CELLS:
+        operands = _operands(Case("inference", hidden=16), cell, torch.float16)
+        forward, _ = _reference(operands, _gradients(CASES[0], operands))
+        with _only(path):
+            all_of_it = _forward(operands, forward)
+            nothing = {name: value.new_empty(0) for name, value in forward.items() if name in SAVED}
+            only_results = _forward(operands, forward | nothing)
+        for name in ("y", "h_n", "c_n"):
+            assert torch.equal(all_of_it[name], only_results[name])
+
+
+def _explain(cell: str, dtype: torch.dtype, hidden: int, backward: bool = False, **given) -> str:
+    weight = torch.empty(
+        1, GATES[cell] * hidden, given.get("state", hidden), dtype=dtype, device="meta"
+    )
+    return native.library("cuda").functions.rnn_path(
+        weight, CELLS.index(cell), given.get("sequences", 4), given.get("norm", False), backward
+    )
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="of the emulated device")
+def test_the_path_is_said():
+    half, single, double = torch.float16, torch.float32, torch.float64
+    assert _explain("lstm", half, 64) == (
+        "persistent, 8 blocks of 8 units, 20736 bytes of shared memory each, tensor cores"
+    )
+    assert "tensor" not in _explain("lstm", half, 60)
+    assert "tensor" not in _explain("lstm", single, 64)
+    assert _explain("lstm", half, 64, True).startswith("persistent, 8 blocks of 8 units")
+    assert _explain("gru", single, 3).startswith("persistent, 3 blocks of 1 units")
+    assert _explain("lstm", single, 64, state=32) == "step by step: h is projected"
+    assert _explain("gru", single, 64, norm=True) == "step by step: layer norm"
+    assert _explain("rnn_tanh", single, 4096) == (
+        "step by step: 8 blocks of 512 units have more rows than threads"
+    )
+    for backward in (False, True):
+        assert "bytes of shared memory each, the device has 232448" in _explain(
+            "lstm", double, 256, backward
+        )
+        assert _explain("lstm", single, 64, backward, sequences=100_000).startswith("step by step")
+
+
+@pytest.mark.parametrize("cell", ("lstm", "gru_reset_before"))
+def test_weights_that_do_not_fit_go_step_by_step(cell):
+    case = Case("too large", hidden=256, sequences=1, steps=1)
+    operands = _operands(case, cell, torch.float64)
+    gradients = _gradients(case, operands)
+    forward, backward = _reference(operands, gradients)
+    _hold(_forward(operands, forward), forward, torch.float64)
+    _hold(_backward(operands, gradients, forward, backward), backward, torch.float64)
+
+
+def test_rows_that_are_not_aligned_are_multiplied_without_tensor_cores():
+    case = Case("unaligned", hidden=16)
+    operands = _operands(case, "gru", torch.float16)
+    gradients = _gradients(case, operands)
+    forward, backward = _reference(_double(operands), _double(gradients))
+    aligned = _forward(operands, forward)
+    shifted = _forward(operands, forward, unaligned=True)
+    _hold(shifted, forward, torch.float16)
+    saved = {name: value.to(shifted[name].dtype) for name, value in forward.items()}
+    _hold(_backward(operands, gradients, saved, backward, unaligned=True), backward, torch.float16)
+    torch.testing.assert_close(aligned["y"], shifted["y"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cell", CELLS[:-1])
+def test_one_step_after_both_products(cell, dtype):
+    G, B, H = GATES[cell], 5, 70
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape):
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return values.to(torch.bfloat16).to(dtype).to(DEVICE)
+
+    for peephole in (False, True)[: 1 + (cell == "lstm")]:
+        h = normal(B, H) if cell == "gru" else None
+        c = normal(B, H) if cell == "lstm" else None
+        given = [normal(B, G * H), normal(B, G * H), h, c, normal(3, H) if peephole else None]
+        _hold_cell(cell, given, [normal(B, H), normal(B, H) if cell == "lstm" else None])
+        _hold_cell(cell, given, [None, None])
+
+
+def _hold_cell(cell: str, given: list, grads: list) -> None:
+    dtype, sums = given[0].dtype, layout.sums_dtype(given[0])
+    low = [None if t is None else t.double() for t in given]
+    exact = reference.rnn_cell_forward(*low, cell, True)
+    library = native.library("cuda")
+    ours = [layout.empty(t.shape, given[0], dtype=dtype) for t in exact]
+    operands = [_matrix(t) for t in given]
+    number = CELLS.index(cell)
+    library.call("rnn_cell_forward", *operands, *map(_filled, ours), number, on=given[0])
+    names = "h_next", "c_next", "activated"
+    _hold(dict(zip(names, ours, strict=True)), dict(zip(names, exact, strict=True)), dtype)
+    _, c_next, activated = ours
+    saved = [activated, given[2], given[3], c_next if cell == "lstm" else None, given[4]]
+    low = [None if t is None else t.double() for t in (*grads, *saved)]
+    exact = reference.rnn_cell_backward(*low, cell)
+    names = "grad_gates", "grad_products", "grad_h_before", "grad_c_before", "grad_peephole"
+    exact = dict(zip(names, exact, strict=True))
+    ours = {
+        name: layout.empty(t.shape, given[0], dtype=sums if name in SUMS else dtype)
+        for name, t in exact.items()
+    }
+    library.call(
+        "rnn_cell_backward",
+        [_matrix(t) for t in (*grads, *saved)],
+        [_filled(t) for t in ours.values()],
+        number,
+        on=given[0],
+    )
+    _hold(ours, exact, dtype)
