@@ -122,14 +122,16 @@ int64_t resident_blocks(void (*kernel)(Parameters...), const Grid& grid, dim3 bl
                         size_t shared_bytes) {
   allow_shared_bytes(kernel, grid, block, shared_bytes);
   const int threads = static_cast<int>(block.x * block.y * block.z);
-  int device, multiprocessors, blocks;
+  int device, multiprocessors, cooperative, blocks;
   cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device);
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (error == cudaSuccess)
     error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes);
   require(error, grid, block, shared_bytes);
-  return int64_t{blocks} * multiprocessors;
+  return cooperative ? int64_t{blocks} * multiprocessors : 0;
 }
 
 inline int64_t max_shared_bytes(const Grid& grid) {

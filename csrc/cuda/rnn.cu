@@ -1,7 +1,7 @@
 // A recurrent layer in one direction: what is asked of the operands, and which kernels serve a
 // call.
 // ../rnn.h has the definitions.
-#include <atomic>
+#include <mutex>
 
 #include "rnn_kernels.h"
 
@@ -46,7 +46,10 @@ __global__ void put_counts(Counts counts, int* to, int64_t count) {
   for (int64_t i = threadIdx.x; i < count; i += block_size) to[i] = counts.count[i];
 }
 
-std::atomic<bool> persistent_allowed = true;
+bool persistent_allowed = true;
+// Of what CUDA keeps of a kernel, that it may have so much shared memory, which a plan asks about
+// and a launch sets: no other thread may come in between.
+std::mutex planning;
 
 void check_work(const Tensor& work, DType dtype, int64_t wanted) {
   const bool right = work.dtype == (dtype == DType::float64 ? DType::float64 : DType::float32);
@@ -103,6 +106,7 @@ void rnn_forward(const RnnForward& args, int64_t stream) {
   const int64_t gates = rnn_gates(args.kind.cell), hidden = weights.weight_hh.size[1] / gates;
   check_work(args.work, weights.weight_hh.dtype, steps.count() + B * (gates + 2) * hidden);
   dispatch_floating(weights.weight_hh.dtype, "rnn_forward", [&]<class T>(T) {
+    const std::lock_guard lock(planning);
     const Path path = path_of<T>(args.kind.cell, hidden, B, weights.weight_hr.data != nullptr,
                                  weights.norm.data != nullptr, false, aligned(args.work));
     if (path.plan.reason.empty() && persistent_allowed)
@@ -123,6 +127,7 @@ void rnn_backward(const RnnBackward& args, int64_t stream) {
     check_work(args.work, weights.weight_hh.dtype,
                steps.count() + B * (gates + 4 + extra) * hidden);
   dispatch_floating(weights.weight_hh.dtype, "rnn_backward", [&]<class T>(T) {
+    const std::lock_guard lock(planning);
     const Path path = path_of<T>(args.kind.cell, hidden, B, weights.weight_hr.data != nullptr,
                                  weights.norm.data != nullptr, true,
                                  aligned(args.grad_gates) && aligned(args.grad_products));
@@ -137,6 +142,7 @@ std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, b
                      bool backward) {
   std::ostringstream words;
   dispatch_floating(weight_hh.dtype, "rnn_path", [&]<class T>(T) {
+    const std::lock_guard lock(planning);
     const int64_t hidden = weight_hh.size[1] / rnn_gates(cell);
     const auto [tensor, plan] = path_of<T>(cell, hidden, sequences, weight_hh.size[4] != hidden,
                                            layer_norm, backward, true);
@@ -150,6 +156,9 @@ std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, b
   return words.str();
 }
 
-void rnn_allow_persistent(bool allowed) { persistent_allowed = allowed; }
+void rnn_allow_persistent(bool allowed) {
+  const std::lock_guard lock(planning);
+  persistent_allowed = allowed;
+}
 
 }  // namespace pydl::cuda

@@ -136,7 +136,7 @@ struct Unit {
 };
 
 template <class T, bool tensor>
-__global__ void __launch_bounds__(block_size) forward(Forward<T> f) {
+__global__ void __launch_bounds__(block_size, 1) forward(Forward<T> f) {
   using A = accumulate_t<T>;
   using Slice = RnnSlice<T, tensor>;
   DYNAMIC_SHARED(uint4, shared);

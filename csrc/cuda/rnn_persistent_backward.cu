@@ -154,7 +154,7 @@ __device__ RnnStep step_of(const Backward<T>& f, int64_t t, int64_t first) {
 }
 
 template <class T, bool tensor>
-__global__ void __launch_bounds__(block_size) backward(Backward<T> f) {
+__global__ void __launch_bounds__(block_size, 1) backward(Backward<T> f) {
   using A = accumulate_t<T>;
   using Slice = RnnSlice<T, tensor>;
   DYNAMIC_SHARED(uint4, shared);
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(block_size) backward(Backward<T> f) {
     sweep(early, f.grad_gates, columns, add);
   }
 
-  __syncthreads();
+  // No wait here: each sweep ends with one.
   for (int64_t i = threadIdx.x; i < f.sequences * units; i += block_size) {
     const int64_t b = quotient(i, units), to = b * H + first_unit + i - b * units;
     if (i - b * units >= there) continue;
