@@ -46,6 +46,17 @@ namespace pydl {
 
 enum class RnnCell : int { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
 
+PYDL_HOST_DEVICE constexpr bool is_gru(RnnCell cell) {
+  return cell == RnnCell::gru || cell == RnnCell::gru_reset_before;
+}
+// G and K.
+PYDL_HOST_DEVICE constexpr int gates_of(RnnCell cell) {
+  return cell == RnnCell::lstm ? 4 : is_gru(cell) ? 3 : 1;
+}
+PYDL_HOST_DEVICE constexpr int kept_of(RnnCell cell) {
+  return cell == RnnCell::gru ? 4 : gates_of(cell);
+}
+
 struct RnnKind {
   RnnCell cell;
   bool reverse;

@@ -51,6 +51,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "softmax": ("softmax_forward", "softmax_backward"),
     "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
     "dropout": ("dropout_forward", "dropout_backward"),
+    "rnn": ("rnn_forward", "rnn_backward", "rnn_cell_forward", "rnn_cell_backward"),
 }
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
@@ -65,6 +66,9 @@ _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
 # Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
 # functions of the pooling families, measured and chosen apart.
 _KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
+# Recurrent layers that PyTorch has no operator for (peepholes, layer norm, a reset before the
+# product, zoneout), and one step: served by rnn's functions, chosen apart.
+_KINDS_OF_RNN = ("rnn_own", "rnn_cell")
 _EVERYTHING = (
     *FAMILIES,
     *_KINDS_OF_CONV,
@@ -72,9 +76,11 @@ _EVERYTHING = (
     *_KINDS_OF_SOFTMAX,
     *_KINDS_OF_BATCH_NORM,
     *_KINDS_OF_POOL,
+    *_KINDS_OF_RNN,
 )
-# What has no kernel in CUDA C++.
+# What has no kernel in CUDA C++, and in Triton.
 _NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
+_RNN = ("rnn", *_KINDS_OF_RNN)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -151,7 +157,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "triton",
             "pydl.kernels",
-            _EVERYTHING,
+            tuple(family for family in _EVERYTHING if family not in _RNN),
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",

@@ -1,17 +1,18 @@
 """The CUDA kernels of recurrent layers against the reference: both paths, every cell and option."""
 
 import contextlib
+import math
 import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from pydl import layout, native
+from pydl import backends, layout, native, rnn_results
 from pydl.reference import rnn as reference
 
-CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_reset_before")
-GATES = dict(zip(CELLS, (1, 1, 4, 3, 3), strict=True))
+CELLS = tuple(rnn_results.GATES)
+GATES = rnn_results.GATES
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -62,13 +63,7 @@ CASES = (
     Case("layer norm packed", norm=True, sequences=9, sizes=PACKED, reverse=True, drop=True),
     Case("layer norm and options", ("lstm",), norm=True, peephole=True, zone="masks"),
     Case("layer norm and projection", ("lstm",), norm=True, projection=4, zone="numbers"),
-    Case(
-        "layer norm of a row longer than a block",
-        ("lstm", "gru"),
-        norm=True,
-        hidden=300,
-        sequences=1,
-    ),
+    Case("layer norm of long rows", ("lstm", "gru"), norm=True, hidden=300, sequences=1),
 )
 PATHS = ("persistent", "step by step")
 
@@ -154,11 +149,6 @@ def _double(given: dict) -> dict:
     }
 
 
-WEIGHTS = (
-    *("weight_hh", "bias_hh", "h0", "c0", "weight_hr", "peephole", "norm", "norm_c", "bias_c"),
-    *("drop", "zone_h", "zone_c", "batch_sizes"),
-)
-KIND = ("reverse", "zoneout_h", "zoneout_c", "eps")
 SAVED = ("c", "activated", "normalised", "rstd", "unprojected")
 FORWARD = ("y", "h_n", "c_n", *SAVED)
 BACKWARD = (
@@ -167,93 +157,28 @@ BACKWARD = (
 )
 
 
-def _like(results: dict, operands: dict) -> list:
-    """Unwritten results of the shapes of the reference's."""
-    dtype = operands["gates"].dtype
-    sums = layout.sums_dtype(operands["gates"])
-    return [
-        layout.empty(r.shape, operands["gates"], dtype=sums if name in SUMS else dtype)
-        for name, r in results.items()
-    ]
+def _forward(operands: dict, keep: bool = True) -> dict:
+    results = backends.function("cuda", "rnn_forward")(*operands.values(), keep)
+    return dict(zip(FORWARD, results, strict=True))
 
 
-SUMS = ("c", "rstd", "grad_peephole", "grad_norm", "grad_norm_c")
+def _arguments_of_backward(operands: dict, gradients: dict, saved: dict) -> tuple:
+    kept = [saved[name] for name in ("c", "activated", "normalised", "rstd")]
+    kept = [None if t.numel() == 0 else t for t in kept]
+    rest = [value for name, value in operands.items() if name not in ("gates", "bias_hh")]
+    return *gradients.values(), saved["y"], *kept, *rest
 
 
-def _shifted(t):
-    """The same values from an address that is a multiple of no more than two numbers."""
-    out = t.new_empty(t.numel() + 1)[1:].view(t.shape)
-    return out.copy_(t)
+def _backward(operands: dict, gradients: dict, saved: dict) -> dict:
+    arguments = _arguments_of_backward(operands, gradients, saved)
+    results = backends.function("cuda", "rnn_backward")(*arguments)
+    return dict(zip(BACKWARD, results, strict=True))
 
 
-def _work(operands: dict, backward: bool, short: int = 0):
-    columns, B = operands["weight_hh"].shape[0], operands["h0"].shape[0]
-    G = GATES[operands["cell"]]
-    extra = 3 * (operands["peephole"] is not None) + (2 * G + 2) * (operands["norm"] is not None)
-    sizes = operands["batch_sizes"]
-    steps = operands["gates"].shape[0] // B if sizes is None else len(sizes)
-    numbers = steps + B * (G + (4 + extra if backward else 2)) * (columns // G)
-    sums = layout.sums_dtype(operands["gates"])
-    return layout.empty((numbers - short,), operands["gates"], dtype=sums)
-
-
-def _matrix(t):
-    return t if t is None or t.ndim < 2 else t[None]
-
-
-def _filled(t):
-    return None if t is None or t.numel() == 0 else _matrix(t)
-
-
-def _forward(operands: dict, results: dict, short: int = 0, unaligned: bool = False) -> dict:
-    out = _like(results, operands)
-    work = _work(operands, False, short)
-    library = native.library("cuda")
-    library.call(
-        "rnn_forward",
-        _filled(operands["gates"]),
-        [_matrix(operands[name]) for name in WEIGHTS],
-        [t[None] if i == 0 else _filled(t) for i, t in enumerate(out)],
-        _shifted(work) if unaligned else work,
-        CELLS.index(operands["cell"]),
-        *(operands[name] for name in KIND),
-        on=operands["gates"],
-    )
-    return dict(zip(results, out, strict=True))
-
-
-def _backward(
-    operands: dict,
-    gradients: dict,
-    saved: dict,
-    results: dict,
-    short: int = 0,
-    unaligned: bool = False,
-) -> dict:
-    out = _like(results, operands)
-    out = [_shifted(t) if unaligned else t for t in out]
-    native.library("cuda").call(
-        "rnn_backward",
-        [_filled(gradients[name]) for name in ("grad_y", "grad_h_n", "grad_c_n")],
-        [_matrix(operands[name]) for name in WEIGHTS],
-        [saved["y"][None], *(_filled(saved[name]) for name in SAVED)],
-        [_filled(t) for t in out],
-        _work(operands, True, short),
-        CELLS.index(operands["cell"]),
-        *(operands[name] for name in KIND),
-        on=operands["gates"],
-    )
-    return dict(zip(results, out, strict=True))
-
-
-def _reference(operands: dict, gradients: dict, keep: bool = True) -> tuple[dict, dict]:
-    forward = reference.rnn_forward(*operands.values(), keep)
-    y, _, _, c, activated, normalised, rstd, _ = forward
-    weights = {name: value for name, value in operands.items() if name not in ("gates", "bias_hh")}
-    saved = [None if t.numel() == 0 else t for t in (c, activated, normalised, rstd)]
-    saved[1] = activated
-    backward = reference.rnn_backward(*gradients.values(), y, *saved, *weights.values())
-    return dict(zip(FORWARD, forward, strict=True)), dict(zip(BACKWARD, backward, strict=True))
+def _reference(operands: dict, gradients: dict) -> tuple[dict, dict]:
+    forward = dict(zip(FORWARD, reference.rnn_forward(*operands.values(), True), strict=True))
+    backward = reference.rnn_backward(*_arguments_of_backward(operands, gradients, forward))
+    return forward, dict(zip(BACKWARD, backward, strict=True))
 
 
 def _hold(ours: dict, exact: dict, dtype: torch.dtype) -> None:
@@ -292,15 +217,15 @@ def _only(path: str):
 
 def _path(operands: dict, backward: bool) -> str:
     return native.library("cuda").functions.rnn_path(
-        operands["weight_hh"][None],
-        CELLS.index(operands["cell"]),
+        operands["weight_hh"],
+        operands["cell"],
         operands["h0"].shape[0],
         operands["norm"] is not None,
         backward,
     )
 
 
-@pytest.mark.parametrize("case, cell, path, dtype", _rows())
+@pytest.mark.parametrize("case, cell, path, dtype", list(_rows()))
 def test_both_passes_against_reference(case, cell, path, dtype):
     operands = _operands(case, cell, dtype)
     chosen = _path(operands, False), _path(operands, True)
@@ -309,28 +234,28 @@ def test_both_passes_against_reference(case, cell, path, dtype):
     gradients = _gradients(case, operands)
     forward, backward = _reference(_double(operands), _double(gradients))
     with _only(path):
-        ours = _forward(operands, forward)
+        ours = _forward(operands)
         _hold(ours, forward, dtype)
         saved = {name: value.to(ours[name].dtype) for name, value in forward.items()}
-        _hold(_backward(operands, gradients, saved, backward), backward, dtype)
+        _hold(_backward(operands, gradients, saved), backward, dtype)
 
 
-def test_room_to_compute_in_is_checked():
-    case = Case("short of room", ("lstm",))
-    operands = _operands(case, "lstm", torch.float32)
-    gradients = _gradients(case, operands)
-    forward, backward = _reference(operands, gradients)
+def test_room_to_compute_in_is_checked(monkeypatch):
+    operands = _operands(Case("short of room", ("lstm",)), "lstm", torch.float32)
+    gradients = _gradients(CASES[0], operands)
+    forward, _ = _reference(operands, gradients)
+    room = rnn_results.room
+    monkeypatch.setattr(rnn_results, "room", lambda *arguments: room(*arguments)[1:])
     with pytest.raises(ValueError, match="room for 220 sums to compute in, got 219"):
-        _forward(operands, forward, short=1)
+        _forward(operands)
     with pytest.raises(ValueError, match="room for 292 sums to compute in, got 291"):
-        _backward(operands, gradients, forward, backward, short=1)
+        _backward(operands, gradients, forward)
 
 
 def test_batch_sizes_that_grow_are_refused():
     operands = _operands(Case("packed", sequences=3, sizes=(3, 1, 2)), "gru", torch.float32)
-    forward = dict.fromkeys(FORWARD, operands["gates"])
-    with pytest.raises(ValueError, match="batch_sizes grow to 2 at step 2"):
-        _forward(operands, forward)
+    with pytest.raises(ValueError, match="begin with the number of sequences and never grow"):
+        _forward(operands)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -339,12 +264,11 @@ def test_both_paths_agree(cell):
     case = Case("both paths", sequences=9, sizes=PACKED, hidden=24, peephole=True, drop=True)
     operands = _operands(case, cell, torch.float32)
     gradients = _gradients(case, operands)
-    forward, backward = _reference(operands, gradients)
     results = []
     for path in PATHS:
         with _only(path):
-            ours = _forward(operands, forward)
-            results.append(ours | _backward(operands, gradients, ours, backward))
+            ours = _forward(operands)
+            results.append(ours | _backward(operands, gradients, ours))
     one, other = results
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], atol=2e-5, rtol=2e-5)
@@ -357,15 +281,14 @@ def test_results_repeat_in_every_order_of_threads(path, cell, dtype):
     case = Case("orders", sequences=9, sizes=PACKED, hidden=32, zone="masks", reverse=True)
     operands = _operands(case, cell, dtype)
     gradients = _gradients(case, operands)
-    forward, backward = _reference(operands, gradients)
     functions = native.library("cuda").functions
     emulator = sys.modules.get(functions.__name__.rpartition(".")[0] + ".emulator")
     first = None
     with _only(path):
         for seed in (0, 1, 2) if emulator else (0, 0):
             with _order(emulator, seed):
-                ours = _forward(operands, forward)
-                ours |= _backward(operands, gradients, ours, backward)
+                ours = _forward(operands)
+                ours |= _backward(operands, gradients, ours)
             first = first or ours
             for name, value in ours.items():
                 assert torch.equal(value, first[name]), (name, seed)
@@ -375,13 +298,11 @@ def test_results_repeat_in_every_order_of_threads(path, cell, dtype):
 def test_inference_keeps_nothing(path):
     for cell in CELLS:
         operands = _operands(Case("inference", hidden=16), cell, torch.float16)
-        forward, _ = _reference(operands, _gradients(CASES[0], operands))
         with _only(path):
-            all_of_it = _forward(operands, forward)
-            nothing = {name: value.new_empty(0) for name, value in forward.items() if name in SAVED}
-            only_results = _forward(operands, forward | nothing)
+            trained, inferred = _forward(operands), _forward(operands, keep=False)
         for name in ("y", "h_n", "c_n"):
-            assert torch.equal(all_of_it[name], only_results[name])
+            assert torch.equal(trained[name], inferred[name])
+        assert all(inferred[name].numel() == 0 for name in SAVED)
 
 
 def _explain(cell: str, dtype: torch.dtype, hidden: int, backward: bool = False, **given) -> str:
@@ -389,7 +310,7 @@ def _explain(cell: str, dtype: torch.dtype, hidden: int, backward: bool = False,
         1, GATES[cell] * hidden, given.get("state", hidden), dtype=dtype, device="meta"
     )
     return native.library("cuda").functions.rnn_path(
-        weight, CELLS.index(cell), given.get("sequences", 4), given.get("norm", False), backward
+        weight, cell, given.get("sequences", 4), given.get("norm", False), backward
     )
 
 
@@ -421,67 +342,21 @@ def test_weights_that_do_not_fit_go_step_by_step(cell):
     operands = _operands(case, cell, torch.float64)
     gradients = _gradients(case, operands)
     forward, backward = _reference(operands, gradients)
-    _hold(_forward(operands, forward), forward, torch.float64)
-    _hold(_backward(operands, gradients, forward, backward), backward, torch.float64)
+    _hold(_forward(operands), forward, torch.float64)
+    _hold(_backward(operands, gradients, forward), backward, torch.float64)
 
 
-def test_rows_that_are_not_aligned_are_multiplied_without_tensor_cores():
-    case = Case("unaligned", hidden=16)
-    operands = _operands(case, "gru", torch.float16)
-    gradients = _gradients(case, operands)
+def test_rows_that_are_not_aligned_are_multiplied_without_tensor_cores(monkeypatch):
+    operands = _operands(Case("unaligned", hidden=16), "gru", torch.float16)
+    gradients = _gradients(CASES[0], operands)
     forward, backward = _reference(_double(operands), _double(gradients))
-    aligned = _forward(operands, forward)
-    shifted = _forward(operands, forward, unaligned=True)
-    _hold(shifted, forward, torch.float16)
-    saved = {name: value.to(shifted[name].dtype) for name, value in forward.items()}
-    _hold(_backward(operands, gradients, saved, backward, unaligned=True), backward, torch.float16)
-    torch.testing.assert_close(aligned["y"], shifted["y"])
+    saved = {name: value.to(torch.float16) for name, value in forward.items()}
+    allocate = layout.empty
 
+    def shifted(shape, like, **how):
+        numbers = allocate((math.prod(shape) + 1,), like, **how)
+        return numbers[1:].view(shape)
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", CELLS[:-1])
-def test_one_step_after_both_products(cell, dtype):
-    G, B, H = GATES[cell], 5, 70
-    generator = torch.Generator().manual_seed(3)
-
-    def normal(*shape):
-        values = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return values.to(torch.bfloat16).to(dtype).to(DEVICE)
-
-    for peephole in (False, True)[: 1 + (cell == "lstm")]:
-        h = normal(B, H) if cell == "gru" else None
-        c = normal(B, H) if cell == "lstm" else None
-        given = [normal(B, G * H), normal(B, G * H), h, c, normal(3, H) if peephole else None]
-        _hold_cell(cell, given, [normal(B, H), normal(B, H) if cell == "lstm" else None])
-        _hold_cell(cell, given, [None, None])
-
-
-def _hold_cell(cell: str, given: list, grads: list) -> None:
-    dtype, sums = given[0].dtype, layout.sums_dtype(given[0])
-    low = [None if t is None else t.double() for t in given]
-    exact = reference.rnn_cell_forward(*low, cell, True)
-    library = native.library("cuda")
-    ours = [layout.empty(t.shape, given[0], dtype=dtype) for t in exact]
-    operands = [_matrix(t) for t in given]
-    number = CELLS.index(cell)
-    library.call("rnn_cell_forward", *operands, *map(_filled, ours), number, on=given[0])
-    names = "h_next", "c_next", "activated"
-    _hold(dict(zip(names, ours, strict=True)), dict(zip(names, exact, strict=True)), dtype)
-    _, c_next, activated = ours
-    saved = [activated, given[2], given[3], c_next if cell == "lstm" else None, given[4]]
-    low = [None if t is None else t.double() for t in (*grads, *saved)]
-    exact = reference.rnn_cell_backward(*low, cell)
-    names = "grad_gates", "grad_products", "grad_h_before", "grad_c_before", "grad_peephole"
-    exact = dict(zip(names, exact, strict=True))
-    ours = {
-        name: layout.empty(t.shape, given[0], dtype=sums if name in SUMS else dtype)
-        for name, t in exact.items()
-    }
-    library.call(
-        "rnn_cell_backward",
-        [_matrix(t) for t in (*grads, *saved)],
-        [_filled(t) for t in ours.values()],
-        number,
-        on=given[0],
-    )
-    _hold(ours, exact, dtype)
+    monkeypatch.setattr(layout, "empty", shifted)
+    _hold(_forward(operands), forward, torch.float16)
+    _hold(_backward(operands, gradients, saved), backward, torch.float16)

@@ -30,5 +30,6 @@ void bind_rnn_cuda(pybind11::module_& cuda);
 void bind_softmax_cpu(pybind11::module_& cpu);
 void bind_cross_entropy_cpu(pybind11::module_& cpu);
 void bind_dropout_cpu(pybind11::module_& cpu);
+void bind_rnn_cpu(pybind11::module_& cpu);
 
 }  // namespace pydl

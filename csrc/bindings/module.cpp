@@ -31,6 +31,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_softmax_cpu(cpu);
   pydl::bind_cross_entropy_cpu(cpu);
   pydl::bind_dropout_cpu(cpu);
+  pydl::bind_rnn_cpu(cpu);
 #endif
 #if defined(PYDL_BIND_CUDA)
   py::module_ cuda = module.def_submodule("cuda");

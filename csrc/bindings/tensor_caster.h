@@ -27,10 +27,10 @@ struct type_caster<pydl::Tensor> {
     const object sizes = getattr(source, names.shape);
     const object strides = call(source, names.stride);
     const ssize_t rank = PyTuple_GET_SIZE(sizes.ptr());
-    pydl::check(rank == 1 || (rank >= 3 && rank <= 5),
-                "expected a tensor of 1 or 3 to 5 dimensions, got ", rank);
+    pydl::check(rank >= 1 && rank <= 5, "expected a tensor of 1 to 5 dimensions, got ", rank);
     for (ssize_t from = 0; from < rank; ++from) {
-      const ssize_t to = rank == 1 ? 1 : from < 2 ? from : from + 5 - rank;
+      // A vector's numbers are channels, and a matrix's rows, its columns innermost.
+      const ssize_t to = rank <= 2 ? (from == 0 ? 1 : 4) : from < 2 ? from : from + 5 - rank;
       value.size[to] = PyLong_AsLongLong(PyTuple_GET_ITEM(sizes.ptr(), from));
       value.stride[to] = PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), from));
     }

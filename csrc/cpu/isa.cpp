@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "../rnn_checks.h"
 #include "checks.h"
 
 #define PYDL_ISA baseline
@@ -48,6 +49,10 @@ struct Kernels {
   decltype(&baseline::cross_entropy_forward) cross_entropy_forward;
   decltype(&baseline::cross_entropy_backward) cross_entropy_backward;
   decltype(&baseline::dropout) dropout;
+  decltype(&baseline::rnn_forward) rnn_forward;
+  decltype(&baseline::rnn_backward) rnn_backward;
+  decltype(&baseline::rnn_cell_forward) rnn_cell_forward;
+  decltype(&baseline::rnn_cell_backward) rnn_cell_backward;
   decltype(&baseline::adaptive_pool_forward) adaptive_pool_forward;
   decltype(&baseline::adaptive_pool_backward) adaptive_pool_backward;
   decltype(&baseline::lp_pool_forward) lp_pool_forward;
@@ -85,6 +90,10 @@ struct Kernels {
    name::cross_entropy_forward,       \
    name::cross_entropy_backward,      \
    name::dropout,                     \
+   name::rnn_forward,                 \
+   name::rnn_backward,                \
+   name::rnn_cell_forward,            \
+   name::rnn_cell_backward,           \
    name::adaptive_pool_forward,       \
    name::adaptive_pool_backward,      \
    name::lp_pool_forward,             \
@@ -289,6 +298,26 @@ void dropout(const Dropout& args, int64_t threads) {
         "dropout on a CPU needs elements in one line");
   check(args.p >= 0 && args.p <= 1, "dropout needs a probability, got ", args.p);
   if (size > 0) kernels().dropout(args, threads);
+}
+
+void rnn_forward(const RnnForward& args, int64_t threads) {
+  check_rnn(args);
+  kernels().rnn_forward(args, threads);
+}
+
+void rnn_backward(const RnnBackward& args, int64_t threads) {
+  check_rnn(args);
+  kernels().rnn_backward(args, threads);
+}
+
+void rnn_cell_forward(const RnnCellForward& args, int64_t threads) {
+  check_rnn_cell(args);
+  kernels().rnn_cell_forward(args, threads);
+}
+
+void rnn_cell_backward(const RnnCellBackward& args, int64_t threads) {
+  check_rnn_cell(args);
+  kernels().rnn_cell_backward(args, threads);
 }
 
 void adaptive_pool_forward(const AdaptivePoolForward& args, int64_t threads) {

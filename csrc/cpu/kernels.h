@@ -11,6 +11,7 @@
 #include "../pool.h"
 #include "../pool_adaptive.h"
 #include "../pool_lp.h"
+#include "../rnn.h"
 #include "../softmax.h"
 #include "../spatial_norm.h"
 #include "../unpool.h"
@@ -43,6 +44,10 @@ void softmax_backward(const SoftmaxBackward& args, int64_t threads);
 void cross_entropy_forward(const CrossEntropyForward& args, int64_t threads);
 void cross_entropy_backward(const CrossEntropyBackward& args, int64_t threads);
 void dropout(const Dropout& args, int64_t threads);
+void rnn_forward(const RnnForward& args, int64_t threads);
+void rnn_backward(const RnnBackward& args, int64_t threads);
+void rnn_cell_forward(const RnnCellForward& args, int64_t threads);
+void rnn_cell_backward(const RnnCellBackward& args, int64_t threads);
 void adaptive_pool_forward(const AdaptivePoolForward& args, bool channels_last, int64_t threads);
 void adaptive_pool_backward(const AdaptivePoolBackward& args, bool channels_last, int64_t threads);
 void lp_pool_forward(const LpPoolForward& args, bool channels_last, int64_t threads);

@@ -3,25 +3,17 @@
 // ../rnn.h has the definitions.
 #include <mutex>
 
+#include "../rnn_checks.h"
 #include "rnn_kernels.h"
 
 namespace pydl::cuda {
 
 RnnSteps::RnnSteps(const Tensor& batch_sizes, int64_t tokens, int64_t sequences, bool reverse)
     : first{0}, reverse(reverse) {
-  if (batch_sizes.data == nullptr) {
-    const int64_t steps = sequences == 0 ? 0 : tokens / sequences;
-    for (int64_t t = 0; t < steps; ++t) first.push_back(first.back() + sequences);
-  } else {
-    check(batch_sizes.dtype == DType::int64, "batch_sizes are int64");
-    const auto* sizes = static_cast<const int64_t*>(batch_sizes.data);
-    for (int64_t t = 0; t < batch_sizes.numel(); ++t) {
-      const int64_t before = t == 0 ? sequences : sizes[t - 1];
-      check(sizes[t] >= 0 && sizes[t] <= before, "batch_sizes grow to ", sizes[t], " at step ", t);
-      first.push_back(first.back() + sizes[t]);
-    }
-  }
-  check(first.back() == tokens, "batch_sizes are of ", first.back(), " tokens, got ", tokens);
+  const auto* sizes = static_cast<const int64_t*>(batch_sizes.data);
+  const int64_t steps = sizes == nullptr ? tokens / sequences : batch_sizes.size[1];
+  for (int64_t t = 0; t < steps; ++t)
+    first.push_back(first.back() + (sizes == nullptr ? sequences : sizes[t]));
 }
 
 RnnStep RnnSteps::at(int64_t number) const {
@@ -99,11 +91,11 @@ RnnCounts rnn_counts(const RnnSteps& steps, int64_t sequences, int* room, int64_
 }
 
 void rnn_forward(const RnnForward& args, int64_t stream) {
+  check_rnn(args);
   const RnnWeights& weights = args.weights;
-  const int64_t B = weights.h0.size[1], tokens = B == 0 ? 0 : args.y.size[1];
+  const int64_t B = weights.h0.size[1], tokens = args.y.size[1];
   const RnnSteps steps(weights.batch_sizes, tokens, B, args.kind.reverse);
-  if (B == 0) return;
-  const int64_t gates = rnn_gates(args.kind.cell), hidden = weights.weight_hh.size[1] / gates;
+  const int64_t gates = gates_of(args.kind.cell), hidden = weights.weight_hh.size[1] / gates;
   check_work(args.work, weights.weight_hh.dtype, steps.count() + B * (gates + 2) * hidden);
   dispatch_floating(weights.weight_hh.dtype, "rnn_forward", [&]<class T>(T) {
     const std::lock_guard lock(planning);
@@ -117,15 +109,14 @@ void rnn_forward(const RnnForward& args, int64_t stream) {
 }
 
 void rnn_backward(const RnnBackward& args, int64_t stream) {
+  check_rnn(args);
   const RnnWeights& weights = args.weights;
-  const int64_t B = weights.h0.size[1], tokens = B == 0 ? 0 : args.y.size[1];
+  const int64_t B = weights.h0.size[1], tokens = args.y.size[1];
   const RnnSteps steps(weights.batch_sizes, tokens, B, args.kind.reverse);
-  const int64_t gates = rnn_gates(args.kind.cell), hidden = weights.weight_hh.size[1] / gates;
+  const int64_t gates = gates_of(args.kind.cell), hidden = weights.weight_hh.size[1] / gates;
   const int64_t extra = (weights.peephole.data == nullptr ? 0 : 3) +
                         (weights.norm.data == nullptr ? 0 : 2 * gates + 2);
-  if (B > 0)
-    check_work(args.work, weights.weight_hh.dtype,
-               steps.count() + B * (gates + 4 + extra) * hidden);
+  check_work(args.work, weights.weight_hh.dtype, steps.count() + B * (gates + 4 + extra) * hidden);
   dispatch_floating(weights.weight_hh.dtype, "rnn_backward", [&]<class T>(T) {
     const std::lock_guard lock(planning);
     const Path path = path_of<T>(args.kind.cell, hidden, B, weights.weight_hr.data != nullptr,
@@ -143,7 +134,7 @@ std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, b
   std::ostringstream words;
   dispatch_floating(weight_hh.dtype, "rnn_path", [&]<class T>(T) {
     const std::lock_guard lock(planning);
-    const int64_t hidden = weight_hh.size[1] / rnn_gates(cell);
+    const int64_t hidden = weight_hh.size[1] / gates_of(cell);
     const auto [tensor, plan] = path_of<T>(cell, hidden, sequences, weight_hh.size[4] != hidden,
                                            layer_norm, backward, true);
     if (plan.reason.empty())

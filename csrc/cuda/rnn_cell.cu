@@ -4,6 +4,7 @@
 // A thread owns a unit of a sequence, neighbours neighbouring units: everything is read once and
 // written once. grad_peephole is added up by a thread a unit, over the sequences in ascending
 // order, from the gradients as they were stored.
+#include "../rnn_checks.h"
 #include "rnn_kernels.h"
 
 namespace pydl::cuda {
@@ -38,19 +39,16 @@ __global__ void forward(Forward<T> f) {
   const int64_t number = thread_number(), H = f.hidden;
   const Place at(number, H);
   if (at.b >= f.rows) return;
-  const int gates = rnn_gates(f.cell);
+  const int gates = gates_of(f.cell);
   const T* x = f.gates + at.b * gates * H + at.unit;
   const T* q = f.products + at.b * gates * H + at.unit;
-  T* kept = f.activated == nullptr ? nullptr : f.activated + at.b * rnn_kept(f.cell) * H + at.unit;
+  T* kept = f.activated == nullptr ? nullptr : f.activated + at.b * kept_of(f.cell) * H + at.unit;
   const auto input = [&](int gate) { return A(x[gate * H]) + A(q[gate * H]); };
   if (f.cell == RnnCell::lstm) {
-    A peephole[3];
-    for (int i = 0; i < 3; ++i)
-      peephole[i] = f.peephole == nullptr ? A(0) : A(f.peephole[i * H + at.unit]);
-    const rnn::Lstm<A> now =
-        rnn::lstm(input(0), input(1), input(2), input(3), A(f.c[number]), peephole);
-    f.c_next[number] = T(now.c);
-    f.h_next[number] = T(now.o * std::tanh(now.c));
+    LstmGates<A> now = {input(0), input(1), input(2), input(3)};
+    const A c = rnn::lstm(now, rnn::peephole_of<A>(f.peephole, at.unit, H), A(f.c[number]));
+    f.c_next[number] = T(c);
+    f.h_next[number] = T(now.o * std::tanh(c));
     if (kept != nullptr) {
       kept[0] = T(now.i), kept[H] = T(now.f);
       kept[2 * H] = T(now.g), kept[3 * H] = T(now.o);
@@ -58,13 +56,13 @@ __global__ void forward(Forward<T> f) {
   } else if (f.cell == RnnCell::gru) {
     const A r = rnn::sigmoid(input(0)), z = rnn::sigmoid(input(1)), q_n = A(q[2 * H]);
     const A n = std::tanh(A(x[2 * H]) + r * q_n);
-    f.h_next[number] = T(rnn::gru_state(z, n, A(f.h[number])));
+    f.h_next[number] = T(gru_mix(z, n, A(f.h[number])));
     if (kept != nullptr) {
       kept[0] = T(r), kept[H] = T(z);
       kept[2 * H] = T(n), kept[3 * H] = T(q_n);
     }
   } else {
-    const T a = T(rnn::activate(f.cell == RnnCell::rnn_relu, input(0)));
+    const T a = T(rnn::activate(f.cell, input(0)));
     f.h_next[number] = a;
     if (kept != nullptr) kept[0] = a;
   }
@@ -84,23 +82,21 @@ __global__ void backward(Backward<T> f) {
   const int64_t number = thread_number(), H = f.hidden;
   const Place at(number, H);
   if (at.b >= f.rows) return;
-  const T* a = f.activated + at.b * rnn_kept(f.cell) * H + at.unit;
-  T* dx = f.grad_gates + at.b * rnn_gates(f.cell) * H + at.unit;
+  const T* a = f.activated + at.b * kept_of(f.cell) * H + at.unit;
+  T* dx = f.grad_gates + at.b * gates_of(f.cell) * H + at.unit;
   const A dh = f.grad_h == nullptr ? A(0) : A(f.grad_h[number]);
   if (f.cell == RnnCell::lstm) {
-    A peephole[3];
-    for (int i = 0; i < 3; ++i)
-      peephole[i] = f.peephole == nullptr ? A(0) : A(f.peephole[i * H + at.unit]);
     const A dc = f.grad_c == nullptr ? A(0) : A(f.grad_c[number]);
-    const rnn::LstmOutput<A> out =
-        rnn::lstm_output_backward(dh, A(a[3 * H]), A(std::tanh(A(f.c_next[number]))));
-    const rnn::Lstm<A> d = rnn::lstm_backward(dc + out.v, out.o, A(a[0]), A(a[H]), A(a[2 * H]),
-                                              A(f.c[number]), peephole);
+    const A v = std::tanh(A(f.c_next[number]));
+    const LstmGates<A> now = {A(a[0]), A(a[H]), A(a[2 * H]), A(a[3 * H])};
+    LstmGates<A> d;
+    const A before = lstm_grad<true>(now, rnn::peephole_of<A>(f.peephole, at.unit, H),
+                                     A(f.c[number]), dh * v, dc + dh * now.o * (1 - v * v), d);
     dx[0] = T(d.i), dx[H] = T(d.f), dx[2 * H] = T(d.g), dx[3 * H] = T(d.o);
-    f.grad_c_before[number] = T(d.c);
+    f.grad_c_before[number] = T(before);
   } else if (f.cell == RnnCell::gru) {
     const A r = A(a[0]);
-    const rnn::GruState<A> d = rnn::gru_state_backward(dh, A(a[H]), A(a[2 * H]), A(f.h[number]));
+    const rnn::GruGrad<A> d = rnn::gru_backward(dh, A(a[H]), A(a[2 * H]), A(f.h[number]));
     const A dr = rnn::sigmoid_backward(d.n * A(a[3 * H]), r);
     T* dq = f.grad_products + at.b * 3 * H + at.unit;
     dx[0] = dq[0] = T(dr);
@@ -109,7 +105,7 @@ __global__ void backward(Backward<T> f) {
     dq[2 * H] = T(d.n * r);
     f.grad_h_before[number] = T(d.h);
   } else {
-    dx[0] = T(rnn::activate_backward(f.cell == RnnCell::rnn_relu, dh, A(a[0])));
+    dx[0] = T(rnn::activate_backward(f.cell, dh, A(a[0])));
   }
 }
 
@@ -128,14 +124,10 @@ __global__ void peephole_gradient(Backward<T> f, accumulate_t<T>* grad_peephole)
   for (int i = 0; i < 3; ++i) grad_peephole[i * H + unit] = sums[i];
 }
 
-void check_cell(RnnCell cell) {
-  check(cell != RnnCell::gru_reset_before, "one step of gru_reset_before has no single product");
-}
-
 }  // namespace
 
 void rnn_cell_forward(const RnnCellForward& args, int64_t stream) {
-  check_cell(args.cell);
+  check_rnn_cell(args);
   dispatch_floating(args.gates.dtype, "rnn_cell_forward", [&]<class T>(T) {
     const int64_t rows = args.h_next.size[1], hidden = args.h_next.size[4];
     if (rows * hidden == 0) return;
@@ -155,11 +147,11 @@ void rnn_cell_forward(const RnnCellForward& args, int64_t stream) {
 }
 
 void rnn_cell_backward(const RnnCellBackward& args, int64_t stream) {
-  check_cell(args.cell);
+  check_rnn_cell(args);
   dispatch_floating(args.activated.dtype, "rnn_cell_backward", [&]<class T>(T) {
     using A = accumulate_t<T>;
     const int64_t rows = args.activated.size[1];
-    const int64_t hidden = args.activated.size[4] / rnn_kept(args.cell);
+    const int64_t hidden = args.activated.size[4] / kept_of(args.cell);
     const Backward<T> f = {read<T>(args.grad_h),
                            read<T>(args.grad_c),
                            read<T>(args.activated),

@@ -10,21 +10,10 @@
 #include <vector>
 
 #include "../rnn.h"
-#include "../rnn_cell.h"
 #include "element.h"
+#include "rnn_arithmetic.h"
 
 namespace pydl::cuda {
-
-PYDL_HOST_DEVICE constexpr int rnn_gates(RnnCell cell) {
-  return cell == RnnCell::lstm                                       ? 4
-         : cell == RnnCell::gru || cell == RnnCell::gru_reset_before ? 3
-                                                                     : 1;
-}
-
-// Numbers that are kept of each unit and token.
-PYDL_HOST_DEVICE constexpr int rnn_kept(RnnCell cell) {
-  return cell == RnnCell::gru ? 4 : rnn_gates(cell);
-}
 
 // The tokens of a step, and of the step that it starts from: sequence b there is row
 // before_first + b where b < before_count, else it starts from h0 and c0.
@@ -69,8 +58,8 @@ struct RnnProblem {
     return drop == nullptr ? h : h * A(drop[b * state + p]);
   }
   __device__ A bias(int64_t row) const { return bias_hh == nullptr ? A(0) : A(bias_hh[row]); }
-  __device__ void peepholes(int64_t unit, A (&to)[3]) const {
-    for (int i = 0; i < 3; ++i) to[i] = peephole == nullptr ? A(0) : A(peephole[i * hidden + unit]);
+  __device__ Peephole<A> peephole_of(int64_t unit) const {
+    return rnn::peephole_of<A>(peephole, unit, hidden);
   }
 };
 
@@ -82,7 +71,7 @@ RnnProblem<T>::RnnProblem(const RnnWeights& weights, const RnnKind& kind)
       zoneout_c(static_cast<A>(kind.zoneout_c)),
       eps(static_cast<A>(kind.eps)),
       cell(kind.cell),
-      gates(rnn_gates(kind.cell)),
+      gates(gates_of(kind.cell)),
       hidden(weights.weight_hh.size[1] / gates),
       state(weights.weight_hh.size[4]),
       sequences(weights.h0.size[1]) {

@@ -52,7 +52,7 @@ struct Layout {
   // `late` is the slice of n in gru_reset_before.
   PYDL_HOST_DEVICE Layout(RnnCell cell, int64_t units, int64_t hidden, int64_t sequences) {
     const bool resets = cell == RnnCell::gru_reset_before;
-    const int64_t rows = (resets ? 2 : rnn_gates(cell)) * units;
+    const int64_t rows = (resets ? 2 : gates_of(cell)) * units;
     slice = 0;
     late = slice + Slice::bytes(rows, hidden);
     sums = late + (resets ? Slice::bytes(units, hidden) : 0);
@@ -82,7 +82,7 @@ struct Unit {
   }
   __device__ void keep(int gate, A value) const {
     if (f.activated != nullptr)
-      f.activated[(row * rnn_kept(f.cell) + gate) * f.hidden + unit] = T(value);
+      f.activated[(row * kept_of(f.cell) + gate) * f.hidden + unit] = T(value);
   }
   __device__ void step_h(A next) const {
     const A old = f.old_h(row, unit);
@@ -94,18 +94,16 @@ struct Unit {
   }
 
   __device__ void lstm(const A (&x)[4]) const {
-    A peephole[3];
-    f.peepholes(unit, peephole);
-    const rnn::Lstm<A> now = rnn::lstm(x[0] + q(0, 0), x[1] + q(1, 1), x[2] + q(2, 2),
-                                       x[3] + q(3, 3), *second, peephole);
+    LstmGates<A> now = {x[0] + q(0, 0), x[1] + q(1, 1), x[2] + q(2, 2), x[3] + q(3, 3)};
+    const A c = rnn::lstm(now, f.peephole_of(unit), *second);
     keep(0, now.i);
     keep(1, now.f);
     keep(2, now.g);
     keep(3, now.o);
     const A old = f.old_c(row, unit);
-    *second = old != 0 ? rnn::zoned(old, *second, now.c) : now.c;
+    *second = old != 0 ? rnn::zoned(old, *second, c) : c;
     if (f.kept_c != nullptr) f.kept_c[row * f.hidden + unit] = *second;
-    step_h(now.o * std::tanh(now.c));
+    step_h(now.o * std::tanh(c));
   }
   __device__ void gru(const A (&x)[4]) const {
     const A r = rnn::sigmoid(x[0] + q(0, 0)), z = rnn::sigmoid(x[1] + q(1, 1)), q_n = q(2, 2);
@@ -114,7 +112,7 @@ struct Unit {
     keep(1, z);
     keep(2, n);
     keep(3, q_n);
-    step_h(rnn::gru_state(z, n, *h));
+    step_h(gru_mix(z, n, *h));
   }
   __device__ void reset(const A (&x)[4]) const {
     const A r = rnn::sigmoid(x[0] + q(0, 0)), z = rnn::sigmoid(x[1] + q(1, 1));
@@ -126,10 +124,10 @@ struct Unit {
   __device__ void after_reset(A x_n) const {
     const A n = std::tanh(x_n + q(2, 0));
     keep(2, n);
-    step_h(rnn::gru_state(*second, n, *h));
+    step_h(gru_mix(*second, n, *h));
   }
   __device__ void simple(A x) const {
-    const A a = rnn::activate(f.cell == RnnCell::rnn_relu, x + q(0, 0));
+    const A a = rnn::activate(f.cell, x + q(0, 0));
     keep(0, a);
     step_h(a);
   }
@@ -245,7 +243,7 @@ __global__ void __launch_bounds__(block_size, 1) forward(Forward<T> f) {
 template <class T, bool tensor>
 RnnPlan plan(RnnCell cell, int64_t hidden, int64_t sequences) {
   return rnn_plan(forward<T, tensor>, hidden, tensor ? 4 : 1,
-                  cell == RnnCell::gru_reset_before ? 2 : rnn_gates(cell), [&](int64_t units) {
+                  cell == RnnCell::gru_reset_before ? 2 : gates_of(cell), [&](int64_t units) {
                     return Layout<T, tensor>(cell, units, hidden, sequences).all;
                   });
 }

@@ -45,10 +45,8 @@ struct Backward : RnnProblem<T> {
 };
 
 // The numbers of gates whose products are multiplied together, and apart after them.
-PYDL_HOST_DEVICE int early_gates(RnnCell cell) {
-  return rnn_gates(cell) == 3 ? 2 : rnn_gates(cell);
-}
-PYDL_HOST_DEVICE int late_gates(RnnCell cell) { return rnn_gates(cell) == 3 ? 1 : 0; }
+PYDL_HOST_DEVICE int early_gates(RnnCell cell) { return gates_of(cell) == 3 ? 2 : gates_of(cell); }
+PYDL_HOST_DEVICE int late_gates(RnnCell cell) { return gates_of(cell) == 3 ? 1 : 0; }
 
 // The shared memory of a block, part after part.
 template <class T, bool tensor>
@@ -81,7 +79,7 @@ struct Unit {
 
   __device__ int64_t row() const { return step.first + b; }
   __device__ A kept(int gate) const {
-    return A(f.activated[(row() * rnn_kept(f.cell) + gate) * f.hidden + unit]);
+    return A(f.activated[(row() * kept_of(f.cell) + gate) * f.hidden + unit]);
   }
   __device__ void store(int gate, A grad) const {
     f.grad_gates[(row() * f.gates + gate) * f.hidden + unit] = T(grad);
@@ -104,15 +102,14 @@ struct Unit {
   }
 
   __device__ void lstm() const {
-    const A i = kept(0), forget = kept(1), g = kept(2), o = kept(3), c = c_before();
-    const A next = f.zones_c() ? forget * c + i * g : f.kept_c[row() * f.hidden + unit];
-    const rnn::LstmOutput<A> out = rnn::lstm_output_backward(take_dh(), o, std::tanh(next));
-    const A old = f.old_c(row(), unit), handed_on = old != 0 ? old * *dc : A(0);
-    const A onward = old != 0 ? (1 - old) * *dc : *dc;
-    A peephole[3];
-    f.peepholes(unit, peephole);
-    const rnn::Lstm<A> d = rnn::lstm_backward(onward + out.v, out.o, i, forget, g, c, peephole);
-    *dc = handed_on + d.c;
+    const LstmGates<A> now = {kept(0), kept(1), kept(2), kept(3)};
+    const A c = c_before();
+    const A next = f.zones_c() ? now.f * c + now.i * now.g : f.kept_c[row() * f.hidden + unit];
+    const A du = take_dh(), shown = std::tanh(next), old = f.old_c(row(), unit);
+    const A handed_on = old != 0 ? old * *dc : A(0), onward = old != 0 ? (1 - old) * *dc : *dc;
+    LstmGates<A> d;
+    *dc = handed_on + lstm_grad<true>(now, f.peephole_of(unit), c, du * shown,
+                                      onward + du * now.o * (1 - shown * shown), d);
     store(0, d.i);
     store(1, d.f);
     store(2, d.g);
@@ -124,7 +121,7 @@ struct Unit {
   }
   __device__ void gru() const {
     const A r = kept(0), z = kept(1), n = kept(2);
-    const rnn::GruState<A> d = rnn::gru_state_backward(take_dh(), z, n, h_before());
+    const rnn::GruGrad<A> d = rnn::gru_backward(take_dh(), z, n, h_before());
     *dh += d.h;
     store(1, d.z);
     store(2, d.n);
@@ -138,9 +135,7 @@ struct Unit {
     store(0, rnn::sigmoid_backward(d * f.dropped(h_before(), b, unit), r));
     *dh += f.dropped(d * r, b, unit);
   }
-  __device__ void simple() const {
-    store(0, rnn::activate_backward(f.cell == RnnCell::rnn_relu, take_dh(), kept(0)));
-  }
+  __device__ void simple() const { store(0, rnn::activate_backward(f.cell, take_dh(), kept(0))); }
 };
 
 template <class T>

@@ -86,19 +86,18 @@ __device__ void lstm_row(const Forward<T>& f, int64_t row, int64_t b) {
   A* q = f.products + b * 4 * H;
   const T* x = f.x + row * 4 * H;
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
-    A peephole[3];
-    f.peepholes(unit, peephole);
     const auto input = [&](int gate) { return A(x[gate * H + unit]) + q[gate * H + unit]; };
     A* c = f.c + b * H + unit;
-    const rnn::Lstm<A> now = rnn::lstm(input(0), input(1), input(2), input(3), *c, peephole);
+    LstmGates<A> now = {input(0), input(1), input(2), input(3)};
+    const A c_next = rnn::lstm(now, f.peephole_of(unit), *c);
     if (f.activated != nullptr) {
       T* to = f.activated + row * 4 * H + unit;
       to[0] = T(now.i), to[H] = T(now.f), to[2 * H] = T(now.g), to[3 * H] = T(now.o);
     }
     // The unit's products are read; their places keep c' and o.
-    q[unit] = now.c;
+    q[unit] = c_next;
     q[H + unit] = now.o;
-    const A old = f.old_c(row, unit), next = old != 0 ? rnn::zoned(old, *c, now.c) : now.c;
+    const A old = f.old_c(row, unit), next = old != 0 ? rnn::zoned(old, *c, c_next) : c_next;
     *c = next;
     if (f.kept_c != nullptr) f.kept_c[row * H + unit] = next;
   }
@@ -135,7 +134,7 @@ __device__ void gru_row(const Forward<T>& f, int64_t row, int64_t b) {
       T* to = f.activated + row * 4 * H + unit;
       to[0] = T(r), to[H] = T(z), to[2 * H] = T(n), to[3 * H] = T(q_n);
     }
-    f.step_h(row, b, unit, rnn::gru_state(z, n, A(f.h_n[b * H + unit])));
+    f.step_h(row, b, unit, gru_mix(z, n, A(f.h_n[b * H + unit])));
   }
 }
 
@@ -167,7 +166,7 @@ __device__ void after_reset_row(const Forward<T>& f, int64_t row, int64_t b) {
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
     const A z = q[H + unit], n = std::tanh(A(x[2 * H + unit]) + q[2 * H + unit]);
     if (f.activated != nullptr) f.activated[row * 3 * H + 2 * H + unit] = T(n);
-    f.step_h(row, b, unit, rnn::gru_state(z, n, A(f.h_n[b * H + unit])));
+    f.step_h(row, b, unit, gru_mix(z, n, A(f.h_n[b * H + unit])));
   }
 }
 
@@ -177,7 +176,7 @@ __device__ void simple_row(const Forward<T>& f, int64_t row, int64_t b) {
   const int64_t H = f.hidden;
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
     const A x = A(f.x[row * H + unit]) + f.products[b * H + unit];
-    const A a = rnn::activate(f.cell == RnnCell::rnn_relu, x);
+    const A a = rnn::activate(f.cell, x);
     if (f.activated != nullptr) f.activated[row * H + unit] = T(a);
     f.step_h(row, b, unit, a);
   }

@@ -174,7 +174,7 @@ __device__ void lstm_row(const Backward<T>& f, const RnnStep& step, int64_t b) {
     its = row_moments(dp, H, f.eps);
     __syncthreads();
   }
-  // dp keeps the gradient of x_o and, times norm_c, that of the normalised c'.
+  // dp keeps the gradient of u times tanh(v), for o, and that of v, c' or the normalised one.
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
     const A du = f.weight_hr == nullptr ? take_dh(f, row, b, unit) : f.side[b * H + unit];
     A shown = c_next(unit), hat = 0;
@@ -182,23 +182,25 @@ __device__ void lstm_row(const Backward<T>& f, const RnnStep& step, int64_t b) {
       hat = (shown - its.mean) * its.rstd;
       shown = hat * A(f.norm_c[unit]) + A(f.bias_c[unit]);
     }
-    rnn::LstmOutput<A> d = rnn::lstm_output_backward(du, A(gates[3 * H + unit]), std::tanh(shown));
+    const A o = A(gates[3 * H + unit]), v = std::tanh(shown);
+    A dv = du * o * (1 - v * v);
     if (f.norm_c != nullptr) {
-      f.of_norm_c[b * 2 * H + unit] += d.v * hat;
-      f.of_norm_c[b * 2 * H + H + unit] += d.v;
-      d.v *= A(f.norm_c[unit]);
-      mean += d.v;
-      along += d.v * hat;
+      f.of_norm_c[b * 2 * H + unit] += dv * hat;
+      f.of_norm_c[b * 2 * H + H + unit] += dv;
+      dv *= A(f.norm_c[unit]);
+      mean += dv;
+      along += dv * hat;
     }
-    dp[unit] = d.v;
-    dp[3 * H + unit] = d.o;
+    dp[unit] = dv;
+    dp[3 * H + unit] = du * v;
   }
   if (f.norm_c != nullptr) {
     mean = block_sum(mean) / H;
     along = block_sum(along) / H;
   }
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
-    const A i = A(gates[unit]), forget = A(gates[H + unit]), g = A(gates[2 * H + unit]);
+    const LstmGates<A> now = {A(gates[unit]), A(gates[H + unit]), A(gates[2 * H + unit]),
+                              A(gates[3 * H + unit])};
     const A c = c_before(f, step, b, unit), next = c_next(unit);
     A through = dp[unit];
     if (f.norm_c != nullptr)
@@ -206,13 +208,11 @@ __device__ void lstm_row(const Backward<T>& f, const RnnStep& step, int64_t b) {
     A* dc = f.dc + b * H + unit;
     const A old = f.old_c(row, unit), kept = old != 0 ? old * *dc : A(0);
     const A onward = old != 0 ? (1 - old) * *dc : *dc;
-    A peephole[3];
-    f.peepholes(unit, peephole);
-    const rnn::Lstm<A> d =
-        rnn::lstm_backward(onward + through, dp[3 * H + unit], i, forget, g, c, peephole);
-    *dc = kept + d.c;
+    LstmGates<A> d;
+    *dc =
+        kept + lstm_grad<true>(now, f.peephole_of(unit), c, dp[3 * H + unit], onward + through, d);
     T* to = f.grad_gates + row * 4 * H + unit;
-    dp[unit] = d.i, dp[H + unit] = d.f, dp[2 * H + unit] = d.g;
+    dp[unit] = d.i, dp[H + unit] = d.f, dp[2 * H + unit] = d.g, dp[3 * H + unit] = d.o;
     to[0] = T(d.i), to[H] = T(d.f), to[2 * H] = T(d.g), to[3 * H] = T(d.o);
     if (f.of_peephole == nullptr) continue;
     A* of = f.of_peephole + b * 3 * H + unit;
@@ -233,8 +233,8 @@ __device__ void gru_row(const Backward<T>& f, const RnnStep& step, int64_t b) {
   A* dp = f.dp + b * 3 * H;
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
     const A dh = take_dh(f, row, b, unit), r = A(gates[unit]);
-    const rnn::GruState<A> d = rnn::gru_state_backward(
-        dh, A(gates[H + unit]), A(gates[2 * H + unit]), h_before(f, step, b, unit));
+    const rnn::GruGrad<A> d = rnn::gru_backward(dh, A(gates[H + unit]), A(gates[2 * H + unit]),
+                                                h_before(f, step, b, unit));
     f.dh[b * H + unit] += d.h;
     T* to = f.grad_gates + row * 3 * H + unit;
     to[H] = T(d.z), to[2 * H] = T(d.n);
@@ -271,8 +271,8 @@ __device__ void simple_row(const Backward<T>& f, const RnnStep& step, int64_t b)
   using A = accumulate_t<T>;
   const int64_t H = f.hidden, row = step.first + b;
   for (int64_t unit = threadIdx.x; unit < H; unit += block_size) {
-    const A d = rnn::activate_backward(f.cell == RnnCell::rnn_relu, take_dh(f, row, b, unit),
-                                       A(f.activated[row * H + unit]));
+    const A d =
+        rnn::activate_backward(f.cell, take_dh(f, row, b, unit), A(f.activated[row * H + unit]));
     f.dp[b * H + unit] = d;
     f.grad_gates[row * H + unit] = T(d);
   }

@@ -46,6 +46,7 @@ from pydl.functional.pool_adaptive import (
     spatial_pyramid_pool,
 )
 from pydl.functional.pool_lp import lp_pool1d, lp_pool2d, lp_pool3d
+from pydl.functional.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from pydl.functional.softmax import log_softmax, softmax
 from pydl.functional.spatial_norm import spatial_response_norm
 from pydl.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
@@ -77,6 +78,8 @@ __all__ = [
     "dropout1d",
     "dropout2d",
     "dropout3d",
+    "gru",
+    "gru_cell",
     "leaky_relu",
     "local_response_norm",
     "locally_connected1d",
@@ -85,6 +88,8 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "lstm",
+    "lstm_cell",
     "max_pool1d",
     "max_pool1d_with_indices",
     "max_pool2d",
@@ -95,6 +100,8 @@ __all__ = [
     "max_unpool2d",
     "max_unpool3d",
     "relu",
+    "rnn",
+    "rnn_cell",
     "softmax",
     "spatial_pyramid_pool",
     "spatial_response_norm",

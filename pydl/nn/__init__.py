@@ -45,11 +45,16 @@ from pydl.nn.pool_adaptive import (
     SpatialPyramidPool2d,
 )
 from pydl.nn.pool_lp import LPPool1d, LPPool2d, LPPool3d
+from pydl.nn.rnn import GRU, LSTM, RNN
+from pydl.nn.rnn_cell import GRUCell, LSTMCell, RNNCell
 from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
 from pydl.nn.spatial_norm import SpatialResponseNorm
 from pydl.nn.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -75,9 +80,11 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "GRUCell",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
@@ -98,6 +105,7 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "RNNCell",
     "ReLU",
     "Softmax",
     "Softmax2d",

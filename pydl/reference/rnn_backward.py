@@ -4,7 +4,8 @@ first (csrc/rnn.h)."""
 import torch
 
 from pydl import layout
-from pydl.reference.rnn_steps import chunks, normalised, packed_rows, part_of_old, raised, rounded
+from pydl.reference import rnn_steps
+from pydl.reference.rnn_steps import chunks, packed_rows, part_of_old, raised, rounded
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -32,7 +33,7 @@ def rnn_backward(
     y: torch.Tensor,
     c: torch.Tensor | None,
     activated: torch.Tensor,
-    normalised_products: torch.Tensor | None,
+    normalised: torch.Tensor | None,
     rstd: torch.Tensor | None,
     weight_hh: torch.Tensor,
     h0: torch.Tensor,
@@ -56,7 +57,7 @@ def rnn_backward(
     grad_norm_c."""
     dy, dh, dc, ys, cs, act, hats, rstd, w, h0_, c0_, w_hr, peep, gain, gain_c, shift_c, drop = (
         raised(
-            *(grad_y, grad_h_n, grad_c_n, y, c, activated, normalised_products, rstd, weight_hh),
+            *(grad_y, grad_h_n, grad_c_n, y, c, activated, normalised, rstd, weight_hh),
             *(h0, c0, weight_hr, peephole, norm, norm_c, bias_c, drop),
         )
     )
@@ -99,7 +100,7 @@ def rnn_backward(
                 dh_t = dh_t @ w_hr
             old = part_of_old(zone_c, zoneout_c, now)
             c_new = cs[now] if old is None else f * c_old + i * g
-            hat, rstd_c = normalised(c_new, eps)
+            hat, rstd_c = rnn_steps.normalised(c_new, eps)
             shown = torch.tanh(c_new if gain_c is None else hat * gain_c + shift_c)
             d_shown = dh_t * o * (1 - shown**2)
             do = dh_t * shown * o * (1 - o)

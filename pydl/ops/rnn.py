@@ -1,0 +1,337 @@
+"""A recurrent layer in one direction: checks, autograd, registered operators. Cells are
+rnn_cell.py's.
+
+The inputs' product and every gradient of a weight are one product over all tokens, PyTorch's; in
+between stands one operator that goes through the steps.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import layer_norm, linear
+
+from pydl import backends, rnn_results
+from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.registry import operator
+from pydl.reference import rnn as reference
+
+Tensors = tuple[torch.Tensor, ...]
+Optional = torch.Tensor | None
+
+_OPERANDS = (
+    "Tensor weight_hh{bias}, Tensor h0, Tensor? c0, Tensor? weight_hr, Tensor? peephole, "
+    "Tensor? norm, Tensor? norm_c, Tensor? bias_c, Tensor? drop, Tensor? zone_h, Tensor? zone_c, "
+    "Tensor? batch_sizes, str cell, bool reverse, float zoneout_h, float zoneout_c, float eps"
+)
+_EIGHT = f"({', '.join(['Tensor'] * 8)})"
+
+
+def _unwritten(gates, weight_hh, bias_hh, h0, c0, weight_hr, peephole, norm, *rest) -> Tensors:
+    cell, keep = rest[6], rest[-2]
+    given = norm is not None, weight_hr is not None
+    return rnn_results.forward(gates, h0, c0, cell, keep, *given)
+
+
+def _unwritten_grads(
+    grad_y, grad_h_n, grad_c_n, y, c, activated, normalised, rstd, *rest
+) -> Tensors:
+    weight_hh, h0, c0, weight_hr, peephole, norm = rest[:6]
+    given = peephole is not None, norm is not None, weight_hr is not None
+    return rnn_results.backward(y, weight_hh, h0, c0, rest[12], *given)
+
+
+_forward = operator(
+    f"rnn_forward(Tensor gates, {_OPERANDS.format(bias=', Tensor? bias_hh')}, bool keep, "
+    f"str backend) -> {_EIGHT}",
+    _unwritten,
+)
+_backward = operator(
+    "rnn_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, Tensor y, Tensor? c, "
+    f"Tensor activated, Tensor? normalised, Tensor? rstd, {_OPERANDS.format(bias='')}, "
+    f"str backend) -> {_EIGHT}",
+    _unwritten_grads,
+)
+
+
+class Operands(NamedTuple):
+    """What a layer's steps read, in the contract's order; the first ten may want a gradient."""
+
+    gates: torch.Tensor
+    weight_hh: torch.Tensor
+    bias_hh: Optional
+    h0: torch.Tensor
+    c0: Optional
+    weight_hr: Optional
+    peephole: Optional
+    norm: Optional
+    norm_c: Optional
+    bias_c: Optional
+    drop: Optional
+    zone_h: Optional
+    zone_c: Optional
+    batch_sizes: Optional
+
+
+_DIFFERENTIABLE = 10
+
+
+class _Rnn(torch.autograd.Function):
+    """y, h_n, c_n."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *operands, how, backend = arguments
+        y, h_n, c_n, *kept = _forward(*operands, *how, True, backend)
+        ctx.save_for_backward(y, *operands, *kept)
+        ctx.how = how, backend
+        ctx.set_materialize_grads(False)
+        return y, h_n, c_n
+
+    @staticmethod
+    def backward(ctx, *grads):
+        y, *rest = ctx.saved_tensors
+        operands, kept = Operands(*rest[:14]), rest[14:]
+        if operands.c0 is None:
+            grads = *grads[:2], None
+        wanted = tuple(ctx.needs_input_grad[:_DIFFERENTIABLE])
+        made = iter(apply(_RnnGrad, *grads, y, *operands, *kept, wanted, *ctx.how))
+        return *(next(made) if want else None for want in wanted), *[None] * 6
+
+
+class _RnnGrad(torch.autograd.Function):
+    """The gradients of those operands that are wanted, as a function of their own. Its derivative
+    is that of the definition's."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *tensors, wanted, how, backend = arguments
+        grads, y, operands, kept = tensors[:3], tensors[3], Operands(*tensors[4:18]), tensors[18:]
+        ctx.save_for_backward(*grads, *operands)
+        ctx.arguments = wanted, how
+        return _gradients(grads, y, operands, kept, wanted, how, backend)
+
+    @staticmethod
+    def backward(ctx, *grad_results):
+        saved = ctx.saved_tensors
+        wanted, how = ctx.arguments
+        count = 3 + _DIFFERENTIABLE
+        present = [index for index, tensor in enumerate(saved[:count]) if tensor is not None]
+
+        def gradients(*tensors):
+            given: list[Optional] = [None] * count
+            for index, tensor in zip(present, tensors, strict=True):
+                given[index] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+            results = reference.rnn_forward(*given[3:], *saved[count:], *how, False)[:3]
+            pairs = [
+                (result, grad)
+                for result, grad in zip(results, given[:3], strict=True)
+                if grad is not None
+            ]
+            inputs = [t for t, want in zip(given[3:], wanted, strict=True) if want]
+            outputs, grad_outputs = zip(*pairs, strict=True)
+            return torch.autograd.grad(
+                outputs, inputs, grad_outputs, create_graph=True, materialize_grads=True
+            )
+
+        needed = [ctx.needs_input_grad[i if i < 3 else i + 1] for i in present]
+        tensors = [saved[index] for index in present]
+        made = dict(
+            zip(present, by_reference(gradients, tensors, needed, *grad_results), strict=True)
+        )
+        grads = [made.get(index) for index in range(count)]
+        # y comes between, and after the operands masks, what was kept and three that are no tensors
+        return *grads[:3], None, *grads[3:], *[None] * (4 + 5 + 3)
+
+
+def _gradients(grads, y, operands: Operands, kept, wanted, how, backend) -> Tensors:
+    """Those of the first ten operands that are wanted."""
+    cell, reverse = how[:2]
+    weight_hh, bias_hh, c0 = operands.weight_hh, operands.bias_hh, operands.c0
+    peephole, norm = operands.peephole, operands.norm
+    c, activated, normalised, rstd, unprojected = kept
+    has_norm = norm is not None
+    saved = (
+        *(y, c if c0 is not None else None, activated),
+        *((normalised, rstd) if has_norm else (None, None)),
+    )
+    made = _backward(*grads, *saved, weight_hh, *operands[3:], *how, backend)
+    for_gates, for_products, for_projected, for_h0, for_c0, for_peephole, for_norm, for_c = made
+    hidden = weight_hh.shape[0] // rnn_results.GATES[cell]
+    # The gradient of the products, gate after gate: one tensor, or r and z of one and n of another.
+    if has_norm:
+        parts = [for_products]
+    elif cell == "gru":
+        parts = [for_gates[:, : 2 * hidden], for_products]
+    else:
+        parts = [for_gates]
+    results = []
+    for name, want in zip(Operands._fields, wanted, strict=False):
+        if not want:
+            continue
+        if name == "gates":
+            grad = for_gates
+        elif name == "weight_hh":
+            states = _states_before(y, operands, reverse)
+            if cell == "gru_reset_before":
+                rz = 2 * hidden
+                dz, dn = parts[0][:, :rz], parts[0][:, rz:]
+                each = [dz.t() @ states, dn.t() @ (activated[:, :hidden] * states)]
+            else:
+                each = [part.t() @ states for part in parts]
+            grad = each[0] if len(each) == 1 else torch.cat(each)
+        elif name == "bias_hh":
+            if has_norm:
+                grad = for_norm[1].to(bias_hh.dtype)
+            else:
+                sums = [part.sum(0) for part in parts]
+                grad = sums[0] if len(sums) == 1 else torch.cat(sums)
+        elif name == "h0":
+            grad = for_h0
+        elif name == "c0":
+            grad = for_c0
+        elif name == "weight_hr":
+            grad = for_projected.t() @ unprojected
+        elif name == "peephole":
+            grad = for_peephole.to(peephole.dtype)
+        elif name == "norm":
+            grad = for_norm[0].to(norm.dtype)
+        else:
+            grad = for_c[0 if name == "norm_c" else 1].to(norm.dtype)
+        results.append(grad)
+    return tuple(results)
+
+
+def _states_before(y: torch.Tensor, operands: Operands, reverse: bool) -> torch.Tensor:
+    """(S, P): the h that each token's step started from, as the product got it."""
+    h0, drop, batch_sizes = operands.h0, operands.drop, operands.batch_sizes
+    sequences = h0.shape[0]
+    if batch_sizes is None:
+        tokens = y.shape[0]
+        before = (y[sequences:], h0) if reverse else (h0, y[: tokens - sequences])
+        before = torch.cat(before)
+        if drop is None:
+            return before
+        return (before.view(-1, *drop.shape) * drop).view(y.shape)
+    index, sequence = _index_before(batch_sizes, y.shape[0], reverse)
+    before = torch.cat((y, h0))[index.to(y.device)]
+    return before if drop is None else before * drop[sequence.to(y.device)]
+
+
+def _index_before(
+    batch_sizes: torch.Tensor, tokens: int, reverse: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each token: the token whose step came before, or the number of tokens plus its sequence
+    where its sequence begins; and its sequence."""
+    steps = batch_sizes.shape[0]
+    step = torch.repeat_interleave(torch.arange(steps), batch_sizes, output_size=tokens)
+    token = torch.arange(tokens)
+    sequence = token - (batch_sizes.cumsum(0) - batch_sizes)[step]
+    if reverse:
+        after = torch.cat((batch_sizes[1:], batch_sizes.new_zeros(1)))[step]
+        return torch.where(sequence < after, token + batch_sizes[step], tokens + sequence), sequence
+    before = batch_sizes[(step - 1).clamp(min=0)]
+    return torch.where(step > 0, token - before, tokens + sequence), sequence
+
+
+class Weights(NamedTuple):
+    """A layer's parameters in one direction; None where it has none."""
+
+    weight_ih: torch.Tensor
+    weight_hh: torch.Tensor
+    bias_ih: Optional = None
+    bias_hh: Optional = None
+    weight_hr: Optional = None
+    peephole: Optional = None
+    norm_ih: Optional = None
+    norm_hh: Optional = None
+    norm_c: Optional = None
+    bias_c: Optional = None
+
+
+class Regularisation(NamedTuple):
+    """What happens to the states between steps."""
+
+    zoneout_h: float = 0.0
+    zoneout_c: float = 0.0
+    recurrent_dropout: float = 0.0
+    training: bool = False
+    eps: float = 1e-5
+
+
+def input_gates(x: torch.Tensor, weights: Weights, cell: str, eps: float) -> torch.Tensor:
+    """The inputs' product, with layer norm that of each group normalised, and their bias."""
+    norm, bias = weights.norm_ih, weights.bias_ih
+    if norm is None:
+        return linear(x, weights.weight_ih, bias)
+    product = linear(x, weights.weight_ih)
+    sizes = [norm.shape[0]]
+    if rnn_results.norm_groups(cell) == 2:
+        sizes = [norm.shape[0] // 3 * 2, norm.shape[0] // 3]
+    biases = [None] * len(sizes) if bias is None else bias.split(sizes)
+    groups = zip(product.split(sizes, 1), norm.split(sizes), biases, strict=True)
+    done = [layer_norm(p, gain.shape, gain, shift, eps) for p, gain, shift in groups]
+    return done[0] if len(done) == 1 else torch.cat(done, 1)
+
+
+def in_autocast(*tensors: Optional) -> list[Optional]:
+    """The tensors as a product under autocast takes them."""
+    device = next(t.device.type for t in tensors if t is not None)
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    low = torch.get_autocast_dtype(device)
+    return [
+        t.to(low)
+        if t is not None and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        else t
+        for t in tensors
+    ]
+
+
+def layer(
+    cell: str,
+    x: torch.Tensor,
+    h0: torch.Tensor,
+    c0: Optional,
+    weights: Weights,
+    batch_sizes: Optional,
+    reverse: bool,
+    how: Regularisation,
+    backend: str,
+) -> Tensors:
+    """y, h_n and c_n (without elements where the cell has none) for tokens x of (S, inputs)."""
+    x, h0, c0, *weights = in_autocast(x, h0, c0, *weights)
+    weights = Weights(*weights)
+    bias_hh = weights.bias_hh
+    if bias_hh is not None and cell != "gru" and weights.norm_hh is None:
+        # Both biases are added to the same sum: so their gradient is one sum, too.
+        weights = weights._replace(bias_ih=weights.bias_ih + bias_hh)
+        bias_hh = None
+    gates = input_gates(x, weights, cell, how.eps)
+    if x.shape[0] == 0:
+        return gates[:, : h0.shape[1]], h0.clone(), gates if c0 is None else c0.clone()
+    drop = zone_h = zone_c = None
+    if how.training:
+        if how.recurrent_dropout > 0:
+            kept = 1 - how.recurrent_dropout
+            drop = torch.rand_like(h0, dtype=torch.float32) < kept
+            drop = drop.to(gates.dtype) / kept if kept > 0 else torch.zeros_like(h0)
+        tokens = x.shape[0]
+        if how.zoneout_h > 0:
+            zone_h = (torch.rand(tokens, h0.shape[1], device=x.device) < how.zoneout_h).byte()
+        if how.zoneout_c > 0 and c0 is not None:
+            zone_c = (torch.rand(tokens, c0.shape[1], device=x.device) < how.zoneout_c).byte()
+    operands = Operands(
+        *(gates, weights.weight_hh, bias_hh, h0, c0, weights.weight_hr, weights.peephole),
+        *(weights.norm_hh, weights.norm_c, weights.bias_c, drop, zone_h, zone_c, batch_sizes),
+    )
+    return run(operands, (cell, reverse, how.zoneout_h, how.zoneout_c, how.eps), backend)
+
+
+def run(operands: Operands, how: tuple, backend: str) -> Tensors:
+    """y, h_n, c_n of the steps."""
+    wants_grad = needs_grad(*operands[:_DIFFERENTIABLE])
+    if backend == "aten" and not torch.compiler.is_compiling():
+        return backends.function("aten", "rnn_forward")(*operands, *how, False)[:3]
+    if wants_grad:
+        return _Rnn.apply(*operands, how, backend)
+    return _forward(*operands, *how, False, backend)[:3]
