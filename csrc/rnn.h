@@ -38,18 +38,24 @@
 // (1, size, 1, 1, 1). Tensors marked [..] have no data where they do not apply.
 #pragma once
 
+#include <string>
+
 #include "tensor.h"
 
 namespace pydl {
 
 enum class RnnCell : int { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
 
-constexpr bool is_gru(RnnCell cell) {
+PYDL_HOST_DEVICE constexpr bool is_gru(RnnCell cell) {
   return cell == RnnCell::gru || cell == RnnCell::gru_reset_before;
 }
 // G and K.
-constexpr int gates_of(RnnCell cell) { return cell == RnnCell::lstm ? 4 : is_gru(cell) ? 3 : 1; }
-constexpr int kept_of(RnnCell cell) { return cell == RnnCell::gru ? 4 : gates_of(cell); }
+PYDL_HOST_DEVICE constexpr int gates_of(RnnCell cell) {
+  return cell == RnnCell::lstm ? 4 : is_gru(cell) ? 3 : 1;
+}
+PYDL_HOST_DEVICE constexpr int kept_of(RnnCell cell) {
+  return cell == RnnCell::gru ? 4 : gates_of(cell);
+}
 
 struct RnnKind {
   RnnCell cell;
@@ -92,6 +98,7 @@ struct RnnForward {
   Tensor h_n;  // (B, P), written
   Tensor c_n;  // (B, H), written; [lstm]
   RnnSaved saved;
+  Tensor work;  // (T + (G + 2) B H), sums: room to compute in; [CUDA]
   RnnKind kind;
 };
 
@@ -111,6 +118,8 @@ struct RnnBackward {
   Tensor grad_peephole;   // (3, H), sums, written; [peephole]
   Tensor grad_norm;       // (2, G H), sums: of norm and of bias_hh, written; [layer norm]
   Tensor grad_norm_c;     // (2, H), sums: of norm_c and of bias_c, written; [layer norm of lstm]
+  Tensor work;            // (T + (G + 4 + E) B H), sums: room to compute in, where E is 3 for
+                          // peepholes and 2 G + 2 for layer norm; [CUDA]
   RnnKind kind;
 };
 
@@ -156,6 +165,12 @@ void rnn_forward(const RnnForward& args, int64_t stream);
 void rnn_backward(const RnnBackward& args, int64_t stream);
 void rnn_cell_forward(const RnnCellForward& args, int64_t stream);
 void rnn_cell_backward(const RnnCellBackward& args, int64_t stream);
+// How a call goes on the current device, in words: "persistent, ..." where one kernel takes all
+// steps, else "step by step: " and why.
+std::string rnn_path(const Tensor& weight_hh, RnnCell cell, int64_t sequences, bool layer_norm,
+                     bool backward);
+// Whether one kernel may take all steps; for tests and comparisons.
+void rnn_allow_persistent(bool allowed);
 }  // namespace cuda
 
 }  // namespace pydl

@@ -84,8 +84,7 @@ _EVERYTHING = (
 # What PyTorch has no operator for, nor is there a kernel in Triton.
 _NOT_IN_PYTORCH = _NOT_IN_TRITON = ("roi", "nms")
 # What has no kernel in CUDA C++.
-_RNN = ("rnn", *_KINDS_OF_RNN)
-_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout", *_RNN)
+_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }

@@ -102,3 +102,24 @@ def cell_backward(activated: torch.Tensor, cell: str, peephole: bool) -> Tensors
         _matrix(activated, rows, hidden) if cell == "lstm" else layout.nothing(activated),
         _matrix(activated, 3, hidden, sums) if peephole else layout.nothing(activated, dtype=sums),
     )
+
+
+def added_up(cell: str, peephole: bool, has_norm: bool) -> int:
+    """Numbers a hidden unit and sequence that add up over the tokens."""
+    return 3 * peephole + (2 * GATES[cell] + 2) * has_norm
+
+
+def room(
+    h0: torch.Tensor,
+    weight_hh: torch.Tensor,
+    tokens: int,
+    batch_sizes: torch.Tensor | None,
+    cell: str,
+    numbers: int,
+) -> torch.Tensor:
+    """What CUDA's kernels compute in: (steps + sequences * (gates + numbers) * hidden,)."""
+    sequences, hidden = h0.shape[0], weight_hh.shape[0] // GATES[cell]
+    steps = tokens // sequences if batch_sizes is None else len(batch_sizes)
+    size = steps + sequences * (GATES[cell] + numbers) * hidden
+    sums = layout.sums_dtype(h0)
+    return layout.empty((size,), h0, dtype=sums, layout=torch.contiguous_format)

@@ -5,7 +5,8 @@ expects the suite to fail.
     python tests/mutants.py conv --only 109 one family, one line of it
     python tests/mutants.py --list          what would be tried
 
-A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`):
+A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`,
+`rnn_*.h`):
 
     barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
     wait         cp_async_wait<n>() taken out, or one group short
@@ -152,7 +153,7 @@ class Mutant:
 
 def sources() -> list[Path]:
     """What is mutated."""
-    return sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("conv_*.h")])
+    return sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("conv_*.h"), *KERNELS.glob("rnn_*.h")])
 
 
 def tests_of(family: str) -> list[str]:

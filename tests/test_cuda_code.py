@@ -1,5 +1,5 @@
-"""What nvcc made of the tensor-core and depthwise kernels in the extension, without a GPU: the main
-loops' machine code, registers and spills, for every architecture."""
+"""What nvcc made of the tensor-core, depthwise and persistent kernels in the extension, without a
+GPU: the main loops' machine code, registers and spills, for every architecture."""
 
 import functools
 import re
@@ -15,7 +15,8 @@ try:
 except ImportError:
     _C = None
 
-KERNELS = ("conv_gemm", "conv_gemm_weight", "conv_depthwise")
+PERSISTENT = ("rnn_persistent", "rnn_persistent_backward")
+KERNELS = ("conv_gemm", "conv_gemm_weight", "conv_depthwise", *PERSISTENT)
 ARCHITECTURES = ("sm_80", "sm_90a")
 
 
@@ -88,12 +89,31 @@ def test_main_loops_use_tensor_cores_and_asynchronous_copies(architecture, kerne
     assert seen >= 7
 
 
+@pytest.mark.parametrize("kernel", PERSISTENT)
+def test_persistent_kernels_multiply_halves_by_tensor_cores_from_whole_chunks(architecture, kernel):
+    """And read nothing through the cache that does not see what other blocks wrote."""
+    seen = 0
+    for name, instructions in _functions(architecture).items():
+        if not _is_of(name, kernel):
+            continue
+        text = "\n".join(instruction for _, instruction in instructions)
+        assert not re.search(r"LDG\S*\.CONSTANT", text), name
+        if "Lb1E" not in name:  # the template's argument: without tensor cores
+            continue
+        seen += 1
+        wanted = "HMMA.16816.F32", r"LDG\S*\.128\b", r"LDS\S*\.128\b"
+        assert any(all(re.search(one, body) for one in wanted) for body in _loops(instructions)), (
+            f"{name}: no loop with {', '.join(wanted)}"
+        )
+    assert seen == 2
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_spills(architecture, kernel):
     text = _dump(architecture, "-res-usage")
     usage = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", text)
     usage = [row for row in usage if _is_of(row[0], kernel)]
-    assert len(usage) >= 7
+    assert len(usage) >= (6 if kernel in PERSISTENT else 7)
     for name, registers, stack, shared, local in usage:
         assert stack == local == "0", f"{name}: {stack} bytes of stack, {local} of local memory"
         assert int(registers) <= 168 and int(shared) <= 48 * 1024, name

@@ -106,9 +106,11 @@ def test_against_reference(server, case, dtype):
     theirs = aten(*tensors, *how, True)
     mine = ours(*tensors, *how, True)
     names = ("y", "h_n", "c_n", "c", "activated", "normalised", "rstd", "unprojected")
+    # A layer norm shows what was rounded before it so many times larger.
+    amplified = exact[6].max().item() if exact[6].numel() else 0.0
     for name, a, b, c in zip(names, mine, theirs, exact, strict=True):
         if c.numel():
-            hold(a, b, c, name)
+            hold(a, b, c, name, terms=0 if name == "rstd" else amplified)
     for a, b in zip(ours(*tensors, *how, False)[:3], mine, strict=False):
         assert torch.equal(a, b)
     grads = [torch.randn_like(x) if x.ndim == 2 else None for x in mine[:3]]

@@ -30,6 +30,7 @@ void bind_lrn_cpu(pybind11::module_& cpu);
 void bind_lrn_cuda(pybind11::module_& cuda);
 void bind_spatial_norm_cpu(pybind11::module_& cpu);
 void bind_spatial_norm_cuda(pybind11::module_& cuda);
+void bind_rnn_cuda(pybind11::module_& cuda);
 void bind_softmax_cpu(pybind11::module_& cpu);
 void bind_cross_entropy_cpu(pybind11::module_& cpu);
 void bind_dropout_cpu(pybind11::module_& cpu);

@@ -49,6 +49,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_nms_cuda(cuda);
   pydl::bind_lrn_cuda(cuda);
   pydl::bind_spatial_norm_cuda(cuda);
+  pydl::bind_rnn_cuda(cuda);
 #endif
 #if defined(PYDL_EMULATED)
   py::module_ emulator = module.def_submodule("emulator");

@@ -19,20 +19,21 @@ RnnCell cell_named(const std::string& name) {
 
 template <auto forward, auto backward, auto cell_forward, auto cell_backward>
 void bind_rnn(py::module_& module) {
-  module.def(
-      "rnn_forward",
-      [](Tensor gates, Tensor weight_hh, Tensor bias_hh, Tensor h0, Tensor c0, Tensor weight_hr,
-         Tensor peephole, Tensor norm, Tensor norm_c, Tensor bias_c, Tensor drop, Tensor zone_h,
-         Tensor zone_c, Tensor batch_sizes, const std::string& cell, bool reverse, double zoneout_h,
-         double zoneout_c, double eps, Tensor y, Tensor h_n, Tensor c_n, Tensor c, Tensor activated,
-         Tensor normalised, Tensor rstd, Tensor unprojected, int64_t where) {
-        const RnnWeights weights{weight_hh, bias_hh, h0,   c0,     weight_hr, peephole,   norm,
-                                 norm_c,    bias_c,  drop, zone_h, zone_c,    batch_sizes};
-        const RnnKind kind{cell_named(cell), reverse, zoneout_h, zoneout_c, eps};
-        py::gil_scoped_release release;
-        forward({gates, weights, y, h_n, c_n, {c, activated, normalised, rstd, unprojected}, kind},
-                where);
-      });
+  module.def("rnn_forward", [](Tensor gates, Tensor weight_hh, Tensor bias_hh, Tensor h0, Tensor c0,
+                               Tensor weight_hr, Tensor peephole, Tensor norm, Tensor norm_c,
+                               Tensor bias_c, Tensor drop, Tensor zone_h, Tensor zone_c,
+                               Tensor batch_sizes, const std::string& cell, bool reverse,
+                               double zoneout_h, double zoneout_c, double eps, Tensor y, Tensor h_n,
+                               Tensor c_n, Tensor c, Tensor activated, Tensor normalised,
+                               Tensor rstd, Tensor unprojected, Tensor work, int64_t where) {
+    const RnnWeights weights{weight_hh, bias_hh, h0,   c0,     weight_hr, peephole,   norm,
+                             norm_c,    bias_c,  drop, zone_h, zone_c,    batch_sizes};
+    const RnnKind kind{cell_named(cell), reverse, zoneout_h, zoneout_c, eps};
+    py::gil_scoped_release release;
+    forward(
+        {gates, weights, y, h_n, c_n, {c, activated, normalised, rstd, unprojected}, work, kind},
+        where);
+  });
   module.def(
       "rnn_backward",
       [](Tensor grad_y, Tensor grad_h_n, Tensor grad_c_n, Tensor y, Tensor c, Tensor activated,
@@ -41,15 +42,16 @@ void bind_rnn(py::module_& module) {
          Tensor zone_c, Tensor batch_sizes, const std::string& cell, bool reverse, double zoneout_h,
          double zoneout_c, double eps, Tensor grad_gates, Tensor grad_products,
          Tensor grad_projected, Tensor grad_h0, Tensor grad_c0, Tensor grad_peephole,
-         Tensor grad_norm, Tensor grad_norm_c, int64_t where) {
+         Tensor grad_norm, Tensor grad_norm_c, Tensor work, int64_t where) {
         const RnnWeights weights{weight_hh, {},     h0,   c0,     weight_hr, peephole,   norm,
                                  norm_c,    bias_c, drop, zone_h, zone_c,    batch_sizes};
         const RnnSaved saved{c, activated, normalised, rstd, {}};
         const RnnKind kind{cell_named(cell), reverse, zoneout_h, zoneout_c, eps};
         py::gil_scoped_release release;
-        backward({grad_y, grad_h_n, grad_c_n, weights, y, saved, grad_gates, grad_products,
-                  grad_projected, grad_h0, grad_c0, grad_peephole, grad_norm, grad_norm_c, kind},
-                 where);
+        backward(
+            {grad_y, grad_h_n, grad_c_n, weights, y, saved, grad_gates, grad_products,
+             grad_projected, grad_h0, grad_c0, grad_peephole, grad_norm, grad_norm_c, work, kind},
+            where);
       });
   module.def("rnn_cell_forward", [](Tensor gates, Tensor products, Tensor h, Tensor c,
                                     Tensor peephole, const std::string& cell, Tensor h_next,
@@ -87,6 +89,22 @@ void bind_rnn(py::module_& module) {
 void bind_rnn_cpu(py::module_& module) {
   bind_rnn<cpu::rnn_forward, cpu::rnn_backward, cpu::rnn_cell_forward, cpu::rnn_cell_backward>(
       module);
+}
+#endif
+#if defined(PYDL_BIND_CUDA)
+void bind_rnn_cuda(py::module_& module) {
+  bind_rnn<cuda::rnn_forward, cuda::rnn_backward, cuda::rnn_cell_forward, cuda::rnn_cell_backward>(
+      module);
+  module.def(
+      "rnn_path",
+      [](Tensor weight_hh, const std::string& cell, int64_t sequences, bool layer_norm,
+         bool backward) {
+        return cuda::rnn_path(weight_hh, cell_named(cell), sequences, layer_norm, backward);
+      },
+      "How a layer with this weight goes on the current device: persistent or step by step, and "
+      "why.");
+  module.def("rnn_allow_persistent", &cuda::rnn_allow_persistent,
+             "Whether one kernel may take all steps; for tests and comparisons.");
 }
 #endif
 

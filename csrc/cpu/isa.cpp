@@ -2,8 +2,8 @@
 
 #include <atomic>
 
+#include "../rnn_checks.h"
 #include "checks.h"
-#include "rnn_checks.h"
 
 #define PYDL_ISA baseline
 #include "kernels.h"

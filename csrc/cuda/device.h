@@ -13,6 +13,7 @@
 //   16-byte aligned
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
 //   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
+//   max_shared_bytes();
 //   cp_async<16>(shared, global[, source_bytes]); cp_async_commit(); cp_async_wait<groups_left>();
 //   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row);
 //   to_tf32(x);
@@ -121,14 +122,25 @@ int64_t resident_blocks(void (*kernel)(Parameters...), const Grid& grid, dim3 bl
                         size_t shared_bytes) {
   allow_shared_bytes(kernel, grid, block, shared_bytes);
   const int threads = static_cast<int>(block.x * block.y * block.z);
-  int device, multiprocessors, blocks;
+  int device, multiprocessors, cooperative, blocks;
   cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device);
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (error == cudaSuccess)
     error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes);
   require(error, grid, block, shared_bytes);
-  return int64_t{blocks} * multiprocessors;
+  return cooperative ? int64_t{blocks} * multiprocessors : 0;
+}
+
+inline int64_t max_shared_bytes(const Grid& grid) {
+  int device, bytes;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  require(error, grid, dim3(), 0);
+  return bytes;
 }
 
 template <class... Parameters, class... Arguments>
@@ -155,6 +167,8 @@ template <class... Parameters>
 int64_t resident_blocks(void (*)(Parameters...), const Grid&, dim3 block, size_t shared_bytes) {
   return emulator::resident_blocks(block, shared_bytes);
 }
+
+inline int64_t max_shared_bytes(const Grid&) { return emulator::max_shared_bytes; }
 
 template <class... Parameters, class... Arguments>
 void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, dim3 block,
@@ -187,6 +201,11 @@ template <class... Parameters>
 int64_t resident_blocks(void (*kernel)(Parameters...), dim3 block, size_t shared_bytes,
                         std::source_location where = std::source_location::current()) {
   return detail::resident_blocks(kernel, Grid(dim3(), where), block, shared_bytes);
+}
+
+// How many bytes of dynamic shared memory a block may ask for on the current device.
+inline int64_t max_shared_bytes(std::source_location where = std::source_location::current()) {
+  return detail::max_shared_bytes(Grid(dim3(), where));
 }
 
 // The same, with all blocks running at once, so that they may wait for each other: grid_barrier()

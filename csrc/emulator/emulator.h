@@ -89,6 +89,8 @@ struct Configuration {
   Where where;
 };
 void run(const Configuration& configuration, void (*thread)(const void*), const void* closure);
+// The dynamic shared memory that a block may have, as on compute capability 9.0.
+inline constexpr size_t max_shared_bytes = 227 * 1024;
 // The blocks that a cooperative launch may have.
 int64_t resident_blocks(dim3 block, size_t shared_bytes);
 

@@ -22,7 +22,7 @@
 namespace pydl::emulator {
 
 // The limits of the emulated device: those of compute capability 9.0.
-inline constexpr size_t max_shared_bytes = 227 * 1024, max_static_bytes = 48 * 1024;
+inline constexpr size_t max_static_bytes = 48 * 1024;
 
 struct Block;
 

@@ -48,7 +48,10 @@ def rnn_forward(
         *(gates, weight_hh, bias_hh, h0, c0, weight_hr, peephole, norm, norm_c, bias_c),
         *(drop, zone_h, zone_c, batch_sizes, cell, reverse, zoneout_h, zoneout_c, eps),
     )
-    library.call("rnn_forward", *operands, *_written(results), on=gates)
+    work = None
+    if library.name == "cuda":
+        work = rnn_results.room(h0, weight_hh, gates.shape[0], batch_sizes, cell, 2)
+    library.call("rnn_forward", *operands, *_written(results), work, on=gates)
     return results
 
 
@@ -88,7 +91,11 @@ def rnn_backward(
         *(weight_hr, peephole, norm, norm_c, bias_c, drop, zone_h, zone_c, batch_sizes),
         *(cell, reverse, zoneout_h, zoneout_c, eps),
     )
-    library.call("rnn_backward", *operands, *_written(results), on=y)
+    work = None
+    if library.name == "cuda":
+        numbers = 4 + rnn_results.added_up(cell, peephole is not None, norm is not None)
+        work = rnn_results.room(h0, weight_hh, y.shape[0], batch_sizes, cell, numbers)
+    library.call("rnn_backward", *operands, *_written(results), work, on=y)
     return results
 
 

@@ -3,9 +3,9 @@
 
 #include <initializer_list>
 
-#include "../rnn.h"
+#include "rnn.h"
 
-namespace pydl::cpu {
+namespace pydl {
 
 // A contiguous matrix, or with rows == 0 a vector; absent where `optional`.
 inline void check_matrix(const char* name, const Tensor& tensor, DType dtype, int64_t rows,
@@ -155,4 +155,4 @@ inline void check_rnn_cell(const RnnCellBackward& args) {
   check_matrix("grad_peephole", args.grad_peephole, sums, 3, units, args.peephole.data == nullptr);
 }
 
-}  // namespace pydl::cpu
+}  // namespace pydl
