@@ -17,7 +17,7 @@ FILES = [
     for family in (
         *("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "pool_lp"),
         *("pool_adaptive", "unpool", "roi", "nms", "lrn", "spatial_norm", "batch_norm", "softmax"),
-        *("cross_entropy", "dropout"),
+        *("cross_entropy", "dropout", "rnn", "rnn_cuda", "rnn_layers"),
     )
 ]
 
