@@ -36,7 +36,7 @@ OPERATORS = (
     ("cross_entropy", "cross_entropy"),
     ("dropout`, and `dropout1d`, `2d`, `3d", "dropout"),
     ("relu`, `leaky_relu", "activation"),
-    ("rnn`, `lstm`, `gru`, and their cells", "rnn"),
+    ("rnn`, `lstm`, `gru`, `rnn_cell`, `lstm_cell`, `gru_cell", "rnn"),
 )
 
 
