@@ -93,6 +93,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (true) {",
     ): "Either strip gives the same bits; the choice is one of speed.",
     (
+        "rnn_persistent.cu",
+        "first > second ? first : second",
+        "first >= second ? first : second",
+    ): "Where both are the same it does not matter which.",
+    (
         "pool.cu",
         "skipped = start < 0",
         "skipped = start <= 0",
