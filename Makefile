@@ -65,6 +65,9 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
 	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,c3d.pool1,c3d.pool3,c3d.average3' \
 	  --backend cpu --name pool
+	for threads in 1 2; do \
+	  $(BIN)/python bench/rnn.py --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
+	done
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.

@@ -34,6 +34,7 @@ OPERATORS = (
     ("cross_entropy", "cross_entropy"),
     ("dropout`, and `dropout1d`, `2d`, `3d", "dropout"),
     ("relu`, `leaky_relu", "activation"),
+    ("rnn`, `lstm`, `gru`, and their cells", "rnn"),
 )
 
 

@@ -66,9 +66,10 @@ _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
 # Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
 # functions of the pooling families, measured and chosen apart.
 _KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
-# Recurrent layers that PyTorch has no operator for (peepholes, layer norm, a reset before the
-# product, zoneout), and one step: served by rnn's functions, chosen apart.
-_KINDS_OF_RNN = ("rnn_own", "rnn_cell")
+# LSTMs without a projection, for which oneDNN has a fused operator in float32 and bfloat16; layers
+# that PyTorch has no operator for (peepholes, layer norm, a reset before the product, zoneout); one
+# step: served by rnn's functions, chosen apart.
+_KINDS_OF_RNN = ("rnn_lstm", "rnn_own", "rnn_cell")
 _EVERYTHING = (
     *FAMILIES,
     *_KINDS_OF_CONV,
@@ -342,6 +343,16 @@ AUTO: tuple[Row, ...] = (
         "bench/results/cpu/softmax.csv",
         least=16_384,
     ),
+    Row("rnn", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-1.csv", least=2_000),
+    Row(
+        "rnn_lstm",
+        "cpu",
+        (torch.float64, torch.float16),
+        "cpu",
+        "bench/results/cpu/rnn-1.csv",
+        least=2_000,
+    ),
+    Row("rnn_own", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-1.csv"),
 )
 
 
@@ -384,6 +395,11 @@ class use_backend:
     ) -> None:
         global _current
         _current = self._previous
+
+
+def asked(backend: str | None) -> str:
+    """The backend asked for, by the call or by ``use_backend``; ``auto`` where none is."""
+    return _current if backend is None else checked(backend)
 
 
 def refusal(backend: str, family: str, tensor: torch.Tensor) -> str | None:
@@ -432,7 +448,7 @@ def choose(
         ValueError: there is no backend of that name.
         RuntimeError: the backend asked for cannot serve this tensor, and why.
     """
-    name = _current if backend is None else checked(backend)
+    name = asked(backend)
     if name == "auto":
         for row in AUTO:
             if row.family != family or not row.fits(tensor, function, unit_stride):

