@@ -33,38 +33,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--whole"):
-        rows = _Rows()
-        taken = {item: rows.in_turn(item) for item in items}
-        config.hook.pytest_deselected(items=[item for item in items if not taken[item]])
-        items[:] = [item for item in items if taken[item]]
+        left_out = _out_of_turn(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     place = {test: i for i, test in enumerate(config.getoption("--first"))}
     items.sort(key=lambda item: place.get(item.nodeid, len(place)))
 
 
-_SERVING = ("server", "backend", "dtype")
+_SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "aten", "triton")
 
 
-class _Rows:
-    """Which dtypes a row of a table runs in. Compiled kernels run in every one; what is slow and
-    has no code of its own for each (the reference, PyTorch's operators, Triton's interpreter) in
-    float32 and, row after row, one of the others."""
-
-    slow = ("reference", "aten") if torch.cuda.is_available() else ("reference", "aten", "triton")
-
-    def __init__(self) -> None:
-        self.numbers: dict[tuple, dict[tuple, int]] = {}
-
-    def in_turn(self, item: pytest.Item) -> bool:
+def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
+    """What the suite leaves out. Compiled kernels run each row of a table in every dtype; what is
+    slow and has no code of its own for each (the reference, PyTorch's operators, Triton's
+    interpreter) in one of them, row after row another."""
+    tables: dict[tuple, dict[tuple, list[pytest.Item]]] = {}
+    for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        backend, dtype = parameters.get("backend"), parameters.get("dtype", torch.float32)
-        backend = parameters["server"][0] if "server" in parameters else backend
-        if backend not in self.slow:
-            return True
-        table = self.numbers.setdefault((item.path, item.originalname, backend), {})
-        of_table = (value for name, value in parameters.items() if name not in _SERVING)
-        row = tuple(map(id, of_table))
-        others = (torch.float64, torch.float16, torch.bfloat16)
-        return dtype in (torch.float32, others[table.setdefault(row, len(table)) % 3])
+        server = parameters.get("server", (parameters.get("backend"),))[0]
+        if server not in _SLOW or "dtype" not in parameters:
+            continue
+        table = tables.setdefault((item.path, item.originalname, server), {})
+        others = (v for name, v in parameters.items() if name not in ("server", "backend", "dtype"))
+        table.setdefault(tuple(map(id, others)), []).append(item)
+    return {
+        item
+        for table in tables.values()
+        for number, row in enumerate(table.values())
+        for item in row
+        if item is not row[number % len(row)]
+    }
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -58,7 +58,7 @@ def main() -> int:
     failed = run(
         "AddressSanitizer and UBSan",
         "libasan.so",
-        "cpu-cpu or cuda-cpu or test_conv_cuda or test_depthwise",
+        "cpu-cpu or cuda-cpu or test_conv_cuda or test_rnn_cuda or test_depthwise",
         PYTHONPATH=str(installed("address,undefined")),
         OMP_NUM_THREADS="2",
         # Python itself leaks by design; and a sanitizer's report must end the run, not be read
