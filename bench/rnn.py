@@ -40,6 +40,7 @@ class Case:
 
 
 SHAPES = ((64, 32, 256), (256, 1, 128), (32, 64, 512))
+WIDE = ("float32", "float64")
 BEFORE, PEEPS, NORM = {"reset_after": False}, {"peephole": True}, {"layer_norm": True}
 CASES = (
     *(Case(layer, shape) for layer in ("LSTM", "GRU", "RNN") for shape in SHAPES),
@@ -94,7 +95,8 @@ def times(case: Case, seconds: float, backend: str) -> list[dict]:
             return forward(module)
 
     if case.own or case.options != BEFORE:
-        tolerance = 1e-4 if case.dtype in ("float32", "float64") else 0.1
+        # A layer norm shows what was rounded before it several times larger.
+        tolerance = (1e-3 if "layer_norm" in case.options else 1e-4) if case.dtype in WIDE else 0.1
         torch.testing.assert_close(alone(ours), alone(theirs), rtol=tolerance, atol=tolerance)
     rows = []
     for kind, action in (("forward", alone), ("forward+backward", both)):

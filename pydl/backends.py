@@ -69,9 +69,9 @@ _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
 # Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
 # functions of the pooling families, measured and chosen apart.
 _KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
-# LSTMs without a projection, for which oneDNN has a fused operator in float32 and bfloat16; layers
-# that PyTorch has no operator for (peepholes, layer norm, a reset before the product, zoneout); one
-# step: served by rnn's functions, chosen apart.
+# Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and bfloat16;
+# layers that PyTorch has no operator for (peepholes, layer norm, a reset before the product,
+# zoneout); one step: served by rnn's functions, chosen apart.
 _KINDS_OF_RNN = ("rnn_lstm", "rnn_own", "rnn_cell")
 _EVERYTHING = (
     *FAMILIES,

@@ -150,7 +150,8 @@ def rnn(
 def _layer(cell, input, hx, weights, batch_sizes, reverse, how, backend):
     name = cell.partition("_")[0]
     checks.sequences(name, input, batch_sizes)
-    backend = backends.choose(checks.family(cell, weights, how), backend, input)
+    family = checks.family(cell, weights, how, packed=batch_sizes is not None)
+    backend = backends.choose(family, backend, input)
     tokens = input if batch_sizes is not None else input.flatten(0, 1)
     sequences = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
     h, c = checks.states(name, cell, tokens, sequences, hx, weights)

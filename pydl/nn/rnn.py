@@ -193,7 +193,8 @@ class _Recurrent(Layer, torch.nn.RNNBase):
                 which = f" hidden{which} size" if len(shapes) == 2 else " hidden size"
                 raise RuntimeError(f"Expected{which} {shape}, got {list(state.shape)}")
         how = Regularisation(*self.zoneout, self.recurrent_dropout, self.training, self.eps)
-        family = checks.family(self._cell, self._weights("_l0"), how)
+        packed = batch_sizes is not None
+        family = checks.family(self._cell, self._weights("_l0"), how, packed=packed)
         backend = self._backend(family, x)
         # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
         if backend == "aten" and family != "rnn_own" and not torch.compiler.is_compiling():

@@ -9,16 +9,24 @@ from pydl.ops.rnn import Regularisation, Weights
 Tensors = tuple[torch.Tensor, ...]
 
 
-def family(cell: str, weights: Weights, how: Regularisation, one_step: bool = False) -> str:
-    """What the dispatch table decides on together: a step; what PyTorch has no operator for; LSTMs,
-    for which it has a fused one; the rest."""
+def family(
+    cell: str,
+    weights: Weights,
+    how: Regularisation,
+    *,
+    one_step: bool = False,
+    packed: bool = False,
+) -> str:
+    """What the dispatch table decides on together: a step; what PyTorch has no operator for; padded
+    LSTMs, for which it has a fused one; the rest."""
     if one_step:
         return "rnn_cell"
     own = cell == "gru_reset_before" or weights.peephole is not None or weights.norm_ih is not None
     own = own or how.zoneout_h > 0 or how.zoneout_c > 0
     if own or (how.recurrent_dropout > 0 and how.training):
         return "rnn_own"
-    return "rnn_lstm" if cell == "lstm" and weights.weight_hr is None else "rnn"
+    fused = cell == "lstm" and weights.weight_hr is None and not packed
+    return "rnn_lstm" if fused else "rnn"
 
 
 def _probability(name: str, value: float) -> float:
