@@ -10,8 +10,8 @@ namespace {
 
 namespace py = pybind11;
 
-ConvWindow window_of(const Axes& stride, const Axes& padding, const Axes& dilation, int64_t groups,
-                     bool tf32) {
+ConvWindow conv_window_of(const Axes& stride, const Axes& padding, const Axes& dilation,
+                          int64_t groups, bool tf32) {
   ConvWindow window;
   spread(stride, 1, window.stride);
   spread(padding, 0, window.padding);
@@ -27,7 +27,7 @@ void bind_conv(py::module_& module) {
              [](Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t groups,
                 const std::string& activation, double slope, bool tf32, int64_t where) {
-               const ConvWindow window = window_of(stride, padding, dilation, groups, tf32);
+               const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
                const Epilogue epilogue = epilogue_of(activation, slope);
                py::gil_scoped_release release;
                forward({x, weight, bias, y, window, residual, epilogue}, where);
@@ -35,14 +35,14 @@ void bind_conv(py::module_& module) {
   module.def("conv_grad_input", [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& stride,
                                    const Axes& padding, const Axes& dilation, int64_t groups,
                                    bool tf32, int64_t where) {
-    const ConvWindow window = window_of(stride, padding, dilation, groups, tf32);
+    const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
     py::gil_scoped_release release;
     grad_input({grad_y, weight, grad_x, window}, where);
   });
   module.def("conv_grad_weight", [](Tensor grad_y, Tensor x, Tensor grad_weight_out,
                                     const Axes& stride, const Axes& padding, const Axes& dilation,
                                     int64_t groups, bool tf32, Tensor parts, int64_t where) {
-    const ConvWindow window = window_of(stride, padding, dilation, groups, tf32);
+    const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
     py::gil_scoped_release release;
     grad_weight({grad_y, x, grad_weight_out, window, parts}, where);
   });
@@ -67,7 +67,7 @@ void bind_conv_cuda(py::module_& module) {
   module.def("conv_grad_weight_parts",
              [](Tensor grad_y, Tensor x, Tensor grad_weight, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t groups, bool tf32) {
-               const ConvWindow window = window_of(stride, padding, dilation, groups, tf32);
+               const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
                return cuda::conv_grad_weight_parts({grad_y, x, grad_weight, window});
              });
 }

@@ -9,8 +9,8 @@ namespace {
 
 namespace py = pybind11;
 
-LocalWindow window_of(const Axes& kernel, const Axes& stride, const Axes& padding,
-                      const Axes& dilation) {
+LocalWindow local_window_of(const Axes& kernel, const Axes& stride, const Axes& padding,
+                            const Axes& dilation) {
   LocalWindow window;
   spread(kernel, 1, window.kernel);
   spread(stride, 1, window.stride);
@@ -24,21 +24,21 @@ void bind_local(py::module_& module) {
   module.def("local_forward",
              [](Tensor x, Tensor weight, Tensor bias, Tensor y, const Axes& kernel,
                 const Axes& stride, const Axes& padding, const Axes& dilation, int64_t where) {
-               const LocalWindow window = window_of(kernel, stride, padding, dilation);
+               const LocalWindow window = local_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                forward({x, weight, bias, y, window}, where);
              });
   module.def("local_grad_input",
              [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& kernel, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t where) {
-               const LocalWindow window = window_of(kernel, stride, padding, dilation);
+               const LocalWindow window = local_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                grad_input({grad_y, weight, grad_x, window}, where);
              });
   module.def("local_grad_weight",
              [](Tensor grad_y, Tensor x, Tensor grad_weight_out, const Axes& kernel,
                 const Axes& stride, const Axes& padding, const Axes& dilation, int64_t where) {
-               const LocalWindow window = window_of(kernel, stride, padding, dilation);
+               const LocalWindow window = local_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                grad_weight({grad_y, x, grad_weight_out, window}, where);
              });
