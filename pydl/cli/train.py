@@ -58,7 +58,7 @@ def char_lm(
     from pydl.models.char_lm import CharLM
     from pydl.text import dataset, training
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     torch.set_num_threads(threads)
     text = dataset.load()
     console.print(
@@ -130,6 +130,6 @@ def _learn(console: "Console", model: "CharLM", text: "Text", steps: int, seed: 
                 title = f"{shown[step.number]}: step {step.number}, {step.bits:.2f} bits"
                 progress.console.rule(title, align="left")
                 written = training.write(model, "def ", _SAMPLE_LENGTH, seed=seed)
-                progress.console.print(written, markup=False)
+                progress.console.print(written, markup=False, soft_wrap=True)
     console.rule(align="left")
     console.print(f"{steps} steps in {step.seconds:.0f} s")
