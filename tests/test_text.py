@@ -67,6 +67,11 @@ def test_it_learns(cell, options, text):
     assert before > 6.4 and after < 0.75 * before
 
 
+def test_a_single_step_is_enough_to_train(text):
+    (step,) = training.train(model("rnn"), text, steps=1)
+    assert step.number == 1 and 6 < step.bits < 7
+
+
 def test_writing_repeats_and_leaves_the_model_as_it_was(text):
     writer = model("gru").train()
     first, again = (training.write(writer, "def ", 20, seed=3) for _ in range(2))

@@ -39,7 +39,7 @@ def char_lm(
     reset_before: Annotated[
         bool, typer.Option("--reset-before", help="A GRU whose reset acts before the product.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=20, help="Updates of the weights.")] = 3000,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of the weights.")] = 3000,
     hidden: Annotated[int, typer.Option(min=1, help="Size of the state.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the first weights and the order of the text.")] = 0,
     backend: Annotated[

@@ -62,9 +62,14 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), _RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _RATE, total_steps=steps, pct_start=0.05, cycle_momentum=False
-    )
+    rising = max(1, steps // 20)
+
+    def part_of_rate(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, part_of_rate)
     model.train()
     state, side_by_side, at = None, None, 0
     began = time.perf_counter()
