@@ -158,6 +158,14 @@ def test_explain_names_the_measurement_and_the_refusals() -> None:
     assert "aten serves pool" in result.output and "No measured row" in result.output
 
 
+def test_explain_says_how_the_cuda_kernels_go_through_a_sequence() -> None:
+    if backends.refusal("cuda", "rnn", torch.empty(1, 1, 1)) is not None:
+        said = run("explain", "rnn", "--shape", "64x32x64", "--device", "cuda").output
+    else:  # emulated
+        said = run("explain", "rnn", "--shape", "64x32x64", "--cell", "gru").output
+    assert "CUDA, forward: persistent," in said and "CUDA, backward: persistent," in said
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
@@ -165,6 +173,8 @@ def test_explain_names_the_measurement_and_the_refusals() -> None:
         (("lrn", "--shape", "large"), "--shape must be such as 16x96x55x55"),
         (("lrn", "--shape", "1x2", "--dtype", "int8"), "--dtype must be one of float32,"),
         (("lrn", "--shape", "1x2", "--channels-last"), "needs a shape of 4 or 5 axes"),
+        (("rnn", "--shape", "1x2"), "must be steps x sequences x hidden units"),
+        (("rnn", "--shape", "1x2x3", "--cell", "elman"), "--cell must be one of rnn_tanh,"),
     ],
 )
 def test_explain_refuses_what_it_cannot_make_sense_of(

@@ -1,22 +1,13 @@
 """``pydl explain``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-_RNN_CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_reset_before")
+from pydl.cli.shapes import sizes_of
 
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """``16x96x55x55`` or ``16,96,55,55`` to numbers.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    try:
-        return tuple(int(part) for part in text.replace(",", "x").split("x"))
-    except ValueError:
-        raise ValueError(f"--shape must be such as 16x96x55x55, got {text!r}") from None
+if TYPE_CHECKING:
+    import torch
 
 
 def explain(
@@ -29,7 +20,7 @@ def explain(
     dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
     channels_last: Annotated[bool, typer.Option("--channels-last", help="How it lies.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    cell: Annotated[str, typer.Option(help=f"For rnn: {', '.join(_RNN_CELLS)}.")] = "lstm",
+    cell: Annotated[str, typer.Option(help="A recurrent layer's, such as lstm or gru.")] = "lstm",
 ) -> None:
     """Say who serves a call under auto, by which measurement, and why the others do not.
 
@@ -48,7 +39,9 @@ def explain(
     types = {str(one).removeprefix("torch."): one for one in backends.FLOATING}
     if dtype not in types:
         raise ValueError(f"--dtype must be one of {', '.join(types)}, got {dtype!r}")
-    sizes = _sizes(shape)
+    sizes = sizes_of(shape)
+    if not sizes:
+        raise ValueError(f"--shape must be such as 16x96x55x55, got {shape!r}")
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if channels_last and len(sizes) not in formats:
         raise ValueError(f"--channels-last needs a shape of 4 or 5 axes, got {shape!r}")
@@ -66,31 +59,26 @@ def explain(
     for name in backends.BACKENDS:
         table.add_row(name, backends.refusal(name, family, tensor) or "yes")
     console.print(table)
-    if family == "rnn":
-        for backward, said in _cuda_paths(sizes, types[dtype], cell).items():
-            console.print(f"CUDA, {backward}: {said}", highlight=False)
+    if family.startswith("rnn"):
+        for way, said in _cuda_paths(tensor, cell).items():
+            console.print(f"CUDA, {way}: {said}", highlight=False)
 
 
-def _cuda_paths(sizes: tuple[int, ...], dtype: object, cell: str) -> dict[str, str]:
-    """How each pass of the CUDA kernels would go, on the device at hand."""
-    import torch
+def _cuda_paths(x: "torch.Tensor", cell: str) -> dict[str, str]:
+    """How each pass of the CUDA kernels would go, on the device of x (steps, sequences, hidden)."""
+    from pydl import backends, native, rnn_results
 
-    from pydl import backends, native
-
-    if cell not in _RNN_CELLS:
-        raise ValueError(f"--cell must be one of {', '.join(_RNN_CELLS)}, got {cell!r}")
-    if len(sizes) != 3:
+    if cell not in rnn_results.GATES:
+        raise ValueError(f"--cell must be one of {', '.join(rnn_results.GATES)}, got {cell!r}")
+    if x.ndim != 3:
         raise ValueError("--shape for rnn must be steps x sequences x hidden units")
-    missing = backends.BACKENDS["cuda"].missing
-    if missing is None and not torch.cuda.is_available():
-        missing = "no GPU"
-    if missing is not None:
-        return {"both passes": f"cannot say: {missing}"}
-    _, sequences, hidden = sizes
-    gates = {"lstm": 4}.get(cell, 3 if cell.startswith("gru") else 1)
-    weight = torch.empty(1, gates * hidden, hidden, dtype=dtype, device="cuda")
+    refusal = backends.refusal("cuda", "rnn", x)
+    if refusal is not None:
+        return {"both passes": f"cannot say: {refusal}"}
+    _, sequences, hidden = x.shape
+    weight = x.new_empty(rnn_results.GATES[cell] * hidden, hidden)
     path = native.library("cuda").functions.rnn_path
     return {
-        name: path(weight, _RNN_CELLS.index(cell), sequences, False, backward)
+        name: path(weight, cell, sequences, False, backward)
         for name, backward in (("forward", False), ("backward", True))
     }

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from pydl.cli.shapes import sizes_of
+
 
 def _shape(text: str) -> tuple[int, ...]:
     """``1x28x28`` or ``1,28,28`` to numbers.
@@ -11,10 +13,7 @@ def _shape(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: it is neither.
     """
-    try:
-        shape = tuple(int(part) for part in text.replace(",", "x").split("x"))
-    except ValueError:
-        shape = ()
+    shape = sizes_of(text)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(
             f"--input must be channels x height x width, such as 3x224x224, got {text!r}"
