@@ -1,24 +1,24 @@
-// RoIAlign (definition in ../roi.h), as two products with banded matrices that depend on the box
-// alone: which rows a bin of it weighs and which columns, a few each, are listed once for all
-// channels.
+// RoIAlign (definition in ../roi.h): which rows a bin weighs and which columns, a few each, hangs
+// on the box alone, and is listed once for all channels; samples next to each other share pixels.
 //
-// N, C, H, W: a task is a plane, read from memory once for all boxes of its image. A box's rows are
-// weighed in vectors along W into one line a row of bins, then the lines' columns. Channels last: a
-// task is a row of bins of a box; the pixels of a bin are weighed in vectors of channels, each
-// pixel read about once.
+// The pixels of a bin are weighed in vectors of channels, each pixel read about once. Channels
+// last: a task is a row of bins of a box. N, C, H, W: a task is as many planes as a vector has
+// lanes; the rows that boxes reach are turned into pixels, and bins back into planes. A plane's own
+// rows are too short: weighing those in vectors takes twice as long.
 //
-// Backward is the transpose, box after box in ascending order: a task is a plane, or in channels
-// last a band of an image's rows, and nobody else adds to it.
+// Backward is the transpose, box after box in one order: a task is such a tile, or in channels last
+// a band of an image's rows, and nobody else adds to it.
 #include "parallel.h"
 #include "roi_boxes.h"
-#include "vec.h"
+#include "turn.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
+// No wider than it has to be: the taps of all boxes are read again for every plane.
 template <class A>
 struct Tap {
-  int64_t at;
+  Code<A> at;
   A weight;
 };
 
@@ -36,8 +36,8 @@ class AxisTaps {
       for (int64_t o = 0; o < bins; ++o) {
         add_bin(samples, o, size);
         for (const Tap<A>& tap : of(box, o)) {
-          reach.first = std::min(reach.first, tap.at);
-          reach.last = std::max(reach.last, tap.at + 1);
+          reach.first = std::min<int64_t>(reach.first, tap.at);
+          reach.last = std::max<int64_t>(reach.last, tap.at + 1);
         }
       }
       reach_.push_back(reach.first < reach.last ? reach : PixelRun{0, 0});
@@ -77,7 +77,7 @@ class AxisTaps {
         return;
       }
     }
-    taps_.push_back({at, weight});
+    taps_.push_back({static_cast<Code<A>>(at), weight});
   }
 
   int64_t bins_;
@@ -99,54 +99,25 @@ struct Plan {
         columns(pooled.size[4]),
         boxes(static_cast<const T*>(given.data), pooled.numel() > 0 ? pooled.size[0] : 0, images),
         rows(boxes, true, lines, height, align),
-        cols(boxes, false, columns, width, align) {}
+        cols(boxes, false, columns, width, align) {
+    boxes.sort_by([this](int64_t box) { return rows.reach(box).first; });
+  }
+
+  // The rows that all boxes of an image are in.
+  PixelRun rows_of_image(int64_t n) const {
+    PixelRun all = {height, 0};
+    for (const int64_t box : boxes.of_image(n)) {
+      const PixelRun reach = rows.reach(box);
+      if (reach.size() <= 0) continue;
+      all = {std::min(all.first, reach.first), std::max(all.last, reach.last)};
+    }
+    return all;
+  }
 
   int64_t images, channels, height, width, lines, columns;
   Boxes<A> boxes;
   AxisTaps<A> rows, cols;
 };
-
-template <class T>
-void align_planes(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
-  using A = accumulate_t<T>;
-  const int64_t bins = plan.lines * plan.columns, tasks = plan.images * plan.channels;
-  const int64_t team = team_size(tasks, 4 * plan.boxes.count() * plan.channels * bins, threads);
-  const Scratch<A> weighed(team, plan.lines * plan.width), result(team, bins);
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *line = weighed.of(member), *out = result.of(member);
-    for (int64_t task = first; task < last; ++task) {
-      const T* plane = x + task * plan.height * plan.width;
-      for (const int64_t box : plan.boxes.of_image(task / plan.channels)) {
-        const PixelRun reach = plan.cols.reach(box);
-        const int64_t size = reach.size();
-        if (size > 0) {
-          with_lanes<A>(size, [&]<int lanes>(Lanes<lanes>) {
-            for (int64_t o = 0; o < plan.lines; ++o) {
-              const auto taps = plan.rows.of(box, o);
-              for_blocks_of<lanes>(size, [&](int64_t at) PYDL_INLINE_BODY {
-                Vec<A, lanes> sum = {};
-                for (const Tap<A>& tap : taps)
-                  sum +=
-                      tap.weight * load_vec<lanes>(plane + tap.at * plan.width + reach.first + at);
-                store_vec<lanes>(sum, line + o * size + at);
-              });
-            }
-          });
-        }
-        for (int64_t p = 0; p < plan.columns; ++p) {
-          const auto taps = plan.cols.of(box, p);
-          for (int64_t o = 0; o < plan.lines; ++o) {
-            const A* from = line + o * size - reach.first;
-            A sum = 0;
-            for (const Tap<A>& tap : taps) sum += tap.weight * from[tap.at];
-            out[o * plan.columns + p] = sum;
-          }
-        }
-        store_row(out, y + (box * plan.channels + task % plan.channels) * bins, bins);
-      }
-    }
-  });
-}
 
 template <int vecs, int lanes, class T>
 PYDL_INLINE void weigh_pixels(const T* image, int64_t width, int64_t channels,
@@ -164,6 +135,39 @@ PYDL_INLINE void weigh_pixels(const T* image, int64_t width, int64_t channels,
   for (int v = 0; v < vecs; ++v) store_vec<lanes>(sums[v], to + v * lanes);
 }
 
+template <int lanes, class T>
+void align_tiles(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
+  using A = accumulate_t<T>;
+  const int64_t bins = plan.lines * plan.columns, plane = plan.height * plan.width;
+  const int64_t groups = (plan.channels + lanes - 1) / lanes, tasks = plan.images * groups;
+  const int64_t team = team_size(tasks, plan.images * plan.channels * plane, threads);
+  const Scratch<A> tiles(team, plane * lanes), results(team, bins * lanes);
+  const Scratch<A> rows(team, std::max(plane, bins));
+  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
+    A *tile = tiles.of(member), *result = results.of(member), *row = rows.of(member);
+    std::fill_n(tile, plane * lanes, A(0));  // for the lanes of channels that there are not
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t n = task / groups, c = task % groups * lanes;
+      const int64_t count = std::min<int64_t>(lanes, plan.channels - c);
+      const PixelRun reach = plan.rows_of_image(n);
+      const int64_t at = reach.first * plan.width, size = reach.size() * plan.width;
+      if (size > 0) {
+        turn_wide(x + (n * plan.channels + c) * plane + at, plane, count, size, tile + at * lanes,
+                  lanes, row);
+      }
+      for (const int64_t box : plan.boxes.of_image(n)) {
+        for (int64_t o = 0; o < plan.lines; ++o) {
+          for (int64_t p = 0; p < plan.columns; ++p) {
+            weigh_pixels<1, lanes>(tile, plan.width, lanes, plan.rows.of(box, o),
+                                   plan.cols.of(box, p), result + (o * plan.columns + p) * lanes);
+          }
+        }
+        turn_narrow(result, lanes, bins, count, y + (box * plan.channels + c) * bins, bins, row);
+      }
+    }
+  });
+}
+
 template <class T>
 void align_pixels(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
   using A = accumulate_t<T>;
@@ -171,12 +175,12 @@ void align_pixels(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
   const int64_t team = team_size(tasks, 4 * tasks * plan.columns * channels, threads);
   share_out(tasks, team, [&](int64_t, int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
-      const int64_t box = task / plan.lines;
+      const int64_t box = plan.boxes.in_order(task / plan.lines), o = task % plan.lines;
       const T* image = x + plan.boxes.image(box) * plan.height * plan.width * channels;
-      const auto rows = plan.rows.of(box, task % plan.lines);
+      const auto rows = plan.rows.of(box, o);
       for (int64_t p = 0; p < plan.columns; ++p) {
         const auto cols = plan.cols.of(box, p);
-        T* to = y + (task * plan.columns + p) * channels;
+        T* to = y + ((box * plan.lines + o) * plan.columns + p) * channels;
         with_lanes<A>(channels, [&]<int lanes>(Lanes<lanes>) {
           int64_t c = 0;
           for (; c + 4 * lanes <= channels; c += 4 * lanes)
@@ -198,6 +202,23 @@ PYDL_INLINE void add_weighed(A weight, const auto* from, A* to, int64_t size) {
   });
 }
 
+// Adds what the bins of a line weigh a row of pixels, each of `channels`.
+template <int known, class T, class From>
+PYDL_INLINE void spread_line(const Plan<T>& plan, int64_t box, accumulate_t<T> weight,
+                             const From* grads, accumulate_t<T>* row, int64_t channels) {
+  using A = accumulate_t<T>;
+  for (int64_t p = 0; p < plan.columns; ++p, grads += channels) {
+    for (const Tap<A>& tap : plan.cols.of(box, p)) {
+      A* to = row + tap.at * channels;
+      if constexpr (known > 0) {
+        store_vec<known>(load_vec<known>(to) + weight * tap.weight * load_vec<known>(grads), to);
+      } else {
+        add_weighed(weight * tap.weight, grads, to, channels);
+      }
+    }
+  }
+}
+
 // Where sums for `to` are taken: there, or in memory of their own if its type is narrower.
 template <class T, class A>
 PYDL_INLINE A* summed_at(T* to, A* memory) {
@@ -207,37 +228,31 @@ PYDL_INLINE A* summed_at(T* to, A* memory) {
     return memory;
 }
 
-template <class T>
-void spread_planes(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t threads) {
+template <int lanes, class T>
+void spread_tiles(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t plane = plan.height * plan.width, bins = plan.lines * plan.columns;
-  const int64_t tasks = plan.images * plan.channels;
-  const int64_t team = team_size(tasks, tasks * plane, threads);
-  const Scratch<A> sums(team, std::is_same_v<T, A> ? 0 : plane);
-  const Scratch<A> spread(team, plan.lines * plan.width), row(team, bins);
+  const int64_t bins = plan.lines * plan.columns, plane = plan.height * plan.width;
+  const int64_t groups = (plan.channels + lanes - 1) / lanes, tasks = plan.images * groups;
+  const int64_t team = team_size(tasks, plan.images * plan.channels * plane, threads);
+  const Scratch<A> tiles(team, plane * lanes), grads(team, bins * lanes);
+  const Scratch<A> rows(team, std::max(plane, bins));
   share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *line = spread.of(member), *grad = row.of(member);
+    A *tile = tiles.of(member), *grad = grads.of(member), *row = rows.of(member);
+    std::fill_n(grad, bins * lanes, A(0));
     for (int64_t task = first; task < last; ++task) {
-      T* to = grad_x + task * plane;
-      A* sum = summed_at(to, sums.of(member));
-      std::fill_n(sum, plane, A(0));
-      for (const int64_t box : plan.boxes.of_image(task / plan.channels)) {
-        const PixelRun reach = plan.cols.reach(box);
-        const int64_t size = reach.size();
-        load_row(grad_y + (box * plan.channels + task % plan.channels) * bins, grad, bins);
-        std::fill_n(line, plan.lines * size, A(0));
-        for (int64_t p = 0; p < plan.columns; ++p) {
-          for (const Tap<A>& tap : plan.cols.of(box, p)) {
-            for (int64_t o = 0; o < plan.lines; ++o)
-              line[o * size + tap.at - reach.first] += tap.weight * grad[o * plan.columns + p];
+      const int64_t n = task / groups, c = task % groups * lanes;
+      const int64_t count = std::min<int64_t>(lanes, plan.channels - c);
+      std::fill_n(tile, plane * lanes, A(0));
+      for (const int64_t box : plan.boxes.of_image(n)) {
+        turn_wide(grad_y + (box * plan.channels + c) * bins, bins, count, bins, grad, lanes, row);
+        for (int64_t o = 0; o < plan.lines; ++o) {
+          for (const Tap<A>& tap : plan.rows.of(box, o)) {
+            spread_line<lanes>(plan, box, tap.weight, grad + o * plan.columns * lanes,
+                               tile + tap.at * plan.width * lanes, lanes);
           }
         }
-        for (int64_t o = 0; o < plan.lines; ++o) {
-          for (const Tap<A>& tap : plan.rows.of(box, o))
-            add_weighed(tap.weight, line + o * size, sum + tap.at * plan.width + reach.first, size);
-        }
       }
-      if constexpr (!std::is_same_v<T, A>) store_row(sum, to, plane);
+      turn_narrow(tile, lanes, plane, count, grad_x + (n * plan.channels + c) * plane, plane, row);
     }
   });
 }
@@ -264,12 +279,7 @@ void spread_pixels(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t thre
           const T* grads = grad_y + (box * plan.lines + o) * plan.columns * channels;
           for (const Tap<A>& tap : plan.rows.of(box, o)) {
             if (tap.at < begin || tap.at >= end) continue;
-            A* line = sum + (tap.at - begin) * row;
-            for (int64_t p = 0; p < plan.columns; ++p) {
-              for (const Tap<A>& col : plan.cols.of(box, p))
-                add_weighed(tap.weight * col.weight, grads + p * channels, line + col.at * channels,
-                            channels);
-            }
+            spread_line<0>(plan, box, tap.weight, grads, sum + (tap.at - begin) * row, channels);
           }
         }
       }
@@ -283,17 +293,23 @@ void spread_pixels(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t thre
 void roi_align_forward(const RoiAlignForward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.x.dtype, "roi_align", [&]<class T>(T) {
     const Plan<T> plan(args.x, args.boxes, args.y, args.align);
-    (channels_last ? align_pixels<T> : align_planes<T>)(plan, static_cast<const T*>(args.x.data),
-                                                        static_cast<T*>(args.y.data), threads);
+    const T* x = static_cast<const T*>(args.x.data);
+    T* y = static_cast<T*>(args.y.data);
+    if (channels_last) return align_pixels(plan, x, y, threads);
+    with_lanes<accumulate_t<T>>(
+        plan.channels, [&]<int lanes>(Lanes<lanes>) { align_tiles<lanes>(plan, x, y, threads); });
   });
 }
 
 void roi_align_backward(const RoiAlignBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "roi_align", [&]<class T>(T) {
     const Plan<T> plan(args.grad_x, args.boxes, args.grad_y, args.align);
-    (channels_last ? spread_pixels<T>
-                   : spread_planes<T>)(plan, static_cast<const T*>(args.grad_y.data),
-                                       static_cast<T*>(args.grad_x.data), threads);
+    const T* grad_y = static_cast<const T*>(args.grad_y.data);
+    T* grad_x = static_cast<T*>(args.grad_x.data);
+    if (channels_last) return spread_pixels(plan, grad_y, grad_x, threads);
+    with_lanes<accumulate_t<T>>(plan.channels, [&]<int lanes>(Lanes<lanes>) {
+      spread_tiles<lanes>(plan, grad_y, grad_x, threads);
+    });
   });
 }
 
