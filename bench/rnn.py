@@ -3,6 +3,11 @@
 Ours and theirs share their weights and are timed in turns in one process, forward alone and with
 the backward, after their results have been compared. What PyTorch has no operator for is compared
 with the loop over steps that one would write with it (the backend ``aten``).
+
+In the same turns are timed the matrix products alone, as PyTorch makes them: all inputs' at once,
+the states' a step at a time. That part of a layer's time only a faster product can save, no fused
+kernel. A packed batch is also timed beside ours of the padded one, times the part of it that are
+tokens.
 """
 
 import argparse
@@ -10,6 +15,7 @@ import csv
 import fnmatch
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+from run import kernels  # noqa: E402
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 from pydl import measure, nn  # noqa: E402
+
+Sequences = torch.Tensor | PackedSequence
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,11 @@ class Case:
 
 
 SHAPES = ((64, 32, 256), (256, 1, 128), (32, 64, 512))
-WIDE = ("float32", "float64")
 BEFORE, PEEPS, NORM = {"reset_after": False}, {"peephole": True}, {"layer_norm": True}
-CASES = (
+BOTH_WAYS = {"bidirectional": True}
+CPU_CASES = (
     *(Case(layer, shape) for layer in ("LSTM", "GRU", "RNN") for shape in SHAPES),
-    *(Case(layer, SHAPES[0], {"bidirectional": True}) for layer in ("LSTM", "GRU")),
+    *(Case(layer, SHAPES[0], BOTH_WAYS) for layer in ("LSTM", "GRU")),
     *(Case(layer, SHAPES[0], packed=True) for layer in ("LSTM", "GRU")),
     *(
         Case(layer, SHAPES[0], dtype=dtype)
@@ -57,52 +66,142 @@ CASES = (
     *(Case("GRU", shape, BEFORE, own=True) for shape in SHAPES[:2]),
     *(Case("LSTM", shape, own, own=True) for own in (PEEPS, NORM) for shape in SHAPES[:2]),
 )
+CUDA_CASES = (
+    *(
+        Case(layer, (steps, sequences, units), dtype=dtype)
+        for dtype in ("bfloat16", "float16", "float32")
+        for layer in ("LSTM", "GRU")
+        for steps, sequences, units in (
+            *((256, 16, units) for units in (128, 256, 512, 768, 1024, 1536)),
+            *((256, sequences, 512) for sequences in (1, 128)),
+            *((steps, 16, 512) for steps in (32, 1024)),
+        )
+    ),
+    *(Case(layer, (256, 16, 512), BOTH_WAYS, "bfloat16") for layer in ("LSTM", "GRU")),
+    *(Case(layer, (256, 16, 512), {}, "bfloat16", packed=True) for layer in ("LSTM", "GRU")),
+    Case("GRU", (256, 16, 512), BEFORE, "bfloat16"),
+    Case("GRU", (256, 16, 512), BEFORE, "bfloat16", own=True),
+    *(Case("LSTM", (256, 16, 512), own, "bfloat16", own=True) for own in (PEEPS, NORM)),
+)
 
 
-def times(case: Case, seconds: float, backend: str) -> list[dict]:
+def layers(case: Case, backend: str, device: str, dtype: torch.dtype) -> list[torch.nn.Module]:
+    """Ours and theirs, of the same weights."""
+    units = case.shape[2]
+    made = {"dtype": dtype, "device": device}
+    torch.manual_seed(0)
+    ours = getattr(nn, case.layer)(units, units, **case.options, **made, backend=backend)
+    if case.own:
+        theirs = getattr(nn, case.layer)(units, units, **case.options, **made, backend="aten")
+    else:
+        known = {k: v for k, v in case.options.items() if k not in BEFORE}
+        theirs = getattr(torch.nn, case.layer)(units, units, **known, **made)
+    theirs.load_state_dict(ours.state_dict())
+    return [ours.eval(), theirs.eval()]
+
+
+def run(module: torch.nn.Module, x: Sequences) -> torch.Tensor:
+    y = module(x)[0]
+    return y.data if isinstance(y, PackedSequence) else y
+
+
+def alone(module: torch.nn.Module, x: Sequences) -> torch.Tensor:
+    with torch.no_grad():
+        return run(module, x)
+
+
+def both(module: torch.nn.Module, x: Sequences, grad: torch.Tensor) -> None:
+    leaf = x.data if isinstance(x, PackedSequence) else x
+    torch.autograd.grad(run(module, x), [leaf, *module.parameters()], grad)
+
+
+def check(case: Case, backend: str, device: str, x: Sequences) -> None:
+    """Raises AssertionError where ours and theirs differ."""
+    if case.options == BEFORE and not case.own:
+        return  # another definition than torch's
+    compare = torch.testing.assert_close
+    if device == "cpu":
+        pair = layers(case, backend, device, torch.float64)
+        compare(*(alone(module, x.to(torch.float64)) for module in pair), rtol=1e-7, atol=1e-7)
+    ours, theirs = (
+        alone(module, x) for module in layers(case, backend, device, getattr(torch, case.dtype))
+    )
+    if "layer_norm" in case.options:
+        # Random weights and a layer norm make chaos: 6e-8 more or less of the input is 1e-2 of the
+        # output 256 steps later, in float64 too. So the first steps, before it has grown.
+        ours, theirs = ours[:64], theirs[:64]
+    tolerance = 1e-3 if case.dtype in ("float32", "float64") else 0.1
+    compare(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def products(case: Case, module: torch.nn.Module, x: Sequences, kind: str) -> Callable[[], None]:
+    """The matrix products that a layer of these weights consists of."""
+    sizes = x.batch_sizes.tolist() if case.packed else [case.shape[1]] * case.shape[0]
+    rows = (x.data if case.packed else x.flatten(0, 1)).detach()
+    pairs = [
+        (weight.detach(), getattr(module, name.replace("_ih", "_hh")).detach())
+        for name, weight in module.named_parameters()
+        if name.startswith("weight_ih")
+    ]
+
+    def forward(to: torch.Tensor, weight_ih: torch.Tensor, weight_hh: torch.Tensor) -> torch.Tensor:
+        states = rows[:, : weight_hh.shape[1]]
+        torch.mm(rows, weight_ih.t(), out=to)
+        for part in sizes:
+            torch.mm(states[:part], weight_hh.t(), out=to[:part])
+        return states
+
+    def backward(
+        to: torch.Tensor, states: torch.Tensor, weight_ih: torch.Tensor, weight_hh: torch.Tensor
+    ) -> None:
+        for part in sizes:
+            torch.mm(to[:part], weight_hh)
+        torch.mm(to, weight_ih)
+        torch.mm(to.t(), rows)
+        torch.mm(to.t(), states)
+
+    made = rows.new_empty(len(rows), pairs[0][0].shape[0])
+
+    @torch.no_grad()
+    def action() -> None:
+        for weight_ih, weight_hh in pairs:
+            states = forward(made, weight_ih, weight_hh)
+            if kind != "forward":
+                backward(made, states, weight_ih, weight_hh)
+
+    return action
+
+
+def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
     """A row a pass."""
     steps, sequences, hidden = case.shape
     dtype = getattr(torch, case.dtype)
-    torch.manual_seed(0)
-    ours = getattr(nn, case.layer)(
-        hidden, hidden, **case.options, dtype=dtype, backend=backend
-    ).eval()
-    if case.own:
-        theirs = getattr(nn, case.layer)(
-            hidden, hidden, **case.options, dtype=dtype, backend="aten"
-        ).eval()
-    else:
-        known = {k: v for k, v in case.options.items() if k not in BEFORE}
-        theirs = getattr(torch.nn, case.layer)(hidden, hidden, **known, dtype=dtype)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(steps, sequences, hidden).to(dtype)
+    padded = x = torch.randn(steps, sequences, hidden).to(device, dtype)
     if case.packed:
         lengths = torch.linspace(steps, steps // 4, sequences).long()
         x = pack_padded_sequence(x, lengths)
-    leaf = x.data.requires_grad_() if case.packed else x.requires_grad_()
-    out = ours(x)[0]
-    grad = torch.randn_like(out.data)
-
-    def forward(module: torch.nn.Module) -> torch.Tensor:
-        return module(x)[0].data if case.packed else module(x)[0]
-
-    def both(module: torch.nn.Module) -> None:
-        y = forward(module)
-        torch.autograd.grad(y, [leaf, *module.parameters()], grad)
-
-    def alone(module: torch.nn.Module) -> torch.Tensor:
-        with torch.no_grad():
-            return forward(module)
-
-    if case.own or case.options != BEFORE:
-        # A layer norm shows what was rounded before it several times larger.
-        tolerance = (1e-3 if "layer_norm" in case.options else 1e-4) if case.dtype in WIDE else 0.1
-        torch.testing.assert_close(alone(ours), alone(theirs), rtol=tolerance, atol=tolerance)
+    for leaf in (padded, x.data if case.packed else padded):
+        leaf.requires_grad_()
+    check(case, backend, device, x)
+    ours, theirs = layers(case, backend, device, dtype)
+    grad = torch.randn_like(alone(ours, x))
+    grad_padded = torch.randn_like(alone(ours, padded))
     rows = []
-    for kind, action in (("forward", alone), ("forward+backward", both)):
-        actions = {"ours": lambda a=action: a(ours), "theirs": lambda a=action: a(theirs)}
-        made = measure.interleave(actions, seconds=seconds, rounds=(5, 400))
-        mine, other = made["ours"].median, made["theirs"].median
+    for kind in ("forward", "forward+backward"):
+
+        def timed(module, x, grad, kind=kind):
+            if kind == "forward":
+                return lambda: alone(module, x)
+            return lambda: both(module, x, grad)
+
+        actions = {"ours": timed(ours, x, grad), "theirs": timed(theirs, x, grad)}
+        actions["products"] = products(case, ours, x, kind)
+        if case.packed:
+            actions["padded"] = timed(ours, padded, grad_padded)
+        made = measure.interleave(actions, device=device, seconds=seconds, rounds=(5, 400))
+        taken = {name: time.median * 1e6 for name, time in made.items()}
+        if case.packed:
+            taken["padded"] *= len(x.data) / (steps * sequences)
         rows.append(
             {
                 "case": str(case),
@@ -110,10 +209,14 @@ def times(case: Case, seconds: float, backend: str) -> list[dict]:
                 "backend": backend,
                 "pass": kind,
                 "threads": torch.get_num_threads(),
-                "ours_us": f"{mine * 1e6:.1f}",
-                "theirs_us": f"{other * 1e6:.1f}",
-                "ratio": f"{other / mine:.2f}",
-                "device": measure.device_name(),
+                "ours_us": f"{taken['ours']:.1f}",
+                "theirs_us": f"{taken['theirs']:.1f}",
+                "ratio": f"{taken['theirs'] / taken['ours']:.2f}",
+                "ours_us_a_step": f"{taken['ours'] / steps:.2f}",
+                "products_us": f"{taken['products']:.1f}",
+                "padded_by_tokens_us": f"{taken['padded']:.1f}" if case.packed else "",
+                "kernels_theirs": kernels(actions["theirs"]) if device == "cuda" else "",
+                "device": measure.device_name(device),
                 "torch": torch.__version__,
             }
         )
@@ -123,23 +226,28 @@ def times(case: Case, seconds: float, backend: str) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", default="*", help="patterns, separated by commas")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--seconds", type=float, default=1.0, help="for a case and pass")
-    parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--backend", help="the device's own by default")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="LSTM with projections")
     torch.set_num_threads(given.threads)
-    if given.threads == 1:
+    if given.device == "cpu" and given.threads == 1:
         measure.pin_to_one_core()
     rows: list[dict] = []
-    for case in CASES:
-        if not any(fnmatch.fnmatch(str(case), one) for one in given.cases.split(",")):
+    for case in CUDA_CASES if given.device == "cuda" else CPU_CASES:
+        # A pattern's own commas would part it, so a case's are slashes to it.
+        name = str(case).replace(",", "/")
+        if not any(fnmatch.fnmatch(name, one) for one in given.cases.split(",")):
             continue
-        for row in times(case, given.seconds, given.backend):
+        for row in times(case, given.seconds, given.backend or given.device, given.device):
             rows.append(row)
             print(
-                f"{row['ratio']:>6}x {row['pass']:17}{row['case']} ({row['against']})", flush=True
+                f"{row['ratio']:>6}x {row['ours_us']:>10} us of {row['products_us']:>10} "
+                f"{row['pass']:17}{row['case']} ({row['against']})",
+                flush=True,
             )
         if given.out is not None:
             with given.out.open("w", newline="", encoding="utf-8") as file:

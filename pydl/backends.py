@@ -71,8 +71,8 @@ _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
 _KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
 # Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and bfloat16;
 # layers that PyTorch has no operator for (peepholes, layer norm, a reset before the product,
-# zoneout); one step: served by rnn's functions, chosen apart.
-_KINDS_OF_RNN = ("rnn_lstm", "rnn_own", "rnn_cell")
+# zoneout); sequences of a few steps; one step: served by rnn's functions, chosen apart.
+_KINDS_OF_RNN = ("rnn_lstm", "rnn_own", "rnn_short", "rnn_cell")
 _EVERYTHING = (
     *FAMILIES,
     *_KINDS_OF_CONV,

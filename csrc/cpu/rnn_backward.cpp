@@ -491,27 +491,10 @@ class Backward {
   int64_t team_;
 };
 
-template <RnnCell cell>
-void run(const RnnBackward& args, int64_t threads) {
-  dispatch_floating(args.y.dtype, "rnn",
-                    [&]<class T>(T) { Backward<T, cell>(args, threads).run(); });
-}
-
 }  // namespace
 
 void rnn_backward(const RnnBackward& args, int64_t threads) {
-  switch (args.kind.cell) {
-    case RnnCell::rnn_tanh:
-      return run<RnnCell::rnn_tanh>(args, threads);
-    case RnnCell::rnn_relu:
-      return run<RnnCell::rnn_relu>(args, threads);
-    case RnnCell::lstm:
-      return run<RnnCell::lstm>(args, threads);
-    case RnnCell::gru:
-      return run<RnnCell::gru>(args, threads);
-    case RnnCell::gru_reset_before:
-      return run<RnnCell::gru_reset_before>(args, threads);
-  }
+  run_for_cell<Backward>(args.kind.cell, args.y.dtype, args, threads);
 }
 
 }  // namespace pydl::cpu::PYDL_ISA

@@ -153,6 +153,10 @@ class Forward {
         meet();
         normalise(step, mine, 0, kPanelGates);
         open(step, mine.first, mine.last, 0, units_.stretch);
+      } else if (rows == 1) {
+        // The chains of gates are long: those of several vectors overlap, if no sums come between.
+        products(groups, rows, state, [](int64_t, int64_t, int64_t, int64_t) {});
+        open(step, 0, 1, first, last);
       } else {
         products(groups, rows, state, [&](int64_t r0, int64_t r1, int64_t u0, int64_t u1) {
           open(step, r0, r1, u0, u1);
@@ -422,27 +426,10 @@ class Forward {
   int64_t team_;
 };
 
-template <RnnCell cell>
-void run(const RnnForward& args, int64_t threads) {
-  dispatch_floating(args.gates.dtype, "rnn",
-                    [&]<class T>(T) { Forward<T, cell>(args, threads).run(); });
-}
-
 }  // namespace
 
 void rnn_forward(const RnnForward& args, int64_t threads) {
-  switch (args.kind.cell) {
-    case RnnCell::rnn_tanh:
-      return run<RnnCell::rnn_tanh>(args, threads);
-    case RnnCell::rnn_relu:
-      return run<RnnCell::rnn_relu>(args, threads);
-    case RnnCell::lstm:
-      return run<RnnCell::lstm>(args, threads);
-    case RnnCell::gru:
-      return run<RnnCell::gru>(args, threads);
-    case RnnCell::gru_reset_before:
-      return run<RnnCell::gru_reset_before>(args, threads);
-  }
+  run_for_cell<Forward>(args.kind.cell, args.gates.dtype, args, threads);
 }
 
 }  // namespace pydl::cpu::PYDL_ISA

@@ -6,8 +6,11 @@
 // of k, whatever the tile, the panel or the thread.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "parallel.h"
-#include "vec.h"
+#include "turn.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -102,20 +105,26 @@ struct Columns {
 
 // The panel of these columns. A sum runs over `segments` stretches of `segment` numbers, each
 // padded to `stretch` in the rows that are multiplied; the weight's element of column c, stretch s
-// and number k is weight[c * column_step + (s * segment + k) * term_step].
+// and number k is weight[c * column_step + (s * segment + k) * term_step]. One of the steps is 1.
 template <class A, class T>
 inline void pack_panel(const T* weight, int64_t column_step, int64_t term_step, int64_t segments,
                        int64_t segment, int64_t stretch, const Columns* columns, int vectors,
                        A* panel) {
   constexpr int width = kWidth<A>;
-  std::fill_n(panel, segments * stretch * vectors * width, A{});
+  const int64_t pitch = vectors * width;
+  const bool full = std::all_of(columns, columns + vectors,
+                                [](const Columns& one) { return one.count == width; });
+  if (!full || segment < stretch) std::fill_n(panel, segments * stretch * pitch, A{});
+  std::vector<A> row(std::is_same_v<T, A> ? 0 : segment);
   for (int v = 0; v < vectors; ++v) {
     for (int64_t s = 0; s < segments; ++s) {
       const T* from = weight + columns[v].first * column_step + s * segment * term_step;
-      A* to = panel + (s * stretch * vectors + v) * width;
-      for (int64_t k = 0; k < segment; ++k) {
-        for (int64_t lane = 0; lane < columns[v].count; ++lane)
-          to[k * vectors * width + lane] = static_cast<A>(from[lane * column_step + k * term_step]);
+      A* to = panel + s * stretch * pitch + v * width;
+      if (term_step == 1) {
+        turn_wide(from, column_step, columns[v].count, segment, to, pitch, row.data());
+      } else {
+        for (int64_t k = 0; k < segment; ++k)
+          load_row(from + k * term_step, to + k * pitch, columns[v].count);
       }
     }
   }

@@ -206,4 +206,24 @@ inline int64_t rnn_team(int64_t multiplications, int64_t groups, int64_t threads
                                  : std::clamp<int64_t>(groups, 1, std::max<int64_t>(1, threads));
 }
 
+// Pass<T, cell>(args, threads).run() for the cell and the dtype that a call has.
+template <template <class, RnnCell> class Pass, class Args>
+void run_for_cell(RnnCell cell, DType dtype, const Args& args, int64_t threads) {
+  const auto run = [&]<RnnCell which>(std::integral_constant<RnnCell, which>) {
+    dispatch_floating(dtype, "rnn", [&]<class T>(T) { Pass<T, which>(args, threads).run(); });
+  };
+  switch (cell) {
+    case RnnCell::rnn_tanh:
+      return run(std::integral_constant<RnnCell, RnnCell::rnn_tanh>{});
+    case RnnCell::rnn_relu:
+      return run(std::integral_constant<RnnCell, RnnCell::rnn_relu>{});
+    case RnnCell::lstm:
+      return run(std::integral_constant<RnnCell, RnnCell::lstm>{});
+    case RnnCell::gru:
+      return run(std::integral_constant<RnnCell, RnnCell::gru>{});
+    case RnnCell::gru_reset_before:
+      return run(std::integral_constant<RnnCell, RnnCell::gru_reset_before>{});
+  }
+}
+
 }  // namespace pydl::cpu::PYDL_ISA

@@ -150,7 +150,9 @@ def rnn(
 def _layer(cell, input, hx, weights, batch_sizes, reverse, how, backend):
     name = cell.partition("_")[0]
     checks.sequences(name, input, batch_sizes)
-    family = checks.family(cell, weights, how, packed=batch_sizes is not None)
+    packed = batch_sizes is not None
+    steps = len(batch_sizes) if packed else len(input)
+    family = checks.family(cell, weights, how, steps=steps, packed=packed)
     backend = backends.choose(family, backend, input)
     tokens = input if batch_sizes is not None else input.flatten(0, 1)
     sequences = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -211,8 +213,7 @@ def rnn_cell(
 def _cell(cell, input, hx, weights, backend):
     name = f"{cell.partition('_')[0]}_cell"
     checks.cell_input(name, input)
-    how = Regularisation()
-    backend = backends.choose(checks.family(cell, weights, how, one_step=True), backend, input)
+    backend = backends.choose("rnn_cell", backend, input)
     h, c = checks.states(name, cell, input, input.shape[0], hx, weights)
     checks.weights(name, cell, input, weights)
-    return ops_cell.cell(cell, input, h, c, weights, how, backend)
+    return ops_cell.cell(cell, input, h, c, weights, Regularisation(), backend)

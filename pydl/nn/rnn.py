@@ -194,7 +194,8 @@ class _Recurrent(Layer, torch.nn.RNNBase):
                 raise RuntimeError(f"Expected{which} {shape}, got {list(state.shape)}")
         how = Regularisation(*self.zoneout, self.recurrent_dropout, self.training, self.eps)
         packed = batch_sizes is not None
-        family = checks.family(self._cell, self._weights("_l0"), how, packed=packed)
+        count = len(batch_sizes) if packed else len(x)
+        family = checks.family(self._cell, self._weights("_l0"), how, steps=count, packed=packed)
         backend = self._backend(family, x)
         # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
         if backend == "aten" and family != "rnn_own" and not torch.compiler.is_compiling():

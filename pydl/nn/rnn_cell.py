@@ -64,8 +64,7 @@ class _Cell(Layer):
         parameters = self._parameters
         weights = Weights(*(parameters.get(name) for name in PARAMETERS))
         how = Regularisation(*self.zoneout, 0.0, self.training, self.eps)
-        family = checks.family(self._kind, weights, how, one_step=True)
-        backend = backends.choose(family, self.backend, x)
+        backend = backends.choose("rnn_cell", self.backend, x)
         given = states if states is None or len(states) == 2 else states[0]
         h, c = checks.states(name, self._kind, x, x.shape[0], given, weights)
         checks.weights(name, self._kind, x, weights)

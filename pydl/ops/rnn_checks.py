@@ -6,6 +6,9 @@ from pydl import rnn_results
 from pydl.ops import checks
 from pydl.ops.rnn import Regularisation, Weights
 
+# Fewer steps do not repay rearranging weight_hh for them (measured on a CPU, up to 512 units).
+_FEW_STEPS = 8
+
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -14,17 +17,17 @@ def family(
     weights: Weights,
     how: Regularisation,
     *,
-    one_step: bool = False,
+    steps: int,
     packed: bool = False,
 ) -> str:
-    """What the dispatch table decides on together: a step; what PyTorch has no operator for; padded
-    LSTMs, for which it has a fused one; the rest."""
-    if one_step:
-        return "rnn_cell"
+    """What the dispatch table decides on together: what PyTorch has no operator for; sequences too
+    short to pack a weight for; padded LSTMs, for which it has a fused operator; the rest."""
     own = cell == "gru_reset_before" or weights.peephole is not None or weights.norm_ih is not None
     own = own or how.zoneout_h > 0 or how.zoneout_c > 0
     if own or (how.recurrent_dropout > 0 and how.training):
         return "rnn_own"
+    if steps < _FEW_STEPS:
+        return "rnn_short"
     fused = cell == "lstm" and weights.weight_hr is None and not packed
     return "rnn_lstm" if fused else "rnn"
 
