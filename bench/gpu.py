@@ -20,7 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CUDA_TESTS = [
     f"tests/test_{family}.py"
-    for family in ("conv", "conv_cuda", "bias_act", "local", "pool", "lrn", "spatial_norm")
+    for family in (
+        *("rnn", "rnn_cuda", "conv", "conv_cuda", "depthwise", "bias_act", "local", "pool"),
+        *("pool_lp", "pool_adaptive", "unpool", "roi", "nms", "lrn", "spatial_norm", "batch_norm"),
+    )
 ]
 
 
@@ -83,11 +86,11 @@ def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
             (
                 "the suite, natively",
                 [python, "-m", "pytest", "-q", "-n", "6", "-m", "not slow"],
-                150,
+                140,
             )
         ],
         "sanitize": [
-            (f"compute-sanitizer {tool}", sanitizer(tool), 60) for tool in ("memcheck", "racecheck")
+            (f"compute-sanitizer {tool}", sanitizer(tool), 50) for tool in ("memcheck", "racecheck")
         ],
         "bench": [
             (
@@ -104,8 +107,22 @@ def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
                     "--out",
                     str(out),
                 ],
-                110,
-            )
+                90,
+            ),
+            (
+                "benchmark of recurrent layers",
+                [
+                    python,
+                    "bench/rnn.py",
+                    "--device",
+                    "cuda",
+                    "--seconds",
+                    "0.1",
+                    "--out",
+                    str(out / "rnn.csv"),
+                ],
+                60,
+            ),
         ],
     }
 
