@@ -2,7 +2,9 @@
 expects the suite to fail.
 
     python tests/mutants.py                 every kernel (`make mutants`)
-    python tests/mutants.py conv --only 109 one family, one line of it
+    python tests/mutants.py conv --only 109 one file, one line of it
+    python tests/mutants.py roi --kind barrier,mask --every 4
+                                            every fourth of these kinds of mutants of a file
     python tests/mutants.py --list          what would be tried
 
 A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`,
@@ -409,21 +411,24 @@ def judge(mutant: Mutant, builds: dict[str, Build]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("families", nargs="*", help="only these")
+    parser.add_argument("files", nargs="*", help="only these, without .cu")
+    parser.add_argument("--kind", type=lambda given: given.split(","), help="only these")
+    parser.add_argument("--every", type=int, default=1, help="one mutant in so many")
     parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     arguments = parser.parse_args()
 
-    files = [
-        path for path in sources() if not arguments.families or path.stem in arguments.families
-    ]
+    files = [path for path in sources() if not arguments.files or path.stem in arguments.files]
     mutants = [mutant for path in files for mutant in mutants_of(path)]
     stale = set(EQUIVALENT) - {
         mutant.equivalent for path in sources() for mutant in mutants_of(path)
     }
     if arguments.only:
         mutants = [mutant for mutant in mutants if mutant.line in arguments.only]
+    if arguments.kind:
+        mutants = [mutant for mutant in mutants if mutant.kind in arguments.kind]
+    mutants = mutants[:: arguments.every]
     if arguments.list:
         for mutant in mutants:
             print(f"{mutant.file}:{mutant.line}: {mutant.kind}: {mutant.after}")
