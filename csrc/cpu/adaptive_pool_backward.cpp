@@ -4,22 +4,24 @@
 //               grad_y[o] / elements of o                    (average)
 //               grad_y[o] where o chose i, else 0            (maximum)
 //
-// N, C, D, H, W: a task is a run of planes. Average: each line of bins is divided and spread over
-// the columns once, and a row of the input is the sum of the few spread lines above it. Maximum: a
-// plane's bins add to the elements they chose, in scan order, while the plane is in a cache; its
-// memory is written once. Channels last: a task is an image's block of channels; its bins' shares
-// are laid out by bin, and a pixel is the sum of the rows of the bins that hold it, for maxima
-// under a comparison of their positions with its own.
+// Channels last: a task is an image's block of channels; its bins' shares are laid out by bin, and
+// a pixel is the sum of the rows of the bins that hold it, for maxima under a comparison of their
+// positions with its own. N, C, D, H, W: the same with the bins of as many planes as a vector has
+// lanes turned into rows, and their pixels turned back. Of planes too large for that, averages:
+// each line of bins is divided and spread over the columns once, and a row of the input is the sum
+// of the few spread lines above it; maxima: a plane's bins add to the elements they chose, in scan
+// order, and its memory is written once.
 //
 // Bytes: grad_y (and index) read and grad_x written once.
 #include "../pool_adaptive.h"
 #include "bins.h"
 #include "pool_window.h"
+#include "turn.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// N, C, D, H, W
+// N, C, D, H, W: large planes
 
 template <class T>
 void avg_planes(const AdaptivePoolBackward& args, int64_t threads) {
@@ -168,38 +170,15 @@ void pool_pixels(const AdaptivePoolBackward& args, int64_t threads) {
   [[maybe_unused]] const Kept* index = static_cast<const Kept*>(args.index.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
-  // The bins that hold each pixel, of all levels.
-  std::vector<int64_t> begin{0}, bins;
-  int64_t most = 0;
-  for (int64_t d = 0; d < depth; ++d) {
-    for (int64_t h = 0; h < height; ++h) {
-      for (int64_t w = 0; w < width; ++w) {
-        for (const BinLevel& level : pyramid.levels) {
-          const Run &over_d = level.depth.over[d], &over_h = level.height.over[h],
-                    &over_w = level.width.over[w];
-          const int64_t heights = static_cast<int64_t>(level.height.bins.size()),
-                        widths = static_cast<int64_t>(level.width.bins.size());
-          for (int64_t od = over_d.first; od < over_d.last; ++od) {
-            for (int64_t oh = over_h.first; oh < over_h.last; ++oh) {
-              for (int64_t ow = over_w.first; ow < over_w.last; ++ow)
-                bins.push_back(level.first + (od * heights + oh) * widths + ow);
-            }
-          }
-        }
-        begin.push_back(static_cast<int64_t>(bins.size()));
-        most = std::max(most, begin.back() - begin[begin.size() - 2]);
-      }
-    }
-  }
-
+  const BinsOfPixels over(pyramid);
   // Blocks of channels whose shares stay in the second-level cache.
   const int64_t block = channel_block(channels, pyramid.bins, 2 * sizeof(A), /*one_level=*/false);
   const int64_t shares = (channels + block - 1) / block, tasks = images * shares;
   const int64_t team = team_size(tasks, args.grad_x.numel(), threads);
   const Scratch<A> memory(team, pyramid.bins * block);
   const Scratch<Code<A>> position_memory(team, maximum ? pyramid.bins * block : 0);
-  const Scratch<const A*> row_memory(team, most);
-  const Scratch<const Code<A>*> place_memory(team, most);
+  const Scratch<const A*> row_memory(team, over.most);
+  const Scratch<const Code<A>*> place_memory(team, over.most);
   share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
     A* held = memory.of(member);
     Code<A>* positions = position_memory.of(member);
@@ -233,9 +212,9 @@ void pool_pixels(const AdaptivePoolBackward& args, int64_t threads) {
         });
       }
       for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-        const int64_t count = begin[pixel + 1] - begin[pixel];
+        const int64_t count = over.count(pixel);
         for (int64_t i = 0; i < count; ++i) {
-          const int64_t bin = bins[begin[pixel] + i];
+          const int64_t bin = over.of(pixel)[i];
           rows[i] = held + bin * block;
           if constexpr (maximum) places[i] = positions + bin * block;
         }
@@ -250,19 +229,97 @@ void pool_pixels(const AdaptivePoolBackward& args, int64_t threads) {
   });
 }
 
+// N, C, D, H, W: tiles of planes
+
+template <int lanes, class T, class Index>
+void pool_tiles(const AdaptivePoolBackward& args, int64_t threads) {
+  using A = accumulate_t<T>;
+  using V = Vec<A, lanes>;
+  using P = Vec<Code<A>, lanes>;
+  constexpr bool maximum = !std::is_same_v<Index, NoIndex>;
+  using Kept = std::conditional_t<maximum, Index, uint8_t>;
+  const BinLevels pyramid(args.grad_x, args.levels, args.pyramid, /*channels_last=*/false);
+  const std::vector<BinCode<Kept>> codings(pyramid.levels.begin(), pyramid.levels.end());
+  const Tiles tiles(args.grad_x, args.pyramid, lanes);
+  const BinsOfPixels over(pyramid);
+  const T* grad_y = static_cast<const T*>(args.grad_y.data);
+  [[maybe_unused]] const Kept* index = static_cast<const Kept*>(args.index.data);
+  T* grad_x = static_cast<T*>(args.grad_x.data);
+
+  const int64_t team = team_size(tiles.count, args.grad_x.numel(), threads);
+  const Scratch<A> maps(team, tiles.pixels * lanes), shares(team, pyramid.bins * lanes);
+  const Scratch<A> rows(team, std::max(tiles.pixels, pyramid.bins));
+  const Scratch<Code<A>> chosen(team, maximum ? pyramid.bins * lanes : 0);
+  share_out(tiles.count, team, [&](int64_t member, int64_t first, int64_t last) {
+    A *map = maps.of(member), *held = shares.of(member), *row = rows.of(member);
+    [[maybe_unused]] Code<A>* positions = chosen.of(member);
+    // For the lanes of planes that there are not.
+    std::fill_n(held, pyramid.bins * lanes, A{0});
+    if constexpr (maximum) std::fill_n(positions, pyramid.bins * lanes, Code<A>{0});
+    for (int64_t tile = first; tile < last; ++tile) {
+      const auto [n, c, planes] = tiles.at(tile);
+      for (size_t l = 0; l < pyramid.levels.size(); ++l) {
+        const BinLevel& level = pyramid.levels[l];
+        const int64_t bins = level.count(),
+                      from = level.offset + n * level.of_image + c * level.of_channel;
+        A* to = held + level.first * lanes;
+        turn_wide(grad_y + from, bins, planes, bins, to, lanes, row);
+        level.for_bins([&](int64_t number, const Run& d, const Run& h, const Run& w) {
+          if constexpr (maximum) {
+            const int64_t origin = codings[l].origin(d, h, w);
+            Code<A>* position = positions + (level.first + number) * lanes;
+            for (int64_t lane = 0; lane < planes; ++lane)
+              position[lane] =
+                  static_cast<Code<A>>(codings[l].read(index[from + lane * bins + number], origin));
+          } else {
+            const A taps = static_cast<A>(d.size() * h.size() * w.size());
+            A* share = to + number * lanes;
+            store_vec<lanes>(load_vec<lanes>(static_cast<const A*>(share)) / taps, share);
+          }
+        });
+      }
+      for (int64_t pixel = 0; pixel < tiles.pixels; ++pixel) {
+        V sum{};
+        const int64_t count = over.count(pixel);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t at = over.of(pixel)[i] * lanes;
+          const V share = load_vec<lanes>(static_cast<const A*>(held + at));
+          if constexpr (maximum) {
+            P position;
+            std::memcpy(&position, positions + at, sizeof(position));
+            sum += position == P{} + static_cast<Code<A>>(pixel) ? share : V{};
+          } else {
+            sum += share;
+          }
+        }
+        store_vec<lanes>(sum, map + pixel * lanes);
+      }
+      turn_narrow(map, lanes, tiles.pixels, planes,
+                  grad_x + (n * tiles.channels + c) * tiles.pixels, tiles.pixels, row);
+    }
+  });
+}
+
+template <class T, class Index>
+void pool(const AdaptivePoolBackward& args, bool channels_last, int64_t threads) {
+  constexpr int lanes = kWidest<accumulate_t<T>>;
+  if (channels_last) return pool_pixels<T, Index>(args, threads);
+  if (Tiles::suit(args.grad_x, args.levels, args.pyramid, lanes, sizeof(accumulate_t<T>)))
+    return pool_tiles<lanes, T, Index>(args, threads);
+  if constexpr (std::is_same_v<Index, NoIndex>) {
+    avg_planes<T>(args, threads);
+  } else {
+    max_planes<T, Index>(args, threads);
+  }
+}
+
 }  // namespace
 
 void adaptive_pool_backward(const AdaptivePoolBackward& args, bool channels_last, int64_t threads) {
   dispatch_floating(args.grad_x.dtype, "adaptive_pool", [&]<class T>(T) {
-    if (!args.maximum) {
-      channels_last ? pool_pixels<T, NoIndex>(args, threads) : avg_planes<T>(args, threads);
-    } else if (args.index.dtype == DType::uint8) {
-      channels_last ? pool_pixels<T, uint8_t>(args, threads)
-                    : max_planes<T, uint8_t>(args, threads);
-    } else {
-      channels_last ? pool_pixels<T, int64_t>(args, threads)
-                    : max_planes<T, int64_t>(args, threads);
-    }
+    if (!args.maximum) return pool<T, NoIndex>(args, channels_last, threads);
+    args.index.dtype == DType::uint8 ? pool<T, uint8_t>(args, channels_last, threads)
+                                     : pool<T, int64_t>(args, channels_last, threads);
   });
 }
 

@@ -89,6 +89,72 @@ inline int64_t channel_block(int64_t channels, int64_t pixels, int64_t bytes, bo
   return std::clamp<int64_t>(fit, step, std::max(step, channels));
 }
 
+// Planes in groups of as many as a vector has lanes, none of two images of a pyramid, whose levels
+// lie image by image; with one level plane lies behind plane.
+struct Tiles {
+  int64_t lanes, pixels, channels, groups, count;
+
+  struct Tile {
+    int64_t image, channel, planes;
+  };
+
+  Tiles(const Tensor& map, bool pyramid, int64_t lanes)
+      : lanes(lanes),
+        pixels(map.size[2] * map.size[3] * map.size[4]),
+        channels(pyramid ? map.size[1] : map.size[0] * map.size[1]),
+        groups((channels + lanes - 1) / lanes),
+        count(pyramid ? map.size[0] * groups : groups) {}
+
+  Tile at(int64_t tile) const {
+    const int64_t first = tile % groups * lanes;
+    return {tile / groups, first, std::min(lanes, channels - first)};
+  }
+  // Whether a tile's elements and bins stay in the second-level cache, and most lanes have a plane.
+  static bool suit(const Tensor& map, const std::vector<Bins>& levels, bool pyramid, int64_t lanes,
+                   int64_t bytes) {
+    constexpr int64_t cache = 128 << 10;
+    const Tiles tiles(map, pyramid, lanes);
+    int64_t bins = 0;
+    for (const auto& [d, h, w] : levels) bins += d * h * w;
+    return std::max(tiles.pixels, bins) * lanes * bytes <= cache && tiles.channels >= lanes / 2;
+  }
+};
+
+// The bins that hold each pixel, of all levels: bins[begin[pixel]] to bins[begin[pixel + 1] - 1].
+struct BinsOfPixels {
+  std::vector<int64_t> begin{0}, bins;
+  int64_t most = 0;
+
+  explicit BinsOfPixels(const BinLevels& pyramid) {
+    const BinLevel& any = pyramid.levels.front();
+    for (int64_t d = 0; d < any.depth.size; ++d) {
+      for (int64_t h = 0; h < any.height.size; ++h) {
+        for (int64_t w = 0; w < any.width.size; ++w) {
+          for (const BinLevel& level : pyramid.levels) hold(level, d, h, w);
+          begin.push_back(static_cast<int64_t>(bins.size()));
+          most = std::max(most, begin.back() - begin[begin.size() - 2]);
+        }
+      }
+    }
+  }
+  int64_t count(int64_t pixel) const { return begin[pixel + 1] - begin[pixel]; }
+  const int64_t* of(int64_t pixel) const { return bins.data() + begin[pixel]; }
+
+ private:
+  void hold(const BinLevel& level, int64_t d, int64_t h, int64_t w) {
+    const Run &over_d = level.depth.over[d], &over_h = level.height.over[h],
+              &over_w = level.width.over[w];
+    const int64_t heights = static_cast<int64_t>(level.height.bins.size()),
+                  widths = static_cast<int64_t>(level.width.bins.size());
+    for (int64_t od = over_d.first; od < over_d.last; ++od) {
+      for (int64_t oh = over_h.first; oh < over_h.last; ++oh) {
+        for (int64_t ow = over_w.first; ow < over_w.last; ++ow)
+          bins.push_back(level.first + (od * heights + oh) * widths + ow);
+      }
+    }
+  }
+};
+
 // The code of a maximum that is kept: from the plane's position to the place inside the bin and
 // back.
 template <class Index>

@@ -8,7 +8,8 @@
 //
 // N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
 // lines that a line of windows reaches are added up column by column, the sums dealt out by column
-// modulo the stride, the taps of W added from there as contiguous rows, and finished. Channels
+// modulo the stride, the taps of W added from there as contiguous rows, and finished. Windows that
+// part W into pairs need none of that: their sums stay in registers. Channels
 // last: a task is a run of lines (n, d, h); the rows that are added are the channels of pixels, and
 // the windows of a line that lie wholly inside share one list of taps.
 #pragma once
@@ -50,6 +51,63 @@ void sum_planes(const Tensor& x_map, const Tensor& y_map, int64_t size, Term ter
             });
 }
 
+// Whether the windows are the pairs of an axis.
+inline bool in_pairs(const Axis& axis) {
+  return axis.kernel == 2 && axis.stride == 2 && axis.padding == 0 && axis.dilation == 1 &&
+         2 * axis.outputs <= axis.inputs;
+}
+
+template <class T, class Term, class Finish>
+void sum_pairs(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
+               const Axis& width, Term term, const Finish& finish, int64_t threads) {
+  using A = accumulate_t<T>;
+  const Lines lines(y_map);
+  const Axis::Taps full = height.full();
+  const int64_t step = height.stride * width.inputs;
+  const T* x = static_cast<const T*>(x_map.data);
+  T* y = static_cast<T*>(y_map.data);
+  const int64_t team = team_size(lines.count(), x_map.numel(), threads);
+  const Scratch<const T*> memory(team, depth.kernel * height.kernel);
+  share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
+    const T** rows = memory.of(member);
+    Lines at = lines.from(first);
+    while (at.number < last) {
+      const int64_t alike = lines_alike(full, at, last - at.number);
+      const auto of_line = finish.of_line(at.d, at.h);
+      int64_t count = 0;
+      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
+        rows[count++] = x + from * width.inputs;
+      });
+      T* out = y + at.number * width.outputs;
+      with_count<1, 2, 4>(count, [=]<int fixed>(Lanes<fixed>) {
+        for (int64_t line = 0; line < alike; ++line) {
+          for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) {
+            A sums[2 * lanes] = {}, value[2 * lanes];
+            const int64_t from = line * step + 2 * o;
+            if (fixed > 0 || count > 0) {
+              load<2 * lanes>(rows[0] + from, sums);
+              PYDL_LANES
+              for (int lane = 0; lane < 2 * lanes; ++lane) sums[lane] = term.first(sums[lane]);
+              for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
+                load<2 * lanes>(rows[row] + from, value);
+                PYDL_LANES
+                for (int lane = 0; lane < 2 * lanes; ++lane)
+                  sums[lane] = term(sums[lane], value[lane]);
+              });
+            }
+            A pairs[lanes];
+            PYDL_LANES
+            for (int lane = 0; lane < lanes; ++lane)
+              pairs[lane] = of_line(sums[2 * lane] + sums[2 * lane + 1], o + lane);
+            store<lanes>(pairs, out + line * width.outputs + o);
+          });
+        }
+      });
+      at.advance(alike);
+    }
+  });
+}
+
 template <class T, class Term, class Finish>
 void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
                const Axis& width, Term term, const Finish& finish, int64_t threads) {
@@ -58,6 +116,8 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
     return sum_planes<T>(x_map, y_map, depth.inputs * height.inputs * width.inputs, term,
                          finish.of_line(0, 0).window(0), threads);
   }
+  if (in_pairs(width))
+    return sum_pairs<T>(x_map, y_map, depth, height, width, term, finish, threads);
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Lines lines(y_map);
