@@ -15,6 +15,17 @@ from pydl import nn
 
 # The layers that PyTorch has a table for; a layer here without one has tests of its own.
 INFOS = {name: info for info in module_db if (name := info.name.removeprefix("nn.")) in nn.__all__}
+# Sequences as short as the table's are PyTorch's own to `auto`, so recurrent layers are also asked
+# for by name.
+RECURRENT = {
+    name: info
+    for name, info in INFOS.items()
+    if issubclass(info.module_cls, (torch.nn.RNNBase, torch.nn.RNNCellBase))
+}
+CALLS = [
+    *((name, backend) for name in INFOS for backend in ("auto", "reference")),
+    *((name, "cpu") for name in RECURRENT),
+]
 
 
 def _run(module, arguments, keywords, dtype=None):
@@ -39,12 +50,23 @@ def _run(module, arguments, keywords, dtype=None):
     return [y.detach(), *(r.detach() for r in rest), *grads]
 
 
+def _largest_error(results, exact):
+    """Of PyTorch's results, in units of each one's last place: where a number has gone through
+    several steps and layers, it is a matter of luck which result of which call meets the
+    largest."""
+    units = [
+        (r.double() - e).abs().max() / e.abs().max() / torch.finfo(r.dtype).eps
+        for r, e in zip(results, exact, strict=True)
+        if r.dtype not in (torch.float64, torch.int64) and e.numel() and e.any()
+    ]
+    return max(units).item() if units else 0.0
+
+
 @pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("backend", ("auto", "reference"))
-@pytest.mark.parametrize("name", INFOS)
+@pytest.mark.parametrize("name, backend", CALLS)
 def test_every_input(name, backend, dtype, training):
-    info, checked = INFOS[name], 0
+    info, checked, luck = INFOS[name], [], 4.0 if name in RECURRENT else 0.0
     for case in info.module_inputs_func(
         info, device="cpu", dtype=dtype, requires_grad=True, training=training
     ):
@@ -65,13 +87,13 @@ def test_every_input(name, backend, dtype, training):
         except NotImplementedError:  # it has no LRN of halves on a CPU
             pytorch = [None] * len(exact)
         results = _run(ours, arguments, keywords), pytorch, exact
-        # A recurrent gradient is a sum over steps, in which terms of the largest one's size cancel.
-        recurrent = issubclass(info.module_cls, torch.nn.RNNBase)
-        terms = max(e.abs().max().item() for e in exact if e.numel()) if recurrent else 0.0
-        for mine, other, exact in zip(*results, strict=True):
-            if exact.is_floating_point():
-                hold(mine, other, exact, f"{name}{make.args}{make.kwargs}", terms)
-            else:
-                assert torch.equal(mine, exact)
-        checked += 1
+        if name in RECURRENT:
+            luck = max(luck, _largest_error(pytorch, exact))
+        checked += zip(*results, [f"{name}{make.args}{make.kwargs}"] * len(exact), strict=True)
+    for mine, other, exact, what in checked:
+        if exact.is_floating_point():
+            terms = luck * exact.abs().max().item() if exact.numel() else 0.0
+            hold(mine, other, exact, what, terms)
+        else:
+            assert torch.equal(mine, exact)
     assert checked

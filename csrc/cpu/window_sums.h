@@ -16,6 +16,7 @@
 
 #include "parallel.h"
 #include "pool_window.h"
+#include "vec.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -57,53 +58,89 @@ inline bool in_pairs(const Axis& axis) {
          2 * axis.outputs <= axis.inputs;
 }
 
+// Adds a block of these rows to the sums, or begins these with it.
+template <int fixed, int lanes, bool begun, class T, class Term>
+PYDL_INLINE void add_rows(const T* const* rows, int64_t count, int64_t from, accumulate_t<T>* sums,
+                          Term term) {
+  accumulate_t<T> value[lanes];
+  if constexpr (!begun) {
+    load<lanes>(rows[0] + from, sums);
+    PYDL_LANES
+    for (int lane = 0; lane < lanes; ++lane) sums[lane] = term.first(sums[lane]);
+  }
+  for_steps<fixed>(begun ? 0 : 1, count, [&](int64_t row) PYDL_INLINE_BODY {
+    load<lanes>(rows[row] + from, value);
+    PYDL_LANES
+    for (int lane = 0; lane < lanes; ++lane) sums[lane] = term(sums[lane], value[lane]);
+  });
+}
+
+// Of windows over several planes one plane's lines are added after another's: read in turns, planes
+// take twice the time from memory.
 template <class T, class Term, class Finish>
 void sum_pairs(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
                const Axis& width, Term term, const Finish& finish, int64_t threads) {
   using A = accumulate_t<T>;
   const Lines lines(y_map);
   const Axis::Taps full = height.full();
-  const int64_t step = height.stride * width.inputs;
+  const int64_t step = height.stride * width.inputs, size = 2 * width.outputs;
+  const int64_t most = std::max<int64_t>(1, 8192 / size);
   const T* x = static_cast<const T*>(x_map.data);
   T* y = static_cast<T*>(y_map.data);
   const int64_t team = team_size(lines.count(), x_map.numel(), threads);
-  const Scratch<const T*> memory(team, depth.kernel * height.kernel);
+  const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
+  const Scratch<A> memory(team, depth.kernel > 1 ? most * size : 0);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    const T** rows = memory.of(member);
+    const T** rows = row_memory.of(member);
+    A* sums = memory.of(member);
     Lines at = lines.from(first);
     while (at.number < last) {
-      const int64_t alike = lines_alike(full, at, last - at.number);
+      const int64_t alike = lines_alike(full, at, std::min(most, last - at.number));
       const auto of_line = finish.of_line(at.d, at.h);
-      int64_t count = 0;
-      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t, int64_t) {
-        rows[count++] = x + from * width.inputs;
-      });
       T* out = y + at.number * width.outputs;
-      with_count<1, 2, 4>(count, [=]<int fixed>(Lanes<fixed>) {
-        for (int64_t line = 0; line < alike; ++line) {
-          for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) {
-            A sums[2 * lanes] = {}, value[2 * lanes];
-            const int64_t from = line * step + 2 * o;
-            if (fixed > 0 || count > 0) {
-              load<2 * lanes>(rows[0] + from, sums);
-              PYDL_LANES
-              for (int lane = 0; lane < 2 * lanes; ++lane) sums[lane] = term.first(sums[lane]);
-              for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
-                load<2 * lanes>(rows[row] + from, value);
-                PYDL_LANES
-                for (int lane = 0; lane < 2 * lanes; ++lane)
-                  sums[lane] = term(sums[lane], value[lane]);
-              });
-            }
-            A pairs[lanes];
-            PYDL_LANES
-            for (int lane = 0; lane < lanes; ++lane)
-              pairs[lane] = of_line(sums[2 * lane] + sums[2 * lane + 1], o + lane);
-            store<lanes>(pairs, out + line * width.outputs + o);
-          });
-        }
+      int64_t count = 0, planes = 0, plane = -1;
+      for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t tap_d, int64_t) {
+        rows[count++] = x + from * width.inputs;
+        planes += tap_d != plane;
+        plane = tap_d;
       });
       at.advance(alike);
+      if (count == 0) {
+        for (int64_t o = 0; o < alike * width.outputs; ++o)
+          out[o] = static_cast<T>(of_line(A{0}, o % width.outputs));
+        continue;
+      }
+      const int64_t of_plane = count / planes;
+      with_count<1, 2, 3>(of_plane, [=]<int fixed>(Lanes<fixed>) {
+        const auto add = [=]<bool begun>(const T* const* from, std::bool_constant<begun>) {
+          for (int64_t line = 0; line < alike; ++line) {
+            A* to = sums + line * size;
+            for_vectors_once<A>(size, [=]<int lanes>(int64_t i, Lanes<lanes>) {
+              A block[lanes];
+              if constexpr (begun) load<lanes>(to + i, block);
+              add_rows<fixed, lanes, begun>(from, of_plane, line * step + i, block, term);
+              store<lanes>(block, to + i);
+            });
+          }
+        };
+        const auto pair_up = [=]<bool begun>(const T* const* from, std::bool_constant<begun>) {
+          for (int64_t line = 0; line < alike; ++line) {
+            for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) {
+              A block[2 * lanes], pairs[lanes];
+              if constexpr (begun) load<2 * lanes>(sums + line * size + 2 * o, block);
+              add_rows<fixed, 2 * lanes, begun>(from, of_plane, line * step + 2 * o, block, term);
+              PYDL_LANES
+              for (int lane = 0; lane < lanes; ++lane)
+                pairs[lane] = of_line(block[2 * lane] + block[2 * lane + 1], o + lane);
+              store<lanes>(pairs, out + line * width.outputs + o);
+            });
+          }
+        };
+        if (planes == 1) return pair_up(rows, std::false_type{});
+        add(rows, std::false_type{});
+        for (int64_t i = 1; i + 1 < planes; ++i) add(rows + i * of_plane, std::true_type{});
+        pair_up(rows + (planes - 1) * of_plane, std::true_type{});
+      });
     }
   });
 }
