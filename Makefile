@@ -56,7 +56,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
 
-BENCH := $(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --out bench/results/cpu
+# How long to measure a row.
+BENCH_SECONDS ?= 1
+BENCH := $(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS) --out bench/results/cpu
 bench: $(VENV)/.built
 	$(BENCH) --cases 'lenet5*,alexnet*'
 	$(BENCH) --cases 'mobilenetv2.depthwise*[0-9],depthwise*' --passes forward,grad_input,grad_weight \
@@ -66,10 +68,11 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
 	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,c3d.pool1,c3d.pool3,c3d.average3' \
 	  --backend cpu --name pool
+	$(BENCH) --cases 'fasterrcnn.*,maskrcnn.*' --backend cpu --name roi
 	for threads in 1 2; do \
-	  $(BIN)/python bench/rnn.py --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
+	  $(BIN)/python bench/rnn.py --seconds $(BENCH_SECONDS) --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
 	done
-	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --seconds 0.2 --name small
+	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.
 readme: $(VENV)/.built

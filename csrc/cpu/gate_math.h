@@ -39,7 +39,7 @@ struct GateMath {
   PYDL_INLINE static V tanh(V x) {
     const V size = x < V{} ? -x : x;
     const V e = exp_nonpositive<lanes, A>(size * A{-2});
-    const V far = (A{1} - e) / (A{1} + e);
+    const V far = A{1} - (e + e) / (A{1} + e);  // the quotient is small: its rounding is, too
     return size < V{} + A(0.625) ? tanh_near_zero<lanes>(x) : (x < V{} ? -far : far);
   }
 };
