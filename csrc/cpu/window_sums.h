@@ -8,10 +8,10 @@
 //
 // N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
 // lines that a line of windows reaches are added up column by column, the sums dealt out by column
-// modulo the stride, the taps of W added from there as contiguous rows, and finished. Windows that
-// part W into pairs need none of that: their sums stay in registers. Channels
-// last: a task is a run of lines (n, d, h); the rows that are added are the channels of pixels, and
-// the windows of a line that lie wholly inside share one list of taps.
+// modulo the stride, the taps of W added from there as contiguous rows, and finished. Threes that
+// begin at every other column are added by shuffles instead, and pairs in registers from the start.
+// Channels last: a task is a run of lines (n, d, h); the rows that are added are the channels of
+// pixels, and the windows of a line that lie wholly inside share one list of taps.
 #pragma once
 
 #include "parallel.h"
@@ -145,6 +145,33 @@ void sum_pairs(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
   });
 }
 
+// Whether the windows are three columns that begin at every other one.
+inline bool by_threes(const Axis& axis) {
+  return axis.kernel == 3 && axis.stride == 2 && axis.dilation == 1;
+}
+
+// The sums of such windows, `lanes` of them, over the columns from here.
+template <int lanes, class A>
+PYDL_INLINE void add_threes(const A* columns, A* sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+  if constexpr (lanes > 1) {
+    using V = Vec<A, lanes>;
+    using I = Vec<Code<A>, lanes>;
+    I firsts{}, seconds{}, next{};
+    for (int lane = 0; lane < lanes; ++lane)
+      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, next[lane] = lane + 1;
+    const V low = load_vec<lanes>(columns), high = load_vec<lanes>(columns + lanes);
+    const V first = __builtin_shuffle(low, high, firsts);
+    const V third = __builtin_shuffle(first, V{} + columns[2 * lanes], next);
+    const V sum = first + __builtin_shuffle(low, high, seconds) + third;
+    std::memcpy(sums, &sum, sizeof(sum));
+    return;
+  }
+#endif
+  for (int lane = 0; lane < lanes; ++lane)
+    sums[lane] = columns[2 * lane] + columns[2 * lane + 1] + columns[2 * lane + 2];
+}
+
 template <class T, class Term, class Finish>
 void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, const Axis& height,
                const Axis& width, Term term, const Finish& finish, int64_t threads) {
@@ -156,6 +183,7 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
   if (in_pairs(width))
     return sum_pairs<T>(x_map, y_map, depth, height, width, term, finish, threads);
   const Columns columns(width);
+  const bool threes = by_threes(width), parted = columns.stride > 1 && !threes;
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Lines lines(y_map);
   const T* x = static_cast<const T*>(x_map.data);
@@ -169,7 +197,7 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
   const Scratch<const A*> tap_memory(team, width.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     A* sums = memory.of(member);  // of the columns, a line each
-    A* parts = columns.stride == 1 ? sums : sums + most * line_size;
+    A* parts = parted ? sums + most * line_size : sums;
     const T** rows = row_memory.of(member);
     const A** taps = tap_memory.of(member);
     std::fill_n(sums, 2 * most * line_size, A{0});
@@ -191,17 +219,33 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
                           {alike, height.stride * width.inputs, line_size}, term);
         }
       }
-      if (columns.stride > 1) {
+      if (parted) {
         for (int64_t i = 0; i < batch; ++i)
           columns.split(sums + i * line_size, parts + i * line_size);
       }
       at = begin;
       for (int64_t i = 0, alike; i < batch; i += alike, at.advance(alike)) {
         alike = lines_alike(full, at, batch - i);
+        T* out = y + at.number * width.outputs;
+        if (threes) {
+          const auto of_line = finish.of_line(at.d, at.h);
+          for (int64_t line = 0; line < alike; ++line) {
+            const A* from = sums + (i + line) * line_size;
+            T* to = out + line * width.outputs;
+            for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) {
+              A block[lanes];
+              add_threes<lanes>(from + 2 * o, block);
+              PYDL_LANES
+              for (int lane = 0; lane < lanes; ++lane) block[lane] = of_line(block[lane], o + lane);
+              store<lanes>(block, to + o);
+            });
+          }
+          continue;
+        }
         for (int64_t tap = 0; tap < width.kernel; ++tap)
           taps[tap] = parts + i * line_size + tap_offsets[tap];
-        fold_rows<Sum>(taps, width.kernel, y + at.number * width.outputs, width.outputs,
-                       finish.of_line(at.d, at.h), {alike, line_size, width.outputs});
+        fold_rows<Sum>(taps, width.kernel, out, width.outputs, finish.of_line(at.d, at.h),
+                       {alike, line_size, width.outputs});
       }
     }
   });
