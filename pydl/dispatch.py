@@ -70,6 +70,17 @@ AUTO: tuple[Row, ...] = (
         channels_last=False,
         least=100_000,
     ),
+    # Channels last it has maxima over three axes that are as fast.
+    Row(
+        "pool3d",
+        "cpu",
+        (torch.float32, torch.float64),
+        "cpu",
+        "bench/results/cpu/pool.csv",
+        channels_last=True,
+        least=1_000_000,
+        functions=("avg_pool_forward",),
+    ),
     # Nor, so, has it their Lp pooling.
     Row("pool_lp", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
     Row("pool_lp_any", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),

@@ -155,7 +155,7 @@ def max_pool(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     name = f"max_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x)
+    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "max_pool_forward")
     if backend == "aten":
         pool = getattr(torch.nn.functional, name)
         return pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -181,7 +181,7 @@ def avg_pool(
 ) -> torch.Tensor:
     name = f"avg_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x)
+    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "avg_pool_forward")
     if backend == "aten":
         pool = getattr(torch.nn.functional, name)
         # PyTorch's 1-D average takes no divisor.
