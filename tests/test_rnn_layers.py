@@ -183,6 +183,22 @@ def test_compiles_whole(name, options, backend):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("name, options", (("GRU", {}), ("LSTM", {"peephole": True})))
+def test_sequences_that_came_sorted_compile_whole(name, options):
+    """How many there are is then known only from the lengths."""
+    torch._dynamo.reset()
+    layer = getattr(nn, name)(4, 6, **options)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for lengths in ([9, 8, 8], [9, 3], [8, 4, 2, 1]):
+        x = torch.randn(9, len(lengths), 4, requires_grad=True)
+        results = []
+        for module in (compiled, layer):
+            y = module(pack_padded_sequence(x, torch.tensor(lengths)))[0].data
+            results.append((y, *torch.autograd.grad(y.sum(), [x, *layer.parameters()])))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("name, options", KINDS)
 def test_is_its_twin(name, options):
     """Same weights for a seed, state_dict, representation; swapped and back."""
