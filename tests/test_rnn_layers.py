@@ -199,6 +199,22 @@ def test_sequences_that_came_sorted_compile_whole(name, options):
             torch.testing.assert_close(a, b)
 
 
+def test_auto_leaves_short_sequences_to_pytorch(monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        nn.GRU,
+        "_by_pytorch",
+        lambda self, x, sizes, states: (served.append(len(x)), (x, states))[1],
+    )
+    layer = nn.GRU(64, 64)
+    for steps in (1, 7, 8, 20):
+        layer(torch.randn(steps, 16, 64))
+    assert served == [1, 7]
+    with pydl.use_backend("cpu"):
+        layer(torch.randn(1, 16, 64))
+    assert served == [1, 7]
+
+
 @pytest.mark.parametrize("name, options", KINDS)
 def test_is_its_twin(name, options):
     """Same weights for a seed, state_dict, representation; swapped and back."""
