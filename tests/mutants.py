@@ -8,7 +8,7 @@ expects the suite to fail.
     python tests/mutants.py --list          what would be tried
 
 A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`,
-`rnn_*.h`):
+`pool_*.h`, `rnn_*.h`):
 
     barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
     wait         cp_async_wait<n>() taken out, or one group short
@@ -100,12 +100,12 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "first >= second ? first : second",
     ): "Where both are the same it does not matter which.",
     (
-        "pool.cu",
+        "pool_window.h",
         "skipped = start < 0",
         "skipped = start <= 0",
     ): "At 0 nothing is skipped: (dilation - 1) / dilation is 0.",
     (
-        "pool.cu",
+        "pool_window.h",
         "reach > span",
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
@@ -115,7 +115,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (false) continue;",
     ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
     (
-        "pool.cu",
+        "pool_window.h",
         "if (dilation == 1) return distance;",
         "if (false) return distance;",
     ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
@@ -160,7 +160,8 @@ class Mutant:
 
 def sources() -> list[Path]:
     """What is mutated."""
-    return sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("conv_*.h"), *KERNELS.glob("rnn_*.h")])
+    headers = (path for family in ("conv", "pool", "rnn") for path in KERNELS.glob(f"{family}_*.h"))
+    return sorted([*KERNELS.glob("*.cu"), *headers])
 
 
 def tests_of(family: str) -> list[str]:

@@ -274,7 +274,7 @@ __global__ void gather(Grad grad, const T* boxes, int64_t count, View<T> grad_x,
       const Box<T> box(boxes, number, grad_x.size[0]);
       grad.add(box, number, c, tiling.lanes, h, w, grad_x.size, sums);
     }
-    __syncthreads();  // before the next boxes are listed
+    // The next boxes are listed behind a barrier that no thread reaches before it is done here.
   }
   if (!on_map) return;
   UNROLLED
