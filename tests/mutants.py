@@ -100,6 +100,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "first >= second ? first : second",
     ): "Where both are the same it does not matter which.",
     (
+        "unpool.cu",
+        "x.numel() > 0",
+        "x.numel() >= 0",
+    ): "The operator refuses axes of no elements, and without images there is no result either.",
+    (
         "pool_window.h",
         "skipped = start < 0",
         "skipped = start <= 0",
