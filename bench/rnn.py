@@ -185,7 +185,6 @@ def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
     check(case, backend, device, x)
     ours, theirs = layers(case, backend, device, dtype)
     grad = torch.randn_like(alone(ours, x))
-    grad_padded = torch.randn_like(alone(ours, padded))
     rows = []
     for kind in ("forward", "forward+backward"):
 
@@ -197,7 +196,7 @@ def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
         actions = {"ours": timed(ours, x, grad), "theirs": timed(theirs, x, grad)}
         actions["products"] = products(case, ours, x, kind)
         if case.packed:
-            actions["padded"] = timed(ours, padded, grad_padded)
+            actions["padded"] = timed(ours, padded, torch.randn_like(alone(ours, padded)))
         made = measure.interleave(actions, device=device, seconds=seconds, rounds=(5, 400))
         taken = {name: time.median * 1e6 for name, time in made.items()}
         if case.packed:
