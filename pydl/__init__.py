@@ -18,6 +18,9 @@ __path__ = extend_path(__path__, __name__)
 from pydl import functional, models, nn
 from pydl.accelerate import accelerate, report, restore
 from pydl.asked import use_backend
+from pydl.ops import flops
+
+flops.install()
 
 try:
     __version__ = version("pydl")
