@@ -9,6 +9,7 @@ is bound to itself, a pickle holds none of it.
 import contextlib
 import copy
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator
 
@@ -70,11 +71,27 @@ _CODE = next(
 @functools.cache
 def _methods(base: type, layer: type) -> dict[str, types.FunctionType]:
     """What ``layer`` computes otherwise than ``base``."""
-    return {
-        name: _standing_for(getattr(base, name), getattr(layer, name))
+    ours = {
+        name: getattr(layer, name)
         for name in COMPUTES
         if getattr(layer, name, None) is not getattr(base, name, None)
     }
+    if issubclass(base, torch.nn.RNNBase):
+        ours = {name: _in_no_pieces(method) for name, method in ours.items()}
+    return {name: _standing_for(getattr(base, name), method) for name, method in ours.items()}
+
+
+def _in_no_pieces(ours: Callable) -> Callable:
+    """``torch.compile`` refuses whatever takes a recurrent layer, and would go on to compile what
+    that calls, piece by piece and again for each length."""
+    whole = functools.cache(lambda: torch.compiler.disable(ours))
+
+    def method(self, *args, **kwargs):
+        if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+            return ours(self, *args, **kwargs)
+        return whole()(self, *args, **kwargs)
+
+    return method
 
 
 def _take(module: torch.nn.Module) -> dict[str, object]:
