@@ -48,5 +48,4 @@ setup(
     # The Triton kernels live at the top of the repository and are installed inside the package.
     packages=[*find_packages(include=["pydl", "pydl.*"]), "pydl.kernels"],
     package_dir={"pydl": "pydl", "pydl.kernels": "kernels"},
-    package_data={"pydl": ["**/*.html", "**/*.css", "**/*.js"]},
 )
