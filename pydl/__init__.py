@@ -18,7 +18,7 @@ from pydl.accelerate import accelerate, restore
 from pydl.asked import use_backend
 
 try:
-    __version__ = version("pydl")
+    __version__ = version("pydl-kernels")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 

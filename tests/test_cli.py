@@ -94,7 +94,7 @@ def test_the_demo_says_which_extras_are_missing(
         importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
     )
     said = refused(monkeypatch, capsys, "demo")
-    assert "scikit-learn missing" in said and "pip install 'pydl[data,plots]'" in said
+    assert "scikit-learn missing" in said and "pip install 'pydl-kernels[data,plots]'" in said
 
 
 def test_the_demo_writes_its_page_and_fails_below_the_target(
