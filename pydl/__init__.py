@@ -6,6 +6,7 @@
 >>> with pydl.use_backend("triton"): ...   # or backend="triton" with a single call
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import extend_path
 
@@ -13,7 +14,7 @@ from pkgutil import extend_path
 # parts are found in the installed one.
 __path__ = extend_path(__path__, __name__)
 
-from pydl import functional, models, nn
+from pydl import functional, nn
 from pydl.accelerate import accelerate, restore
 from pydl.asked import use_backend
 
@@ -23,3 +24,13 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = ["__version__", "accelerate", "functional", "models", "nn", "restore", "use_backend"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "models":  # imported when it is asked for
+        return import_module("pydl.models")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

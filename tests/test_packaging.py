@@ -67,7 +67,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
     tops = {name.split("/")[0] for name in names}
     (about,) = (top for top in tops if top.endswith(".dist-info"))
     assert about.startswith(f"{NAME.replace('-', '_')}-")
-    assert tops == {"pydl", about}, "a top-level `kernels` would clash with another package"
+    # A top-level `kernels` would clash with another package.
+    assert tops == {"pydl", "pydl_cli", about}
     assert "pydl/kernels/lrn.py" in names
     assert any(name.startswith("pydl/_C.") for name in names) and not any(
         "_emulated" in name for name in names
@@ -100,7 +101,7 @@ def sdist(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "part", ("bench", "cmake", "csrc", "kernels", "pydl", "requirements", "tests")
+    "part", ("bench", "cmake", "csrc", "kernels", "pydl", "pydl_cli", "requirements", "tests")
 )
 def test_the_sdist_holds_all_that_builds_and_tests_it(sdist, part):
     def files(root: Path) -> list[str]:
@@ -125,13 +126,12 @@ def test_a_wheel_builds_from_the_sdist_alone(sdist, tmp_path):
 
 def test_messages_and_metadata_say_the_name_of_the_distribution():
     """The import name is another: on PyPI that belongs to another project."""
+    looked_up = re.compile(r"""pip install '?([\w-]+)\[|version\(["'](pydl[\w-]*)["']""")
     said = []
-    for folder in ("pydl", "bench", "kernels"):
+    for folder in ("pydl", "pydl_cli", "bench", "kernels"):
         for path in (ROOT / folder).rglob("*.py"):
-            said += re.findall(
-                r"pip install '?([\w-]+)\[|version\(\"(pydl[\w-]*)\"", path.read_text()
-            )
-    assert len(said) >= 4 and {one or other for one, other in said} == {NAME}
+            said += looked_up.findall(path.read_text())
+    assert len(said) >= 5 and {one or other for one, other in said} == {NAME}
 
 
 def test_importing_loads_neither_triton_nor_a_gpu():
