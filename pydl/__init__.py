@@ -17,6 +17,9 @@ __path__ = extend_path(__path__, __name__)
 from pydl import functional, nn
 from pydl.accelerate import accelerate, restore
 from pydl.asked import use_backend
+from pydl.ops import flops
+
+flops.install()
 
 try:
     __version__ = version("pydl-kernels")
