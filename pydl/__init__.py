@@ -8,6 +8,7 @@
 ...     y = model(torch.randn(1, 6, 28, 28))
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import extend_path
 
@@ -15,7 +16,7 @@ from pkgutil import extend_path
 # parts are found in the installed one.
 __path__ = extend_path(__path__, __name__)
 
-from pydl import functional, models, nn
+from pydl import functional, nn
 from pydl.accelerate import accelerate, report, restore
 from pydl.asked import use_backend
 from pydl.ops import flops
@@ -23,7 +24,7 @@ from pydl.ops import flops
 flops.install()
 
 try:
-    __version__ = version("pydl")
+    __version__ = version("pydl-kernels")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
@@ -37,3 +38,13 @@ __all__ = [
     "restore",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "models":  # imported when it is asked for
+        return import_module("pydl.models")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,6 +1,7 @@
 """Batch normalisation layers."""
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm as _BatchNormBase
 from torch.nn.modules.batchnorm import _NormBase
 
 from pydl.nn.layer import Layer
@@ -157,17 +158,48 @@ class BatchNormAct2d(Layer, _NormBase):
         return f"{super().extra_repr()}, activation={self.activation!r}{slope}"
 
 
-class SyncBatchNorm(Layer, torch.nn.SyncBatchNorm):
+class SyncBatchNorm(Layer, _BatchNormBase):
     """Batch normalisation by the statistics of all processes of a group, whose batches may differ
     in size.
 
-    On CPUs as well. Each rank gets the gradients of its own share, as
-    :class:`torch.nn.SyncBatchNorm`'s do. See :func:`pydl.functional.batch_norm`.
+    On CPUs as well, under :class:`torch.nn.parallel.DistributedDataParallel` over gloo too. That
+    refuses every :class:`torch.nn.SyncBatchNorm` on a CPU, so this class is no subclass of it but
+    of what it derives from itself, with the same constructor, ``state_dict`` and results. A
+    ``torch.nn.SyncBatchNorm`` that :func:`pydl.accelerate` serves stays one and is refused; make
+    layers of this class by :meth:`convert_sync_batchnorm`.
+
+    Each process gets the gradients of its own share, as :class:`torch.nn.SyncBatchNorm`'s do;
+    DistributedDataParallel averages those of the parameters. See
+    :func:`pydl.functional.batch_norm`.
+
+    Args:
+        process_group: whose statistics they are; all processes', if not given.
+        num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as
+            :class:`torch.nn.BatchNorm2d`.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
     >>> pydl.nn.SyncBatchNorm.convert_sync_batchnorm(model)[1]
     SyncBatchNorm(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: object | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs,
+    ) -> None:
+        how = num_features, eps, momentum, affine, track_running_stats
+        super().__init__(*how, device=device, dtype=dtype, **kwargs)
+        self.process_group = process_group
+
+    _check_input_dim = torch.nn.SyncBatchNorm._check_input_dim
+    _check_non_zero_input_channels = torch.nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(input)
@@ -196,7 +228,7 @@ class SyncBatchNorm(Layer, torch.nn.SyncBatchNorm):
         one of this class with the same parameters and buffers: see
         :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm`."""
         made = module
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, _BatchNormBase):
             made = cls(
                 module.num_features,
                 module.eps,
@@ -215,3 +247,7 @@ class SyncBatchNorm(Layer, torch.nn.SyncBatchNorm):
         for name, child in module.named_children():
             made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
         return made
+
+
+# What a subclass of torch.nn's would show.
+SyncBatchNorm.__signature__ = type("", (Layer, torch.nn.SyncBatchNorm), {}).__signature__
