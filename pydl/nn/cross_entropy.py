@@ -1,4 +1,4 @@
-"""Cross entropy as a layer."""
+"""Losses of classes as layers."""
 
 import torch
 
@@ -17,5 +17,19 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
+            backend=self.backend,
+        )
+
+
+class NLLLoss(Layer, torch.nn.NLLLoss):
+    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`."""
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.nll_loss(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
             backend=self.backend,
         )
