@@ -27,6 +27,10 @@ _CASTS: dict[str, dict[str, Literal["float32", "low"]]] = {
         "roi_align": "float32",
         "roi_pool": "float32",
         "nms": "float32",
+        "conv": "low",
+        "local": "low",
+        "cross_entropy": "float32",
+        "nll_loss": "float32",
     },
     "cuda": {
         # These are made of powers.
@@ -41,6 +45,11 @@ _CASTS: dict[str, dict[str, Literal["float32", "low"]]] = {
         "roi_align": "float32",
         "roi_pool": "float32",
         "nms": "float32",
+        "conv": "low",
+        "local": "low",
+        "softmax": "float32",
+        "cross_entropy": "float32",
+        "nll_loss": "float32",
     },
 }
 
