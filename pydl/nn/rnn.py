@@ -10,6 +10,7 @@ from pydl import backends, functional, rnn_results
 from pydl.nn.layer import Layer
 from pydl.ops import rnn as ops
 from pydl.ops import rnn_checks as checks
+from pydl.ops import rnn_layers
 from pydl.ops.rnn import Regularisation, Weights
 
 States = tuple[torch.Tensor, ...]
@@ -195,10 +196,11 @@ class _Recurrent(Layer, torch.nn.RNNBase):
         how = Regularisation(*self.zoneout, self.recurrent_dropout, self.training, self.eps)
         packed = batch_sizes is not None
         count = len(batch_sizes) if packed else len(x)
-        family = checks.family(self._cell, self._weights("_l0"), how, steps=count, packed=packed)
-        backend = self._backend(family, x)
-        # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
-        if backend == "aten" and family != "rnn_own" and not torch.compiler.is_compiling():
+        weights = self._weights("_l0")
+        family = checks.family(self._cell, weights, how, steps=count, packed=packed)
+        fused = checks.fused(self._cell, weights, packed)
+        backend, whole = self._backend(family, x, fused)
+        if whole:
             return self._by_pytorch(x, batch_sizes, states)
         steps = x.shape[:2]
         if batch_sizes is None:
@@ -222,13 +224,20 @@ class _Recurrent(Layer, torch.nn.RNNBase):
         states = tuple(torch.stack([end[which] for end in ends]) for which in range(len(states)))
         return x if batch_sizes is not None else x.view(*steps, x.shape[1]), states
 
-    def _backend(self, family: str, x: torch.Tensor) -> str:
+    def _backend(self, family: str, x: torch.Tensor, fused: bool) -> tuple[str, bool]:
+        """Who serves, and whether that is PyTorch's own operator for all layers at once."""
         backend = backends.choose(family, self.backend, x)
-        # In a graph the loop would stand for PyTorch's operator, which was what auto chose.
-        unasked = backend == "aten" and backends.asked(self.backend) == "auto"
-        if unasked and torch.compiler.is_compiling():
-            return "cpu" if backends.refusal("cpu", family, x) is None else backend
-        return backend
+        if backend != "aten":
+            return backend, False
+        # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
+        whole = family != "rnn_own" and not torch.compiler.is_compiling()
+        if backends.asked(self.backend) != "auto":
+            return backend, whole
+        whole = whole and rnn_layers.pytorch_serves(x, fused)
+        # The loop would stand for PyTorch's operator, which was what auto chose.
+        if not whole and backends.refusal("cpu", family, x) is None:
+            backend = "cpu"
+        return backend, whole
 
     def _check_input(self, x: torch.Tensor, packed: bool) -> None:
         weight = self.weight_ih_l0

@@ -28,8 +28,12 @@ def family(
         return "rnn_own"
     if steps < _FEW_STEPS:
         return "rnn_short"
-    fused = cell == "lstm" and weights.weight_hr is None and not packed
-    return "rnn_lstm" if fused else "rnn"
+    return "rnn_lstm" if fused(cell, weights, packed) else "rnn"
+
+
+def fused(cell: str, weights: Weights, packed: bool) -> bool:
+    """Whether PyTorch has an operator for the layer beside the loop over its steps."""
+    return cell == "lstm" and weights.weight_hr is None and not packed
 
 
 def _probability(name: str, value: float) -> float:
