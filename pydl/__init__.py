@@ -15,7 +15,7 @@ __path__ = extend_path(__path__, __name__)
 
 from pydl import functional, models, nn
 from pydl.accelerate import accelerate, restore
-from pydl.backends import use_backend
+from pydl.asked import use_backend
 
 try:
     __version__ = version("pydl")
