@@ -24,11 +24,17 @@ class Function(torch.autograd.Function):
 def apply(function: type[Function], *arguments: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """``function`` inside a backward: recorded where a graph is being made of it, else only
     computed (6 us less)."""
-    if torch.is_grad_enabled() or transformed():
+    recorded = torch.is_grad_enabled() or transformed()
+    if recorded and not torch.compiler.is_compiling():
         return function.apply(*arguments)
-    if not issubclass(function, Function):
-        return function.forward(_NoContext(), *arguments)
     return function.forward(*arguments)
+
+
+def apply_with_context(function: type[torch.autograd.Function], *arguments: object):
+    """:func:`apply` for a Function whose ``forward`` takes a context."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)
+    return function.forward(_NoContext(), *arguments)
 
 
 class _NoContext:
