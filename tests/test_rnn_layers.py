@@ -201,11 +201,7 @@ def test_sequences_that_came_sorted_compile_whole(name, options):
 
 def test_auto_leaves_short_sequences_to_pytorch(monkeypatch):
     served = []
-    monkeypatch.setattr(
-        nn.GRU,
-        "_by_pytorch",
-        lambda self, x, sizes, states: (served.append(len(x)), (x, states))[1],
-    )
+    monkeypatch.setattr(torch.nn.GRU, "forward", lambda self, x, hx: served.append(len(x)))
     layer = nn.GRU(64, 64)
     for steps in (1, 7, 8, 20):
         layer(torch.randn(steps, 16, 64))
@@ -334,5 +330,9 @@ def test_bad_options():
         nn.GRU(2, 3, zoneout=1.5)
     with pytest.raises(ValueError, match="Unknown nonlinearity 'sine'"):
         nn.RNN(2, 3, nonlinearity="sine")
-    with pytest.raises(TypeError):
-        nn.GRU(2, 3, proj_size=1)
+    for module in (nn, torch.nn):
+        for name in ("GRU", "RNN"):
+            with pytest.raises(ValueError, match="proj_size argument is only supported for LSTM"):
+                getattr(module, name)(2, 3, proj_size=1)
+            with pytest.raises(TypeError, match="unexpected keyword argument 'sequence_first'"):
+                getattr(module, name)(2, 3, sequence_first=True)

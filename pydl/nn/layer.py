@@ -11,17 +11,23 @@ class Layer:
     """Takes ``backend=`` in the constructor and keeps it as an attribute; None leaves the choice
     open.
 
-    First in the bases of a layer, before the class of ``torch.nn``. ``backend`` is a class
-    attribute too, so that a module of ``torch.nn`` whose class is changed to the layer's is
-    complete as it stands.
+    First in the bases of a layer, before the class of ``torch.nn``.
     """
 
-    backend: str | None = None
+    _pydl_backend: str | None = None
+
+    @property
+    def backend(self) -> str | None:
+        return self._pydl_backend
+
+    @backend.setter
+    def backend(self, name: str | None) -> None:
+        self._pydl_backend = None if name is None else backends.checked(name)
 
     def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if backend is not None:
-            self.backend = backends.checked(backend)
+            self.backend = backend
 
     def __init_subclass__(cls, **kwargs) -> None:
         """The signature that ``help`` shows: torch.nn's, the layer's own keywords, ``backend``."""
