@@ -77,7 +77,9 @@ class _Conv(Function):
             grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
         if needs[0]:
-            grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
+            # It lies as the result does, whatever the gradient that comes in looks like.
+            laid_out = layout.dense(grad_y, layout.conv_format(x, weight))
+            grad_x = apply(_ConvGradInput, laid_out, weight, tuple(x.shape[2:]), window)
         if needs[1]:
             grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
         if needs[2]:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from pydl import backends, functional
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
+from pydl.ops.checks import autocast_dtype
 from pydl.ops.rnn import Regularisation, Tensors
 from pydl.ops.rnn_options import PLAIN, Options, weights_of
 
@@ -56,6 +57,9 @@ def _server(
 ) -> tuple[str, bool]:
     """Who serves, and whether that is PyTorch's operator for all layers at once."""
     backend = backends.choose(family, given, x)
+    low = autocast_dtype(x)
+    if low is not None and x.dtype not in (torch.float32, low) and backends.asked(given) == "auto":
+        return "aten", not own and not rnn.in_graph()  # a mixture of dtypes that it knows best
     if backend != "aten" and not backend.startswith("auto"):
         return backend, False
     if backends.transformed():
