@@ -105,11 +105,10 @@ def test_what_pytorch_serves_is_found_out(dtype):
                 assert "could not create a primitive" in str(error)
                 serves = False
             with torch._subclasses.FakeTensorMode():
-                assert rnn_layers.pytorch_serves(given, True) is serves
-            assert rnn_layers.pytorch_serves(given, True) is serves
+                assert rnn_layers.pytorch_serves(given) is serves
+            assert rnn_layers.pytorch_serves(given) is serves
             assert rnn_layers._serves_lstm.cache_info().misses == 1
-            assert rnn_layers.pytorch_serves(given, False)
-    assert rnn_layers.pytorch_serves(x, True)
+    assert rnn_layers.pytorch_serves(x)
 
 
 @pytest.mark.parametrize("backend", ("cpu", None))

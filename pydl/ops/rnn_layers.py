@@ -25,21 +25,25 @@ def forward(
     """The forward of a module that has the attributes of one of torch.nn, whose forward ``stock``
     is: that itself where PyTorch serves."""
     packed = isinstance(input, PackedSequence)
-    x = input.data if packed else input
-    if not packed and x.dim() not in (2, 3):
-        return stock(module, input, hx)  # which says so
+    if packed:
+        x, steps = input.data, len(input.batch_sizes)
+    else:
+        x, rank = input, input.dim()
+        if rank not in (2, 3):
+            return stock(module, input, hx)  # which says so
+        steps = x.size(1 if module.batch_first and rank == 3 else 0)
     options = module.__dict__.get("_pydl_options", PLAIN)
     cell = module.mode.lower() if options.reset_after else "gru_reset_before"
     fused = cell == "lstm" and not packed and module.proj_size == 0
-    own, how = False, Regularisation()
+    own, how = False, None
     if options is not PLAIN:
         how = options.regularisation(module.training)
         own = checks.own(cell, options.peephole, options.layer_norm, how)
-    steps = len(input.batch_sizes) if packed else x.shape[module.batch_first and x.dim() == 3]
     family = checks.family(own, fused, steps)
     backend, whole = _server(family, module._pydl_backend, x, own, fused)
     if whole:
         return stock(module, input, hx)
+    how = how or options.regularisation(module.training)
 
     def run(x: torch.Tensor, batch_sizes: torch.Tensor | None, sequences: int, states) -> tuple:
         given = x, batch_sizes, sequences, states
@@ -66,13 +70,14 @@ def _server(
         return backend, False  # the loop has what those operators have not: vmap, forward mode
     # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
     whole = not own and not rnn.in_graph()
+    if whole and (not fused or pytorch_serves(x)):
+        return backend, True
     if backends.asked(given) == "aten":
         return backend, whole
-    whole = whole and pytorch_serves(x, fused)
     # The loop would stand for PyTorch's operator, which was what auto chose.
-    if not whole and not own and backends.refusal("cpu", family, x) is None:
+    if not own and backends.refusal("cpu", family, x) is None:
         backend = "cpu"
-    return backend, whole
+    return backend, False
 
 
 def _packed(module: torch.nn.RNNBase, input: PackedSequence, states, run: Callable) -> tuple:
@@ -151,13 +156,11 @@ def _layers(
     return x.view(*steps, x.shape[1]), states
 
 
-def pytorch_serves(x: torch.Tensor, fused: bool) -> bool:
-    """Whether PyTorch's own operator takes this input on this processor.
-
-    Where it has a ``fused`` one it goes to it by the dtype before autocast, and oneDNN has no LSTM
-    in halves for some processors, or one without a gradient.
-    """
-    if not fused or x.device.type != "cpu":
+def pytorch_serves(x: torch.Tensor) -> bool:
+    """Whether PyTorch's fused LSTM takes this input on this processor: it goes to oneDNN's by the
+    dtype before autocast, and that has none in halves for some processors, or one without a
+    gradient."""
+    if x.device.type != "cpu":
         return True
     low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
     if low is None and x.dtype not in (torch.float16, torch.bfloat16):
