@@ -46,7 +46,6 @@ setup(
     ext_modules=[Extension(name, sources=[]) for name in MODULES],
     cmdclass={"build_ext": CMakeBuild},
     # The Triton kernels live at the top of the repository and are installed inside the package.
-    packages=[*find_packages(include=["pydl", "pydl.*"]), "pydl.kernels"],
+    packages=[*find_packages(include=["pydl", "pydl.*", "pydl_cli"]), "pydl.kernels"],
     package_dir={"pydl": "pydl", "pydl.kernels": "kernels"},
-    package_data={"pydl": ["**/*.html", "**/*.css", "**/*.js"]},
 )

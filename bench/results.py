@@ -113,7 +113,7 @@ def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, 
 def plot(rows: Sequence[Row], where: str, out: Path, name: str) -> None:
     """Draw the ratios into ``name.png``; says so where matplotlib is missing."""
     if importlib.util.find_spec("matplotlib") is None:
-        print("No plot: matplotlib is not installed (pip install 'pydl[plots]').")
+        print("No plot: matplotlib is not installed (pip install 'pydl-kernels[plots]').")
         return
     from plot import ratios
 

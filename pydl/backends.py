@@ -15,13 +15,35 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
 
-from pydl.dispatch import AUTO, FLOATING, Row
+from pydl.asked import backend as asked
+from pydl.asked import checked, leaves_to_auto, use_backend
+from pydl.dispatch import AUTO, FLOATING, LEAST, Row
+
+__all__ = [
+    "BACKENDS",
+    "FAMILIES",
+    "FAMILY_OF",
+    "Backend",
+    "asked",
+    "at_run_time",
+    "checked",
+    "choose",
+    "function",
+    "measured",
+    "refusal",
+    "report",
+    "serving",
+    "transformed",
+    "use_backend",
+]
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
@@ -187,52 +209,6 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-def checked(name: str) -> str:
-    """``name``, if it is ``auto`` or a backend; ValueError otherwise."""
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    return name
-
-
-_current: str = checked(os.environ.get("PYDL_BACKEND", "auto"))
-
-
-class use_backend:
-    """Serve every call inside the ``with`` block by this backend.
-
-    Process-wide while it lasts, as PyTorch's own flags are. ``"auto"`` gives the choice back to the
-    dispatch table.
-
-    Args:
-        name: ``auto``, ``reference``, ``aten``, ``cpu``, ``triton`` or ``cuda``.
-
-    Raises:
-        ValueError: there is no such backend.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = checked(name)
-
-    def __enter__(self) -> None:
-        global _current
-        self._previous = _current
-        _current = self.name
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        global _current
-        _current = self._previous
-
-
-def asked(backend: str | None) -> str:
-    """The backend asked for, by the call or by ``use_backend``; ``auto`` where none is."""
-    return _current if backend is None else checked(backend)
-
-
 def refusal(backend: str, family: str, tensor: torch.Tensor) -> str | None:
     """Why ``backend`` does not serve ``family`` for a tensor of this device and dtype, or None
     where it does."""
@@ -246,6 +222,8 @@ def refusal(backend: str, family: str, tensor: torch.Tensor) -> str | None:
         return f"backend {backend!r} serves tensors on {devices}, got one on {tensor.device}"
     if tensor.layout != torch.strided:
         return f"backend {backend!r} serves dense (strided) tensors, got layout {tensor.layout}"
+    if backend != "aten" and type(tensor) not in _PLAIN:
+        return f"backend {backend!r} serves torch.Tensor, got its subclass {_name(type(tensor))}"
     if backend != "aten" and tensor.dtype not in FLOATING:
         return (
             f"backend {backend!r} serves float32, float64, float16 and bfloat16, got {tensor.dtype}"
@@ -258,6 +236,32 @@ def serving(family: str) -> list[str]:
     return [name for name, row in BACKENDS.items() if family in row.families]
 
 
+# What our kernels take: a subclass may have no memory of its own, or a meaning of its own. The last
+# two are what PyTorch passes in place of tensors while it makes a graph.
+_PLAIN = {torch.Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor}
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation watches what is computed."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+# torch.compile calls it while it makes a graph, and guards the transforms itself. This is what
+# torch.compiler.assume_constant_result sets, which imports the whole compiler to do it.
+transformed._dynamo_marked_constant = True
+
+
+def _traced() -> bool:
+    """Whether the call becomes a graph that must run without this package."""
+    return torch._C._get_tracing_state() is not None or (
+        torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+    )
+
+
 def measured(
     family: str,
     tensor: torch.Tensor,
@@ -265,12 +269,47 @@ def measured(
     unit_stride: bool | None = None,
 ) -> Row | None:
     """The first row of ``auto`` that fits this call; arguments as :func:`choose`."""
-    for row in AUTO:
-        if row.family != family or not row.fits(tensor, function, unit_stride):
-            continue
-        if refusal(row.backend, family, tensor) is None:
+    for row in AUTO.get(family, ()):
+        if row.fits(tensor, function, unit_stride) and not refusal(row.backend, family, tensor):
             return row
     return None
+
+
+def _by_auto(
+    family: str, tensor: torch.Tensor, function: str | None, unit_stride: bool | None
+) -> str:
+    """What the table says, if this package's kernels may serve at all; else PyTorch's own."""
+    if family in AUTO and not _traced():
+        compiling = torch.compiler.is_compiling()
+        # The size before the rest: what is too small for any row is through in a microsecond.
+        ours = compiling or tensor.numel() >= LEAST[family]
+        ours = ours and type(tensor) in _PLAIN and not transformed()
+        if ours and compiling:
+            from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
+
+            if not has_static_value(tensor.numel()):
+                return f"auto:{family}:unit" if unit_stride else f"auto:{family}"
+        row = measured(family, tensor, function, unit_stride) if ours else None
+        if row is not None:
+            return row.backend
+    if family in BACKENDS["aten"].families:
+        return "aten"
+    # In this order; the last serves any device, so only its refusal is final.
+    own = ("cpu", "cuda", "reference")
+    return next((one for one in own if refusal(one, family, tensor) is None), own[-1])
+
+
+def at_run_time(question: str, function: str, arguments: Sequence[object]) -> str:
+    """The backend for a call of an operator of a graph whose sizes were not known when it was made.
+
+    Args:
+        question: what :func:`choose` answered then.
+        function: the contract function.
+        arguments: its arguments; the first tensor decides.
+    """
+    _, family, *unit = question.split(":")
+    tensor = next(one for one in arguments if isinstance(one, torch.Tensor))
+    return _by_auto(family, tensor, function, bool(unit) or None)
 
 
 def choose(
@@ -281,6 +320,11 @@ def choose(
     unit_stride: bool | None = None,
 ) -> str:
     """The backend that serves this call.
+
+    Under ``auto``, tensors of a subclass, sparse and quantised ones, and whatever torch.func,
+    forward-mode differentiation, ``torch.jit.trace`` or an ONNX export watches are PyTorch's own
+    operator's. In a graph with sizes that are not known while it is made the answer is
+    ``auto:...``, which the operator passes to :func:`at_run_time`.
 
     Args:
         family: ``conv``, ``pool``, ``lrn``..., or ``depthwise`` or ``conv_bias_act``.
@@ -295,18 +339,23 @@ def choose(
         RuntimeError: the backend asked for cannot serve this tensor, or none can, and why.
     """
     name = asked(backend)
-    if name == "auto":
-        row = measured(family, tensor, function, unit_stride)
-        if row is not None:
-            return row.backend
-        if family in BACKENDS["aten"].families:
-            return "aten"
-        # In this order; the last serves any device, so only its refusal is final.
-        own = ("cpu", "cuda", "reference")
-        name = next((one for one in own if refusal(one, family, tensor) is None), own[-1])
-    reason = refusal(name, family, tensor)
-    if reason is not None:
-        raise RuntimeError(reason)
+    if name != "auto":
+        reason = refusal(name, family, tensor)
+        if reason is None and name != "aten" and _traced():
+            reason = (
+                f"backend {name!r} cannot become part of a graph that runs without pydl, as "
+                "torch.jit.trace and torch.onnx.export make them; trace with backend='auto', which "
+                "is PyTorch's own operator there"
+            )
+        if reason is None:
+            return name
+        if not leaves_to_auto(backend, family, reason):
+            raise RuntimeError(reason)
+    name = _by_auto(family, tensor, function, unit_stride)
+    if name == "reference":
+        reason = refusal(name, family, tensor)
+        if reason is not None:
+            raise RuntimeError(reason)
     return name
 
 

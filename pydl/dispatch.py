@@ -27,7 +27,7 @@ class Row:
     unit_stride: bool | None = None  # the stride it was measured for; None: any
 
     def fits(self, tensor: torch.Tensor, function: str | None, unit_stride: bool | None) -> bool:
-        # The size first: a tensor too small for any row is through in a microsecond.
+        """Whether the row decides on a call with this input; arguments as ``backends.choose``."""
         return (
             tensor.numel() >= self.least
             and (not self.functions or function in self.functions)
@@ -40,7 +40,7 @@ class Row:
         )
 
 
-AUTO: tuple[Row, ...] = (
+_ROWS: tuple[Row, ...] = (
     Row(
         "pool",
         "cpu",
@@ -197,3 +197,10 @@ AUTO: tuple[Row, ...] = (
     ),
     Row("rnn_own", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-1.csv"),
 )
+
+# The rows of each family or kind, in the order in which they are asked.
+AUTO: dict[str, tuple[Row, ...]] = {}
+for _row in _ROWS:
+    AUTO[_row.family] = (*AUTO.get(_row.family, ()), _row)
+# The fewest elements that any of them asks for.
+LEAST = {family: min(row.least for row in rows) for family, rows in AUTO.items()}

@@ -232,7 +232,7 @@ def versions(device: torch.device | str = "cpu") -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": _version("numpy"),
         "triton": _version("triton"),
-        "pydl": _version("pydl"),
+        "pydl": _version("pydl-kernels"),
         "system": f"{platform.system()} {platform.machine()}",
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "pydl_isa": isa,

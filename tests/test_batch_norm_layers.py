@@ -1,7 +1,7 @@
-"""Batch normalisation layers: running statistics, swapping, compiling, several processes."""
+"""Batch normalisation layers: running statistics, compiling."""
 
 import copy
-import socket
+import inspect
 
 import pytest
 import torch
@@ -108,21 +108,6 @@ def test_batch_norm_act_survives_what_looks_for_batch_norm():
     assert set(layer.state_dict()) == set(nn.BatchNorm2d(4).state_dict())
 
 
-def test_accelerate_swaps_them():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    twin = copy.deepcopy(model)
-    model.append(nn.LazyBatchNorm2d())
-    changes = pydl.accelerate(model)
-    assert type(model[1]) is pydl.nn.BatchNorm2d and "1" in [name for name, *_ in changes.swapped]
-    assert [name for name, *_ in changes.left] == ["2"]
-    x = torch.randn(2, 3, 9, 9)
-    del model[2]
-    torch.testing.assert_close(model(x), twin(x))
-    torch.testing.assert_close(model.state_dict(), twin.state_dict())
-    pydl.restore(model)
-    assert type(model[1]) is nn.BatchNorm2d
-
-
 @pytest.mark.parametrize("backend", ("auto", *(p.values[0][0] for p in servers("batch_norm"))))
 def test_compiles_whole(backend):
     """No graph break, forward and backward, with the buffers moved; momentum=None too."""
@@ -147,75 +132,6 @@ def test_compiles_whole(backend):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-# several processes
-
-
-def model_of(backend: str | None) -> nn.Module:
-    torch.manual_seed(5)
-    return nn.Sequential(
-        pydl.nn.BatchNorm2d(3, backend=backend),
-        nn.Conv2d(3, 4, 3),
-        pydl.nn.BatchNorm2d(4, momentum=None, backend=backend),
-        nn.ReLU(),
-    ).double()
-
-
-def work(rank: int, port: int, shares: list[int], backend: str | None, results: dict) -> None:
-    """One of two processes: two steps over its share of the batch."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(shares)
-    )
-    try:
-        model = pydl.nn.SyncBatchNorm.convert_sync_batchnorm(model_of(backend))
-        first = sum(shares[:rank])
-        seen = []
-        for step in range(2):
-            x = joined(step)[first : first + shares[rank]].requires_grad_()
-            y = model(x)
-            grads = torch.autograd.grad((y * y).sum(), [x, *model.parameters()])
-            seen.append([t.detach().numpy() for t in (y, *grads)])
-        results[rank] = seen, {k: v.numpy() for k, v in model.state_dict().items()}
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def joined(step: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(100 + step)
-    return torch.randn(5, 3, 6, 7, generator=generator, dtype=torch.float64) * 3 + 10
-
-
-@pytest.mark.parametrize(
-    ("shares", "backend"),
-    (([2, 3], "cpu"), ([1, 4], None), ([5, 0], "reference")),
-    ids=("unequal", "auto", "an empty share"),
-)
-def test_two_processes_are_one_with_the_joined_batch(shares, backend):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(work, (port, shares, backend, results), nprocs=len(shares))
-        results = dict(results)
-    model = model_of("reference")
-    for step in range(2):
-        x = joined(step).requires_grad_()
-        y = model(x)
-        grads = torch.autograd.grad((y * y).sum(), [x, *model.parameters()])
-        parts = [[torch.from_numpy(t) for t in results[rank][0][step]] for rank in (0, 1)]
-        for i, whole in enumerate((y.detach(), *grads)):
-            shared = parts[0][i], parts[1][i]
-            # Maps are shared out; each process has the parameters' gradients of its share.
-            found = torch.cat(shared) if i < 2 else shared[0] + shared[1]
-            torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
-    for rank in (0, 1):
-        state = {k: torch.from_numpy(v) for k, v in results[rank][1].items()}
-        torch.testing.assert_close(state, dict(model.state_dict()), rtol=1e-9, atol=1e-9)
-    assert all((results[0][1][key] == results[1][1][key]).all() for key in results[0][1])
-
-
 def test_sync_batch_norm_alone_is_batch_norm():
     layer, twin = pydl.nn.SyncBatchNorm(4), nn.BatchNorm2d(4)
     x = map_for("BatchNorm2d")
@@ -226,8 +142,27 @@ def test_sync_batch_norm_alone_is_batch_norm():
 
 
 def test_converting_keeps_parameters_and_buffers():
-    for module in (nn.BatchNorm2d(3, affine=False), pydl.nn.BatchNorm1d(3, backend="cpu").eval()):
+    for module, backend in (
+        (nn.BatchNorm2d(3, affine=False), None),
+        (pydl.nn.BatchNorm1d(3, backend="cpu").eval(), "cpu"),
+        (pydl.accelerate(nn.BatchNorm2d(3), "reference"), "reference"),
+    ):
         made = pydl.nn.SyncBatchNorm.convert_sync_batchnorm(module)
         assert type(made) is pydl.nn.SyncBatchNorm and made.training == module.training
         assert made.weight is module.weight and made.running_var is module.running_var
-        assert made.backend == getattr(module, "backend", None)
+        assert made.backend == backend
+
+
+def test_sync_batch_norm_shows_the_constructor_of_torch_nn():
+    """Of which it is no subclass, or DistributedDataParallel would refuse it on a CPU."""
+    theirs = inspect.signature(nn.SyncBatchNorm).parameters
+    assert [*inspect.signature(pydl.nn.SyncBatchNorm).parameters] == [*theirs, "backend"]
+    group = object()
+    arguments = 4, 1e-3, 0.2, True, False, group, "meta", torch.float64
+    layer = pydl.nn.SyncBatchNorm(*arguments, bias=False, backend="reference")
+    assert layer.process_group is group and layer.bias is None and layer.backend == "reference"
+    assert layer.weight.is_meta and layer.weight.dtype is torch.float64
+    assert str(layer).startswith(str(nn.SyncBatchNorm(*arguments, bias=False))[:-1])
+    assert not isinstance(layer, nn.SyncBatchNorm)
+    with pytest.raises(ValueError, match="input channels should be non-zero"):
+        pydl.nn.SyncBatchNorm(0)(torch.ones(2, 0))

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 import pydl
-from pydl import backends, cli, digits
+import pydl_cli as cli
+from pydl import backends, digits
+from pydl.dispatch import AUTO
+from pydl_cli import questions
+
+ROOT = Path(pydl.__file__).resolve().parents[1]
+COMMANDS = ("info", "explain", "summary", "demo", "train")
 
 
 def run(*arguments: str) -> Result:
@@ -69,7 +76,14 @@ def test_summary_without_a_name_lists_the_models() -> None:
         ),
         (("summary", "lenet5", "--input", "big"), "--input must be channels x height x width"),
         (("summary", "lenet5", "--input", "1x8x8"), "RuntimeError"),
+        (("summary", "lenet5", "--input", "3x32x32"), "lenet5 takes 1 channels, got --input 3x32"),
+        (("summary", "lenet5", "--batch", "0"), "Invalid value for '--batch'"),
         (("demo", "--backend", "gpu"), "backend must be one of auto"),
+        (("demo", "--output", __file__), "FileExistsError"),
+        (("demo", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("train", "char-lm", "--backend", "gpu"), "backend must be one of auto"),
+        (("train", "char-lm", "--reset-before"), "only a GRU"),
+        (("train", "word-lm"), "No such command 'word-lm'"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
@@ -81,9 +95,78 @@ def test_mistakes_end_in_a_sentence(
     assert said in refused(monkeypatch, capsys, *arguments)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ("explain", "lrn", "--shape", "1x3x8x8", "--device", "cuda"),
+        ("demo", "--backend", "cuda"),
+        ("train", "char-lm", "--backend", "cuda"),
+        ("bench", "--device", "cuda"),
+    ),
+    ids=lambda arguments: arguments[0],
+)
+def test_without_a_gpu_each_command_says_so(arguments) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pydl_cli", *arguments],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search("CUDA|GPU", done.stderr)
+
+
+def test_an_unknown_backend_in_the_environment_is_a_mistake_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pydl_cli", "info"],
+        env={**os.environ, "PYDL_BACKEND": "gpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "backend must be one of auto" in done.stderr
+
+
 def test_help_names_the_commands() -> None:
     output = run("--help").output
     assert all(command in output for command in ("info", "summary", "demo", "bench"))
+
+
+@pytest.mark.parametrize(
+    "arguments", (("--help",), ("--version",), *((command, "--help") for command in COMMANDS))
+)
+def test_help_and_version_do_without_pytorch(arguments) -> None:
+    """Importing it takes two seconds."""
+    code = (
+        "import sys, pydl_cli\n"
+        "sys.argv = ['pydl', *sys.argv[1:]]\n"
+        "try: pydl_cli.main()\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        "loaded = {'torch', 'numpy', 'pydl'} & sys.modules.keys()\n"
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True)
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0 and result.output.startswith(f"pydl {pydl.__version__}")
+
+
+def test_the_package_shows_what_is_public_and_loads_the_models_when_asked() -> None:
+    assert set(dir(pydl)) == set(pydl.__all__)
+    code = (
+        "import sys, pydl\n"
+        "assert 'pydl.models' not in sys.modules\n"
+        "assert pydl.models.lenet5 and pydl.models is sys.modules['pydl.models']\n"
+        "try: pydl.nothing\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "module 'pydl' has no attribute 'nothing'", done.stderr
 
 
 def test_the_demo_says_which_extras_are_missing(
@@ -94,7 +177,7 @@ def test_the_demo_says_which_extras_are_missing(
         importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
     )
     said = refused(monkeypatch, capsys, "demo")
-    assert "scikit-learn missing" in said and "pip install 'pydl[data,plots]'" in said
+    assert "scikit-learn missing" in said and "pip install 'pydl-kernels[data,plots]'" in said
 
 
 def test_the_demo_writes_its_page_and_fails_below_the_target(
@@ -127,15 +210,14 @@ def test_requiring_extras_passes_where_they_are() -> None:
 
 
 def test_bench_hands_its_arguments_on() -> None:
-    root = Path(pydl.__file__).resolve().parents[1]
-    if not (root / "bench" / "run.py").is_file():
+    if not cli.bench.SCRIPT.is_file():
         pytest.skip("not a checkout: the benchmark is not part of the package")
     done = subprocess.run(
-        [sys.executable, "-m", "pydl.cli", "bench", "--list", "--cases", "lenet5.*"],
+        [sys.executable, "-m", "pydl_cli", "bench", "--list", "--cases", "lenet5.*"],
         capture_output=True,
         text=True,
         check=True,
-        cwd=root,
+        cwd=ROOT,
     )
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         f"lenet5.{layer}" for layer in ("conv1", "pool1", "conv2", "pool2")
@@ -145,8 +227,9 @@ def test_bench_hands_its_arguments_on() -> None:
 def test_bench_outside_a_checkout_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pydl, "__file__", str(tmp_path / "pydl" / "__init__.py"))
-    assert "run it from a checkout" in refused(monkeypatch, capsys, "bench", "--list")
+    monkeypatch.setattr(cli.bench, "SCRIPT", tmp_path / "bench" / "run.py")
+    said = refused(monkeypatch, capsys, "bench", "--list")
+    assert "in a checkout of the repository, run `python bench/run.py`" in said
 
 
 def test_explain_names_the_measurement_and_the_refusals() -> None:
@@ -156,6 +239,66 @@ def test_explain_names_the_measurement_and_the_refusals() -> None:
     assert "bench/results/cpu/results.csv" in said
     result = run("explain", "pool", "--shape", "1,6,28,28", "--channels-last")
     assert "aten serves pool" in result.output and "No measured row" in result.output
+
+
+# Family, shape, what else, then who serves which kind, as the operators themselves ask.
+EXPLAINED = [
+    ("conv", "2x3x8x8", "", "aten serves conv"),
+    ("depthwise", "32x96x56x56", "", "cpu serves depthwise of"),
+    ("depthwise", "32x96x56x56", "--channels-last --stride 2", "aten serves depthwise of"),
+    (
+        "depthwise",
+        "32x96x56x56",
+        "--channels-last",
+        "cpu serves depthwise (conv_forward, conv_grad_input) of",
+    ),
+    (
+        "depthwise",
+        "32x96x56x56",
+        "--channels-last",
+        "aten serves depthwise (conv_grad_weight) of",
+    ),
+    ("depthwise", "2x1x8x8", "", "aten serves conv of"),  # of one channel, it is not
+    ("batch_norm", "8x3", "", "aten serves batch_norm of"),
+    ("batch_norm", "8x16x64x64", "", "cpu serves batch_norm of"),
+    ("batch_norm_inference", "8x16x64x64", "", "aten serves batch_norm_inference of"),
+    ("pool", "16x96x55x55", "", "cpu serves pool of"),
+    ("pool", "2x64x16x32x32", "--channels-last", "aten serves pool3d (max_pool_forward) of"),
+    ("pool", "2x64x16x32x32", "--channels-last", "cpu serves pool3d (avg_pool_forward) of"),
+    ("softmax", "32x21x300x300", "--dim 1", "cpu serves softmax_columns of"),
+    ("softmax", "32000x10", "", "cpu serves softmax_short_rows of"),
+    ("softmax", "32x1000", "", "aten serves softmax of"),
+    ("rnn", "20x32x128", "", "aten serves rnn_lstm of"),
+    ("rnn", "20x32x128", "--dtype float64", "cpu serves rnn_lstm of"),
+    ("rnn", "20x32x128", "--cell gru", "cpu serves rnn of"),
+    ("rnn", "4x32x128", "--cell gru", "aten serves rnn_short of"),
+    ("rnn", "4x32x128", "--cell gru_reset_before", "cpu serves rnn_own of"),
+    ("rnn_cell", "32x128", "--cell gru", "aten serves rnn_cell of"),
+    ("roi", "1x3x8x8", "", "cpu serves roi of"),
+]
+
+
+@pytest.mark.parametrize(("family", "shape", "options", "said"), EXPLAINED)
+def test_explain_asks_what_the_call_asks(family, shape, options, said) -> None:
+    result = run("explain", family, "--shape", shape, *options.split())
+    assert result.exit_code == 0 and said in " ".join(result.output.split())
+
+
+def test_explain_reaches_every_kind_of_the_dispatch_table() -> None:
+    asked = set()
+    for family, row in questions.FAMILIES.items():
+        for axes in row.axes:
+            options = {
+                "dim": ({"dim": -1}, {"dim": 0}),
+                "cell": ({"cell": "lstm"}, {"cell": "gru"}),
+            }
+            for how in options.get("".join(row.options), ({},)):
+                x = torch.empty([9, 4, 5, 6, 7, 2, 2, 2][:axes])
+                asked |= {question.kind for question in questions.asked(family, x, **how)}
+    assert asked >= set(AUTO)
+    assert asked | {"bias_act", "rnn_short", "softmax"} == set(
+        backends.BACKENDS["reference"].families
+    )
 
 
 def test_explain_says_how_the_cuda_kernels_go_through_a_sequence() -> None:
@@ -171,6 +314,13 @@ def test_explain_says_how_the_cuda_kernels_go_through_a_sequence() -> None:
     [
         (("lrnn", "--shape", "1x2x3x3"), "no family is called 'lrnn'; there are conv,"),
         (("lrn", "--shape", "large"), "--shape must be such as 16x96x55x55"),
+        (("lrn", "--shape", "1x-2x3"), "--shape must be such as 16x96x55x55"),
+        (("lrn", "--shape", f"1x{2**63}x3"), "--shape must be such as 16x96x55x55"),
+        (("lrn", "--shape", "1x2"), "must be images x channels x one to three axes, got '1x2'"),
+        (("lrn", "--shape", "1x2x3", "--device", "gpu"), "--device must be cpu or cuda"),
+        (("lrn", "--shape", "1x2x3", "--stride", "2"), "--stride is for depthwise, not for lrn"),
+        (("lrn", "--shape", "9999999x9999999x9"), "can't allocate memory"),
+        (("softmax", "--shape", "1x2", "--dim", "2"), "Dimension out of range"),
         (("lrn", "--shape", "1x2", "--dtype", "int8"), "--dtype must be one of float32,"),
         (("lrn", "--shape", "1x2", "--channels-last"), "needs a shape of 4 or 5 axes"),
         (("rnn", "--shape", "1x2"), "must be steps x sequences x hidden units"),

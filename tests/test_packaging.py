@@ -1,41 +1,63 @@
 """What people install: a wheel that works in and out of the repository's root, without triton,
-without CUDA."""
+without CUDA; the sdist that it is built from; the name it goes by."""
 
+import filecmp
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NAME, VERSION = re.search(
+    r'^name = "(.+)"\nversion = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+).groups()
 USE = (
     "import pydl, torch, pydl._C, pydl.kernels\n"
     "x = torch.randn(1, 3, 8, 8)\n"
     "y = pydl.functional.max_pool2d(x, 2, backend='cpu')\n"
     "assert torch.equal(y, torch.nn.functional.max_pool2d(x, 2))\n"
-    "print(pydl.__file__, pydl._C.__file__)\n"
+    "print(pydl.__file__, pydl._C.__file__, pydl.__version__)\n"
 )
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """The package as pip installs it from its wheel, built without build isolation and without the
-    emulator."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build_and_install(source: Path, folder: Path, cmake_args: str = "") -> Path:
+    """The package as pip installs it from the wheel of ``source``, built without build isolation
+    and without the emulator."""
     tools = Path(sys.executable).parent
     environment = {
         **os.environ,
-        "CMAKE_ARGS": "",
+        "CMAKE_ARGS": cmake_args,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
     }
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
     subprocess.run(wheel, check=True, env=environment)
     (built,) = folder.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", built], check=True)
     return folder
+
+
+def used(installed: Path, folder: Path) -> list[str]:
+    """Uses the installed package in this folder: the files of the package and of the extension that
+    were imported, and the version."""
+    environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
+    ran = subprocess.run(
+        [sys.executable, "-c", USE], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    return build_and_install(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.slow
@@ -43,9 +65,10 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
     (built,) = installed.glob("*.whl")
     names = zipfile.ZipFile(built).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top.split("-")[0] for top in tops} == {"pydl"}, (
-        "a top-level `kernels` would clash with another package"
-    )
+    (about,) = (top for top in tops if top.endswith(".dist-info"))
+    assert about.startswith(f"{NAME.replace('-', '_')}-")
+    # A top-level `kernels` would clash with another package.
+    assert tops == {"pydl", "pydl_cli", about}
     assert "pydl/kernels/lrn.py" in names
     assert any(name.startswith("pydl/_C.") for name in names) and not any(
         "_emulated" in name for name in names
@@ -57,13 +80,66 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
 def test_the_installed_wheel_works(installed, folder):
     """``python -c`` puts the current folder first on the path, so in the root the checkout shadows
     the package."""
-    environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
-    ran = subprocess.run(
-        [sys.executable, "-c", USE], cwd=folder, env=environment, capture_output=True, text=True
+    package, _, version = used(installed, folder)
+    assert package.startswith(str(ROOT if folder == ROOT else installed))
+    assert version == VERSION
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """The sdist, unpacked. It is made of a copy of the checkout, for where one was made before,
+    setuptools packs what it listed then."""
+    folder = tmp_path_factory.mktemp("sdist")
+    passing = (".git", ".venv", "build", "dist", "demo", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, folder / "copy", ignore=shutil.ignore_patterns(*passing, "*.so"))
+    make = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", make], cwd=folder / "copy", check=True)
+    (packed,) = folder.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / packed.name.removesuffix(".tar.gz")
+
+
+@pytest.mark.parametrize(
+    "part", ("bench", "cmake", "csrc", "kernels", "pydl", "pydl_cli", "requirements", "tests")
+)
+def test_the_sdist_holds_all_that_builds_and_tests_it(sdist, part):
+    def files(root: Path) -> list[str]:
+        names = [path.relative_to(root) for path in (root / part).rglob("*") if path.is_file()]
+        return sorted(str(n) for n in names if n.suffix != ".so" and "__pycache__" not in n.parts)
+
+    names = [*files(ROOT), "CMakeLists.txt", "Makefile", "README.md", "pyproject.toml", "setup.py"]
+    assert files(sdist) == files(ROOT)
+    assert filecmp.cmpfiles(ROOT, sdist, names, shallow=False) == (names, [], [])
+
+
+# Every source is compiled and linked, but not optimised, neither file by file nor as a whole: what
+# the kernels compute is tested elsewhere, and this takes a quarter of the time. The launcher's
+# option comes after CMake's own flags, so it has the last word.
+UNOPTIMISED = shlex.join(
+    (
+        "-DPYDL_CUDA=OFF",
+        "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF",
+        '-DCMAKE_CXX_COMPILER_LAUNCHER=sh;-c;exec "$@" -O0;sh',
     )
-    assert ran.returncode == 0, ran.stderr
-    if folder != ROOT:
-        assert ran.stdout.startswith(str(installed))
+)
+
+
+@pytest.mark.slow
+def test_a_wheel_builds_from_the_sdist_alone(sdist, tmp_path):
+    package, extension, version = used(build_and_install(sdist, tmp_path, UNOPTIMISED), Path("/"))
+    assert package.startswith(str(tmp_path)) and extension.startswith(str(tmp_path))
+    assert version == VERSION
+
+
+def test_messages_and_metadata_say_the_name_of_the_distribution():
+    """The import name is another: on PyPI that belongs to another project."""
+    looked_up = re.compile(r"""pip install '?([\w-]+)\[|version\(["'](pydl[\w-]*)["']""")
+    said = []
+    for folder in ("pydl", "pydl_cli", "bench", "kernels"):
+        for path in (ROOT / folder).rglob("*.py"):
+            said += looked_up.findall(path.read_text())
+    assert len(said) >= 5 and {one or other for one, other in said} == {NAME}
 
 
 def test_importing_loads_neither_triton_nor_a_gpu():

@@ -18,4 +18,6 @@ def require_extras() -> None:
     is missing."""
     missing = [name for module, name in _EXTRAS.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise MissingExtraError(f"{' and '.join(missing)} missing: pip install 'pydl[data,plots]'")
+        raise MissingExtraError(
+            f"{' and '.join(missing)} missing: pip install 'pydl-kernels[data,plots]'"
+        )

@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import batch_norm as ops
 
 
+@overridable
 def batch_norm(
     input: torch.Tensor,
     running_mean: torch.Tensor | None,
@@ -61,6 +63,7 @@ def batch_norm(
     )
 
 
+@overridable
 def batch_norm_act(
     input: torch.Tensor,
     running_mean: torch.Tensor | None,

@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import bias_act as ops
 
 
+@overridable
 def relu(input: torch.Tensor, inplace: bool = False, *, backend: str | None = None) -> torch.Tensor:
     """max(x, 0); NaN stays NaN.
 
@@ -22,6 +24,7 @@ def relu(input: torch.Tensor, inplace: bool = False, *, backend: str | None = No
     return ops.activate("relu", input, 0.0, inplace, backend)
 
 
+@overridable
 def leaky_relu(
     input: torch.Tensor,
     negative_slope: float = 0.01,

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import conv as ops
 
 
+@overridable
 def conv1d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -23,6 +25,7 @@ def conv1d(
     return ops.conv(1, input, weight, bias, stride, padding, dilation, groups, backend)
 
 
+@overridable
 def conv2d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -65,6 +68,7 @@ def conv2d(
     return ops.conv(2, input, weight, bias, stride, padding, dilation, groups, backend)
 
 
+@overridable
 def conv3d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -81,6 +85,7 @@ def conv3d(
     return ops.conv(3, input, weight, bias, stride, padding, dilation, groups, backend)
 
 
+@overridable
 def conv_transpose1d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -100,6 +105,7 @@ def conv_transpose1d(
     )
 
 
+@overridable
 def conv_transpose2d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -142,6 +148,7 @@ def conv_transpose2d(
     )
 
 
+@overridable
 def conv_transpose3d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -161,6 +168,7 @@ def conv_transpose3d(
     )
 
 
+@overridable
 def conv2d_bias_act(
     input: torch.Tensor,
     weight: torch.Tensor,

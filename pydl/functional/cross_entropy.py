@@ -4,9 +4,11 @@ import warnings
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import cross_entropy as ops
 
 
+@overridable
 def cross_entropy(
     input: torch.Tensor,
     target: torch.Tensor,

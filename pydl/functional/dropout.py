@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import dropout as ops
 
 
+@overridable
 def dropout(
     input: torch.Tensor,
     p: float = 0.5,
@@ -40,6 +42,7 @@ def dropout(
     return ops.dropout(input, p, training, inplace, backend)
 
 
+@overridable
 def dropout1d(
     input: torch.Tensor,
     p: float = 0.5,
@@ -52,6 +55,7 @@ def dropout1d(
     return ops.feature_dropout("dropout1d", 1, input, p, training, inplace, backend)
 
 
+@overridable
 def dropout2d(
     input: torch.Tensor,
     p: float = 0.5,
@@ -65,6 +69,7 @@ def dropout2d(
     return ops.feature_dropout("dropout2d", 2, input, p, training, inplace, backend)
 
 
+@overridable
 def dropout3d(
     input: torch.Tensor,
     p: float = 0.5,

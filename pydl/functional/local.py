@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import local as ops
 
 
+@overridable
 def locally_connected1d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -22,6 +24,7 @@ def locally_connected1d(
     return ops.locally_connected(1, input, weight, bias, stride, padding, dilation, backend)
 
 
+@overridable
 def locally_connected2d(
     input: torch.Tensor,
     weight: torch.Tensor,

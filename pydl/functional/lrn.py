@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import lrn as ops
 
 
+@overridable
 def local_response_norm(
     input: torch.Tensor,
     size: int,

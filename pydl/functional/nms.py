@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import nms as ops
 
 
+@overridable
 def nms(
     boxes: torch.Tensor,
     scores: torch.Tensor,
@@ -41,6 +43,7 @@ def nms(
     return ops.nms("nms", boxes, scores, None, iou_threshold, backend)
 
 
+@overridable
 def batched_nms(
     boxes: torch.Tensor,
     scores: torch.Tensor,

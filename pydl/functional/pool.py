@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import pool as ops
 
 
+@overridable
 def max_pool1d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -24,6 +26,7 @@ def max_pool1d(
     )
 
 
+@overridable
 def max_pool2d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -65,6 +68,7 @@ def max_pool2d(
     )
 
 
+@overridable
 def max_pool3d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -82,6 +86,7 @@ def max_pool3d(
     )
 
 
+@overridable
 def max_pool1d_with_indices(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -97,6 +102,7 @@ def max_pool1d_with_indices(
     return ops.max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
+@overridable
 def max_pool2d_with_indices(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -112,6 +118,7 @@ def max_pool2d_with_indices(
     return ops.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
+@overridable
 def max_pool3d_with_indices(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -127,6 +134,7 @@ def max_pool3d_with_indices(
     return ops.max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
+@overridable
 def avg_pool1d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -143,6 +151,7 @@ def avg_pool1d(
     return ops.avg_pool(1, input, *arguments, backend)
 
 
+@overridable
 def avg_pool2d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],
@@ -178,6 +187,7 @@ def avg_pool2d(
     return ops.avg_pool(2, input, *arguments, backend)
 
 
+@overridable
 def avg_pool3d(
     input: torch.Tensor,
     kernel_size: int | Sequence[int],

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import pool_adaptive as ops
 
 
+@overridable
 def adaptive_avg_pool1d(
     input: torch.Tensor, output_size: int | Sequence[int], *, backend: str | None = None
 ) -> torch.Tensor:
@@ -14,6 +16,7 @@ def adaptive_avg_pool1d(
     return ops.adaptive_avg_pool(1, input, output_size, backend)
 
 
+@overridable
 def adaptive_avg_pool2d(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -41,6 +44,7 @@ def adaptive_avg_pool2d(
     return ops.adaptive_avg_pool(2, input, output_size, backend)
 
 
+@overridable
 def adaptive_avg_pool3d(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -52,6 +56,7 @@ def adaptive_avg_pool3d(
     return ops.adaptive_avg_pool(3, input, output_size, backend)
 
 
+@overridable
 def adaptive_max_pool1d(
     input: torch.Tensor,
     output_size: int | Sequence[int],
@@ -63,6 +68,7 @@ def adaptive_max_pool1d(
     return ops.adaptive_max_pool(1, input, output_size, return_indices, backend)
 
 
+@overridable
 def adaptive_max_pool2d(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -92,6 +98,7 @@ def adaptive_max_pool2d(
     return ops.adaptive_max_pool(2, input, output_size, return_indices, backend)
 
 
+@overridable
 def adaptive_max_pool3d(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -104,6 +111,7 @@ def adaptive_max_pool3d(
     return ops.adaptive_max_pool(3, input, output_size, return_indices, backend)
 
 
+@overridable
 def adaptive_max_pool1d_with_indices(
     input: torch.Tensor,
     output_size: int | Sequence[int],
@@ -115,6 +123,7 @@ def adaptive_max_pool1d_with_indices(
     return ops.adaptive_max_pool(1, input, output_size, True, backend)
 
 
+@overridable
 def adaptive_max_pool2d_with_indices(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -126,6 +135,7 @@ def adaptive_max_pool2d_with_indices(
     return ops.adaptive_max_pool(2, input, output_size, True, backend)
 
 
+@overridable
 def adaptive_max_pool3d_with_indices(
     input: torch.Tensor,
     output_size: int | Sequence[int | None] | None,
@@ -137,6 +147,7 @@ def adaptive_max_pool3d_with_indices(
     return ops.adaptive_max_pool(3, input, output_size, True, backend)
 
 
+@overridable
 def spatial_pyramid_pool(
     input: torch.Tensor,
     levels: Sequence[int | Sequence[int]],

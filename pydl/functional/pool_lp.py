@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import pool_lp as ops
 
 
+@overridable
 def lp_pool1d(
     input: torch.Tensor,
     norm_type: float,
@@ -20,6 +22,7 @@ def lp_pool1d(
     return ops.lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode, backend)
 
 
+@overridable
 def lp_pool2d(
     input: torch.Tensor,
     norm_type: float,
@@ -56,6 +59,7 @@ def lp_pool2d(
     return ops.lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode, backend)
 
 
+@overridable
 def lp_pool3d(
     input: torch.Tensor,
     norm_type: float,

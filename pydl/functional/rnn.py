@@ -3,6 +3,7 @@
 import torch
 
 from pydl import backends
+from pydl.functional.overridable import overridable
 from pydl.ops import rnn as ops
 from pydl.ops import rnn_cell as ops_cell
 from pydl.ops import rnn_checks as checks
@@ -11,6 +12,7 @@ from pydl.ops.rnn import Regularisation, Weights
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
+@overridable
 def lstm(
     input: torch.Tensor,
     weight_ih: torch.Tensor,
@@ -72,6 +74,7 @@ def lstm(
     return y, (h, c)
 
 
+@overridable
 def gru(
     input: torch.Tensor,
     weight_ih: torch.Tensor,
@@ -111,6 +114,7 @@ def gru(
     return _layer(kind, input, hx, weights, batch_sizes, reverse, how, backend)[:2]
 
 
+@overridable
 def rnn(
     input: torch.Tensor,
     weight_ih: torch.Tensor,
@@ -162,6 +166,7 @@ def _layer(cell, input, hx, weights, batch_sizes, reverse, how, backend):
     return y if batch_sizes is not None else y.view(*input.shape[:2], -1), h, c
 
 
+@overridable
 def lstm_cell(
     input: torch.Tensor,
     hx: Pair,
@@ -178,6 +183,7 @@ def lstm_cell(
     return _cell("lstm", input, hx, weights, backend)
 
 
+@overridable
 def gru_cell(
     input: torch.Tensor,
     hx: torch.Tensor,
@@ -194,6 +200,7 @@ def gru_cell(
     return _cell("gru" if reset_after else "gru_reset_before", input, hx, weights, backend)[0]
 
 
+@overridable
 def rnn_cell(
     input: torch.Tensor,
     hx: torch.Tensor,

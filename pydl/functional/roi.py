@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import roi as ops
 
 
+@overridable
 def roi_align(
     input: torch.Tensor,
     boxes: torch.Tensor | Sequence[torch.Tensor],
@@ -51,6 +53,7 @@ def roi_align(
     return ops.roi_align(input, boxes, *arguments, backend)
 
 
+@overridable
 def roi_pool(
     input: torch.Tensor,
     boxes: torch.Tensor | Sequence[torch.Tensor],

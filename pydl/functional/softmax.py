@@ -4,9 +4,11 @@ import warnings
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import softmax as ops
 
 
+@overridable
 def softmax(
     input: torch.Tensor,
     dim: int | None = None,
@@ -41,6 +43,7 @@ def softmax(
     )
 
 
+@overridable
 def log_softmax(
     input: torch.Tensor,
     dim: int | None = None,

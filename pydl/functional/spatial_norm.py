@@ -2,9 +2,11 @@
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import spatial_norm as ops
 
 
+@overridable
 def spatial_response_norm(
     input: torch.Tensor,
     size: int,

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.functional.overridable import overridable
 from pydl.ops import unpool as ops
 
 
+@overridable
 def max_unpool1d(
     input: torch.Tensor,
     indices: torch.Tensor,
@@ -22,6 +24,7 @@ def max_unpool1d(
     return ops.max_unpool(1, input, indices, *window, backend)
 
 
+@overridable
 def max_unpool2d(
     input: torch.Tensor,
     indices: torch.Tensor,
@@ -61,6 +64,7 @@ def max_unpool2d(
     return ops.max_unpool(2, input, indices, *window, backend)
 
 
+@overridable
 def max_unpool3d(
     input: torch.Tensor,
     indices: torch.Tensor,

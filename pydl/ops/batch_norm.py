@@ -6,7 +6,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
 

@@ -1,6 +1,8 @@
 """Argument checks and normalised windows, worded as PyTorch words them."""
 
+import functools
 from collections.abc import Sequence
+from operator import index
 
 import torch
 
@@ -12,10 +14,25 @@ def tensor(operator: str, argument: str, value: object) -> None:
         )
 
 
+def integer(operator: str, argument: str, value: object, kind: str = "int") -> int:
+    """``value`` as an int: one of Python's, of NumPy's, a SymInt, or anything with ``__index__``.
+
+    Raises:
+        TypeError: it is none, or a bool.
+    """
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(
+            f"{operator}(): argument '{argument}' must be {kind}, not {type(value).__name__}"
+        )
+    return index(value)
+
+
 def axes(
     operator: str, argument: str, value: int | Sequence[int], count: int, *, least: int
 ) -> list[int]:
-    """``value`` as one integer a spatial axis.
+    """``value`` as one integer per spatial axis.
 
     Args:
         least: the smallest integer accepted.
@@ -24,24 +41,35 @@ def axes(
         TypeError: not an integer or a sequence of integers.
         RuntimeError: the wrong number of them, or one below ``least``.
     """
-    given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for one in given:
-        if isinstance(one, bool) or not isinstance(one, int | torch.SymInt):
-            raise TypeError(
-                f"{operator}(): argument '{argument}' must be tuple of ints, not "
-                f"{type(one).__name__}"
-            )
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    given = [
+        integer(operator, argument, one, "tuple of ints") for one in (value if many else [value])
+    ]
     if len(given) not in (1, count):
         raise RuntimeError(
             f"{operator}: {argument} must either be a single int, or a tuple of {count} ints, "
             f"got {len(given)} values"
         )
-    out = list(given) * count if len(given) == 1 else list(given)
+    out = given * count if len(given) == 1 else given
     for one in out:
         if one < least:
             kind = "non-negative" if least == 0 else "greater than zero"
-            raise RuntimeError(f"{operator}: {argument} should be {kind}, but got {list(given)}")
+            raise RuntimeError(f"{operator}: {argument} should be {kind}, but got {given}")
     return out
+
+
+@functools.cache
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
+def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
+    """The low precision of autocast on the device of ``x``; None where it is off there, or the
+    device, such as meta, has none."""
+    device = x.device.type
+    if not _has_autocast(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def rank(operator: str, x: torch.Tensor, spatial: int) -> None:

@@ -4,7 +4,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.softmax import autocast
 from pydl.reference import cross_entropy as reference

@@ -11,7 +11,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import needs_grad
 from pydl.ops.registry import operator
 
 _WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, str backend"

@@ -4,7 +4,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, by_reference
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import lrn as reference
 
@@ -18,12 +18,15 @@ _backward = operator(
 )
 
 
-class _Lrn(torch.autograd.Function):
+class _Lrn(Function):
     @staticmethod
-    def forward(ctx, x, *arguments):
-        ctx.save_for_backward(x)
-        ctx.arguments = arguments
+    def forward(x, *arguments):
         return _forward(x, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, *ctx.arguments = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -31,14 +34,17 @@ class _Lrn(torch.autograd.Function):
         return apply(_LrnGrad, grad_y, x, *ctx.arguments), None, None, None, None, None
 
 
-class _LrnGrad(torch.autograd.Function):
+class _LrnGrad(Function):
     """The gradient as a function of its own; its derivative is that of the reference's formula."""
 
     @staticmethod
-    def forward(ctx, grad_y, x, *arguments):
-        ctx.save_for_backward(grad_y, x)
-        ctx.arguments = arguments
+    def forward(grad_y, x, *arguments):
         return _backward(grad_y, x, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, x, *ctx.arguments = inputs
+        ctx.save_for_backward(grad_y, x)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -68,6 +74,6 @@ def local_response_norm(
         )
     x = x.resolve_neg()
     arguments = (size, float(alpha), float(beta), float(k), backend)
-    if torch.is_grad_enabled() and x.requires_grad:
+    if needs_grad(x):
         return _Lrn.apply(x, *arguments)
     return _forward(x, *arguments)

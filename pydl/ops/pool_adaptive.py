@@ -10,7 +10,8 @@ from pydl import backends, layout
 from pydl.bins import MOST_LEVELS, flat_from_offset, index_form, split
 from pydl.ops import checks
 from pydl.ops import pool as windows
-from pydl.ops.derivatives import apply, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import needs_grad
 from pydl.ops.registry import operator
 
 _INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}

@@ -17,7 +17,8 @@ def operator(schema: str, fake: Callable) -> Callable:
     """Registers a contract function.
 
     Args:
-        schema: its schema; the last argument is ``str backend``, the backend that serves the call.
+        schema: its schema; the last argument is ``str backend``: who serves the call, or what
+            ``backends.choose`` answered where that is known only when the operator runs.
         fake: the same without the arithmetic: takes the same arguments, returns unwritten results.
 
     Returns:
@@ -28,7 +29,13 @@ def operator(schema: str, fake: Callable) -> Callable:
 
     def run(*arguments: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
         *rest, backend = arguments
-        results = backends.function(backend, name)(*rest)
+        if backend.startswith("auto"):
+            backend = backends.at_run_time(backend, name, rest)
+        if torch.autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(f"pydl::{name} ({backend})"):
+                results = backends.function(backend, name)(*rest)
+        else:
+            results = backends.function(backend, name)(*rest)
         if backend in _FOREIGN_LAYOUT:
             expected = fake(*arguments)
             if isinstance(results, tuple):
@@ -39,7 +46,29 @@ def operator(schema: str, fake: Callable) -> Callable:
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pydl::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.pydl, name).default
+    operator = getattr(torch.ops.pydl, name).default
+    torch.library.register_vmap(f"pydl::{name}", _one_by_one(operator), lib=_LIBRARY)
+    return operator
+
+
+def _one_by_one(operator: Callable) -> Callable:
+    """What ``torch.vmap`` makes of an operator: a call for each sample, stacked."""
+
+    def rule(info: object, dims: tuple[int | None, ...], *arguments: object) -> tuple:
+        results = [
+            operator(
+                *(
+                    one if dim is None else one.select(dim, sample)
+                    for one, dim in zip(arguments, dims, strict=True)
+                )
+            )
+            for sample in range(info.batch_size)
+        ]
+        if isinstance(results[0], tuple):
+            return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+        return torch.stack(results), 0
+
+    return rule
 
 
 # These two do not allocate through pydl.layout, so their results may lie otherwise than the fake

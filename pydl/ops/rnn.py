@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import layer_norm, linear
 
 from pydl import backends, rnn_results
-from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import rnn as reference
 

@@ -6,7 +6,8 @@ from torch.nn.functional import linear
 
 from pydl import backends, rnn_results
 from pydl.ops import rnn
-from pydl.ops.derivatives import apply, by_reference, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.reference import rnn_cell as reference

@@ -6,7 +6,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, needs_grad
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import needs_grad
 from pydl.ops.registry import operator
 
 _align_forward = operator(

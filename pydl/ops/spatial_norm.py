@@ -4,7 +4,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply, by_reference
+from pydl.ops.derivatives import apply_with_context as apply
+from pydl.ops.derivatives import by_reference
 from pydl.ops.registry import operator
 from pydl.reference import spatial_norm as reference
 

@@ -8,6 +8,7 @@ def info() -> None:
     from rich.table import Table
 
     from pydl import backends, measure
+    from pydl_cli.parsing import cuda_missing
 
     console = Console()
     table = Table(
@@ -18,7 +19,8 @@ def info() -> None:
         table.add_row(name, mark, detail)
     console.print(table)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    missing = cuda_missing()
+    device = "cpu" if missing else "cuda"
     found = measure.versions(device)
     table = Table("", "", title="Versions", title_justify="left", show_header=False)
     for name, missing in (
@@ -36,10 +38,5 @@ def info() -> None:
         gpu = f"{measure.device_name(device)}, capability {found['capability']}"
         table.add_row("GPU", f"{gpu}; CUDA {found['cuda']}, cuDNN {found['cudnn']}")
     else:
-        built = (
-            f"this PyTorch is built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else "this PyTorch has no CUDA"
-        )
-        table.add_row("GPU", f"none in sight; {built}")
+        table.add_row("GPU", f"none in sight; {missing}")
     console.print(table)

@@ -41,7 +41,10 @@ def char_lm(
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the weights.")] = 3000,
     hidden: Annotated[int, typer.Option(min=1, help="Size of the state.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the first weights and the order of the text.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**32 - 1, help="Of the first weights and the order of the text."),
+    ] = 0,
     backend: Annotated[
         str, typer.Option(help="Who computes: auto, reference, aten, cpu, triton or cuda.")
     ] = "auto",

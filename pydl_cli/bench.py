@@ -1,7 +1,10 @@
 """``pydl bench``: a front to the repository's benchmark."""
 
+from pathlib import Path
+
 import typer
 
+SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "run.py"
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -13,16 +16,12 @@ def bench(context: typer.Context) -> None:
     """
     import subprocess
     import sys
-    from pathlib import Path
 
-    import pydl
-
-    script = Path(pydl.__file__).resolve().parents[1] / "bench" / "run.py"
-    if not script.is_file():
+    if not SCRIPT.is_file():
         raise FileNotFoundError(
-            f"{script} is not there: the benchmark comes with the repository, run it from a "
-            "checkout"
+            "the benchmark is not part of the installed package: in a checkout of the repository, "
+            "run `python bench/run.py`"
         )
     raise typer.Exit(
-        subprocess.run([sys.executable, str(script), *context.args], check=False).returncode
+        subprocess.run([sys.executable, str(SCRIPT), *context.args], check=False).returncode
     )

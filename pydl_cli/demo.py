@@ -1,5 +1,6 @@
 """``pydl demo``."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,12 @@ def demo(
     output: Annotated[Path, typer.Option(help="Where the page and the plots go.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Times through the training images.")] = 30,
     seed: Annotated[
-        int, typer.Option(help="Of the split, the first weights and the order of the images.")
+        int,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Of the split, the first weights and the order of the images.",
+        ),
     ] = 0,
     backend: Annotated[
         str, typer.Option(help="Who computes: auto, reference, aten, cpu, triton or cuda.")
@@ -46,11 +52,19 @@ def demo(
     from pydl import models
     from pydl.backends import BACKENDS, use_backend
     from pydl.digits import dataset, operators, report
+    from pydl_cli.parsing import cuda_missing
 
     console = Console()
     serving = use_backend(backend)
     only_cuda = backend in BACKENDS and BACKENDS[backend].devices == ("cuda",)
+    missing = only_cuda and (BACKENDS[backend].missing or cuda_missing())
+    if missing:
+        raise RuntimeError(f"backend {backend!r} is not available: {missing}")
     device = torch.device("cuda" if only_cuda else "cpu")
+    # Before the training, so that it is not in vain.
+    output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):
+        raise PermissionError(f"--output {output} cannot be written to")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     digits = dataset.load(seed).to(device)

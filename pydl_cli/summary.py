@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pydl.cli.shapes import sizes_of
+from pydl_cli.parsing import sizes_of
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -14,7 +14,7 @@ def _shape(text: str) -> tuple[int, ...]:
         ValueError: it is neither.
     """
     shape = sizes_of(text)
-    if len(shape) != 3 or min(shape) < 1:
+    if len(shape) != 3:
         raise ValueError(
             f"--input must be channels x height x width, such as 3x224x224, got {text!r}"
         )
@@ -49,6 +49,8 @@ def summary(
         return
     model = models.find(name)
     shape = model.input if input is None else _shape(input)
+    if shape[0] != model.input[0]:
+        raise ValueError(f"{name} takes {model.input[0]} channels, got --input {_joined(shape)}")
     with torch.device("meta"):
         network = model.build()
     rows = models.summarize(network, (batch, *shape))

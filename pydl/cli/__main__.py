@@ -1,5 +1,0 @@
-"""``python -m pydl.cli``."""
-
-from pydl.cli import main
-
-main()

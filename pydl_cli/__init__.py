@@ -1,0 +1,64 @@
+"""``pydl ...``: what is here, who serves what, what a network costs, a demonstration, training, a
+benchmark.
+
+A package of its own, because whatever imports a module of ``pydl`` imports PyTorch, which takes
+seconds. A command's module imports what it needs when the command runs, so that ``pydl --help`` is
+quick.
+"""
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from pydl_cli import bench, demo, explain, info, summary, train
+
+app = typer.Typer(
+    name="pydl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            typer.echo(f"pydl {importlib.metadata.version('pydl-kernels')}")
+        except importlib.metadata.PackageNotFoundError:
+            typer.echo("pydl 0+unknown, a checkout that is not installed")
+        raise typer.Exit()
+
+
+@app.callback()
+def _pydl(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """The layers of the classic deep-learning curriculum as hand-written kernels for PyTorch."""
+
+
+app.command("info")(info.info)
+app.command("explain")(explain.explain)
+app.command("summary")(summary.summary)
+app.command("demo")(demo.demo)
+app.add_typer(train.app, name="train")
+app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user's ends in one sentence and exit status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, RuntimeError, OSError, IndexError, ImportError) as error:
+        from rich.console import Console
+
+        Console(stderr=True).print(
+            f"[bold red]pydl:[/] {type(error).__name__}:", error, markup=True, highlight=False
+        )
+        sys.exit(2)

@@ -1,0 +1,5 @@
+"""``python -m pydl_cli``."""
+
+from pydl_cli import main
+
+main()

@@ -1,0 +1,22 @@
+"""What several commands make of their arguments."""
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """``1x28x28`` or ``1,28,28`` to positive numbers that PyTorch can count to; none where it is
+    neither."""
+    try:
+        sizes = tuple(int(part) for part in text.replace(",", "x").split("x"))
+    except ValueError:
+        return ()
+    return sizes if all(0 < size < 2**63 for size in sizes) else ()
+
+
+def cuda_missing() -> str | None:
+    """Why there is no GPU here, or None where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda:
+        return f"this PyTorch is built for CUDA {torch.version.cuda}"
+    return "this PyTorch has no CUDA"
