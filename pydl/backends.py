@@ -84,6 +84,8 @@ _KINDS_OF_BIAS_ACT = ("activation",)
 # Softmax along an axis that is not innermost in memory, and along rows that stay in registers:
 # other kernels, chosen apart.
 _KINDS_OF_SOFTMAX = ("softmax_columns", "softmax_short_rows")
+# A loss of logarithms, in which there is nothing for a kernel to fuse.
+_KINDS_OF_CROSS_ENTROPY = ("nll_loss",)
 # Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
 # whatever goes by running statistics.
 _KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
@@ -99,14 +101,24 @@ _EVERYTHING = (
     *_KINDS_OF_CONV,
     *_KINDS_OF_BIAS_ACT,
     *_KINDS_OF_SOFTMAX,
+    *_KINDS_OF_CROSS_ENTROPY,
     *_KINDS_OF_BATCH_NORM,
     *_KINDS_OF_POOL,
     *_KINDS_OF_RNN,
 )
 # What PyTorch has no operator for, nor is there a kernel in Triton.
-_NOT_IN_PYTORCH = _NOT_IN_TRITON = ("roi", "nms")
+_NOT_IN_PYTORCH = ("roi", "nms")
+_NOT_IN_TRITON = (*_NOT_IN_PYTORCH, *_KINDS_OF_CROSS_ENTROPY)
+# Nor in native C++: a dense product is PyTorch's.
+_NOT_IN_CPU = ("conv", *_KINDS_OF_CROSS_ENTROPY)
 # What has no kernel in CUDA C++.
-_NOT_IN_CUDA = ("softmax", *_KINDS_OF_SOFTMAX, "cross_entropy", "dropout")
+_NOT_IN_CUDA = (
+    "softmax",
+    *_KINDS_OF_SOFTMAX,
+    "cross_entropy",
+    *_KINDS_OF_CROSS_ENTROPY,
+    "dropout",
+)
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }
@@ -180,7 +192,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "cpu",
             "pydl.native",
-            tuple(family for family in _EVERYTHING if family != "conv"),
+            tuple(family for family in _EVERYTHING if family not in _NOT_IN_CPU),
             ("cpu",),
             _native("cpu"),
             "native C++",

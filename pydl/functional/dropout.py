@@ -52,7 +52,7 @@ def dropout1d(
     backend: str | None = None,
 ) -> torch.Tensor:
     """:func:`dropout` of whole channels of (N, C, L) or (C, L)."""
-    return ops.feature_dropout("dropout1d", 1, input, p, training, inplace, backend)
+    return ops.feature_dropout(1, input, p, training, inplace, backend)
 
 
 @overridable
@@ -66,7 +66,7 @@ def dropout2d(
 ) -> torch.Tensor:
     """:func:`dropout` of whole channels of (N, C, H, W); three axes are read as (N, C, L), as
     PyTorch reads them."""
-    return ops.feature_dropout("dropout2d", 2, input, p, training, inplace, backend)
+    return ops.feature_dropout(2, input, p, training, inplace, backend)
 
 
 @overridable
@@ -79,4 +79,4 @@ def dropout3d(
     backend: str | None = None,
 ) -> torch.Tensor:
     """:func:`dropout` of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
-    return ops.feature_dropout("dropout3d", 3, input, p, training, inplace, backend)
+    return ops.feature_dropout(3, input, p, training, inplace, backend)

@@ -20,8 +20,8 @@ def softmax(
     """Softmax along one axis: exp(x) over the sum of exp(x) along ``dim``.
 
     The largest element is subtracted first, so no exponential overflows. -inf gives 0; a row of
-    -inf alone, or with a NaN or +inf in it, gives NaN. Any axis of a contiguous or channels-last
-    tensor is served where it lies, without a transposed copy.
+    -inf alone, or with a NaN or +inf in it, gives NaN. Any axis of a contiguous tensor is served
+    where it lies, without a transposed copy.
 
     Args:
         input: any shape; float32, float64, float16 or bfloat16.
@@ -30,7 +30,7 @@ def softmax(
         backend: see the module.
 
     Returns:
-        A tensor like the input, in its layout (PyTorch's own returns contiguous ones).
+        A contiguous tensor of the input's shape.
 
     Raises:
         IndexError: there is no such axis.

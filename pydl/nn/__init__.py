@@ -30,7 +30,7 @@ from pydl.nn.conv import (
     LazyConvTranspose2d,
     LazyConvTranspose3d,
 )
-from pydl.nn.cross_entropy import CrossEntropyLoss
+from pydl.nn.cross_entropy import CrossEntropyLoss, NLLLoss
 from pydl.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from pydl.nn.local import LocallyConnected1d, LocallyConnected2d
 from pydl.nn.lrn import LocalResponseNorm
@@ -106,6 +106,7 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "NLLLoss",
     "RNNCell",
     "ReLU",
     "RoIAlign",

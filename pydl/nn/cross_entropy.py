@@ -1,4 +1,4 @@
-"""Cross entropy as a layer."""
+"""Losses of classes as layers."""
 
 import torch
 
@@ -22,4 +22,18 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             backend=self._pydl_backend,
+        )
+
+
+class NLLLoss(Layer, torch.nn.NLLLoss):
+    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`."""
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.nll_loss(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            backend=self.backend,
         )

@@ -5,9 +5,10 @@ import math
 import torch
 
 from pydl import backends, layout
+from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
+from pydl.aten.bias_act import bias_act_forward as act_by_pytorch
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
 
@@ -69,35 +70,39 @@ _backward = operator(
 )
 
 
-def in_sums_dtype(vector: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+def in_sums_dtype(
+    vector: torch.Tensor | None, x: torch.Tensor, *, copy: bool = False
+) -> torch.Tensor | None:
     """A weight, bias or statistic in the dtype that the kernels take: that of sums over ``x``."""
     if vector is None:
         return None
     dtype = layout.sums_dtype(x)
-    if vector.dtype == dtype and vector.is_contiguous():
+    if vector.dtype == dtype and vector.is_contiguous() and not copy:
         return vector
-    return vector.detach().to(dtype).contiguous()
+    return vector.detach().to(dtype, copy=copy).contiguous()
 
 
-class _BatchNorm(torch.autograd.Function):
-    """y, mean and var in training; y by a mean and a var that are given in inference."""
+class _BatchNorm(Function):
+    """y and the mask of its activation, and in training mean and var; inference is given these. The
+    last three have no gradient: they are results because the backward needs them."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, residual, mean, var, eps, activation, slope, backend):
-        ctx.how = eps, activation, slope, backend
-        ctx.training = mean is None
+    def forward(x, weight, bias, residual, mean, var, eps, activation, slope, backend):
         affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), residual
-        if ctx.training:
-            y, mask, mean, var = _forward(x, *affine, *ctx.how[:3], True, backend)
-        else:
-            mean, var = in_sums_dtype(mean, x), in_sums_dtype(var, x)
-            y, mask = apply_stats(x, mean, var, *affine, *ctx.how[:3], True, backend)
-        ctx.save_for_backward(x, weight, mean, var, mask)
-        if not ctx.training:
-            return y
-        ctx.mark_non_differentiable(mean, var)
+        how = eps, activation, slope, True, backend
+        if mean is None:
+            return _forward(x, *affine, *how)
+        return apply_stats(x, mean, var, *affine, *how)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, _, mean, var, *ctx.how = inputs
+        _, mask, *statistics = output
+        ctx.training = mean is None
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.save_for_backward(x, weight, *(statistics or (mean, var)), mask)
+        ctx.mark_non_differentiable(mask, *statistics)
         ctx.set_materialize_grads(False)
-        return y, mean, var
 
     @staticmethod
     def backward(ctx, grad_y, *_):
@@ -114,21 +119,18 @@ class _BatchNorm(torch.autograd.Function):
         grads = (
             grad_x if for_x else None,
             sum_gx.to(weight.dtype) if for_weight else None,
-            # Weight and bias have one dtype: the checks have seen to it.
-            sum_g.to(x.dtype if weight is None else weight.dtype) if for_bias else None,
+            sum_g.to(ctx.bias_dtype) if for_bias else None,
             (grad_residual if masked else grad_y) if for_residual else None,
         )
         return *grads, None, None, None, None, None, None
 
 
-class _BatchNormGrad(torch.autograd.Function):
+class _BatchNormGrad(Function):
     """The gradients as a function of their own: of x and the residual, the sums that are those of
     bias and weight. Its derivative is that of the reference's formula."""
 
     @staticmethod
-    def forward(ctx, grad_y, x, weight, mean, var, mask, training, wanted, how):
-        ctx.save_for_backward(grad_y, x, weight, mean, var, mask)
-        ctx.arguments = training, wanted, how
+    def forward(grad_y, x, weight, mean, var, mask, training, wanted, how):
         *how, backend = how
         for_x, for_affine, for_residual = wanted
         mask = None if how[1] == "none" else mask
@@ -144,6 +146,12 @@ class _BatchNormGrad(torch.autograd.Function):
             rest = None, None, 1.0, *how, for_residual, backend
             grads = grad_input(*operands, weight, mask, *rest)
         return *grads, *sums
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, training, wanted, how = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.arguments = training, wanted, how
 
     @staticmethod
     def backward(ctx, *grad_results):
@@ -180,8 +188,10 @@ def check_parameters(
     running_var: torch.Tensor | None,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
+    training: bool = True,
 ) -> None:
-    """Sizes, dtypes and devices of what goes with a map (N, C, ...)."""
+    """Sizes, dtypes and devices of what goes with a map (N, C, ...), and that inference has
+    statistics."""
     low = x.dtype in (torch.float16, torch.bfloat16)
     dtypes = set()
     named = {
@@ -192,10 +202,15 @@ def check_parameters(
     }
     for name, vector in named.items():
         if vector is None:
+            if name.startswith("running") and not training:
+                raise RuntimeError(f"{name} must be defined in evaluation mode")
             continue
         checks.tensor("batch_norm", name, vector)
-        if name.startswith("running") and needs_grad(vector):
-            raise RuntimeError(f"batch_norm: {name} cannot require a gradient")
+        if name.startswith("running") and vector.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"batch_norm is not differentiable with respect to argument '{name}'. This input "
+                "cannot have requires_grad True."
+            )
         if vector.shape != x.shape[1:2]:
             raise RuntimeError(
                 f"{name} should contain {x.shape[1]} elements not {vector.numel()}"
@@ -206,15 +221,18 @@ def check_parameters(
             dtypes.add(torch.float32)
             if vector.device == x.device:
                 continue
+        if vector.device == x.device and vector.dtype != x.dtype:
+            raise RuntimeError(
+                f"mixed dtype ({x.device.type.upper()}): all inputs must share same datatype, but "
+                f"input is {x.dtype} and {name} is {vector.dtype}"
+            )
         checks.same_device_and_dtype("batch_norm", x, name, vector)
         dtypes.add(vector.dtype)
     if len(dtypes) > 1:
         raise RuntimeError(
-            "batch_norm: weight, bias and running statistics should have one dtype, got "
+            "mixed dtype: weight, bias and running statistics should have one dtype, got "
             f"{', '.join(sorted(map(str, dtypes)))}"
         )
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 
 def check_training(size: torch.Size, training: bool, eps: float) -> None:
@@ -230,15 +248,19 @@ def check_training(size: torch.Size, training: bool, eps: float) -> None:
 
 @torch.no_grad()
 def update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
-    """running = (1 - momentum) running + momentum batch, in place."""
-    if running.dtype != batch.dtype:  # halves: round once
-        moved = running.to(batch.dtype)
-        update(moved, batch, momentum)
-        running.copy_(moved)
-        return
+    """running = (1 - momentum) running + momentum batch, in place.
+
+    What autograd has saved of ``running`` stays valid, as with PyTorch's own operator: no step that
+    has still to go backward is by these numbers.
+    """
+    if not torch.compiler.is_compiling():  # which follows what is written and to what
+        running = running.data
+    moved = running.to(batch.dtype)  # halves: round once
     if isinstance(momentum, torch.Tensor):
-        momentum = momentum.to(running.dtype)
-    running.lerp_(batch, momentum)
+        momentum = momentum.to(moved.dtype)
+    moved.lerp_(batch, momentum)
+    if moved.dtype != running.dtype:
+        running.copy_(moved)
 
 
 def as_map(x: torch.Tensor) -> torch.Tensor:
@@ -246,15 +268,6 @@ def as_map(x: torch.Tensor) -> torch.Tensor:
     if x.ndim == 2:
         return x.unsqueeze(2)
     return x if x.ndim <= 5 else x.flatten(4)
-
-
-def _act_by_pytorch(
-    y: torch.Tensor, activation: str, slope: float, residual: torch.Tensor | None
-) -> torch.Tensor:
-    y = y if residual is None else y + residual
-    if activation == "relu":
-        return torch.relu(y)
-    return torch.nn.functional.leaky_relu(y, slope) if activation == "leaky_relu" else y
 
 
 def batch_norm(
@@ -278,40 +291,57 @@ def batch_norm(
         check_act(x, activation, residual)
     kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
     backend = backends.choose(kind, backend, x)
-    # A momentum that is a tensor cannot become PyTorch's number while a graph is being made.
-    traced = isinstance(momentum, torch.Tensor) and torch.compiler.is_compiling()
-    if backend == "aten" and not traced:
-        running_and_affine = running_mean, running_var, weight, bias
-        y = torch.nn.functional.batch_norm(x, *running_and_affine, training, float(momentum), eps)
-        return y if plain else _act_by_pytorch(y, activation, slope, residual)
-    if x.ndim < 2 and x.numel() == 0:  # PyTorch's answer, where there are no channels to speak of
-        return x.clone()
+    if backend == "aten" or x.numel() == 0:  # of nothing, PyTorch checks and says nothing
+        given = running_mean, running_var, weight, bias, training, momentum, eps
+        y = _by_pytorch(x, *given)
+        return y if plain else act_by_pytorch(y, None, residual, activation, float(slope))
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
     check_training(x.shape, training, eps)
-    check_parameters(x, running_mean, running_var, weight, bias)
-    if not training and running_mean is None:
-        raise RuntimeError("running_mean must be defined in evaluation mode")
+    check_parameters(x, running_mean, running_var, weight, bias, training)
     map = as_map(x).resolve_neg()
     added = None if residual is None else as_map(residual).resolve_neg()
     how = float(eps), activation, float(slope)
     wants_grad = needs_grad(x, weight, bias, residual)
-    if training:
-        if wants_grad:
-            y, mean, var = _BatchNorm.apply(map, weight, bias, added, None, None, *how, backend)
-        else:
-            affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x)
-            y, _, mean, var = _forward(map, *affine, added, *how, False, backend)
-        if running_mean is not None and x.numel() > 0:
+    mean = var = None
+    if not training:
+        # Copies where they are kept: training may move the originals before the backward.
+        mean, var = (in_sums_dtype(v, x, copy=wants_grad) for v in (running_mean, running_var))
+    if wants_grad:
+        y, _, *statistics = _BatchNorm.apply(map, weight, bias, added, mean, var, *how, backend)
+    else:
+        affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), added
+        function, given = (_forward, ()) if training else (apply_stats, (mean, var))
+        y, _, *statistics = function(map, *given, *affine, *how, False, backend)
+    if training and running_mean is not None:
+        mean, var = statistics
+        count = x.numel() // x.shape[1]
+        update(running_mean, mean, momentum)
+        update(running_var, var * (count / (count - 1)), momentum)
+    return y if map.shape == x.shape else y.reshape(x.shape)
+
+
+def _by_pytorch(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    training: bool,
+    momentum: float | torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    if isinstance(momentum, torch.Tensor):
+        if torch.compiler.is_compiling() and x.numel() > 0:
+            # It cannot become the number that PyTorch takes.
             count = x.numel() // x.shape[1]
+            mean, var = stats_by_pytorch(x.detach())
             update(running_mean, mean, momentum)
             update(running_var, var * (count / (count - 1)), momentum)
-    elif wants_grad:
-        y = _BatchNorm.apply(map, weight, bias, added, running_mean, running_var, *how, backend)
-    else:
-        given = [in_sums_dtype(v, x) for v in (running_mean, running_var, weight, bias)]
-        y, _ = apply_stats(map, *given, added, *how, False, backend)
-    return y if map.shape == x.shape else y.reshape(x.shape)
+            running_mean = running_var = None
+        momentum = float(momentum) if running_mean is not None else 0.0
+    rest = weight, bias, training, momentum, eps
+    return torch.nn.functional.batch_norm(x, running_mean, running_var, *rest)
 
 
 def check_act(x: torch.Tensor, activation: str, residual: torch.Tensor | None) -> None:

@@ -7,8 +7,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import bias_act as _definition
 
@@ -27,26 +26,44 @@ _backward = operator(
 )
 
 
-class _BiasAct(torch.autograd.Function):
+class _BiasAct(Function):
+    """Keeps what goes into the activation."""
+
     @staticmethod
-    def forward(ctx, x, activation, slope, backend):
+    def forward(x, *epilogue):
+        return _forward(x, None, None, *epilogue)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, *ctx.epilogue = inputs
         ctx.save_for_backward(x)
-        ctx.epilogue = activation, slope, backend
-        return _forward(x, None, None, *ctx.epilogue)
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(BiasActGrad, grad_y, *ctx.saved_tensors, *ctx.epilogue), None, None, None
 
 
-class BiasActGrad(torch.autograd.Function):
+class _Activation(_BiasAct):
+    """Keeps the result, which tells what the argument would: relu, and leaky_relu of a slope that
+    is not negative. So the argument may be written over."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, *ctx.epilogue = inputs
+        ctx.save_for_backward(output)
+
+
+class BiasActGrad(Function):
     """grad_y times the activation's derivative at ``saved``; linear in grad_y."""
 
     @staticmethod
-    def forward(ctx, grad_y, saved, activation, slope, backend):
+    def forward(grad_y, saved, *epilogue):
+        return _backward(grad_y, saved, *epilogue)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, saved, *ctx.epilogue = inputs
         ctx.save_for_backward(grad_y, saved)
-        ctx.epilogue = activation, slope, backend
-        return _backward(grad_y, saved, *ctx.epilogue)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -69,25 +86,14 @@ class BiasActGrad(torch.autograd.Function):
 
 def bias_act(x: torch.Tensor, activation: str, slope: float, backend: str) -> torch.Tensor:
     """The activation of a map (N, C, spatial...), differentiable to any order."""
+    if activation == "none":
+        return x
     if needs_grad(x):
         return _BiasAct.apply(x, activation, slope, backend)
     return _forward(x, None, None, activation, slope, backend)
 
 
-class _Activation(torch.autograd.Function):
-    """An activation of which the result tells what the argument would: relu, and leaky_relu of a
-    slope that is not negative. So the argument may be written over."""
-
-    @staticmethod
-    def forward(ctx, x, activation, slope, backend):
-        y = _forward(x, None, None, activation, slope, backend)
-        ctx.save_for_backward(y)
-        ctx.epilogue = activation, slope, backend
-        return y
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        return apply(BiasActGrad, grad_y, *ctx.saved_tensors, *ctx.epilogue), None, None, None
+_PYTORCH = {"relu": torch.nn.functional.relu, "leaky_relu": torch.nn.functional.leaky_relu}
 
 
 def activate(
@@ -97,15 +103,16 @@ def activate(
     checks.tensor(name, "input", x)
     backend = backends.choose("activation", backend, x)
     if backend == "aten":
-        arguments = () if name == "relu" else (slope,)
-        return getattr(torch.nn.functional, name)(x, *arguments, inplace)
+        function = _PYTORCH[name]
+        return function(x, inplace) if name == "relu" else function(x, slope, inplace)
     map = x.resolve_neg()
     map = map if 3 <= map.ndim <= 5 else map.reshape(1, 1, -1)
+    epilogue = name, float(slope), backend
     if not needs_grad(map):
-        y = _forward(map, None, None, name, float(slope), backend)
-    elif slope >= 0:
-        y = _Activation.apply(map, name, float(slope), backend)
+        y = _forward(map, None, None, *epilogue)
+    elif name == "relu" or (inplace and slope >= 0):
+        y = _Activation.apply(map, *epilogue)
     else:
-        y = _BiasAct.apply(map, name, float(slope), backend)
+        y = _BiasAct.apply(map, *epilogue)
     y = y if y.ndim == x.ndim else y.reshape(x.shape)
-    return x.copy_(y) if inplace else y
+    return x.copy_(y) if inplace else layout.as_elementwise(y, x)

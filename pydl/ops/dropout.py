@@ -6,8 +6,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
 _forward = operator(
@@ -23,27 +22,34 @@ _backward = operator(
 )
 
 
-class _Dropout(torch.autograd.Function):
+class _Dropout(Function):
     @staticmethod
-    def forward(ctx, x, p, seed, backend):
-        y = _forward(x, p, seed, backend)
+    def forward(x, p, seed, backend):
+        return _forward(x, p, seed, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, p, seed, backend = inputs
         ctx.save_for_backward(seed)
-        ctx.arguments = p, layout.memory_format(y) is not torch.contiguous_format, backend
-        return y
+        ctx.arguments = p, layout.memory_format(output) is not torch.contiguous_format, backend
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(_DropoutGrad, grad_y, *ctx.saved_tensors, *ctx.arguments), None, None, None
 
 
-class _DropoutGrad(torch.autograd.Function):
+class _DropoutGrad(Function):
     """Linear, and its own transpose: so its derivative is itself."""
 
     @staticmethod
-    def forward(ctx, grad_y, seed, p, channels_last, backend):
+    def forward(grad_y, seed, p, channels_last, backend):
+        grad_x = _backward(grad_y, p, seed, channels_last, backend)
+        return layout.as_elementwise(grad_x, grad_y)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, seed, *ctx.arguments = inputs
         ctx.save_for_backward(seed)
-        ctx.arguments = p, channels_last, backend
-        return _backward(grad_y, p, seed, channels_last, backend)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -59,7 +65,8 @@ def _seed(x: torch.Tensor) -> torch.Tensor:
 
 def _probability(p: float) -> float:
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        error = ValueError if p == p else RuntimeError  # PyTorch refuses NaN later than others
+        raise error(f"dropout probability has to be between 0 and 1, but got {p}")
     return float(p)
 
 
@@ -67,14 +74,14 @@ def dropout(
     x: torch.Tensor, p: float, training: bool, inplace: bool, backend: str | None
 ) -> torch.Tensor:
     checks.tensor("dropout", "input", x)
-    p = _probability(p)
     backend = backends.choose("dropout", backend, x)
     if backend == "aten":
         return torch.nn.functional.dropout(x, p, training, inplace)
+    p = _probability(p)
     if p == 0 or not training or x.numel() == 0:
         return x
     y = _run(x.resolve_neg(), p, backend)
-    return x.copy_(y) if inplace else y
+    return x.copy_(y) if inplace else layout.as_elementwise(y, x)
 
 
 def _run(x: torch.Tensor, p: float, backend: str) -> torch.Tensor:
@@ -84,35 +91,60 @@ def _run(x: torch.Tensor, p: float, backend: str) -> torch.Tensor:
     return _forward(x, p, seed, backend)
 
 
+_PYTORCH = (
+    torch.nn.functional.dropout1d,
+    torch.nn.functional.dropout2d,
+    torch.nn.functional.dropout3d,
+)
+
+
 def feature_dropout(
-    name: str,
-    axes: int,
-    x: torch.Tensor,
-    p: float,
-    training: bool,
-    inplace: bool,
-    backend: str | None,
+    axes: int, x: torch.Tensor, p: float, training: bool, inplace: bool, backend: str | None
 ) -> torch.Tensor:
     """Whole channels: the mask of a map (N, C), or (C,) without a batch, times the map."""
-    checks.tensor(name, "input", x)
-    p = _probability(p)
+    checks.tensor("dropout", "input", x)
     backend = backends.choose("dropout", backend, x)
     if backend == "aten":
-        return getattr(torch.nn.functional, name)(x, p, training, inplace)
-    if axes == 1 and x.ndim not in (2, 3):
-        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {x.ndim}D input.")
-    if x.ndim < 2:
+        return _PYTORCH[axes - 1](x, p, training, inplace)
+    p = _probability(p)
+    _check_axes(axes, x.ndim)
+    # Without a batch (C, L) and (C, D, H, W) are one sample, but three axes in dropout2d are
+    # (N, C, L).
+    single = x.ndim != axes + 2 and axes != 2
+    if not single and x.ndim < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    # (C, L) and (C, D, H, W) are one sample, but three axes in dropout2d are (N, C, L).
-    single = x.ndim == axes + 1 and axes != 2
-    if not single and x.ndim != axes + 2:
-        warnings.warn(
-            f"{name}: Received a {x.ndim}-D input, which is taken as (N, C, ...); expected "
-            f"{axes + 2} axes",
-            stacklevel=3,
-        )
     if p == 0 or not training or x.numel() == 0:
         return x
     mask = _run(x.new_ones(x.shape[: 1 if single else 2]), p, backend)
     mask = mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
     return x.mul_(mask) if inplace else x * mask
+
+
+def _check_axes(axes: int, given: int) -> None:
+    """What PyTorch says of the number of axes."""
+    name, expected = f"dropout{axes}d", f"{axes + 1}D or {axes + 2}D"
+    exists = (
+        f"Note that {name} exists to provide channel-wise dropout on inputs with {axes} spatial "
+        f"dimension{'s' * (axes > 1)}, a channel dimension, and an optional batch dimension (i.e. "
+        f"{expected} inputs)."
+    )
+    if given not in (axes + 1, axes + 2):
+        if axes == 1:
+            raise RuntimeError(
+                f"{name}: Expected {expected} input, but received a {given}D input. {exists}"
+            )
+        warnings.warn(
+            f"{name}: Received a {given}-D input to {name}, which is deprecated and will result in "
+            "an error in a future release. To retain the behavior and silence this warning, please "
+            f"use dropout instead. {exists}",
+            stacklevel=5,
+        )
+    elif axes == 2 and given == 3:
+        warnings.warn(
+            "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout "
+            "behavior is desired - input is interpreted as shape (N, C, L), where C is the channel "
+            "dim. This behavior will change in a future release to interpret the input as one "
+            "without a batch dimension, i.e. shape (C, H, W). To maintain the 1D channel-wise "
+            "dropout behavior, please switch to using dropout1d instead.",
+            stacklevel=5,
+        )

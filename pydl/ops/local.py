@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 
 from pydl import backends, layout
+from pydl.aten.local import local_forward as by_pytorch
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
 _WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, str backend"
@@ -32,12 +33,15 @@ _grad_weight = operator(
 )
 
 
-class _Local(torch.autograd.Function):
+class _Local(Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, window):
-        ctx.save_for_backward(x, weight)
-        ctx.window = window
+    def forward(x, weight, bias, window):
         return _forward(x, weight, bias, *window)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, _, ctx.window = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -52,12 +56,15 @@ class _Local(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None
 
 
-class _LocalGradInput(torch.autograd.Function):
+class _LocalGradInput(Function):
     @staticmethod
-    def forward(ctx, grad_y, weight, input_size, window):
-        ctx.save_for_backward(grad_y, weight)
-        ctx.window = window
+    def forward(grad_y, weight, input_size, window):
         return _grad_input(grad_y, weight, input_size, *window)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *operands, _, ctx.window = inputs
+        ctx.save_for_backward(*operands)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -70,12 +77,15 @@ class _LocalGradInput(torch.autograd.Function):
         return for_grad_y, for_weight, None, None
 
 
-class _LocalGradWeight(torch.autograd.Function):
+class _LocalGradWeight(Function):
     @staticmethod
-    def forward(ctx, grad_y, x, window):
-        ctx.save_for_backward(grad_y, x)
-        ctx.window = window
+    def forward(grad_y, x, window):
         return _grad_weight(grad_y, x, *window)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *operands, ctx.window = inputs
+        ctx.save_for_backward(*operands)
 
     @staticmethod
     def backward(ctx, grad_grad_weight):
@@ -109,10 +119,15 @@ def locally_connected(
             f"output), got weight of size {list(weight.shape)}"
         )
     unbatched = x.ndim == axes + 1
-    x = x.unsqueeze(0) if unbatched else x
+    if bias is not None:
+        checks.tensor(name, "bias", bias)
+        bias = as_autocast("local", bias)
+    x, weight = (
+        as_autocast("local", x.unsqueeze(0) if unbatched else x),
+        as_autocast("local", weight),
+    )
     for other, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None:
-            checks.tensor(name, other, tensor)
             checks.same_device_and_dtype(name, x, other, tensor)
     stride = checks.axes(name, "stride", stride, axes, least=1)
     padding = checks.axes(name, "padding", padding, axes, least=0)
@@ -137,7 +152,9 @@ def locally_connected(
     x, flat = x.resolve_neg(), weight.resolve_neg()
     flat = flat.reshape(features, channels * math.prod(kernel_size), *output_size)
     window = (kernel_size, stride, padding, dilation, backend)
-    if needs_grad(x, flat, bias):
+    if backend == "aten":
+        y = by_pytorch(x, flat, bias, *window[:-1])
+    elif needs_grad(x, flat, bias):
         y = _Local.apply(x, flat, bias, window)
     else:
         y = _forward(x, flat, bias, *window)

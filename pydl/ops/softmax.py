@@ -3,9 +3,10 @@
 import torch
 
 from pydl import backends, layout
+from pydl.dispatch import LEAST
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import softmax as reference
 
@@ -19,33 +20,38 @@ _backward = operator(
 )
 
 
-class _Softmax(torch.autograd.Function):
+class _Softmax(Function):
     @staticmethod
-    def forward(ctx, x, dim, log, backend):
-        y = _forward(x, dim, log, backend)
-        ctx.save_for_backward(y)
-        ctx.arguments = dim, log, backend
-        return y
+    def forward(x, *arguments):
+        return _forward(x, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, *ctx.arguments = inputs
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx, grad_y):
-        (y,) = ctx.saved_tensors
-        return apply(_SoftmaxGrad, grad_y, y, *ctx.arguments), None, None, None
+        return apply(_SoftmaxGrad, grad_y, *ctx.saved_tensors, *ctx.arguments), None, None, None
 
 
-class _SoftmaxGrad(torch.autograd.Function):
+class _SoftmaxGrad(Function):
     """The gradient as a function of its own; its derivative is that of the reference's formula."""
 
     @staticmethod
-    def forward(ctx, grad_y, y, dim, log, backend):
+    def forward(grad_y, y, *arguments):
+        return _backward(grad_y, y, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, y, *ctx.arguments = inputs
         ctx.save_for_backward(grad_y, y)
-        ctx.arguments = dim, log
-        return _backward(grad_y, y, dim, log, backend)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
+        dim, log, _ = ctx.arguments
         grads = by_reference(
-            lambda grad_y, y: reference.softmax_backward(grad_y, y, *ctx.arguments),
+            lambda grad_y, y: reference.softmax_backward(grad_y, y, dim, log),
             ctx.saved_tensors,
             ctx.needs_input_grad[:2],
             grad_grad_x,
@@ -53,47 +59,55 @@ class _SoftmaxGrad(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def autocast(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in float32 where autocast is on and sends softmax there, as it does on a GPU."""
-    raised = x.device.type == "cuda" and torch.is_autocast_enabled("cuda")
-    return x.float() if raised and x.dtype in (torch.float16, torch.bfloat16) else x
+_PYTORCH = {False: torch.nn.functional.softmax, True: torch.nn.functional.log_softmax}
 
 
 def softmax(
     name: str, x: torch.Tensor, dim: int, dtype: torch.dtype | None, log: bool, backend: str | None
 ) -> torch.Tensor:
     checks.tensor(name, "input", x)
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise TypeError(f"{name}(): argument 'dim' must be int, not {type(dim).__name__}")
+    served = x if dtype is None or x.dtype == dtype else x.to(dtype)
+    backend = backends.choose(_kind(name, served, dim), backend, served)
+    if backend == "aten":
+        return _PYTORCH[log](x, dim, dtype=dtype)
+    dim = checks.integer(name, "dim", dim)
     axes = max(x.ndim, 1)
     if not -axes <= dim < axes:
         raise IndexError(
             f"Dimension out of range (expected to be in range of [{-axes}, {axes - 1}], "
             f"but got {dim})"
         )
-    dim %= axes
-    served = x if dtype is None or x.dtype == dtype else x.to(dtype)
-    backend = backends.choose(_kind(served, dim), backend, served)
-    if backend == "aten":
-        return getattr(torch.nn.functional, name)(x, dim, dtype=dtype)
-    x = (served if dtype is not None else autocast(x)).resolve_neg()
+    x = served if dtype is not None else as_autocast("softmax", x)
     if x.ndim == 0:
-        return softmax(name, x.unsqueeze(0), 0, None, log, backend).squeeze(0)
+        return softmax(name, x.unsqueeze(0), 0, dtype, log, backend).squeeze(0)
+    # PyTorch's results are contiguous, whatever the argument's layout.
+    x = x.resolve_neg().contiguous()
+    arguments = dim % axes, log, backend
     if needs_grad(x):
-        return _Softmax.apply(x, dim, log, backend)
-    return _forward(x, dim, log, backend)
+        return _Softmax.apply(x, *arguments)
+    return _forward(x, *arguments)
 
 
 # The most classes of a row that the native kernels keep in registers.
 _SHORT = 64
+_LEAST = min(LEAST[kind] for kind in ("softmax_columns", "softmax_short_rows"))
 
 
-def _kind(x: torch.Tensor, dim: int) -> str:
+def _kind(name: str, x: torch.Tensor, dim: int) -> str:
     """What the dispatch table decides on together: whether neighbours along ``dim`` are neighbours
-    in memory, and few."""
-    innermost = dim == 1
-    if layout.memory_format(x) is torch.contiguous_format:
-        innermost = dim >= x.ndim - 1 or all(n == 1 for n in x.shape[dim + 1 :])
-    if not innermost:
+    in memory, and few. Of what it has no row for, nothing more is asked."""
+    compiling = torch.compiler.is_compiling()
+    if (not compiling and x.numel() < _LEAST) or x.is_nested:
+        return "softmax"
+    shape, dim = x.shape, checks.integer(name, "dim", dim)
+    dim = dim if dim >= 0 else dim + len(shape)
+    if not 0 <= dim < len(shape):  # whoever serves says so
+        return "softmax"
+    if any(n != 1 for n in shape[dim + 1 :]):
         return "softmax_columns"
-    return "softmax_short_rows" if x.ndim > 0 and x.shape[dim] <= _SHORT else "softmax"
+    if compiling:
+        from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
+
+        if not has_static_value(shape[dim]):
+            return "softmax"
+    return "softmax_short_rows" if shape[dim] <= _SHORT else "softmax"

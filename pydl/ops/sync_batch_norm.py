@@ -17,6 +17,7 @@ from pydl.ops.batch_norm import (
     stats,
     update,
 )
+from pydl.ops.derivatives import Function
 
 
 def group_of(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
@@ -62,16 +63,20 @@ def joined_stats(
     return joined.to(mean.dtype), (squares / total).to(var.dtype), total
 
 
-class _SyncBatchNorm(torch.autograd.Function):
+class _SyncBatchNorm(Function):
     """y by statistics that are given, and the gradients through those of all ranks."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, var, count, eps, group, backend):
-        ctx.arguments = count, eps, group, backend
-        ctx.save_for_backward(x, weight, mean, var)
+    def forward(x, weight, bias, mean, var, count, eps, group, backend):
         affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), None
         y, _ = apply_stats(x, mean, var, *affine, eps, "none", 0.0, False, backend)
         return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, mean, var, *ctx.arguments = inputs
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.save_for_backward(x, weight, mean, var)
 
     @staticmethod
     @once_differentiable
@@ -91,7 +96,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         return (
             grad_x,
             sum_gx.to(weight.dtype) if for_weight else None,
-            sum_g.to(sum_g.dtype if weight is None else weight.dtype) if for_bias else None,
+            sum_g.to(ctx.bias_dtype) if for_bias else None,
             *[None] * 6,
         )
 

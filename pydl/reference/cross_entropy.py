@@ -31,13 +31,16 @@ def _shares(
         return w * kept, torch.ones_like(target.sum(1))
     counts = target != ignore_index
     chosen = torch.where(counts, target, 0).unsqueeze(1)
-    inside = (chosen >= 0) & (chosen < classes)
-    if not inside.all():
-        raise IndexError(f"Target {chosen[~inside][0].item()} is out of bounds.")
     hot = torch.zeros_like(x).scatter(1, chosen, 1)
     shares = (1 - label_smoothing) * w * hot + label_smoothing / classes * w
     shares = torch.where(counts.unsqueeze(1), shares, 0)
     return shares, (w * hot).sum(1) * counts
+
+
+def _check_bounds(target: torch.Tensor, classes: int, ignore_index: int) -> None:
+    outside = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if outside.any():
+        raise IndexError(f"Target {target[outside][0].item()} is out of bounds.")
 
 
 def _losses(
@@ -73,10 +76,25 @@ def cross_entropy_forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss; peak and total of each position; the mean's divisor. The last three are saved and
     stay in full precision."""
-    arguments = ignore_index, label_smoothing, reduction
-    losses, divisor = _losses(x, target, weight, *arguments)
-    loss = losses if reduction == "none" else losses.sum() / divisor
-    return loss.to(x.dtype), *statistics(x), divisor
+    if not target.is_floating_point():
+        _check_bounds(target, x.shape[1], ignore_index)
+    given = x, target, weight, ignore_index, label_smoothing, reduction
+    value, divisor = loss(*given)
+    return value, *statistics(x), divisor
+
+
+def loss(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss and the mean's divisor; targets are not looked at one by one, so a derivative can be
+    batched."""
+    losses, divisor = _losses(x, target, weight, ignore_index, label_smoothing, reduction)
+    return (losses if reduction == "none" else losses.sum() / divisor).to(x.dtype), divisor
 
 
 @in_full_precision
@@ -100,3 +118,24 @@ def cross_entropy_backward(
     if not target.is_floating_point():  # also where nothing counts and the divisor is 0
         g = torch.where((target != ignore_index).unsqueeze(1), g, 0)
     return g * (p * shares.sum(1, keepdim=True) - shares)
+
+
+@in_full_precision
+def nll_loss(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+    reduction: str,
+) -> torch.Tensor:
+    """Minus the logarithms x[n, target[n]], each times its class's weight; the mean is over the sum
+    of these."""
+    _check_bounds(target, x.shape[1], ignore_index)
+    counts = target != ignore_index
+    chosen = torch.where(counts, target, 0)
+    w = x.new_ones(x.shape[1]) if weight is None else weight
+    w = torch.where(counts, w[chosen], 0)
+    losses = torch.where(counts, -w * x.gather(1, chosen.unsqueeze(1)).squeeze(1), 0)
+    if reduction == "none":
+        return losses
+    return losses.sum() / w.sum() if reduction == "mean" else losses.sum()

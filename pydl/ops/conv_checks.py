@@ -1,0 +1,150 @@
+"""What convolutions ask of their arguments, in PyTorch's words and order."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pydl.ops import checks
+from pydl.ops.autocast import as_autocast
+
+Ints = int | Sequence[int]
+
+
+def per_axis(name: str, argument: str, value: Ints, axes: int, *, least: int) -> list[int]:
+    """``value`` as one integer per axis.
+
+    Raises:
+        TypeError: not an integer or a sequence of integers.
+        RuntimeError: the wrong number of them, or one below ``least``.
+    """
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    given = [
+        checks.integer(name, argument, one, "tuple of ints") for one in (value if many else [value])
+    ]
+    if len(given) not in (1, axes):
+        raise RuntimeError(
+            f"expected {argument} to be a single integer value or a list of {axes} values to match "
+            f"the convolution dimensions, but got {argument}={given}"
+        )
+    if any(one < least for one in given):
+        raise RuntimeError(
+            f"{'negative' if least == 0 else 'non-positive'} {argument} is not supported"
+        )
+    return given * axes if len(given) == 1 else given
+
+
+def groups_of(name: str, groups: int) -> int:
+    groups = checks.integer(name, "groups", groups)
+    if groups < 1:
+        raise RuntimeError("non-positive groups is not supported")
+    return groups
+
+
+def resolve_padding(
+    name: str,
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: str | Ints,
+    dilation: Sequence[int],
+) -> tuple[torch.Tensor, list[int]]:
+    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, one on the right is
+    padded first."""
+    axes = len(kernel_size)
+    if not isinstance(padding, str):
+        return x, per_axis(name, "padding", padding, axes, least=0)
+    if padding == "valid":
+        return x, [0] * axes
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: '{padding}'")
+    if any(s != 1 for s in stride):
+        raise RuntimeError("padding='same' is not supported for strided convolutions")
+    total = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
+    if any(t % 2 for t in total):
+        # pad takes its pairs from the last axis to the first.
+        x = torch.nn.functional.pad(x, [side for t in reversed(total) for side in (0, t % 2)])
+    return x, [t // 2 for t in total]
+
+
+def shapes(
+    name: str,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    groups: int,
+    *,
+    transposed: bool = False,
+) -> None:
+    """The batched input, weight and bias against each other."""
+    shape, channels = list(weight.shape), x.shape[1]
+    given = "Given transposed=1," if transposed else f"Given groups={groups},"
+    if shape[0] < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but "
+            f"got weight of size {shape} instead"
+        )
+    if shape[0] % groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size [{shape}] instead"
+        )
+    expected = shape[0] if transposed else shape[1] * groups
+    if channels != expected:
+        raise RuntimeError(
+            f"{given} weight of size {shape}, expected input{list(x.shape)} to have {expected} "
+            f"channels, but got {channels} channels instead"
+        )
+    if 0 in shape[1:]:
+        raise RuntimeError(
+            f"{name}: weight should have at least one channel and one tap, got weight of size "
+            f"{shape}"
+        )
+    features = shape[1] * groups if transposed else shape[0]
+    if bias is not None and (bias.ndim != 1 or bias.shape[0] != features):
+        given = given if transposed else "Given"
+        raise RuntimeError(
+            f"{given} weight of size {shape}, expected bias to be 1-dimensional with {features} "
+            f"elements, but got bias of size {list(bias.shape)} instead"
+        )
+
+
+def kernel_fits(
+    x: torch.Tensor, weight: torch.Tensor, padding: list[int], dilation: list[int]
+) -> None:
+    padded = [n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)]
+    reach = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
+    if any(r > n for n, r in zip(padded, reach, strict=True)):
+        sizes, reaches = (" x ".join(map(str, numbers)) for numbers in (padded, reach))
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({sizes}). Kernel size: ({reaches}). "
+            "Kernel size can't be greater than actual input size"
+        )
+
+
+def operands(
+    name: str,
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    **others: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, ...]:
+    """x as (N, C, spatial...), weight and others (x-like ones batched too), checked, in autocast's
+    precision where that is on."""
+    checks.rank(name, x, axes)
+    if weight.ndim != axes + 2:
+        raise RuntimeError(
+            f"{name}: weight should have {axes + 2} dimensions, got weight of size "
+            f"{list(weight.shape)}"
+        )
+    for other, tensor in others.items():
+        if tensor is not None:
+            checks.tensor(name, other, tensor)
+    given = (x if x.ndim == axes + 2 else x.unsqueeze(0), weight, *others.values())
+    cast = [None if tensor is None else as_autocast("conv", tensor) for tensor in given]
+    for other, tensor in zip(("weight", *others), cast[1:], strict=True):
+        if tensor is not None and (tensor.dtype, tensor.device) != (cast[0].dtype, cast[0].device):
+            raise RuntimeError(
+                f"Input type ({cast[0].type()}) and {other} type ({tensor.type()}) should be the "
+                "same"
+            )
+    return tuple(None if tensor is None else tensor.resolve_neg() for tensor in cast)
