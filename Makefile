@@ -38,8 +38,16 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 demo: $(VENV)/.built
 	$(BIN)/pydl demo
 
+# What a processor without AVX-512 would do, on one that has it: PyTorch, oneDNN and the CPU kernels
+# are held to AVX2. Who serves a call differs there, so these are the tests in which that shows.
+AVX2_TESTS := tests/test_drop_in.py tests/test_rnn_layers.py tests/test_batch_norm_layers.py tests/test_moduleinfo.py
+
 test: $(VENV)/.built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+	if grep -q avx512f /proc/cpuinfo; then \
+	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	    $(BIN)/python -m pytest -n $(JOBS) -q --isa avx2 $(AVX2_TESTS); \
+	fi
 
 # Every row of every table in every dtype, in Triton's interpreter too.
 test-whole: $(VENV)/.built

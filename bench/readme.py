@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from pydl import backends  # noqa: E402
 
@@ -71,6 +71,28 @@ def support() -> str:
     return "\n".join(lines)
 
 
+def drop_in() -> str:
+    """Feature x kind of layer, as ``tests/test_drop_in.py`` checks them."""
+    from drop_in import EXCEPTIONS, FEATURES, KINDS
+
+    lines = [
+        f"| | {' | '.join(KINDS)} |",
+        f"|---|{'---|' * len(KINDS)}",
+    ]
+    notes: list[str] = []
+    for feature in FEATURES:
+        cells = []
+        for layers in KINDS.values():
+            why = {EXCEPTIONS.get((feature, str(layer))) for layer in layers} - {None}
+            for reason in why - set(notes):
+                notes.append(reason)
+            marks = sorted(notes.index(reason) + 1 for reason in why)
+            cells.append("yes" if not why else f"but for {', '.join(f'({n})' for n in marks)}")
+        lines.append(f"| {feature} | {' | '.join(cells)} |")
+    lines += ["", *(f"({number}) {reason}" for number, reason in enumerate(notes, start=1))]
+    return "\n".join(lines).rstrip()
+
+
 def speed() -> str:
     """The rows measured on a CPU that ours serves, wins and losses alike."""
     with SPEED.open(newline="", encoding="utf-8") as file:
@@ -111,7 +133,11 @@ def _cells(row: dict | None) -> tuple[str, str]:
 def made() -> str:
     """README with its tables made anew."""
     text = README.read_text(encoding="utf-8")
-    for name, table in (("support", support), ("speed", speed)):
+    for name, table in (
+        ("support", support),
+        ("drop-in", drop_in),
+        ("speed", speed),
+    ):
         begin, end = (
             text.index(f"<!-- {name} table: "),
             text.index(f"<!-- end of the {name} table -->"),

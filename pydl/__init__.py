@@ -2,8 +2,10 @@
 
 >>> import torch, pydl
 >>> y = pydl.functional.max_pool2d(torch.randn(1, 6, 28, 28), 2)
->>> changes = pydl.accelerate(model)       # swap the layers of a torch.nn model in place
->>> with pydl.use_backend("triton"): ...   # or backend="triton" with a single call
+>>> model = torch.nn.Sequential(torch.nn.LocalResponseNorm(5), torch.nn.MaxPool2d(2))
+>>> model = pydl.accelerate(model)  # swap the layers of a torch.nn model in place
+>>> with pydl.use_backend("cpu"):  # or backend="cpu" with a single call
+...     y = model(torch.randn(1, 6, 28, 28))
 """
 
 from importlib import import_module
@@ -15,7 +17,7 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 from pydl import functional, nn
-from pydl.accelerate import accelerate, restore
+from pydl.accelerate import accelerate, report, restore
 from pydl.asked import use_backend
 from pydl.ops import flops
 
@@ -26,7 +28,16 @@ try:
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "accelerate", "functional", "models", "nn", "restore", "use_backend"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "functional",
+    "models",
+    "nn",
+    "report",
+    "restore",
+    "use_backend",
+]
 
 
 def __getattr__(name: str) -> object:

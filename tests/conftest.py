@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0,
         help="the order of emulated threads: 0 greedy, any other a random one",
     )
+    parser.addoption("--isa", help="hold the CPU kernels to this instruction set, e.g. avx2")
     parser.addoption("--whole", action="store_true", help="every row in every dtype")
     parser.addoption("--first", action="append", default=[], help="run this test before others")
 
@@ -66,6 +67,8 @@ def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--isa"):
+        native.library("cpu").functions.use_isa(config.getoption("--isa"))
     if torch.cuda.is_available():
         return
     path = config.getoption("--emulated")

@@ -1,9 +1,8 @@
-"""The layers of the convolution family: padding modes, lazy ones, accelerate, initial weights."""
+"""The layers of the convolution family: padding modes, lazy ones, initial weights."""
 
 import pytest
 import torch
 
-import pydl
 from pydl import nn
 
 X = {1: torch.randn(2, 4, 9), 2: torch.randn(2, 4, 7, 8), 3: torch.randn(1, 4, 5, 6, 5)}
@@ -49,15 +48,6 @@ def test_a_lazy_layer_keeps_its_backend():
     lazy = nn.LazyConv2d(6, 3, backend="reference")
     lazy(X[2])
     assert type(lazy) is nn.Conv2d and lazy.backend == "reference"
-
-
-def test_accelerate_swaps_them_all():
-    model = torch.nn.Sequential(*(getattr(torch.nn, name)(4, 4, 3) for name in NAMES))
-    changes = pydl.accelerate(model)
-    assert [type(layer) for layer in model] == [getattr(nn, name) for name in NAMES]
-    assert len(changes.swapped) == len(NAMES)
-    pydl.restore(model)
-    assert [type(layer) for layer in model] == [getattr(torch.nn, name) for name in NAMES]
 
 
 @pytest.mark.parametrize("axes", (1, 2))

@@ -1,9 +1,8 @@
 """The package as a whole: the grid has its rooms, backends are chosen and refused, models are
-swapped and compiled."""
+compiled."""
 
 import copy
 import io
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -268,89 +267,7 @@ def test_every_instruction_set_gives_the_same_answer(isa):
         cpu.use_isa(before)
 
 
-# layers and swapping
-
-
-def net() -> torch.nn.Module:
-    shared = torch.nn.MaxPool2d(2)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"),
-        shared,
-        torch.nn.Sequential(torch.nn.LocalResponseNorm(3), torch.nn.AvgPool2d(2), torch.nn.ReLU()),
-        shared,
-    )
-
-
-def test_accelerate_and_restore():
-    model = net()
-    parameters, expected, layers = dict(model.named_parameters()), model(X), list(model.modules())
-    changes = pydl.accelerate(model)
-    assert [name for name, _, _ in changes.swapped] == ["0", "1", "2.0", "2.1", "2.2"]
-    assert "5 layers swapped, 0 left alone" in str(
-        changes
-    ) and "torch.nn.Conv2d -> pydl.nn.Conv2d" in str(changes)
-    assert all(a is b for a, b in zip(layers, model.modules(), strict=True))
-    assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
-    torch.testing.assert_close(model(X), expected)
-    assert pydl.accelerate(model).swapped == []
-    assert model[1] is model[3] and type(model[1]) is pydl.nn.MaxPool2d
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(twin(X), expected)
-        assert len(pydl.restore(twin).swapped) == 5
-    assert len(pydl.restore(model).swapped) == 5
-    assert [type(layer) for layer in model.modules()] == [type(layer) for layer in net().modules()]
-    assert set(model[0].__dict__) == set(net()[0].__dict__)
-
-
-class Doubled(torch.nn.MaxPool2d):
-    def forward(self, input):
-        return 2 * super().forward(input)
-
-
-class Named(torch.nn.MaxPool2d):
-    """A subclass that computes what its base computes."""
-
-    def __init__(self, name):
-        super().__init__(2)
-        self.name = name
-
-
-def test_accelerate_leaves_alone_what_computes_for_itself():
-    patched = torch.nn.MaxPool2d(2)
-    patched.forward = lambda input: input
-    model = torch.nn.ModuleDict(
-        {
-            "doubled": Doubled(2),
-            "named": Named("pool"),
-            "patched": patched,
-            "lazy": torch.nn.LazyConv2d(2, 3),
-        }
-    )
-    changes = pydl.accelerate(model)
-    assert [name for name, _, _ in changes.swapped] == ["named"]
-    assert {name: why for name, _, why in changes.left} == {
-        "doubled": "it overrides forward",
-        "patched": "it overrides forward",
-        "lazy": "it is lazy and has not seen an input yet",
-    }
-    named = model["named"]
-    assert isinstance(named, Named) and isinstance(named, pydl.nn.MaxPool2d)
-    again = pickle.loads(pickle.dumps(named))
-    assert (
-        again.name == "pool"
-        and isinstance(again, pydl.nn.MaxPool2d)
-        and isinstance(copy.deepcopy(named), Named)
-    )
-    assert torch.equal(again(X), named(X))
-    pydl.restore(model)
-    assert type(named) is Named
-
-
-def test_accelerate_a_layer_itself_and_not_a_tensor():
-    layer = torch.nn.MaxPool2d(2)
-    assert str(pydl.accelerate(layer)).endswith("(model): torch.nn.MaxPool2d -> pydl.nn.MaxPool2d")
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got Tensor"):
-        pydl.accelerate(X)
+# layers
 
 
 # Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py and

@@ -9,87 +9,117 @@ from pydl.ops import batch_norm as ops
 from pydl.ops import sync_batch_norm
 
 
-class _Statistics(Layer):
-    """What the layers share: which statistics a call normalises by, and which it moves."""
-
-    def _statistics(self) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, object]:
-        """running_mean and running_var for this call, whether it normalises by the batch, and its
-        momentum. Counts the batch."""
-        tracks = self.training and self.track_running_stats
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if tracks and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a cumulative average; a tensor, as torch.compile wants it
-                momentum = self.num_batches_tracked.to(torch.float64).reciprocal()
-        if self.training and not tracks:
-            return None, None, True, momentum
-        mean, var = self.running_mean, self.running_var
-        return mean, var, self.training or (mean is None and var is None), momentum
-
-    def _normalised(
-        self,
-        input: torch.Tensor,
-        activation: str = "none",
-        slope: float = 0.0,
-        residual: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        running_mean, running_var, by_batch, momentum = self._statistics()
-        return ops.batch_norm(
-            input,
-            running_mean,
-            running_var,
-            self.weight,
-            self.bias,
-            by_batch,
-            momentum,
-            self.eps,
-            activation,
-            slope,
-            residual,
-            self.backend,
-        )
+def _statistics(
+    module: _NormBase,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, object]:
+    """running_mean and running_var for this call, whether it normalises by the batch, and its
+    momentum. Counts the batch."""
+    tracks = module.training and module.track_running_stats
+    momentum = 0.0 if module.momentum is None else module.momentum
+    if tracks and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        if module.momentum is None:  # a cumulative average; a tensor, as torch.compile wants it
+            momentum = module.num_batches_tracked.to(torch.float64).reciprocal()
+    if module.training and not tracks:
+        return None, None, True, momentum
+    mean, var = module.running_mean, module.running_var
+    return mean, var, module.training or (mean is None and var is None), momentum
 
 
-class _BatchNorm(_Statistics):
+def _normalised(
+    module: _NormBase,
+    input: torch.Tensor,
+    activation: str = "none",
+    slope: float = 0.0,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    running_mean, running_var, by_batch, momentum = _statistics(module)
+    return ops.batch_norm(
+        input,
+        running_mean,
+        running_var,
+        module.weight,
+        module.bias,
+        by_batch,
+        momentum,
+        module.eps,
+        activation,
+        slope,
+        residual,
+        module._pydl_backend,
+    )
+
+
+class _BatchNorm(Layer):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(input)
-        return self._normalised(input)
+        return _normalised(self, input)
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm1d`."""
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm1d`.
+
+    >>> pydl.nn.BatchNorm1d(3)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 10])
+    """
 
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm2d`."""
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm2d`.
+
+    >>> pydl.nn.BatchNorm2d(3)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 12, 10])
+    """
 
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm3d`."""
+    """See :func:`pydl.functional.batch_norm` and :class:`torch.nn.BatchNorm3d`.
+
+    >>> pydl.nn.BatchNorm3d(3)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 4, 12, 10])
+    """
 
 
 # Each becomes its counterpart above when the first input tells the number of channels.
 
 
 class LazyBatchNorm1d(_BatchNorm, torch.nn.LazyBatchNorm1d):
-    """See :class:`torch.nn.LazyBatchNorm1d`; becomes a :class:`BatchNorm1d`."""
+    """See :class:`torch.nn.LazyBatchNorm1d`; becomes a :class:`BatchNorm1d`.
+
+    >>> layer = pydl.nn.LazyBatchNorm1d()
+    >>> y = layer(torch.randn(2, 3, 10))
+    >>> layer
+    BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
 
     cls_to_become = BatchNorm1d
 
 
 class LazyBatchNorm2d(_BatchNorm, torch.nn.LazyBatchNorm2d):
-    """See :class:`torch.nn.LazyBatchNorm2d`; becomes a :class:`BatchNorm2d`."""
+    """See :class:`torch.nn.LazyBatchNorm2d`; becomes a :class:`BatchNorm2d`.
+
+    >>> layer = pydl.nn.LazyBatchNorm2d()
+    >>> y = layer(torch.randn(2, 3, 12, 10))
+    >>> layer
+    BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
 
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
-    """See :class:`torch.nn.LazyBatchNorm3d`; becomes a :class:`BatchNorm3d`."""
+    """See :class:`torch.nn.LazyBatchNorm3d`; becomes a :class:`BatchNorm3d`.
+
+    >>> layer = pydl.nn.LazyBatchNorm3d()
+    >>> y = layer(torch.randn(2, 3, 4, 12, 10))
+    >>> layer
+    BatchNorm3d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
 
     cls_to_become = BatchNorm3d
 
 
-class BatchNormAct2d(_Statistics, _NormBase):
+class BatchNormAct2d(Layer, _NormBase):
     """Batch normalisation of (N, C, H, W) with its activation and, if one is given, a residual.
 
     ``state_dict`` and initial weights are those of :class:`torch.nn.BatchNorm2d`, of which this is
@@ -100,6 +130,9 @@ class BatchNormAct2d(_Statistics, _NormBase):
         activation: ``none``, ``relu`` or ``leaky_relu``.
         negative_slope: of ``leaky_relu``.
         args, kwargs: as :class:`torch.nn.BatchNorm2d`, and ``backend``.
+
+    >>> pydl.nn.BatchNormAct2d(3)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 12, 10])
     """
 
     def __init__(
@@ -118,14 +151,14 @@ class BatchNormAct2d(_Statistics, _NormBase):
 
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         self._check_input_dim(input)
-        return self._normalised(input, self.activation, self.negative_slope, residual)
+        return _normalised(self, input, self.activation, self.negative_slope, residual)
 
     def extra_repr(self) -> str:
         slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
         return f"{super().extra_repr()}, activation={self.activation!r}{slope}"
 
 
-class SyncBatchNorm(_Statistics, _BatchNormBase):
+class SyncBatchNorm(Layer, _BatchNormBase):
     """Batch normalisation by the statistics of all processes of a group, whose batches may differ
     in size.
 
@@ -143,6 +176,10 @@ class SyncBatchNorm(_Statistics, _BatchNormBase):
         process_group: whose statistics they are; all processes', if not given.
         num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as
             :class:`torch.nn.BatchNorm2d`.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    >>> pydl.nn.SyncBatchNorm.convert_sync_batchnorm(model)[1]
+    SyncBatchNorm(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     """
 
     def __init__(
@@ -169,8 +206,8 @@ class SyncBatchNorm(_Statistics, _BatchNormBase):
         self._check_non_zero_input_channels(input)
         group = sync_batch_norm.group_of(self.process_group) if self.training else None
         if group is None:
-            return self._normalised(input)
-        running_mean, running_var, _, momentum = self._statistics()
+            return _normalised(self, input)
+        running_mean, running_var, _, momentum = _statistics(self)
         return sync_batch_norm.batch_norm(
             input,
             running_mean,
@@ -180,7 +217,7 @@ class SyncBatchNorm(_Statistics, _BatchNormBase):
             momentum,
             self.eps,
             group,
-            self.backend,
+            self._pydl_backend,
         )
 
     @classmethod
@@ -200,7 +237,7 @@ class SyncBatchNorm(_Statistics, _BatchNormBase):
                 module.track_running_stats,
                 process_group,
                 bias=module.bias is not None,
-                backend=getattr(module, "backend", None),
+                backend=getattr(module, "_pydl_backend", None),
             )
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 setattr(made, name, getattr(module, name))

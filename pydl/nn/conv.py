@@ -1,41 +1,74 @@
 """Convolution layers."""
 
+from collections.abc import Callable
+
 import torch
+from torch.nn.modules.conv import _ConvNd
 
 from pydl import functional
 from pydl.nn.layer import Layer
 from pydl.ops.bias_act import ACTIVATIONS
 
 
-class _Conv(Layer):
-    """What Conv1d, Conv2d and Conv3d share: the padding modes and the call."""
+def _padded(
+    module: _ConvNd, input: torch.Tensor
+) -> tuple[torch.Tensor, str | int | tuple[int, ...]]:
+    """The input, padded already where the mode is not zeros, and the padding still to do."""
+    if module.padding_mode == "zeros":
+        return input, module.padding
+    sides = module._reversed_padding_repeated_twice
+    return torch.nn.functional.pad(input, sides, mode=module.padding_mode), 0
 
-    def _padded(self, input: torch.Tensor) -> tuple[torch.Tensor, str | int | tuple[int, ...]]:
-        """The input, padded already where the mode is not zeros, and the padding still to do."""
-        if self.padding_mode == "zeros":
-            return input, self.padding
-        sides = self._reversed_padding_repeated_twice
-        return torch.nn.functional.pad(input, sides, mode=self.padding_mode), 0
+
+def _convolved(
+    conv: Callable,
+    module: _ConvNd,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    input, padding = _padded(module, input)
+    window = (module.stride, padding, module.dilation, module.groups)
+    return conv(input, weight, bias, *window, backend=module._pydl_backend)
+
+
+class Conv1d(Layer, torch.nn.Conv1d):
+    """See :func:`pydl.functional.conv1d` and :class:`torch.nn.Conv1d`.
+
+    >>> pydl.nn.Conv1d(3, 8, 3)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 8, 8])
+    """
 
     def _conv_forward(
         self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        input, padding = self._padded(input)
-        conv = getattr(functional, f"conv{len(self.kernel_size)}d")
-        window = (self.stride, padding, self.dilation, self.groups)
-        return conv(input, weight, bias, *window, backend=self.backend)
+        return _convolved(functional.conv1d, self, input, weight, bias)
 
 
-class Conv1d(_Conv, torch.nn.Conv1d):
-    """See :func:`pydl.functional.conv1d` and :class:`torch.nn.Conv1d`."""
+class Conv2d(Layer, torch.nn.Conv2d):
+    """See :func:`pydl.functional.conv2d` and :class:`torch.nn.Conv2d`.
+
+    >>> pydl.nn.Conv2d(3, 8, 3)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 8, 10, 8])
+    """
+
+    def _conv_forward(
+        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return _convolved(functional.conv2d, self, input, weight, bias)
 
 
-class Conv2d(_Conv, torch.nn.Conv2d):
-    """See :func:`pydl.functional.conv2d` and :class:`torch.nn.Conv2d`."""
+class Conv3d(Layer, torch.nn.Conv3d):
+    """See :func:`pydl.functional.conv3d` and :class:`torch.nn.Conv3d`.
 
+    >>> pydl.nn.Conv3d(3, 8, 3)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 8, 2, 10, 8])
+    """
 
-class Conv3d(_Conv, torch.nn.Conv3d):
-    """See :func:`pydl.functional.conv3d` and :class:`torch.nn.Conv3d`."""
+    def _conv_forward(
+        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return _convolved(functional.conv3d, self, input, weight, bias)
 
 
 class _ConvTranspose(Layer):
@@ -52,7 +85,7 @@ class _ConvTranspose(Layer):
             axes,
             self.dilation,
         )
-        return getattr(functional, f"conv_transpose{axes}d")(
+        return _TRANSPOSED[axes](
             input,
             self.weight,
             self.bias,
@@ -61,20 +94,39 @@ class _ConvTranspose(Layer):
             output_padding,
             self.groups,
             self.dilation,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
+_TRANSPOSED = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
+
+
 class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
-    """See :func:`pydl.functional.conv_transpose1d` and :class:`torch.nn.ConvTranspose1d`."""
+    """See :func:`pydl.functional.conv_transpose1d` and :class:`torch.nn.ConvTranspose1d`.
+
+    >>> pydl.nn.ConvTranspose1d(3, 8, 2, stride=2)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 8, 20])
+    """
 
 
 class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
-    """See :func:`pydl.functional.conv_transpose2d` and :class:`torch.nn.ConvTranspose2d`."""
+    """See :func:`pydl.functional.conv_transpose2d` and :class:`torch.nn.ConvTranspose2d`.
+
+    >>> pydl.nn.ConvTranspose2d(3, 8, 2, stride=2)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 8, 24, 20])
+    """
 
 
 class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
-    """See :func:`pydl.functional.conv_transpose3d` and :class:`torch.nn.ConvTranspose3d`."""
+    """See :func:`pydl.functional.conv_transpose3d` and :class:`torch.nn.ConvTranspose3d`.
+
+    >>> pydl.nn.ConvTranspose3d(3, 8, 2, stride=2)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 8, 8, 24, 20])
+    """
 
 
 class ConvBiasAct2d(Conv2d):
@@ -87,6 +139,9 @@ class ConvBiasAct2d(Conv2d):
         activation: ``none``, ``relu``, ``leaky_relu`` or ``silu``.
         negative_slope: of ``leaky_relu``.
         args, kwargs: as :class:`torch.nn.Conv2d`, and ``backend``.
+
+    >>> pydl.nn.ConvBiasAct2d(3, 8, 3, activation="relu")(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 8, 10, 8])
     """
 
     def __init__(
@@ -100,7 +155,7 @@ class ConvBiasAct2d(Conv2d):
         self.activation, self.negative_slope = activation, negative_slope
 
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        input, padding = self._padded(input)
+        input, padding = _padded(self, input)
         return functional.conv2d_bias_act(
             input,
             self.weight,
@@ -112,7 +167,7 @@ class ConvBiasAct2d(Conv2d):
             self.activation,
             self.negative_slope,
             residual,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
     def extra_repr(self) -> str:
@@ -125,36 +180,72 @@ class ConvBiasAct2d(Conv2d):
 
 
 class LazyConv1d(Conv1d, torch.nn.LazyConv1d):
-    """See :class:`torch.nn.LazyConv1d`; becomes a :class:`Conv1d`."""
+    """See :class:`torch.nn.LazyConv1d`; becomes a :class:`Conv1d`.
+
+    >>> layer = pydl.nn.LazyConv1d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 10))
+    >>> layer
+    Conv1d(3, 8, kernel_size=(3,), stride=(1,))
+    """
 
     cls_to_become = Conv1d
 
 
 class LazyConv2d(Conv2d, torch.nn.LazyConv2d):
-    """See :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d`."""
+    """See :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d`.
+
+    >>> layer = pydl.nn.LazyConv2d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 12, 10))
+    >>> layer
+    Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+    """
 
     cls_to_become = Conv2d
 
 
 class LazyConv3d(Conv3d, torch.nn.LazyConv3d):
-    """See :class:`torch.nn.LazyConv3d`; becomes a :class:`Conv3d`."""
+    """See :class:`torch.nn.LazyConv3d`; becomes a :class:`Conv3d`.
+
+    >>> layer = pydl.nn.LazyConv3d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 4, 12, 10))
+    >>> layer
+    Conv3d(3, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1))
+    """
 
     cls_to_become = Conv3d
 
 
 class LazyConvTranspose1d(ConvTranspose1d, torch.nn.LazyConvTranspose1d):
-    """See :class:`torch.nn.LazyConvTranspose1d`; becomes a :class:`ConvTranspose1d`."""
+    """See :class:`torch.nn.LazyConvTranspose1d`; becomes a :class:`ConvTranspose1d`.
+
+    >>> layer = pydl.nn.LazyConvTranspose1d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 10))
+    >>> layer
+    ConvTranspose1d(3, 8, kernel_size=(3,), stride=(1,))
+    """
 
     cls_to_become = ConvTranspose1d
 
 
 class LazyConvTranspose2d(ConvTranspose2d, torch.nn.LazyConvTranspose2d):
-    """See :class:`torch.nn.LazyConvTranspose2d`; becomes a :class:`ConvTranspose2d`."""
+    """See :class:`torch.nn.LazyConvTranspose2d`; becomes a :class:`ConvTranspose2d`.
+
+    >>> layer = pydl.nn.LazyConvTranspose2d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 12, 10))
+    >>> layer
+    ConvTranspose2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+    """
 
     cls_to_become = ConvTranspose2d
 
 
 class LazyConvTranspose3d(ConvTranspose3d, torch.nn.LazyConvTranspose3d):
-    """See :class:`torch.nn.LazyConvTranspose3d`; becomes a :class:`ConvTranspose3d`."""
+    """See :class:`torch.nn.LazyConvTranspose3d`; becomes a :class:`ConvTranspose3d`.
+
+    >>> layer = pydl.nn.LazyConvTranspose3d(8, 3)
+    >>> y = layer(torch.randn(2, 3, 4, 12, 10))
+    >>> layer
+    ConvTranspose3d(3, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1))
+    """
 
     cls_to_become = ConvTranspose3d

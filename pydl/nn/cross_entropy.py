@@ -7,7 +7,11 @@ from pydl.nn.layer import Layer
 
 
 class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
-    """See :func:`pydl.functional.cross_entropy` and :class:`torch.nn.CrossEntropyLoss`."""
+    """See :func:`pydl.functional.cross_entropy` and :class:`torch.nn.CrossEntropyLoss`.
+
+    >>> pydl.nn.CrossEntropyLoss()(torch.zeros(3, 4), torch.tensor([0, 3, 1]))
+    tensor(1.3863)
+    """
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(
@@ -17,5 +21,5 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from pydl import backends, functional, layout
+from pydl import functional, layout
+from pydl.nn.layer import Layer, with_backend
 from pydl.ops import checks
 
 
-class _LocallyConnected(torch.nn.Module):
+class _LocallyConnected(Layer, torch.nn.Module):
     """Parameters ``weight`` (F, C, kernel..., output...) and ``bias`` (F, output...); both start
     from U(-b, b) with b = 1 / sqrt(C * taps), as a convolution's do.
 
@@ -44,7 +45,7 @@ class _LocallyConnected(torch.nn.Module):
         *,
         backend: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backend=backend)
         name, axes = type(self).__name__, self.axes
         self.in_channels, self.out_channels = in_channels, out_channels
         self.input_size = checks.axes(name, "input_size", input_size, axes, least=1)
@@ -52,7 +53,6 @@ class _LocallyConnected(torch.nn.Module):
         self.stride = checks.axes(name, "stride", stride, axes, least=1)
         self.padding = checks.axes(name, "padding", padding, axes, least=0)
         self.dilation = checks.axes(name, "dilation", dilation, axes, least=1)
-        self.backend = None if backend is None else backends.checked(backend)
         output_size = layout.conv_size(
             self.input_size, self.kernel_size, self.stride, self.padding, self.dilation
         )
@@ -79,7 +79,7 @@ class _LocallyConnected(torch.nn.Module):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         layer = getattr(functional, f"locally_connected{self.axes}d")
         window = (self.stride, self.padding, self.dilation)
-        return layer(input, self.weight, self.bias, *window, backend=self.backend)
+        return layer(input, self.weight, self.bias, *window, backend=self._pydl_backend)
 
     def extra_repr(self) -> str:
         said = (
@@ -87,16 +87,19 @@ class _LocallyConnected(torch.nn.Module):
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, bias={self.bias is not None}"
         )
-        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+        return with_backend(self, said)
 
 
 class LocallyConnected1d(_LocallyConnected):
     """See :func:`pydl.functional.locally_connected1d`.
 
     Shape: (N, C, L) or (C, L) to (N, F, OL) or (F, OL).
+
+    >>> pydl.nn.LocallyConnected1d(3, 8, 10, 3)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 8, 8])
     """
 
-    __doc__ += _LocallyConnected.__doc__
+    __doc__ += "\n    " + _LocallyConnected.__doc__
     axes = 1
 
 
@@ -104,7 +107,10 @@ class LocallyConnected2d(_LocallyConnected):
     """See :func:`pydl.functional.locally_connected2d`.
 
     Shape: (N, C, H, W) or (C, H, W) to (N, F, OH, OW) or (F, OH, OW).
+
+    >>> pydl.nn.LocallyConnected2d(3, 8, (12, 10), 3)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 8, 10, 8])
     """
 
-    __doc__ += _LocallyConnected.__doc__
+    __doc__ += "\n    " + _LocallyConnected.__doc__
     axes = 2

@@ -7,7 +7,11 @@ from pydl.nn.layer import Layer
 
 
 class MaxPool1d(Layer, torch.nn.MaxPool1d):
-    """See :func:`pydl.functional.max_pool1d` and :class:`torch.nn.MaxPool1d`."""
+    """See :func:`pydl.functional.max_pool1d` and :class:`torch.nn.MaxPool1d`.
+
+    >>> pydl.nn.MaxPool1d(2)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         return functional.max_pool1d(
@@ -18,12 +22,16 @@ class MaxPool1d(Layer, torch.nn.MaxPool1d):
             self.dilation,
             self.ceil_mode,
             self.return_indices,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
 class MaxPool2d(Layer, torch.nn.MaxPool2d):
-    """See :func:`pydl.functional.max_pool2d` and :class:`torch.nn.MaxPool2d`."""
+    """See :func:`pydl.functional.max_pool2d` and :class:`torch.nn.MaxPool2d`.
+
+    >>> pydl.nn.MaxPool2d(2)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 6, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         return functional.max_pool2d(
@@ -34,12 +42,16 @@ class MaxPool2d(Layer, torch.nn.MaxPool2d):
             self.dilation,
             self.ceil_mode,
             self.return_indices,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
 class MaxPool3d(Layer, torch.nn.MaxPool3d):
-    """See :func:`pydl.functional.max_pool3d` and :class:`torch.nn.MaxPool3d`."""
+    """See :func:`pydl.functional.max_pool3d` and :class:`torch.nn.MaxPool3d`.
+
+    >>> pydl.nn.MaxPool3d(2)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 2, 6, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         return functional.max_pool3d(
@@ -50,12 +62,16 @@ class MaxPool3d(Layer, torch.nn.MaxPool3d):
             self.dilation,
             self.ceil_mode,
             self.return_indices,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
 class AvgPool1d(Layer, torch.nn.AvgPool1d):
-    """See :func:`pydl.functional.avg_pool1d` and :class:`torch.nn.AvgPool1d`."""
+    """See :func:`pydl.functional.avg_pool1d` and :class:`torch.nn.AvgPool1d`.
+
+    >>> pydl.nn.AvgPool1d(2)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.avg_pool1d(
@@ -65,12 +81,16 @@ class AvgPool1d(Layer, torch.nn.AvgPool1d):
             self.padding,
             self.ceil_mode,
             self.count_include_pad,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
 class AvgPool2d(Layer, torch.nn.AvgPool2d):
-    """See :func:`pydl.functional.avg_pool2d` and :class:`torch.nn.AvgPool2d`."""
+    """See :func:`pydl.functional.avg_pool2d` and :class:`torch.nn.AvgPool2d`.
+
+    >>> pydl.nn.AvgPool2d(2)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 6, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.avg_pool2d(
@@ -81,12 +101,16 @@ class AvgPool2d(Layer, torch.nn.AvgPool2d):
             self.ceil_mode,
             self.count_include_pad,
             self.divisor_override,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
 
 
 class AvgPool3d(Layer, torch.nn.AvgPool3d):
-    """See :func:`pydl.functional.avg_pool3d` and :class:`torch.nn.AvgPool3d`."""
+    """See :func:`pydl.functional.avg_pool3d` and :class:`torch.nn.AvgPool3d`.
+
+    >>> pydl.nn.AvgPool3d(2)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 2, 6, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.avg_pool3d(
@@ -97,5 +121,5 @@ class AvgPool3d(Layer, torch.nn.AvgPool3d):
             self.ceil_mode,
             self.count_include_pad,
             self.divisor_override,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )

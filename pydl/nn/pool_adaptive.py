@@ -5,63 +5,87 @@ from collections.abc import Sequence
 import torch
 
 from pydl import functional
-from pydl.nn.layer import Layer
+from pydl.nn.layer import Layer, with_backend
 
 
-class _AdaptiveAvgPool(Layer):
-    """What the adaptive average layers share: the call."""
+class AdaptiveAvgPool1d(Layer, torch.nn.AdaptiveAvgPool1d):
+    """See :func:`pydl.functional.adaptive_avg_pool1d` and :class:`torch.nn.AdaptiveAvgPool1d`.
+
+    >>> pydl.nn.AdaptiveAvgPool1d(1)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 1])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        pool = getattr(functional, f"adaptive_avg_pool{self.axes}d")
-        return pool(input, self.output_size, backend=self.backend)
+        return functional.adaptive_avg_pool1d(input, self.output_size, backend=self._pydl_backend)
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPool, torch.nn.AdaptiveAvgPool1d):
-    """See :func:`pydl.functional.adaptive_avg_pool1d` and :class:`torch.nn.AdaptiveAvgPool1d`."""
+class AdaptiveAvgPool2d(Layer, torch.nn.AdaptiveAvgPool2d):
+    """See :func:`pydl.functional.adaptive_avg_pool2d` and :class:`torch.nn.AdaptiveAvgPool2d`.
 
-    axes = 1
+    >>> pydl.nn.AdaptiveAvgPool2d(1)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 1, 1])
+    """
 
-
-class AdaptiveAvgPool2d(_AdaptiveAvgPool, torch.nn.AdaptiveAvgPool2d):
-    """See :func:`pydl.functional.adaptive_avg_pool2d` and :class:`torch.nn.AdaptiveAvgPool2d`."""
-
-    axes = 2
-
-
-class AdaptiveAvgPool3d(_AdaptiveAvgPool, torch.nn.AdaptiveAvgPool3d):
-    """See :func:`pydl.functional.adaptive_avg_pool3d` and :class:`torch.nn.AdaptiveAvgPool3d`."""
-
-    axes = 3
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.adaptive_avg_pool2d(input, self.output_size, backend=self._pydl_backend)
 
 
-class _AdaptiveMaxPool(Layer):
-    """What the adaptive max layers share: the call."""
+class AdaptiveAvgPool3d(Layer, torch.nn.AdaptiveAvgPool3d):
+    """See :func:`pydl.functional.adaptive_avg_pool3d` and :class:`torch.nn.AdaptiveAvgPool3d`.
+
+    >>> pydl.nn.AdaptiveAvgPool3d(1)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 1, 1, 1])
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.adaptive_avg_pool3d(input, self.output_size, backend=self._pydl_backend)
+
+
+class AdaptiveMaxPool1d(Layer, torch.nn.AdaptiveMaxPool1d):
+    """See :func:`pydl.functional.adaptive_max_pool1d` and :class:`torch.nn.AdaptiveMaxPool1d`.
+
+    >>> pydl.nn.AdaptiveMaxPool1d(2)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 2])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        pool = getattr(functional, f"adaptive_max_pool{self.axes}d")
-        return pool(input, self.output_size, self.return_indices, backend=self.backend)
+        return functional.adaptive_max_pool1d(
+            input, self.output_size, self.return_indices, backend=self._pydl_backend
+        )
 
 
-class AdaptiveMaxPool1d(_AdaptiveMaxPool, torch.nn.AdaptiveMaxPool1d):
-    """See :func:`pydl.functional.adaptive_max_pool1d` and :class:`torch.nn.AdaptiveMaxPool1d`."""
+class AdaptiveMaxPool2d(Layer, torch.nn.AdaptiveMaxPool2d):
+    """See :func:`pydl.functional.adaptive_max_pool2d` and :class:`torch.nn.AdaptiveMaxPool2d`.
 
-    axes = 1
+    >>> pydl.nn.AdaptiveMaxPool2d(2)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 2, 2])
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.adaptive_max_pool2d(
+            input, self.output_size, self.return_indices, backend=self._pydl_backend
+        )
 
 
-class AdaptiveMaxPool2d(_AdaptiveMaxPool, torch.nn.AdaptiveMaxPool2d):
-    """See :func:`pydl.functional.adaptive_max_pool2d` and :class:`torch.nn.AdaptiveMaxPool2d`."""
+class AdaptiveMaxPool3d(Layer, torch.nn.AdaptiveMaxPool3d):
+    """See :func:`pydl.functional.adaptive_max_pool3d` and :class:`torch.nn.AdaptiveMaxPool3d`.
 
-    axes = 2
+    >>> pydl.nn.AdaptiveMaxPool3d(2)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 2, 2, 2])
+    """
 
-
-class AdaptiveMaxPool3d(_AdaptiveMaxPool, torch.nn.AdaptiveMaxPool3d):
-    """See :func:`pydl.functional.adaptive_max_pool3d` and :class:`torch.nn.AdaptiveMaxPool3d`."""
-
-    axes = 3
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return functional.adaptive_max_pool3d(
+            input, self.output_size, self.return_indices, backend=self._pydl_backend
+        )
 
 
 class SpatialPyramidPool2d(Layer, torch.nn.Module):
-    """See :func:`pydl.functional.spatial_pyramid_pool`."""
+    """See :func:`pydl.functional.spatial_pyramid_pool`.
+
+    >>> pydl.nn.SpatialPyramidPool2d((1, 2, 4))(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 63])
+    """
 
     def __init__(
         self,
@@ -75,8 +99,10 @@ class SpatialPyramidPool2d(Layer, torch.nn.Module):
         self.kind = kind
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.spatial_pyramid_pool(input, self.levels, self.kind, backend=self.backend)
+        return functional.spatial_pyramid_pool(
+            input, self.levels, self.kind, backend=self._pydl_backend
+        )
 
     def extra_repr(self) -> str:
         said = f"levels={self.levels}, kind={self.kind!r}"
-        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+        return with_backend(self, said)

@@ -6,28 +6,37 @@ from pydl import functional
 from pydl.nn.layer import Layer
 
 
-class _LPPool(Layer):
-    """What LPPool1d, LPPool2d and LPPool3d share: the call."""
+class LPPool1d(Layer, torch.nn.LPPool1d):
+    """See :func:`pydl.functional.lp_pool1d` and :class:`torch.nn.LPPool1d`.
+
+    >>> pydl.nn.LPPool1d(2, kernel_size=2)(torch.randn(2, 3, 10)).shape
+    torch.Size([2, 3, 5])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        pool = getattr(functional, f"lp_pool{self.axes}d")
         window = float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
-        return pool(input, *window, backend=self.backend)
+        return functional.lp_pool1d(input, *window, backend=self._pydl_backend)
 
 
-class LPPool1d(_LPPool, torch.nn.LPPool1d):
-    """See :func:`pydl.functional.lp_pool1d` and :class:`torch.nn.LPPool1d`."""
+class LPPool2d(Layer, torch.nn.LPPool2d):
+    """See :func:`pydl.functional.lp_pool2d` and :class:`torch.nn.LPPool2d`.
 
-    axes = 1
+    >>> pydl.nn.LPPool2d(2, kernel_size=2)(torch.randn(2, 3, 12, 10)).shape
+    torch.Size([2, 3, 6, 5])
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        window = float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
+        return functional.lp_pool2d(input, *window, backend=self._pydl_backend)
 
 
-class LPPool2d(_LPPool, torch.nn.LPPool2d):
-    """See :func:`pydl.functional.lp_pool2d` and :class:`torch.nn.LPPool2d`."""
+class LPPool3d(Layer, torch.nn.LPPool3d):
+    """See :func:`pydl.functional.lp_pool3d` and :class:`torch.nn.LPPool3d`.
 
-    axes = 2
+    >>> pydl.nn.LPPool3d(2, kernel_size=2)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 2, 6, 5])
+    """
 
-
-class LPPool3d(_LPPool, torch.nn.LPPool3d):
-    """See :func:`pydl.functional.lp_pool3d` and :class:`torch.nn.LPPool3d`."""
-
-    axes = 3
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        window = float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
+        return functional.lp_pool3d(input, *window, backend=self._pydl_backend)

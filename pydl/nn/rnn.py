@@ -268,6 +268,10 @@ class RNN(_Recurrent):
     Args:
         layer_norm: of both products, with parameters norm_ih_l0, norm_hh_l0, ...
         zoneout, recurrent_dropout: as in :func:`pydl.functional.lstm`.
+
+    >>> y, h = pydl.nn.RNN(8, 16)(torch.randn(5, 2, 8))
+    >>> y.shape, h.shape
+    (torch.Size([5, 2, 16]), torch.Size([1, 2, 16]))
     """
 
     def __init__(
@@ -303,6 +307,10 @@ class LSTM(_Recurrent):
         layer_norm: of both products and of c, with parameters norm_ih_l0, norm_hh_l0, norm_c_l0,
             bias_c_l0, ...
         zoneout, recurrent_dropout: as in :func:`pydl.functional.lstm`.
+
+    >>> y, (h, c) = pydl.nn.LSTM(8, 16, peephole=True)(torch.randn(5, 2, 8))
+    >>> y.shape, h.shape, c.shape
+    (torch.Size([5, 2, 16]), torch.Size([1, 2, 16]), torch.Size([1, 2, 16]))
     """
 
     def __init__(
@@ -336,6 +344,10 @@ class GRU(_Recurrent):
         reset_after: False computes what the lectures, Cho et al. and ONNX call a GRU.
         layer_norm: of both products, with parameters norm_ih_l0, norm_hh_l0, ...
         zoneout, recurrent_dropout: as in :func:`pydl.functional.lstm`.
+
+    >>> y, h = pydl.nn.GRU(8, 16, reset_after=False)(torch.randn(5, 2, 8))
+    >>> y.shape, h.shape
+    (torch.Size([5, 2, 16]), torch.Size([1, 2, 16]))
     """
 
     def __init__(

@@ -74,7 +74,11 @@ class _Cell(Layer):
 
 class RNNCell(_Cell, torch.nn.RNNCell):
     """See :func:`pydl.functional.rnn_cell` and :class:`torch.nn.RNNCell`; its options are
-    :class:`RNN`'s."""
+    :class:`RNN`'s.
+
+    >>> pydl.nn.RNNCell(8, 16)(torch.randn(2, 8)).shape
+    torch.Size([2, 16])
+    """
 
     def __init__(
         self,
@@ -96,7 +100,12 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
     """See :func:`pydl.functional.lstm_cell` and :class:`torch.nn.LSTMCell`; its options are
-    :class:`LSTM`'s."""
+    :class:`LSTM`'s.
+
+    >>> h, c = pydl.nn.LSTMCell(8, 16)(torch.randn(2, 8))
+    >>> h.shape, c.shape
+    (torch.Size([2, 16]), torch.Size([2, 16]))
+    """
 
     def __init__(
         self,
@@ -122,7 +131,11 @@ class LSTMCell(_Cell, torch.nn.LSTMCell):
 
 class GRUCell(_Cell, torch.nn.GRUCell):
     """See :func:`pydl.functional.gru_cell` and :class:`torch.nn.GRUCell`; its options are
-    :class:`GRU`'s."""
+    :class:`GRU`'s.
+
+    >>> pydl.nn.GRUCell(8, 16)(torch.randn(2, 8)).shape
+    torch.Size([2, 16])
+    """
 
     def __init__(
         self,

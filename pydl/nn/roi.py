@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from pydl import functional
-from pydl.nn.layer import Layer
+from pydl.nn.layer import Layer, with_backend
 
 
 class RoIAlign(Layer, torch.nn.Module):
@@ -14,6 +14,11 @@ class RoIAlign(Layer, torch.nn.Module):
     Args:
         output_size, spatial_scale, sampling_ratio, aligned: as the function's.
         backend: the backend that must serve the layer; None leaves the choice open.
+
+    >>> boxes = torch.tensor([[0.0, 1, 1, 9, 9], [1, 2, 2, 5, 7]])
+    >>> layer = pydl.nn.RoIAlign(4, spatial_scale=1.0, sampling_ratio=2)
+    >>> layer(torch.randn(2, 3, 12, 10), boxes).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     def __init__(
@@ -33,12 +38,12 @@ class RoIAlign(Layer, torch.nn.Module):
         self, input: torch.Tensor, rois: torch.Tensor | Sequence[torch.Tensor]
     ) -> torch.Tensor:
         arguments = self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
-        return functional.roi_align(input, rois, *arguments, backend=self.backend)
+        return functional.roi_align(input, rois, *arguments, backend=self._pydl_backend)
 
     def extra_repr(self) -> str:
         said = f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
         said += f", sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
-        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+        return with_backend(self, said)
 
 
 class RoIPool(Layer, torch.nn.Module):
@@ -47,6 +52,10 @@ class RoIPool(Layer, torch.nn.Module):
     Args:
         output_size, spatial_scale: as the function's.
         backend: the backend that must serve the layer; None leaves the choice open.
+
+    >>> boxes = torch.tensor([[0.0, 1, 1, 9, 9], [1, 2, 2, 5, 7]])
+    >>> pydl.nn.RoIPool(4, spatial_scale=1.0)(torch.randn(2, 3, 12, 10), boxes).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     def __init__(
@@ -63,8 +72,8 @@ class RoIPool(Layer, torch.nn.Module):
         self, input: torch.Tensor, rois: torch.Tensor | Sequence[torch.Tensor]
     ) -> torch.Tensor:
         arguments = self.output_size, self.spatial_scale
-        return functional.roi_pool(input, rois, *arguments, backend=self.backend)
+        return functional.roi_pool(input, rois, *arguments, backend=self._pydl_backend)
 
     def extra_repr(self) -> str:
         said = f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
-        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+        return with_backend(self, said)

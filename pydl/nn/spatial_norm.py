@@ -3,7 +3,7 @@
 import torch
 
 from pydl import functional
-from pydl.nn.layer import Layer
+from pydl.nn.layer import Layer, with_backend
 
 
 class SpatialResponseNorm(Layer, torch.nn.Module):
@@ -12,6 +12,9 @@ class SpatialResponseNorm(Layer, torch.nn.Module):
     Args:
         size, alpha, beta, k: as the function's.
         backend: the backend that must serve the layer; None leaves the choice open.
+
+    >>> pydl.nn.SpatialResponseNorm(3)(torch.randn(2, 8, 12, 10)).shape
+    torch.Size([2, 8, 12, 10])
     """
 
     def __init__(
@@ -28,9 +31,9 @@ class SpatialResponseNorm(Layer, torch.nn.Module):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.spatial_response_norm(
-            input, self.size, self.alpha, self.beta, self.k, backend=self.backend
+            input, self.size, self.alpha, self.beta, self.k, backend=self._pydl_backend
         )
 
     def extra_repr(self) -> str:
         said = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-        return said if self.backend is None else f"{said}, backend={self.backend!r}"
+        return with_backend(self, said)

@@ -1,6 +1,5 @@
 """Argument checks and normalised windows, worded as PyTorch words them."""
 
-import functools
 from collections.abc import Sequence
 from operator import index
 
@@ -58,16 +57,13 @@ def axes(
     return out
 
 
-@functools.cache
-def _has_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device)
-
-
 def autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
     """The low precision of autocast on the device of ``x``; None where it is off there, or the
     device, such as meta, has none."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     device = x.device.type
-    if not _has_autocast(device) or not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 

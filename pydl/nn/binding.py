@@ -1,0 +1,159 @@
+"""Binding the methods of a layer of this package to an instance of torch.nn's class.
+
+The instance stays of its class, so whatever looks for that (``isinstance``, tables of exact types,
+parametrizations, which put a class of their own in its place) finds it. What is bound lies in the
+instance's ``__dict__`` beside the methods that keep it right when the instance is copied: a copy
+is bound to itself, a pickle holds none of it.
+"""
+
+import contextlib
+import copy
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+
+import torch
+
+from pydl import backends
+
+COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
+
+
+def bind(module: torch.nn.Module, base: type, layer: type, backend: str | None) -> None:
+    """Let ``layer``'s methods serve ``module``, an instance of ``base``, by this backend."""
+    ours = {"_pydl_backend": backend}
+    for name, method in (_methods(base, layer) | _KEPT).items():
+        ours[name] = types.MethodType(method, module)
+    module.__dict__.update(ours)
+
+
+def unbind(module: torch.nn.Module) -> None:
+    """Undo :func:`bind`. Where a method of the user's has come to stand over a bound one, which it
+    presumably calls, both stay."""
+    if is_bound(module):
+        _take(module)
+
+
+def is_bound(module: torch.nn.Module) -> bool:
+    """Whether ``module`` is served by the methods of a layer of this package."""
+    return any(is_ours(module.__dict__.get(name)) for name in COMPUTES)
+
+
+def is_ours(method: object) -> bool:
+    """Whether this is a method of :func:`bind`'s making."""
+    return isinstance(method, types.MethodType) and method.__func__.__code__ is _CODE
+
+
+def _standing_for(theirs: types.FunctionType, ours: Callable) -> types.FunctionType:
+    """``ours``, with the name, signature, source and globals of the method it stands for.
+
+    ``torch.jit.script`` finds a method's source through ``__wrapped__`` and the names in it through
+    ``__globals__``: it compiles torch.nn's method from the layer as it stands.
+    """
+
+    def method(self, *args, **kwargs):
+        return ours(self, *args, **kwargs)
+
+    made = types.FunctionType(
+        method.__code__, theirs.__globals__, theirs.__name__, None, method.__closure__
+    )
+    return functools.update_wrapper(made, theirs)
+
+
+_CODE = next(
+    constant
+    for constant in _standing_for.__code__.co_consts
+    if isinstance(constant, types.CodeType)
+)
+
+
+@functools.cache
+def _methods(base: type, layer: type) -> dict[str, types.FunctionType]:
+    """What ``layer`` computes otherwise than ``base``."""
+    ours = {
+        name: getattr(layer, name)
+        for name in COMPUTES
+        if getattr(layer, name, None) is not getattr(base, name, None)
+    }
+    if issubclass(base, torch.nn.RNNBase):
+        ours = {name: _in_no_pieces(method) for name, method in ours.items()}
+    return {name: _standing_for(getattr(base, name), method) for name, method in ours.items()}
+
+
+def _in_no_pieces(ours: Callable) -> Callable:
+    """``torch.compile`` refuses whatever takes a recurrent layer, and would go on to compile what
+    that calls, piece by piece and again for each length."""
+    whole = functools.cache(lambda: torch.compiler.disable(ours))
+
+    def method(self, *args, **kwargs):
+        if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+            return ours(self, *args, **kwargs)
+        return whole()(self, *args, **kwargs)
+
+    return method
+
+
+def _take(module: torch.nn.Module) -> dict[str, object]:
+    """Takes out of the module, and returns, what :func:`bind` put in."""
+    held = module.__dict__
+    names = [name for name in COMPUTES if is_ours(held.get(name))]
+    return {name: held.pop(name) for name in ("_pydl_backend", *_KEPT, *names) if name in held}
+
+
+@contextlib.contextmanager
+def _unbound(module: torch.nn.Module) -> Iterator[dict[str, object]]:
+    """The module as its class made it, for what the class itself (or a user's subclass) does to
+    copy or pickle it."""
+    ours = _take(module)
+    try:
+        yield ours
+    finally:
+        module.__dict__.update(ours)
+
+
+def _rebound(made: torch.nn.Module, ours: dict[str, object]) -> torch.nn.Module:
+    for name, value in ours.items():
+        is_method = isinstance(value, types.MethodType)
+        made.__dict__[name] = types.MethodType(value.__func__, made) if is_method else value
+    return made
+
+
+def _deepcopy(module: torch.nn.Module, memo: dict) -> torch.nn.Module:
+    with _unbound(module) as ours:
+        made = copy.deepcopy(module, memo)
+    return _rebound(made, ours) if type(made) is type(module) else made
+
+
+def _replicate(module: torch.nn.Module) -> torch.nn.Module:
+    with _unbound(module) as ours:
+        made = module._replicate_for_data_parallel()
+    return _rebound(made, ours)
+
+
+def _reduce(module: torch.nn.Module, protocol: int) -> str | tuple:
+    """Pickles and copies the module as its class does, so that a pickle loads without pydl."""
+    with _unbound(module):
+        reduced = module.__reduce_ex__(protocol)
+        if isinstance(reduced, str):
+            return reduced
+        return tuple(dict(part) if part is module.__dict__ else part for part in reduced)
+
+
+def _prepare_scriptable(module: torch.nn.Module) -> torch.nn.Module:
+    name = backends.asked(module._pydl_backend)
+    if name not in ("auto", "aten"):
+        raise RuntimeError(
+            f"torch.jit.script compiles torch.nn's own {type(module).__name__} and cannot have "
+            f"backend {name!r} serve it; leave the backend out, or use torch.compile or "
+            "torch.export"
+        )
+    return module
+
+
+_KEPT = {
+    "__deepcopy__": _deepcopy,
+    "__reduce_ex__": _reduce,
+    "_replicate_for_data_parallel": _replicate,
+    "__prepare_scriptable__": _prepare_scriptable,
+}
