@@ -137,9 +137,10 @@ def conv_input(
 def conv_weight(
     grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int
 ) -> torch.Tensor:
-    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous."""
+    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous; with one
+    channel per group the strides say what the map is, and the memory is the same."""
     shape = (grad_y.shape[1], x.shape[1] // groups, *kernel_size)
-    return empty(shape, x, layout=torch.contiguous_format)
+    return empty(shape, x, layout=torch.contiguous_format if shape[1] > 1 else memory_format(x))
 
 
 def local_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -137,6 +137,7 @@ LAYERS = (
     Layer("Softmax2d", (), large=(2, 21, 224, 224)),
     Layer("LogSoftmax", (1,), (3, 5), (40_000, 5)),
     Layer("CrossEntropyLoss", (), (4, 5), (60_000, 5), more=_classes),
+    Layer("NLLLoss", (), (4, 5), (60_000, 5), more=_classes),
     Layer("Dropout", (0.4,), random=True),
     Layer("Dropout1d", (0.4,), _LINE, _LONG, random=True),
     Layer("Dropout2d", (0.4,), random=True),
@@ -243,13 +244,16 @@ def layouts(layer: Layer, shape: tuple[int, ...]) -> None:
         for module in (ours, stock):
             leaf = x.detach().requires_grad_()
             y = outcome(lambda m=module, leaf=leaf: _run(m, layer, leaf))
-            grad = y
+            made = {"result": y}
             if isinstance(y, torch.Tensor):
-                (grad,) = torch.autograd.grad(y, leaf, _grad_like(y))
-            results.append((y, grad))
-        (y, grad), (expected, expected_grad) = results
-        same(y, expected, f"{view}: result", not layer.random)
-        same(grad, expected_grad, f"{view}: gradient", not layer.random)
+                wanted = {"input": leaf, **dict(module.named_parameters())}
+                grads = torch.autograd.grad(y, list(wanted.values()), _grad_like(y))
+                made |= {f"gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}
+            results.append(made)
+        for name, expected in results[1].items():
+            if layer.name.startswith("Locally") and name.endswith(("weight", "bias")):
+                continue  # as the last of PyTorch's operators leaves them, which stand in for one
+            same(results[0][name], expected, f"{view}: {name}", not layer.random)
 
 
 def dtypes(layer: Layer, shape: tuple[int, ...]) -> None:

@@ -26,7 +26,11 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
 
 
 class NLLLoss(Layer, torch.nn.NLLLoss):
-    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`."""
+    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`.
+
+    >>> pydl.nn.NLLLoss()(torch.full((3, 4), -1.5), torch.tensor([0, 3, 1]))
+    tensor(1.5000)
+    """
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return functional.nll_loss(
@@ -35,5 +39,5 @@ class NLLLoss(Layer, torch.nn.NLLLoss):
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
