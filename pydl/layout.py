@@ -263,16 +263,3 @@ def rois(
 def chosen(channels_last: bool, axes: int = 4) -> torch.memory_format:
     """The layout of a map that is channels last or not, as told."""
     return _CHANNELS_LAST[axes] if channels_last else torch.contiguous_format
-
-
-def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
-    it has: in the order of its axes in memory, whatever that is, and without gaps."""
-    if result.stride() == x.stride():
-        return result
-    stride = torch.empty_like(x, device="meta").stride()
-    if result.stride() == stride:
-        return result
-    order = sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
-    back = sorted(range(x.ndim), key=order.__getitem__)
-    return result.permute(order).contiguous().permute(back)
