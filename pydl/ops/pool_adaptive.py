@@ -220,11 +220,12 @@ def _output_size(
     name: str, x: torch.Tensor, axes: int, output_size: int | Sequence[int | None]
 ) -> list[int]:
     """One number of bins an axis, checked; None is the input's size."""
-    many = hasattr(output_size, "__len__") and not isinstance(output_size, str)
-    given = list(output_size) if many else [output_size] * axes
+    one = isinstance(output_size, int | torch.SymInt | str) or getattr(output_size, "ndim", 1) == 0
+    one = one or not hasattr(output_size, "__len__")
+    given = [output_size] * axes if one else list(output_size)
     if len(given) != axes:
         raise RuntimeError(f"{name}: output_size must be {axes}")
-    if many and axes > 1:
+    if not one and axes > 1:
         given = [n if out is None else out for n, out in zip(x.shape[-axes:], given, strict=True)]
     return checks.axes(name, "output_size", given, axes, least=0)
 

@@ -50,7 +50,7 @@ class _LpPool(Function):
         if grad_y is not None:
             x, kept = ctx.saved_tensors
             grad_x = apply(_LpPoolGrad, grad_y, x, kept, ctx.window, ctx.backend)
-            grad_x = layout.contiguous(grad_x) if x.is_contiguous() else grad_x
+            grad_x = layout.as_elementwise(grad_x, grad_x)
         return grad_x, None, None, None
 
 
@@ -80,7 +80,10 @@ class _LpPoolGrad(Function):
 
 
 def _norm_type(name: str, norm_type: float) -> float:
-    if isinstance(norm_type, str | torch.Tensor) or not hasattr(norm_type, "__float__"):
+    number = isinstance(norm_type, int | float | torch.SymInt | torch.SymFloat)
+    if not number and (
+        isinstance(norm_type, str | torch.Tensor) or not hasattr(norm_type, "__float__")
+    ):
         raise TypeError(f"{name}(): argument 'norm_type' must be float, not {norm_type!r}")
     if norm_type == 0:
         raise ZeroDivisionError("float division by zero")
