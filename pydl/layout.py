@@ -257,6 +257,13 @@ def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     stride = torch.empty_like(x, device="meta").stride()
     if result.stride() == stride:
         return result
-    order = sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
+    order = axes_in_memory(x)
     back = sorted(range(x.ndim), key=order.__getitem__)
     return result.permute(order).contiguous().permute(back)
+
+
+def axes_in_memory(x: torch.Tensor) -> list[int]:
+    """The axes of ``x`` from the outermost in memory to the innermost, as PyTorch's elementwise
+    operators order those of their results."""
+    stride = torch.empty_like(x, device="meta").stride()
+    return sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)

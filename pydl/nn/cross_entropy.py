@@ -26,7 +26,12 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
 
 
 class NLLLoss(Layer, torch.nn.NLLLoss):
-    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`."""
+    """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`.
+
+    >>> logarithms = torch.log_softmax(torch.zeros(2, 4), 1)
+    >>> pydl.nn.NLLLoss()(logarithms, torch.tensor([0, 3]))
+    tensor(1.3863)
+    """
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return functional.nll_loss(
@@ -35,5 +40,5 @@ class NLLLoss(Layer, torch.nn.NLLLoss):
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
-            backend=self.backend,
+            backend=self._pydl_backend,
         )
