@@ -10,7 +10,7 @@ from pydl import backends
 
 
 def _loss(f):
-    return lambda x: f(x).square().sum()
+    return lambda x: f(x).sin().sum()  # of squares normalisations know the sum
 
 
 def _dual(f, x):
