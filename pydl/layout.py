@@ -47,16 +47,21 @@ def contiguous(x: torch.Tensor) -> torch.Tensor:
 def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
     it has: in the order of its axes in memory, whatever that is, and without gaps."""
-    if x.is_contiguous():
-        return contiguous(result)
     if result.stride() == x.stride():
         return result
     stride = torch.empty_like(x, device="meta").stride()
     if result.stride() == stride:
         return result
-    order = sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
+    order = axes_in_memory(x)
     back = sorted(range(x.ndim), key=order.__getitem__)
-    return contiguous(result.permute(order)).permute(back)
+    return result.permute(order).contiguous().permute(back)
+
+
+def axes_in_memory(x: torch.Tensor) -> list[int]:
+    """The axes of ``x`` from the outermost in memory to the innermost, as PyTorch's elementwise
+    operators order those of their results."""
+    stride = torch.empty_like(x, device="meta").stride()
+    return sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
 
 
 def empty(

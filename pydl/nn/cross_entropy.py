@@ -28,8 +28,9 @@ class CrossEntropyLoss(Layer, torch.nn.CrossEntropyLoss):
 class NLLLoss(Layer, torch.nn.NLLLoss):
     """See :func:`pydl.functional.nll_loss` and :class:`torch.nn.NLLLoss`.
 
-    >>> pydl.nn.NLLLoss()(torch.full((3, 4), -1.5), torch.tensor([0, 3, 1]))
-    tensor(1.5000)
+    >>> logarithms = torch.log_softmax(torch.zeros(2, 4), 1)
+    >>> pydl.nn.NLLLoss()(logarithms, torch.tensor([0, 3]))
+    tensor(1.3863)
     """
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

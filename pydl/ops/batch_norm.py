@@ -292,8 +292,13 @@ def batch_norm(
     kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
     backend = backends.choose(kind, backend, x)
     if backend == "aten" or x.numel() == 0:  # of nothing, PyTorch checks and says nothing
-        given = running_mean, running_var, weight, bias, training, momentum, eps
-        y = _by_pytorch(x, *given)
+        if isinstance(momentum, torch.Tensor):
+            rest = weight, bias, training, momentum, eps
+            y = _by_tensor_momentum(x, running_mean, running_var, *rest)
+        else:
+            y = torch.nn.functional.batch_norm(
+                x, running_mean, running_var, weight, bias, training, momentum, eps
+            )
         return y if plain else act_by_pytorch(y, None, residual, activation, float(slope))
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
@@ -321,27 +326,27 @@ def batch_norm(
     return y if map.shape == x.shape else y.reshape(x.shape)
 
 
-def _by_pytorch(
+def _by_tensor_momentum(
     x: torch.Tensor,
-    running_mean: torch.Tensor | None,
-    running_var: torch.Tensor | None,
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     training: bool,
-    momentum: float | torch.Tensor,
+    momentum: torch.Tensor,
     eps: float,
 ) -> torch.Tensor:
-    if isinstance(momentum, torch.Tensor):
-        if torch.compiler.is_compiling() and x.numel() > 0:
-            # It cannot become the number that PyTorch takes.
-            count = x.numel() // x.shape[1]
-            mean, var = stats_by_pytorch(x.detach())
-            update(running_mean, mean, momentum)
-            update(running_var, var * (count / (count - 1)), momentum)
-            running_mean = running_var = None
-        momentum = float(momentum) if running_mean is not None else 0.0
-    rest = weight, bias, training, momentum, eps
-    return torch.nn.functional.batch_norm(x, running_mean, running_var, *rest)
+    """PyTorch's operator takes a number, which a tensor cannot become while a graph is made: there
+    the statistics are moved beside it."""
+    rest = weight, bias, training
+    if torch.compiler.is_compiling() and x.numel() > 0:
+        count = x.numel() // x.shape[1]
+        mean, var = stats_by_pytorch(x.detach())
+        update(running_mean, mean, momentum)
+        update(running_var, var * (count / (count - 1)), momentum)
+        return torch.nn.functional.batch_norm(x, None, None, *rest, 0.0, eps)
+    moved = running_mean, running_var
+    return torch.nn.functional.batch_norm(x, *moved, *rest, float(momentum), eps)
 
 
 def check_act(x: torch.Tensor, activation: str, residual: torch.Tensor | None) -> None:

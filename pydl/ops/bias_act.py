@@ -105,8 +105,9 @@ def activate(
     if backend == "aten":
         function = _PYTORCH[name]
         return function(x, inplace) if name == "relu" else function(x, slope, inplace)
-    map = x.resolve_neg()
-    map = map if 3 <= map.ndim <= 5 else map.reshape(1, 1, -1)
+    order = layout.axes_in_memory(x)
+    ordered = x.resolve_neg().permute(order)
+    map = ordered.reshape(1, 1, -1)
     epilogue = name, float(slope), backend
     if not needs_grad(map):
         y = _forward(map, None, None, *epilogue)
@@ -114,5 +115,5 @@ def activate(
         y = _Activation.apply(map, *epilogue)
     else:
         y = _BiasAct.apply(map, *epilogue)
-    y = y if y.ndim == x.ndim else y.reshape(x.shape)
-    return x.copy_(y) if inplace else layout.as_elementwise(y, x)
+    y = y.reshape(ordered.shape).permute([order.index(axis) for axis in range(x.ndim)])
+    return x.copy_(y) if inplace else y

@@ -73,6 +73,7 @@ class _Conv(Function):
     def backward(ctx, grad_y):
         x, weight, *y = ctx.saved_tensors
         window, needs = ctx.window, ctx.needs_input_grad
+        grad_y = _as_result(grad_y, x, weight)
         if y:
             grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
@@ -89,6 +90,12 @@ class _Conv(Function):
         return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None
 
 
+def _as_result(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A gradient in the layout of the result that was made of these: what is computed from it takes
+    the layout that they had, as with PyTorch."""
+    return layout.dense(grad, layout.conv_format(x, weight))
+
+
 class _ConvGradInput(Function):
     @staticmethod
     def forward(grad_y, weight, input_size, window):
@@ -103,6 +110,7 @@ class _ConvGradInput(Function):
     @staticmethod
     def backward(ctx, grad_grad_x):
         grad_y, weight = ctx.saved_tensors
+        grad_grad_x = _as_result(grad_grad_x, grad_y, weight)
         for_grad_y = for_weight = None
         if ctx.needs_input_grad[0]:
             for_grad_y = apply(_Conv, grad_grad_x, weight, None, None, ctx.window, NO_EPILOGUE)

@@ -239,9 +239,12 @@ def _check_classes(x: torch.Tensor, weight: torch.Tensor | None) -> None:
     if classes == 0:
         raise RuntimeError(f"expected input with at least one class, got {list(x.shape)}")
     if weight is not None and tuple(weight.shape) != (classes,):
+        said = "weight tensor should be defined either for all"
+        if x.ndim > 2:
+            raise RuntimeError(f"{said} or no classes")
         raise RuntimeError(
-            f"weight tensor should be defined either for all {classes} classes or no classes but "
-            f"got weight tensor of shape: {list(weight.shape)}"
+            f"{said} {classes} classes or no classes but got weight tensor of shape: "
+            f"{list(weight.shape)}"
         )
 
 
