@@ -428,9 +428,10 @@ def avg_pool_backward(
     padding: Sequence[int],
     count_include_pad: bool,
     divisor: int,
+    channels_last: bool,
 ) -> torch.Tensor:
-    """grad_x, in the layout of ``grad_y``."""
-    grad_x = layout.resized(grad_y, input_size)
+    """grad_x, channels last or not."""
+    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)

@@ -293,9 +293,11 @@ def _backward(
     return grad_x
 
 
-def adaptive_avg_pool_backward(grad_y: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
-    """grad_x, in the layout of ``grad_y``."""
-    grad_x = layout.resized(grad_y, input_size)
+def adaptive_avg_pool_backward(
+    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
+) -> torch.Tensor:
+    """grad_x, channels last or not."""
+    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
     return _backward(grad_y, grad_y, grad_x, grad_y.shape[2:], False, False)
 
 
@@ -317,5 +319,5 @@ def pyramid_pool_backward(
     channels_last: bool,
 ) -> torch.Tensor:
     """grad_x (N, *input_size), channels last or not."""
-    grad_x = layout.pyramid_input(grad_y, input_size, channels_last)
+    grad_x = layout.input_grad(grad_y, (grad_y.shape[0], *input_size), channels_last)
     return _backward(grad_y, index, grad_x, levels, kind == "max", True)

@@ -177,9 +177,9 @@ def gather_kernel(
 
 
 def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """grad_x, in the layout of ``index``."""
+    """grad_x, contiguous."""
     check_positions(index, grad_y.shape[2:])
-    grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)
+    grad_x = layout.input_grad(grad_y, index.shape, False)
     if grad_x.numel() == 0:
         return grad_x
     wide = runtime.wide(grad_y, index, grad_x)

@@ -248,6 +248,7 @@ def serving(family: str) -> list[str]:
     return [name for name, row in BACKENDS.items() if family in row.families]
 
 
+_IN_PYTORCH = frozenset(BACKENDS["aten"].families)
 # What our kernels take: a subclass may have no memory of its own, or a meaning of its own. The last
 # two are what PyTorch passes in place of tensors while it makes a graph.
 _PLAIN = {torch.Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor}
@@ -304,7 +305,7 @@ def _by_auto(
         row = measured(family, tensor, function, unit_stride) if ours else None
         if row is not None:
             return row.backend
-    if family in BACKENDS["aten"].families:
+    if family in _IN_PYTORCH:
         return "aten"
     # In this order; the last serves any device, so only its refusal is final.
     own = ("cpu", "cuda", "reference")

@@ -1,12 +1,11 @@
 """Memory layout: which of the two layouts a map has, and the one place where results are allocated.
 
 A map (N, C, spatial...) lies either contiguous (N, C first) or channels last. A result takes the
-layout of the map it is computed from, in the operator and in its fake alike, because both ask here.
+layout that PyTorch would give it, in the operator and in its fake alike, because both ask here.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 
@@ -14,23 +13,55 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def memory_format(x: torch.Tensor) -> torch.memory_format:
-    """The layout a result computed from the map ``x`` takes.
+    """The layout that PyTorch's operators give a result which they compute from the map ``x``.
 
-    Channels last where channels are neighbours in memory and the map is not contiguous as well;
-    with one channel, or one pixel, both descriptions fit the same memory and contiguous is said. A
-    view that is neither (a slice, an expansion) counts as channels last if its strides are ordered
-    so.
+    Channels last where the strides are ordered so, be the map dense or a view with gaps; contiguous
+    where it is empty, where it is expanded along its channels or over everything outside of them,
+    and where both descriptions fit and the strides do not say channels last.
     """
     channels_last = _CHANNELS_LAST.get(x.ndim)
-    if channels_last is None or x.is_contiguous():
+    if channels_last is None:
         return torch.contiguous_format
-    if x.is_contiguous(memory_format=channels_last):
-        return channels_last
-    stride = x.stride()
-    inner = [stride[1], *reversed(stride[2:]), stride[0]]
-    if stride[1] == 1 and x.shape[1] > 1 and all(a <= b for a, b in pairwise(inner)):
-        return channels_last
-    return torch.contiguous_format
+    shape, stride = x.shape, x.stride()
+    least = stride[1]
+    if least == 0 or stride[-1] < least:
+        return torch.contiguous_format
+    for axis in (1, *range(x.ndim - 1, 1, -1), 0):
+        if shape[axis] == 0 or stride[axis] < least or (axis == 0 and least == stride[1]):
+            return torch.contiguous_format
+        least = stride[axis] * shape[axis] if shape[axis] > 1 else stride[axis]
+    return channels_last
+
+
+def channels_last(x: torch.Tensor) -> bool:
+    """Whether results computed from the map ``x`` are channels last."""
+    return memory_format(x) is not torch.contiguous_format
+
+
+def contiguous(x: torch.Tensor) -> torch.Tensor:
+    """``x`` contiguous, by the strides of axes with one element as well."""
+    x = x.contiguous()
+    return x.reshape(-1).view(x.shape) if channels_last(x) else x
+
+
+def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
+    it has: in the order of its axes in memory, whatever that is, and without gaps."""
+    if result.stride() == x.stride():
+        return result
+    stride = torch.empty_like(x, device="meta").stride()
+    if result.stride() == stride:
+        return result
+    order = axes_in_memory(x)
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return result.permute(order).contiguous().permute(back)
+
+
+def axes_in_memory(x: torch.Tensor) -> list[int]:
+    """The axes of ``x`` from the outermost in memory to the innermost, as PyTorch's elementwise
+    operators order those of their results."""
+    stride = torch.empty_like(x, device="meta").stride()
+    return sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
 
 
 def empty(
@@ -111,9 +142,10 @@ def conv_input(
 def conv_weight(
     grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int
 ) -> torch.Tensor:
-    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous."""
+    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous; with one
+    channel per group the strides say what the map is, and the memory is the same."""
     shape = (grad_y.shape[1], x.shape[1] // groups, *kernel_size)
-    return empty(shape, x, layout=torch.contiguous_format)
+    return empty(shape, x, layout=torch.contiguous_format if shape[1] > 1 else memory_format(x))
 
 
 def local_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -203,7 +235,7 @@ def line(x: torch.Tensor) -> torch.Tensor:
 
 def ordered(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
     """``x`` dense, and channels last or not as told."""
-    return dense(x, _CHANNELS_LAST[x.ndim] if channels_last else torch.contiguous_format)
+    return dense(x, chosen(channels_last, x.ndim))
 
 
 def pyramid(
@@ -216,14 +248,11 @@ def pyramid(
     return empty((x.shape[0], x.shape[1] * bins), x, dtype=dtype, layout=torch.contiguous_format)
 
 
-def pyramid_input(
-    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
+def input_grad(
+    grad_y: torch.Tensor, input_shape: Sequence[int], channels_last: bool
 ) -> torch.Tensor:
-    """The unwritten gradient (N, *input_size) of its input, which the pyramid does not show the
-    layout of."""
-    shape = (grad_y.shape[0], *input_size)
-    chosen = _CHANNELS_LAST.get(len(shape)) if channels_last else None
-    return empty(shape, grad_y, layout=chosen or torch.contiguous_format)
+    """The unwritten gradient of a map that the gradient ``grad_y`` does not show the layout of."""
+    return empty(input_shape, grad_y, layout=chosen(channels_last, len(input_shape)))
 
 
 def rois(
@@ -237,33 +266,6 @@ def rois(
     return empty((boxes.shape[0], x.shape[1], *output_size), x, dtype=dtype)
 
 
-def rois_input(
-    grad_y: torch.Tensor, input_shape: Sequence[int], channels_last: bool
-) -> torch.Tensor:
-    """The unwritten gradient of the map that bins were taken of, which may lie otherwise."""
-    return empty(input_shape, grad_y, layout=chosen(channels_last))
-
-
-def chosen(channels_last: bool) -> torch.memory_format:
-    """The layout of a map of two axes that is channels last or not, as told."""
-    return _CHANNELS_LAST[4] if channels_last else torch.contiguous_format
-
-
-def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
-    it has: in the order of its axes in memory, whatever that is, and without gaps."""
-    if result.stride() == x.stride():
-        return result
-    stride = torch.empty_like(x, device="meta").stride()
-    if result.stride() == stride:
-        return result
-    order = axes_in_memory(x)
-    back = sorted(range(x.ndim), key=order.__getitem__)
-    return result.permute(order).contiguous().permute(back)
-
-
-def axes_in_memory(x: torch.Tensor) -> list[int]:
-    """The axes of ``x`` from the outermost in memory to the innermost, as PyTorch's elementwise
-    operators order those of their results."""
-    stride = torch.empty_like(x, device="meta").stride()
-    return sorted(range(x.ndim), key=lambda axis: stride[axis], reverse=True)
+def chosen(channels_last: bool, axes: int = 4) -> torch.memory_format:
+    """The layout of a map that is channels last or not, as told."""
+    return _CHANNELS_LAST[axes] if channels_last else torch.contiguous_format

@@ -19,8 +19,8 @@ def info() -> None:
         table.add_row(name, mark, detail)
     console.print(table)
 
-    missing = cuda_missing()
-    device = "cpu" if missing else "cuda"
+    no_gpu = cuda_missing()
+    device = "cpu" if no_gpu else "cuda"
     found = measure.versions(device)
     table = Table("", "", title="Versions", title_justify="left", show_header=False)
     for name, missing in (
@@ -38,5 +38,5 @@ def info() -> None:
         gpu = f"{measure.device_name(device)}, capability {found['capability']}"
         table.add_row("GPU", f"{gpu}; CUDA {found['cuda']}, cuDNN {found['cudnn']}")
     else:
-        table.add_row("GPU", f"none in sight; {missing}")
+        table.add_row("GPU", f"none in sight; {no_gpu}")
     console.print(table)

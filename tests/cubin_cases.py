@@ -191,7 +191,7 @@ def pool_cases() -> Iterator[Case]:
         yield Case(
             f"avg grad x: {reason}, {lies}",
             dtype,
-            lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide),
+            lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide, last),
         )
 
     plane = (8, 64, 56, 56)
@@ -269,7 +269,7 @@ def pool_adaptive_cases() -> Iterator[Case]:
         yield Case(
             f"adaptive avg grad x: {reason}, {lies}",
             dtype,
-            lambda: pool.adaptive_avg_pool_backward(y, size),
+            lambda: pool.adaptive_avg_pool_backward(y, size, last),
         )
 
     def pyramid(reason, dtype, shape, levels, index, last):

@@ -30,7 +30,7 @@ def test_a_swap_is_the_same_layer_served_by_another(name):
     assert pydl.restore(module) is module and set(vars(module)) == held
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_OPERATORS)
 def test_the_backend_asked_for_serves(name):
     module = layer(name).train()
     assert not is_ours(module, *inputs(name))

@@ -45,6 +45,16 @@ def test_info_lists_every_backend_and_what_is_at_work() -> None:
     assert torch.__version__ in result.output
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    ((None, "this PyTorch has no CUDA"), ("13.0", "this PyTorch is built for CUDA 13.0")),
+)
+def test_info_says_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, version, said) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", version)
+    assert f"none in sight; {said}" in run("info").output
+
+
 def test_info_says_why_a_backend_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "report", lambda: [("cuda", False, "no compiler was found")])
     assert "no compiler was found" in run("info").output

@@ -215,8 +215,6 @@ def test_against_reference(server, name, case, dtype):
     for what, *each in zip(("y", "grad_x"), *three, strict=True):
         hold(*each, what)
     y = ours(x, **case.arguments, backend=backend)
-    if backend != "aten":  # whose averages of volumes come back contiguous
-        assert layout.memory_format(y) == layout.memory_format(x)
     assert torch.equal(y.nan_to_num(), three[0][0].nan_to_num()), "inference and training differ"
 
 
@@ -330,7 +328,7 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
             torch.testing.assert_close(
                 mine, backends.function("aten", "avg_pool_forward")(*arguments)
             )
-            arguments = (grad_y, size, kernel, stride, padding, *divide)
+            arguments = (grad_y, size, kernel, stride, padding, *divide, False)
             mine = backends.function(backend, "avg_pool_backward")(*arguments)
             torch.testing.assert_close(
                 mine, backends.function("aten", "avg_pool_backward")(*arguments)
@@ -348,7 +346,10 @@ def test_operators_are_registered_rightly(server):
         y, offset = ops.max_pool_forward(x, *window, [1, 1], [4, 4], "offset", backend)
         opcheck(ops.max_pool_backward.default, (y, offset, [7, 8], *window, [1, 1], backend))
         opcheck(ops.avg_pool_forward.default, (x, *window, [4, 4], True, 0, backend))
-        opcheck(ops.avg_pool_backward.default, (y, [7, 8], *window, False, 0, backend))
+        opcheck(
+            ops.avg_pool_backward.default,
+            (y, [7, 8], *window, False, 0, layout.channels_last(x), backend),
+        )
 
 
 @pytest.mark.parametrize("server", servers("pool"))
@@ -413,11 +414,11 @@ def test_a_window_without_a_tap_has_no_gradient(server):
 X = torch.randn(1, 3, 8, 8)
 BAD = (
     ("max_pool2d", ([1.0], 2), {}, TypeError, "argument 'input' must be Tensor, not list"),
-    ("max_pool2d", (X[0, 0], 2), {}, RuntimeError, "Expected 3D .* or 4D .*\\[8, 8\\]"),
-    ("max_pool2d", (X, 0), {}, RuntimeError, "kernel_size should be greater than zero"),
+    ("max_pool2d", (X[0, 0], 2), {}, RuntimeError, "non-empty 3D or 4D \\(batch mode\\) tensor"),
+    ("max_pool2d", (X, 0), {}, RuntimeError, "stride should not be zero"),
     ("max_pool2d", (X, (2, 2, 2)), {}, RuntimeError, "kernel_size must either be a single int"),
-    ("max_pool2d", (X, 2.0), {}, TypeError, "argument 'kernel_size' must be"),
-    ("max_pool2d", (X, 2, 0), {}, RuntimeError, "stride should be greater than zero"),
+    ("max_pool2d", (X, 2.0), {}, TypeError, "argument 'kernel_size' .*must be"),
+    ("max_pool2d", (X, 2, 0), {}, RuntimeError, "stride should not be zero"),
     ("max_pool2d", (X, 2, -1), {}, RuntimeError, "stride should be greater than zero"),
     (
         "max_pool2d",
@@ -426,7 +427,7 @@ BAD = (
         RuntimeError,
         "pad should be at most half of effective kernel size",
     ),
-    ("max_pool2d", (X, 2, 2, -1), {}, RuntimeError, "padding should be non-negative"),
+    ("max_pool2d", (X, 2, 2, -1), {}, RuntimeError, "pad must be non-negative, but got pad: -1"),
     ("max_pool2d", (X, 2, 2, 0, 0), {}, RuntimeError, "dilation should be greater than zero"),
     ("max_pool2d", (X, 9), {}, RuntimeError, "Output size is too small"),
     ("max_pool2d", (X[:, :0], 2), {}, RuntimeError, "optional 0 dim batch size"),

@@ -19,7 +19,7 @@ from contract import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydl import functional, layout
+from pydl import functional
 from pydl.nn import SpatialResponseNorm
 
 CASES = (
@@ -76,7 +76,6 @@ def test_against_reference(server, case, dtype):
     exact = run(lambda x: function(x, "reference"), [x.double()], grad_of)
     for what, *three in zip(("y", "grad_x"), ours, theirs, exact, strict=True):
         hold(*three, what)
-    assert layout.memory_format(ours[0]) == layout.memory_format(x)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if 0 not in case.shape], ids=str)

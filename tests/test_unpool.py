@@ -5,7 +5,7 @@ import pytest
 import torch
 from contract import DTYPES, Case, gradient, opcheck, operand, run, servers
 
-from pydl import backends, functional, layout
+from pydl import backends, functional
 
 CASES = (
     (2, Case("windows that do not overlap", (2, 5, 8, 10), {"kernel_size": 2})),
@@ -53,8 +53,6 @@ def test_is_pytorchs(server, axes, case, dtype):
     )
     for a, b in zip(mine, other, strict=True):
         assert torch.equal(a, b)
-    if backend != "aten":
-        assert layout.memory_format(mine[0]) == layout.memory_format(x)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +126,8 @@ BAD = (
     ((X, INDEX - 20, 2), RuntimeError, "Found an invalid max index: -"),
     ((X, INDEX, 2, 2, 0, (20, 8)), ValueError, "invalid output_size.*between 6 and 10"),
     ((X, INDEX, 2, 2, 0, (8,)), ValueError, "containing 2 or 4 elements"),
-    ((X, INDEX, 2, 0), RuntimeError, "stride should be greater than zero"),
-    ((X[0, 0], INDEX[0, 0], 2), RuntimeError, "Expected 3D .* or 4D"),
+    ((X, INDEX, 2, 0), RuntimeError, "Found an invalid max index"),
+    ((X[0, 0], INDEX[0, 0], 2), RuntimeError, "should be a 3d or 4d Tensor"),
 )
 
 

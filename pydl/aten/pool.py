@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl import layout
 from pydl.indices import flat_from_offset, offset_from_flat
 
 aten = torch.ops.aten
@@ -73,16 +74,8 @@ def max_pool_backward(
     x = grad_y.new_empty(1).expand(
         *grad_y.shape[:2], *input_size
     )  # only its shape and layout count
-    x = (
-        x.contiguous(memory_format=torch.channels_last)
-        if _is_channels_last(index)
-        else x.contiguous()
-    )
+    x = layout.ordered(x, layout.channels_last(index))
     return backward(grad_y, x, kernel_size, stride, padding, dilation, rounds_up, flat)
-
-
-def _is_channels_last(index: torch.Tensor) -> bool:
-    return index.ndim == 4 and not index.is_contiguous()
 
 
 def avg_pool_forward(
@@ -112,15 +105,15 @@ def avg_pool_backward(
     padding: Sequence[int],
     count_include_pad: bool,
     divisor: int,
+    channels_last: bool,
 ) -> torch.Tensor:
     rounds_up = ceil_mode(
         input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride)
     )
     if len(kernel_size) == 1:
         one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding]]
-        return avg_pool_backward(grad_y.unsqueeze(2), *one_row, count_include_pad, divisor).squeeze(
-            2
-        )
+        divide = count_include_pad, divisor, channels_last
+        return avg_pool_backward(grad_y.unsqueeze(2), *one_row, *divide).squeeze(2)
     x = grad_y.new_empty((*grad_y.shape[:2], *input_size))  # only its shape counts
     backward = aten.avg_pool2d_backward if len(kernel_size) == 2 else aten.avg_pool3d_backward
     return backward(

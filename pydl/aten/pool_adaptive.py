@@ -16,9 +16,12 @@ def adaptive_avg_pool_forward(x: torch.Tensor, output_size: Sequence[int]) -> to
     return pool(x, tuple(output_size))
 
 
-def adaptive_avg_pool_backward(grad_y: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
+def adaptive_avg_pool_backward(
+    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
+) -> torch.Tensor:
     if len(input_size) == 1:  # PyTorch's 1-D pooling is its 2-D pooling with one row
-        return adaptive_avg_pool_backward(grad_y.unsqueeze(2), [1, *input_size]).squeeze(2)
+        one_row = grad_y.unsqueeze(2), [1, *input_size], channels_last
+        return adaptive_avg_pool_backward(*one_row).squeeze(2)
     x = grad_y.new_empty((*grad_y.shape[:2], *input_size))  # only its shape counts
     backward = getattr(aten, f"_adaptive_avg_pool{len(input_size)}d_backward")
     return backward(grad_y, x)
@@ -82,7 +85,7 @@ def pyramid_pool_backward(
             taken = index[:, first:last].reshape(grads.shape)
             share = adaptive_max_pool_backward(grads, taken, spatial)
         else:
-            share = adaptive_avg_pool_backward(grads, spatial)
+            share = adaptive_avg_pool_backward(grads, spatial, channels_last)
         grad_x = share if grad_x is None else grad_x + share
         first = last
     return grad_x

@@ -39,5 +39,5 @@ def lp_pool_backward(
     taps = math.prod(kernel_size)
     slope = (mean * taps).pow(1 / norm_type - 1) * (taps / norm_type)
     grad_mean = torch.where(mean == 0, 0, grad_y * slope)
-    grad_power = avg_pool_backward(grad_mean, x.shape[2:], *window, True, 0)
+    grad_power = avg_pool_backward(grad_mean, x.shape[2:], *window, True, 0, False)
     return grad_power * (norm_type * x.pow(norm_type - 1))

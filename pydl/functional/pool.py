@@ -54,9 +54,8 @@ def max_pool2d(
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the int64
-        positions, of the same
-        shape, flat in the H * W plane of each channel.
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's; with ``return_indices`` also the
+        int64 positions, of the same shape, flat in the H * W plane of each channel.
 
     Raises:
         TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
@@ -161,6 +160,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    out: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
     """2-D average pooling: each output is the mean of a window of its channel.
@@ -173,10 +173,11 @@ def avg_pool2d(
             counted.
         count_include_pad: count the padding in the divisor.
         divisor_override: divide by this instead; not zero.
+        out: where to write the result, which is PyTorch's own operator's alone; no gradients.
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's.
 
     Raises:
         TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
@@ -184,7 +185,7 @@ def avg_pool2d(
     Source: PyTorch's ``avg_pool2d``.
     """
     arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    return ops.avg_pool(2, input, *arguments, backend)
+    return ops.avg_pool(2, input, *arguments, backend, out)
 
 
 @overridable
@@ -197,8 +198,9 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    out: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
     """3-D average pooling of (N, C, D, H, W) or (C, D, H, W): see :func:`avg_pool2d`."""
     arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    return ops.avg_pool(3, input, *arguments, backend)
+    return ops.avg_pool(3, input, *arguments, backend, out)

@@ -34,7 +34,7 @@ def adaptive_avg_pool2d(
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's.
 
     Raises:
         TypeError, RuntimeError, ValueError: as :func:`pydl.functional.conv2d`.
@@ -87,7 +87,7 @@ def adaptive_max_pool2d(
         return_indices: also return the places of the maxima, as int64 positions in the flat plane.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout; with ``return_indices`` also the
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's; with ``return_indices`` also the
         positions.
 
     Raises:

@@ -36,8 +36,8 @@ def lp_pool2d(
     (sum x^p)^(1 / p); L2 pooling with 2.
 
     As PyTorch's it takes no absolute value: an odd p adds signed powers, and the root of a negative
-    sum is NaN. The gradient of a window whose sum is 0 is 0. Training keeps the input and the
-    output, where PyTorch's chain of operators keeps five more maps.
+    sum is NaN. The gradient of a window whose sum is 0 is 0. Training keeps the input and a copy of
+    the output, where PyTorch's chain of operators keeps five more maps.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
@@ -48,7 +48,7 @@ def lp_pool2d(
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's.
 
     Raises:
         ZeroDivisionError: ``norm_type`` is 0.

@@ -156,14 +156,17 @@ def _layer(cell, input, hx, weights, batch_sizes, reverse, how, backend):
     checks.sequences(name, input, batch_sizes)
     packed = batch_sizes is not None
     steps = len(batch_sizes) if packed else len(input)
-    family = checks.family(cell, weights, how, steps=steps, packed=packed)
-    backend = backends.choose(family, backend, input)
-    tokens = input if batch_sizes is not None else input.flatten(0, 1)
-    sequences = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    fused = cell == "lstm" and weights.weight_hr is None and not packed
+    own = checks.own(cell, weights.peephole is not None, weights.norm_ih is not None, how)
+    backend = backends.choose(checks.family(own, fused, steps), backend, input)
+    tokens = input.flatten(0, -2)
+    sequences = int(batch_sizes[0]) if packed else input.shape[1]
     h, c = checks.states(name, cell, tokens, sequences, hx, weights)
     checks.weights(name, cell, tokens, weights)
-    y, h, c = ops.layer(cell, tokens, h, c, weights, batch_sizes, reverse, how, backend)
-    return y if batch_sizes is not None else y.view(*input.shape[:2], -1), h, c
+    given = h, c, weights, batch_sizes, reverse, how, backend, fused and not own
+    y, h, c = ops.layer(cell, tokens, *given)
+    y = y if backend == "aten" else ops.given_away(y)
+    return y.view(*input.shape[:-1], y.shape[1]), h, c
 
 
 @overridable

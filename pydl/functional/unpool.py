@@ -51,7 +51,7 @@ def max_unpool2d(
         backend: see the module.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW) in the input's layout.
+        (N, C, OH, OW) or (C, OH, OW) in the layout of PyTorch's.
 
     Raises:
         ValueError: ``output_size`` does not fit.

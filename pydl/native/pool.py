@@ -83,10 +83,10 @@ def avg_pool_backward(
     padding: Sequence[int],
     count_include_pad: bool,
     divisor: int,
+    channels_last: bool,
 ) -> torch.Tensor:
-    like = layout.memory_format(grad_y)
-    grad_x = layout.resized(grad_y, input_size)
-    operand = library.operand(grad_y, like)
+    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
+    operand = library.operand(grad_y, layout.chosen(channels_last, grad_y.ndim))
     library.call(
         "avg_pool_backward",
         operand,

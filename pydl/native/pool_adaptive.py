@@ -22,10 +22,10 @@ def adaptive_avg_pool_forward(
 
 
 def adaptive_avg_pool_backward(
-    library: Library, grad_y: torch.Tensor, input_size: Sequence[int]
+    library: Library, grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
 ) -> torch.Tensor:
-    grad_x = layout.resized(grad_y, input_size)
-    operand = library.operand(grad_y, layout.memory_format(grad_y))
+    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
+    operand = library.operand(grad_y, layout.chosen(channels_last, grad_y.ndim))
     levels = [grad_y.shape[2:]]
     library.call("adaptive_pool_backward", operand, None, grad_x, levels, False, False, on=grad_y)
     return grad_x
@@ -80,7 +80,7 @@ def pyramid_pool_backward(
     kind: str,
     channels_last: bool,
 ) -> torch.Tensor:
-    grad_x = layout.pyramid_input(grad_y, input_size, channels_last)
+    grad_x = layout.input_grad(grad_y, (grad_y.shape[0], *input_size), channels_last)
     maximum = kind == "max"
     library.call(
         "adaptive_pool_backward",

@@ -38,7 +38,7 @@ def roi_align_backward(
     aligned: bool,
     channels_last: bool,
 ) -> torch.Tensor:
-    grad_x = layout.rois_input(grad_y, input_shape, channels_last)
+    grad_x = layout.input_grad(grad_y, input_shape, channels_last)
     operand = library.operand(grad_y, layout.chosen(channels_last))
     arguments = operand, _flat(boxes), grad_x, scale, sampling_ratio, aligned
     library.call("roi_align_backward", *arguments, on=grad_y)
@@ -69,7 +69,7 @@ def roi_pool_backward(
     scale: float,
     channels_last: bool,
 ) -> torch.Tensor:
-    grad_x = layout.rois_input(grad_y, input_shape, channels_last)
+    grad_x = layout.input_grad(grad_y, input_shape, channels_last)
     like = layout.chosen(channels_last)
     operands = library.operand(grad_y, like), library.operand(index, like)
     library.call("roi_pool_backward", *operands, _flat(boxes), grad_x, scale, on=grad_y)

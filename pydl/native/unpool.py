@@ -26,10 +26,9 @@ def max_unpool_forward(
 def max_unpool_backward(
     library: Library, grad_y: torch.Tensor, index: torch.Tensor
 ) -> torch.Tensor:
-    like = layout.memory_format(index)
-    grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)
+    grad_x = layout.input_grad(grad_y, index.shape, False)
     if library.name == "cuda":
         check_positions(index, grad_y.shape[2:])
-    operands = library.operand(grad_y, like), library.operand(index, like)
+    operands = library.contiguous(grad_y), library.contiguous(index)
     library.call("max_unpool_backward", *operands, grad_x, on=grad_y)
     return grad_x

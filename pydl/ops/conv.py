@@ -79,10 +79,14 @@ class _Conv(Function):
         if y:
             grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
+        # They lie as the result does, whatever the gradient that comes in looks like.
+        form = layout.conv_format(x, weight)
         if needs[0]:
-            grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
+            laid_out = layout.dense(grad_y, form)
+            grad_x = apply(_ConvGradInput, laid_out, weight, tuple(x.shape[2:]), window)
         if needs[1]:
             grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
+            grad_weight = layout.dense(grad_weight, form)
         if needs[2]:
             grad_bias = apply(_ConvGradBias, grad_y, window[-1].forward)
         return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None

@@ -30,20 +30,6 @@ def apply(function: type[Function], *arguments: object) -> torch.Tensor | tuple[
     return function.forward(*arguments)
 
 
-def apply_with_context(function: type[torch.autograd.Function], *arguments: object):
-    """:func:`apply` for a Function whose ``forward`` takes a context."""
-    if torch.is_grad_enabled():
-        return function.apply(*arguments)
-    return function.forward(_NoContext(), *arguments)
-
-
-class _NoContext:
-    """Stands for the context of a Function whose backward will never run."""
-
-    def save_for_backward(self, *tensors: torch.Tensor) -> None:
-        pass
-
-
 def by_reference(
     function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
     tensors: Sequence[torch.Tensor],

@@ -153,7 +153,7 @@ def locally_connected(
     flat = flat.reshape(features, channels * math.prod(kernel_size), *output_size)
     window = (kernel_size, stride, padding, dilation, backend)
     if backend == "aten":
-        y = by_pytorch(x, flat, bias, *window[:-1])
+        y = by_pytorch(x, flat, bias, *window[:-1]).contiguous()
     elif needs_grad(x, flat, bias):
         y = _Local.apply(x, flat, bias, window)
     else:

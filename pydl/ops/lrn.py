@@ -4,8 +4,10 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
+from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
+from pydl.ops.window import by_pytorch, refused
 from pydl.reference import lrn as reference
 
 _ARGUMENTS = "int size, float alpha, float beta, float k, str backend"
@@ -31,7 +33,8 @@ class _Lrn(Function):
     @staticmethod
     def backward(ctx, grad_y):
         (x,) = ctx.saved_tensors
-        return apply(_LrnGrad, grad_y, x, *ctx.arguments), None, None, None, None, None
+        grad_x = apply(_LrnGrad, grad_y, x, *ctx.arguments)
+        return layout.as_elementwise(grad_x, grad_y), None, None, None, None, None
 
 
 class _LrnGrad(Function):
@@ -58,22 +61,34 @@ class _LrnGrad(Function):
         return *grads, None, None, None, None, None
 
 
+def _real(name: str, value: float) -> float:
+    if isinstance(value, str):
+        raise TypeError(f"local_response_norm(): argument '{name}' must be float, not str")
+    return float(value)
+
+
 def local_response_norm(
     x: torch.Tensor, size: int, alpha: float, beta: float, k: float, backend: str | None
 ) -> torch.Tensor:
     checks.tensor("local_response_norm", "input", x)
-    backend = backends.choose("lrn", backend, x)
+    backend = backends.choose("lrn", backend, x, "lrn_forward")
+    stock = torch.nn.functional.local_response_norm
+    constants = {"alpha": alpha, "beta": beta, "k": k}
     if backend == "aten":
-        return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
-    if x.ndim < 3:
-        raise ValueError(f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)")
-    (size,) = checks.axes("local_response_norm", "size", size, 1, least=1)
-    if x.ndim > 5:
-        return local_response_norm(x.flatten(4), size, alpha, beta, k, backend).unflatten(
-            4, x.shape[4:]
-        )
-    x = x.resolve_neg()
-    arguments = (size, float(alpha), float(beta), float(k), backend)
-    if needs_grad(x):
-        return _Lrn.apply(x, *arguments)
-    return _forward(x, *arguments)
+        return by_pytorch(stock, x, size, alpha, beta, k)
+    try:
+        if x.ndim < 3:
+            raise ValueError(
+                f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)"
+            )
+        (window,) = checks.axes("local_response_norm", "size", [size], 1, least=1)
+        constants = tuple(_real(name, constant) for name, constant in constants.items())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise refused(error, stock, x, size, alpha, beta, k) from None
+    maps = x.flatten(4) if x.ndim > 5 else x
+    kind = "local_response_norm" if x.ndim == 3 else "local_response_norm_of_maps"
+    maps = as_autocast(kind, maps.resolve_neg())
+    arguments = window, *constants, backend
+    y = _Lrn.apply(maps, *arguments) if needs_grad(maps) else _forward(maps, *arguments)
+    y = y.reshape(x.shape) if x.ndim > 5 else y
+    return layout.as_elementwise(y, x)

@@ -4,6 +4,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
+from pydl.ops.autocast import as_autocast
 from pydl.ops.registry import operator
 
 _keep = operator(
@@ -21,8 +22,13 @@ def nms(
     backend: str | None,
 ) -> torch.Tensor:
     checks.tensor(name, "boxes", boxes)
+    if boxes.is_quantized:
+        raise RuntimeError(f"{name}: quantized tensors are not served; dequantize() them first")
+    if name == "batched_nms" and boxes.numel() == 0:
+        return boxes.new_empty(0, dtype=torch.int64)  # as torchvision, whatever else was given
     checks.tensor(name, "scores", scores)
     backend = backends.choose("nms", backend, boxes)
+    boxes, scores = as_autocast("nms", boxes), as_autocast("nms", scores)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise RuntimeError(f"{name}: boxes should be a tensor (N, 4), but got {list(boxes.shape)}")
     if scores.ndim != 1 or len(scores) != len(boxes):

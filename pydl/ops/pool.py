@@ -4,15 +4,27 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 
 from pydl import backends, layout
 from pydl.indices import flat_from_offset
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
-from pydl.ops.window import batched, outputs, windows
+from pydl.ops.window import (
+    Window,
+    batched,
+    by_pytorch,
+    of_maps,
+    outputs,
+    refused,
+    unbatched,
+    windows,
+)
 
+_MAX = (None, functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
+_AVERAGES = (None, functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 _WINDOW = "int[] kernel_size, int[] stride, int[] padding"
 _INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
 
@@ -35,87 +47,101 @@ _max_backward = operator(
     "dilation, str backend) -> Tensor",
     lambda grad_y, index, input_size, *_: layout.resized(index, input_size, dtype=grad_y.dtype),
 )
-_AVERAGE = f"{_WINDOW}, SymInt[] output_size, bool count_include_pad, int divisor, str backend"
+_AVERAGE = "SymInt[] output_size, bool count_include_pad, int divisor"
 _avg_forward = operator(
-    f"avg_pool_forward(Tensor x, {_AVERAGE}) -> Tensor",
+    f"avg_pool_forward(Tensor x, {_WINDOW}, {_AVERAGE}, str backend) -> Tensor",
     lambda x, kernel_size, stride, padding, output_size, *_: layout.resized(x, output_size),
 )
 _avg_backward = operator(
     f"avg_pool_backward(Tensor grad_y, SymInt[] input_size, {_WINDOW}, bool count_include_pad, "
-    "int divisor, str backend)"
-    " -> Tensor",
-    lambda grad_y, input_size, *_: layout.resized(grad_y, input_size),
+    "int divisor, bool channels_last, str backend) -> Tensor",
+    lambda grad_y, input_size, kernel_size, stride, padding, include, divisor, channels_last, _: (
+        layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
+    ),
 )
 
 
-class _MaxPool(torch.autograd.Function):
+class _MaxPool(Function):
     @staticmethod
-    def forward(ctx, x, window, output_size, index, return_index, backend):
-        y, taken = _max_forward(x, *window, output_size, index, backend)
-        ctx.save_for_backward(taken)
-        ctx.arguments = tuple(x.shape[2:]), window, backend
-        if not return_index:
-            return y
-        ctx.mark_non_differentiable(taken)
-        ctx.set_materialize_grads(False)
-        return y, taken
+    def forward(x, window, output_size, index, backend):
+        return _max_forward(x, *window, output_size, index, backend)
 
     @staticmethod
-    def backward(ctx, grad_y, _=None):
+    def setup_context(ctx, inputs, output):
+        x, window, _, _, backend = inputs
+        _, index = output
+        ctx.mark_non_differentiable(index)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(index)
+        ctx.arguments = tuple(x.shape[2:]), window, backend
+
+    @staticmethod
+    def backward(ctx, grad_y, _):
         grad_x = None
         if grad_y is not None:
-            (index,) = ctx.saved_tensors
-            grad_x = apply(_MaxPoolGrad, grad_y, index, *ctx.arguments)
-        return grad_x, None, None, None, None, None
+            grad_x = apply(_MaxPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        return grad_x, None, None, None, None
 
 
-class _MaxPoolGrad(torch.autograd.Function):
+class _MaxPoolGrad(Function):
     """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from
     them."""
 
     @staticmethod
-    def forward(ctx, grad_y, index, input_size, window, backend):
-        ctx.save_for_backward(index)
-        ctx.arguments = input_size, window
+    def forward(grad_y, index, input_size, window, backend):
         return _max_backward(grad_y, index, input_size, *window, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, index, *ctx.arguments, _ = inputs
+        ctx.save_for_backward(index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
         (index,) = ctx.saved_tensors
+        input_size, window = ctx.arguments
         flat = index
         if index.dtype == torch.uint8:
-            flat = flat_from_offset(index, *ctx.arguments[:1], *ctx.arguments[1])
+            flat = flat_from_offset(index, input_size, *window)
         gathered = grad_grad_x.flatten(2).gather(2, flat.flatten(2)).reshape(index.shape)
         return gathered, None, None, None, None
 
 
-class _AvgPool(torch.autograd.Function):
+class _AvgPool(Function):
     @staticmethod
-    def forward(ctx, x, window, output_size, divide, backend):
-        ctx.arguments = tuple(x.shape[2:]), window, divide, backend
+    def forward(x, window, output_size, divide, channels_last, backend):
         return _avg_forward(x, *window, output_size, *divide, backend)
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, window, _, *rest = inputs
+        ctx.arguments = tuple(x.shape[2:]), window, *rest
+
+    @staticmethod
     def backward(ctx, grad_y):
-        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None, None
+        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None, None, None
 
 
-class _AvgPoolGrad(torch.autograd.Function):
+class _AvgPoolGrad(Function):
     """Linear in grad_y and the transpose of the pooling, so its derivative is the pooling."""
 
     @staticmethod
-    def forward(ctx, grad_y, input_size, window, divide, backend):
-        ctx.arguments = window, tuple(grad_y.shape[2:]), divide, backend
-        return _avg_backward(grad_y, input_size, *window, *divide, backend)
+    def forward(grad_y, input_size, window, divide, channels_last, backend):
+        return _avg_backward(grad_y, input_size, *window, *divide, channels_last, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, _, window, *rest = inputs
+        ctx.arguments = window, tuple(grad_y.shape[2:]), *rest
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None, None
+        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None, None, None
 
 
 def maximum(
     batch: torch.Tensor,
-    window: Sequence[Sequence[int]],
+    window: Window,
     output_size: Sequence[int],
     return_indices: bool,
     backend: str,
@@ -124,10 +150,9 @@ def maximum(
     wants_grad = needs_grad(batch)
     index = "none" if not wants_grad else "offset" if math.prod(window[0]) <= 256 else "flat"
     index = "flat" if return_indices else index
-    if not wants_grad:
-        return _max_forward(batch, *window, output_size, index, backend)
-    results = _MaxPool.apply(batch, window, output_size, index, return_indices, backend)
-    return results if return_indices else (results, None)
+    if wants_grad:
+        return _MaxPool.apply(batch, window, output_size, index, backend)
+    return _max_forward(batch, *window, output_size, index, backend)
 
 
 def average(
@@ -135,11 +160,16 @@ def average(
     window: Sequence[Sequence[int]],
     output_size: Sequence[int],
     divide: tuple[bool, int],
+    channels_last: bool,
     backend: str,
 ) -> torch.Tensor:
-    """Average pooling with checked arguments."""
+    """Average pooling with checked arguments.
+
+    Args:
+        channels_last: how the gradient is to lie.
+    """
     if needs_grad(batch):
-        return _AvgPool.apply(batch, window, output_size, divide, backend)
+        return _AvgPool.apply(batch, window, output_size, divide, channels_last, backend)
     return _avg_forward(batch, *window, output_size, *divide, backend)
 
 
@@ -156,17 +186,31 @@ def max_pool(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     name = f"max_pool{axes}d"
     checks.tensor(name, "input", x)
+    arguments = kernel_size, stride, padding, dilation, ceil_mode, return_indices
     backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "max_pool_forward")
     if backend == "aten":
-        pool = getattr(torch.nn.functional, name)
-        return pool(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    window = windows(name, axes, kernel_size, stride, padding, dilation)
-    batch = batched(name, x, axes)
-    output_size = outputs(name, batch, window, ceil_mode)
-    y, taken = maximum(batch, window, output_size, return_indices, backend)
-    if x.ndim == axes + 1:
-        y, taken = y.squeeze(0), taken.squeeze(0) if return_indices else None
-    return (y, taken) if return_indices else y
+        return by_pytorch(_MAX[axes], x, *arguments)
+    try:
+        window = windows(name, axes, kernel_size, stride, padding, dilation)
+        batch = batched(name, x, axes)
+        output_size = outputs(name, batch, window, ceil_mode)
+    except (TypeError, RuntimeError) as error:
+        raise refused(error, _MAX[axes], x, *arguments) from None
+    if not return_indices:  # with them its casts do not reach the operator
+        batch = as_autocast(name, batch)
+    # What PyTorch makes of one volume is channels last where that is, but not its gradient.
+    last = axes == 3 and x.ndim == 4 and not batch.is_contiguous()
+    last = last and batch.is_contiguous(memory_format=torch.channels_last_3d)
+    batch = batch.contiguous() if last else batch
+    batch, window, output_size = of_maps(batch, window, output_size)
+    if axes == 1 and not return_indices and batch.device.type == "cpu" and not needs_grad(batch):
+        batch = layout.contiguous(batch)  # PyTorch has a kernel of its own for these
+    results = maximum(batch, window, output_size, return_indices, backend)
+    results = results if return_indices else results[:1]
+    if last:
+        results = [y.contiguous(memory_format=torch.channels_last_3d) for y in results]
+    results = tuple(unbatched(y, x, axes) for y in results)
+    return results if return_indices else results[0]
 
 
 def avg_pool(
@@ -179,20 +223,52 @@ def avg_pool(
     count_include_pad: bool,
     divisor_override: int | None,
     backend: str | None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     name = f"avg_pool{axes}d"
     checks.tensor(name, "input", x)
+    # PyTorch's 1-D average takes no divisor.
+    rest = () if axes == 1 else (divisor_override,)
+    arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, *rest
+    if out is not None:
+        return _into(out, name, x, arguments, backend)
     backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "avg_pool_forward")
     if backend == "aten":
-        pool = getattr(torch.nn.functional, name)
-        # PyTorch's 1-D average takes no divisor.
-        rest = () if axes == 1 else (divisor_override,)
-        return pool(x, kernel_size, stride, padding, ceil_mode, count_include_pad, *rest)
-    if divisor_override == 0:
-        raise RuntimeError(f"{name}: divisor must be not zero")
-    window = windows(name, axes, kernel_size, stride, padding, 1)
-    batch = batched(name, x, axes)
-    output_size = outputs(name, batch, window, ceil_mode)
-    divide = bool(count_include_pad), divisor_override or 0
-    y = average(batch, window[:3], output_size, divide, backend)
-    return y.squeeze(0) if x.ndim == axes + 1 else y
+        return by_pytorch(_AVERAGES[axes], x, *arguments)
+    try:
+        divisor = _divisor(name, divisor_override)
+        window = windows(name, axes, kernel_size, stride, padding, 1)
+        batch = batched(name, x, axes)
+        output_size = outputs(name, batch, window, ceil_mode)
+    except (TypeError, RuntimeError) as error:
+        raise refused(error, _AVERAGES[axes], x, *arguments) from None
+    batch = as_autocast(name, batch)
+    if axes == 3:
+        batch = layout.contiguous(
+            batch
+        )  # as PyTorch, whose averages of volumes are never channels last
+    batch, window, output_size = of_maps(batch, window, output_size)
+    divide = bool(count_include_pad), divisor
+    last = layout.channels_last(batch)
+    y = average(batch, window[:3], output_size, divide, last, backend)
+    return unbatched(y, x, axes)
+
+
+def _divisor(name: str, override: int | None) -> int:
+    """The divisor, 0 where the window decides."""
+    if override is None:
+        return 0
+    divisor = checks.integer(name, "divisor_override", override)
+    if divisor == 0:
+        raise RuntimeError("divisor must be not zero")
+    return divisor
+
+
+def _into(
+    out: torch.Tensor, name: str, x: torch.Tensor, arguments: tuple, backend: str | None
+) -> torch.Tensor:
+    """An average written into ``out``, which is PyTorch's own operator's alone."""
+    asked = backends.asked(backend)
+    if asked not in ("auto", "aten"):
+        raise RuntimeError(f"backend {asked!r} does not serve out=; 'auto' and 'aten' do")
+    return getattr(functional, name)(x, *arguments, out=out)

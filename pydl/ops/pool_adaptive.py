@@ -5,15 +5,30 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 
 from pydl import backends, layout
+from pydl.aten import pool_adaptive as aten
 from pydl.bins import MOST_LEVELS, flat_from_offset, index_form, split
 from pydl.ops import checks
 from pydl.ops import pool as windows
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
+from pydl.ops.window import by_pytorch, refused, unbatched
 
+_AVERAGES = (
+    None,
+    functional.adaptive_avg_pool1d,
+    functional.adaptive_avg_pool2d,
+    functional.adaptive_avg_pool3d,
+)
+_MAX = (
+    None,
+    functional.adaptive_max_pool1d,
+    functional.adaptive_max_pool2d,
+    functional.adaptive_max_pool3d,
+)
 _INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
 _PYRAMID = "int[] levels, str kind"
 
@@ -29,8 +44,11 @@ _avg_forward = operator(
     lambda x, output_size, _: layout.resized(x, output_size),
 )
 _avg_backward = operator(
-    "adaptive_avg_pool_backward(Tensor grad_y, SymInt[] input_size, str backend) -> Tensor",
-    lambda grad_y, input_size, _: layout.resized(grad_y, input_size),
+    "adaptive_avg_pool_backward(Tensor grad_y, SymInt[] input_size, bool channels_last, "
+    "str backend) -> Tensor",
+    lambda grad_y, input_size, channels_last, _: layout.input_grad(
+        grad_y, (*grad_y.shape[:2], *input_size), channels_last
+    ),
 )
 _max_forward = operator(
     "adaptive_max_pool_forward(Tensor x, SymInt[] output_size, str index, str backend)"
@@ -59,66 +77,78 @@ _pyramid_forward = operator(
 _pyramid_backward = operator(
     f"pyramid_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_PYRAMID}, "
     "bool channels_last, str backend) -> Tensor",
-    lambda grad_y, index, input_size, levels, kind, channels_last, _: layout.pyramid_input(
-        grad_y, input_size, channels_last
+    lambda grad_y, index, input_size, levels, kind, channels_last, _: layout.input_grad(
+        grad_y, (grad_y.shape[0], *input_size), channels_last
     ),
 )
 
 
-class _AvgPool(torch.autograd.Function):
+class _AvgPool(Function):
     @staticmethod
-    def forward(ctx, x, output_size, backend):
-        ctx.arguments = tuple(x.shape[2:]), backend
+    def forward(x, output_size, channels_last, backend):
         return _avg_forward(x, output_size, backend)
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, *rest = inputs
+        ctx.arguments = tuple(x.shape[2:]), *rest
+
+    @staticmethod
     def backward(ctx, grad_y):
-        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None
+        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None
 
 
-class _AvgPoolGrad(torch.autograd.Function):
+class _AvgPoolGrad(Function):
     """Linear in grad_y and the transpose of the pooling, so its derivative is the pooling."""
 
     @staticmethod
-    def forward(ctx, grad_y, input_size, backend):
-        ctx.arguments = tuple(grad_y.shape[2:]), backend
-        return _avg_backward(grad_y, input_size, backend)
+    def forward(grad_y, input_size, channels_last, backend):
+        return _avg_backward(grad_y, input_size, channels_last, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, _, *rest = inputs
+        ctx.arguments = tuple(grad_y.shape[2:]), *rest
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None
+        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None
 
 
-class _MaxPool(torch.autograd.Function):
+class _MaxPool(Function):
     @staticmethod
-    def forward(ctx, x, output_size, index, return_index, backend):
-        y, taken = _max_forward(x, output_size, index, backend)
-        ctx.save_for_backward(taken)
-        ctx.arguments = tuple(x.shape[2:]), backend
-        if not return_index:
-            return y
-        ctx.mark_non_differentiable(taken)
+    def forward(x, output_size, index, backend):
+        return _max_forward(x, output_size, index, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, _, backend = inputs
+        _, index = output
+        ctx.mark_non_differentiable(index)
         ctx.set_materialize_grads(False)
-        return y, taken
+        ctx.save_for_backward(index)
+        ctx.arguments = tuple(x.shape[2:]), backend
 
     @staticmethod
-    def backward(ctx, grad_y, _=None):
+    def backward(ctx, grad_y, _):
         grad_x = None
         if grad_y is not None:
-            (index,) = ctx.saved_tensors
-            grad_x = apply(_MaxPoolGrad, grad_y, index, *ctx.arguments)
-        return grad_x, None, None, None, None
+            grad_x = apply(_MaxPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        return grad_x, None, None, None
 
 
-class _MaxPoolGrad(torch.autograd.Function):
+class _MaxPoolGrad(Function):
     """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from
     them."""
 
     @staticmethod
-    def forward(ctx, grad_y, index, input_size, backend):
-        ctx.save_for_backward(index)
-        ctx.input_size = input_size
+    def forward(grad_y, index, input_size, backend):
         return _max_backward(grad_y, index, input_size, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, index, ctx.input_size, _ = inputs
+        ctx.save_for_backward(index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -134,36 +164,47 @@ def _gathered(maps: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]
     return maps.flatten(2).gather(2, flat.flatten(2)).reshape(index.shape)
 
 
-class _Pyramid(torch.autograd.Function):
+class _Pyramid(Function):
     @staticmethod
-    def forward(ctx, x, levels, kind, index, backend):
-        y, taken = _pyramid_forward(x, levels, kind, index, backend)
-        ctx.save_for_backward(taken)
-        last = layout.memory_format(x) is not torch.contiguous_format
-        ctx.arguments = tuple(x.shape[1:]), levels, kind, last, backend
-        return y
+    def forward(x, levels, kind, index, backend):
+        return _pyramid_forward(x, levels, kind, index, backend)
 
     @staticmethod
-    def backward(ctx, grad_y):
-        (index,) = ctx.saved_tensors
-        return apply(_PyramidGrad, grad_y, index, *ctx.arguments), None, None, None, None
+    def setup_context(ctx, inputs, output):
+        x, levels, kind, _, backend = inputs
+        _, index = output
+        ctx.mark_non_differentiable(index)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(index)
+        ctx.arguments = tuple(x.shape[1:]), levels, kind, layout.channels_last(x), backend
+
+    @staticmethod
+    def backward(ctx, grad_y, _):
+        grad_x = None
+        if grad_y is not None:
+            grad_x = apply(_PyramidGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        return grad_x, None, None, None, None
 
 
-class _PyramidGrad(torch.autograd.Function):
+class _PyramidGrad(Function):
     """Linear in grad_y; its derivative is the pyramid of averages, or what lies where the maxima
     were."""
 
     @staticmethod
-    def forward(ctx, grad_y, index, input_size, levels, kind, channels_last, backend):
-        ctx.save_for_backward(index)
-        ctx.arguments = input_size, levels, kind, backend
+    def forward(grad_y, index, input_size, levels, kind, channels_last, backend):
         return _pyramid_backward(grad_y, index, input_size, levels, kind, channels_last, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, index, *ctx.arguments, _, backend = inputs
+        ctx.arguments.append(backend)
+        ctx.save_for_backward(index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
         (channels, *size), levels, kind, backend = ctx.arguments
         if kind == "average":
-            grad = apply(_Pyramid, grad_grad_x, levels, kind, "none", backend)
+            grad, _ = apply(_Pyramid, grad_grad_x, levels, kind, "none", backend)
             return grad, None, None, None, None, None, None
         (index,) = ctx.saved_tensors
         parts, first = [], 0
@@ -176,47 +217,46 @@ class _PyramidGrad(torch.autograd.Function):
 
 
 def _output_size(
-    name: str, x: torch.Tensor, axes: int, output_size: int | Sequence[int | None] | None
+    name: str, x: torch.Tensor, axes: int, output_size: int | Sequence[int | None]
 ) -> list[int]:
     """One number of bins an axis, checked; None is the input's size."""
-    many = isinstance(output_size, Sequence)
-    given = list(output_size) if many else [output_size] * axes
-    if len(given) == 1:
-        given = given * axes
+    one = isinstance(output_size, int | torch.SymInt | str) or getattr(output_size, "ndim", 1) == 0
+    one = one or not hasattr(output_size, "__len__")
+    given = [output_size] * axes if one else list(output_size)
     if len(given) != axes:
-        raise RuntimeError(
-            f"{name}: output_size must either be a single int, or a tuple of {axes} ints, "
-            f"got {len(given)} values"
-        )
-    sizes = [n if out is None else out for n, out in zip(x.shape[-axes:], given, strict=True)]
-    return checks.axes(name, "output_size", sizes, axes, least=0)
+        raise RuntimeError(f"{name}: output_size must be {axes}")
+    if not one and axes > 1:
+        given = [n if out is None else out for n, out in zip(x.shape[-axes:], given, strict=True)]
+    return checks.axes(name, "output_size", given, axes, least=0)
 
 
-def _batched(name: str, x: torch.Tensor, axes: int) -> torch.Tensor:
-    """The input as (N, C, spatial...), its axes checked."""
-    if axes > 1 and x.ndim <= axes:
-        raise ValueError(f"Input dimension should be at least {axes + 1}")
+def _batched(name: str, x: torch.Tensor, axes: int, first: int) -> torch.Tensor:
+    """The input as (N, C, spatial...), its axes checked to be there and, from ``first`` on, not to
+    be empty."""
     checks.rank(name, x, axes)
-    if 0 in x.shape[-axes - 1 :]:
-        raise RuntimeError(
-            f"{name}(): Expected input to have non-zero size for non-batch dimensions, "
-            f"but input has sizes {list(x.shape)} with dimension "
-            f"{list(x.shape).index(0, x.ndim - axes - 1)} being empty"
-        )
-    return (x if x.ndim == axes + 2 else x.unsqueeze(0)).resolve_neg()
+    for axis in range(first % x.ndim, x.ndim):
+        if x.shape[axis] == 0:
+            raise RuntimeError(
+                f"{name}(): Expected input to have non-zero size for non-batch dimensions, "
+                f"but input has sizes {list(x.shape)} with dimension {axis} being empty"
+            )
+    batch = (x if x.ndim == axes + 2 else x.unsqueeze(0)).resolve_neg()
+    batch = as_autocast(name, batch)
+    return batch.unsqueeze(2) if axes == 1 else batch  # a line is pooled as a map with one row
 
 
 def _whole(size: Sequence[int], bins: Sequence[int]) -> list[int] | None:
     """The window whose pooling, with a stride of itself, has these bins: none where they are
     unequal."""
-    if any(out == 0 or n % out for n, out in zip(size, bins, strict=True)):
+    if any(n % out for n, out in zip(size, bins, strict=True)):
         return None
     return [n // out for n, out in zip(size, bins, strict=True)]
 
 
-def _no_bins(batch: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """What pooling into no bins gives: nothing, with a gradient of zeros."""
-    return batch.flatten(2)[..., :0].reshape(*batch.shape[:2], *size)
+def _is_one(output_size: object) -> bool:
+    if isinstance(output_size, tuple | list):
+        return all(type(out) is int and out == 1 for out in output_size)
+    return type(output_size) is int and output_size == 1
 
 
 def adaptive_avg_pool(
@@ -228,22 +268,31 @@ def adaptive_avg_pool(
     name = f"adaptive_avg_pool{axes}d"
     checks.tensor(name, "input", x)
     # A global average is a mean, which is bound by memory as it is; so it is chosen apart.
-    one = output_size == 1 or (isinstance(output_size, Sequence) and set(output_size) == {1})
-    backend = backends.choose("pool_global" if one else "pool_adaptive", backend, x)
+    kind = "pool_global" if _is_one(output_size) else "pool_adaptive"
+    backend = backends.choose(kind, backend, x, "adaptive_avg_pool_forward")
     if backend == "aten":
-        return getattr(torch.nn.functional, name)(x, output_size)
-    batch = _batched(name, x, axes)
-    size = _output_size(name, x, axes, output_size)
+        return by_pytorch(_AVERAGES[axes], x, output_size)
+    try:
+        size = _output_size(name, x, axes, output_size)
+        batch = _batched(name, x, axes, 1 if axes == 3 else -axes)
+    except (TypeError, RuntimeError) as error:
+        raise refused(error, _AVERAGES[axes], x, output_size) from None
+    if 0 in size:  # nothing to compute, and an error where a gradient is asked for
+        return _AVERAGES[axes](x, size)
+    size = [1, *size] if axes == 1 else size
+    whole = set(size) == {1}  # for which PyTorch takes a mean, whose gradient is contiguous
+    if axes == 3 and not whole:
+        batch = layout.contiguous(batch)  # as PyTorch, of whose other volumes none is channels last
+    last = not whole and layout.channels_last(batch)
     kernel = _whole(batch.shape[2:], size)
-    if 0 in size:
-        y = _no_bins(batch, size)
-    elif kernel is not None:
-        y = windows.average(batch, (kernel, kernel, [0] * axes), size, (True, 0), backend)
-    elif needs_grad(x):
-        y = _AvgPool.apply(batch, size, backend)
+    if kernel is not None:
+        still = [0] * len(size)
+        y = windows.average(batch, (kernel, kernel, still), size, (True, 0), last, backend)
+    elif needs_grad(batch):
+        y = _AvgPool.apply(batch, size, last, backend)
     else:
         y = _avg_forward(batch, size, backend)
-    return y.squeeze(0) if x.ndim == axes + 1 else y
+    return unbatched(y, x, axes)
 
 
 def adaptive_max_pool(
@@ -255,33 +304,31 @@ def adaptive_max_pool(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     name = f"adaptive_max_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool_adaptive", backend, x)
+    backend = backends.choose("pool_adaptive", backend, x, "adaptive_max_pool_forward")
     if backend == "aten":
-        return getattr(torch.nn.functional, name)(x, output_size, return_indices)
-    batch = _batched(name, x, axes)
-    size = _output_size(name, x, axes, output_size)
+        return by_pytorch(_MAX[axes], x, output_size, return_indices)
+    try:
+        size = _output_size(name, x, axes, output_size)
+        batch = _batched(name, x, axes, 1)
+    except (TypeError, RuntimeError) as error:
+        raise refused(error, _MAX[axes], x, output_size, return_indices) from None
+    if 0 in size:  # nothing to compute, and an error where a gradient is asked for
+        return _MAX[axes](x, size, return_indices)
+    if axes == 3:
+        batch = layout.contiguous(batch)  # as PyTorch, of whose volumes none is channels last
+    size = [1, *size] if axes == 1 else size
     kernel = _whole(batch.shape[2:], size)
-    if 0 in size:
-        y = _no_bins(batch, size)
-        taken = torch.empty_like(y, dtype=torch.int64)
-    elif kernel is not None:
-        window = kernel, kernel, [0] * axes, [1] * axes
-        y, taken = windows.maximum(batch, window, size, return_indices, backend)
+    if kernel is not None:
+        window = kernel, kernel, [0] * len(size), [1] * len(size)
+        results = windows.maximum(batch, window, size, return_indices, backend)
+    elif needs_grad(batch):
+        index = "flat" if return_indices else index_form(batch.shape[2:], [size])
+        results = _MaxPool.apply(batch, size, index, backend)
     else:
-        wants_grad = needs_grad(x)
-        index = "none"
-        if return_indices:
-            index = "flat"
-        elif wants_grad:
-            index = index_form(batch.shape[2:], [size])
-        if wants_grad:
-            results = _MaxPool.apply(batch, size, index, return_indices, backend)
-            y, taken = results if return_indices else (results, None)
-        else:
-            y, taken = _max_forward(batch, size, index, backend)
-    if x.ndim == axes + 1:
-        y, taken = y.squeeze(0), taken.squeeze(0) if return_indices else None
-    return (y, taken) if return_indices else y
+        results = _max_forward(batch, size, "flat" if return_indices else "none", backend)
+    if return_indices:
+        return tuple(unbatched(y, x, axes) for y in results)
+    return unbatched(results[0], x, axes)
 
 
 def pyramid_pool(
@@ -300,15 +347,14 @@ def pyramid_pool(
     if not 1 <= len(levels) <= MOST_LEVELS:
         raise ValueError(f"{name}: expected 1 to {MOST_LEVELS} levels, got {len(levels)}")
     each = [checks.axes(name, "levels", level, axes, least=1) for level in levels]
-    backend = backends.choose("pool_pyramid", backend, x)
-    batch = _batched(name, x, axes)
+    backend = backends.choose("pool_pyramid", backend, x, "pyramid_pool_forward")
+    batch = _batched(name, x, axes, -axes - 1)
     flat = [bins for level in each for bins in level]
-    wants_grad = needs_grad(x)
-    index = "none"
-    if kind == "max" and wants_grad:
-        index = index_form(batch.shape[2:], each)
-    if wants_grad:
-        y = _Pyramid.apply(batch, flat, kind, index, backend)
+    if backend == "aten":
+        y, _ = aten.pyramid_pool_forward(batch, flat, kind, "none")
+    elif needs_grad(batch):
+        index = index_form(batch.shape[2:], each) if kind == "max" else "none"
+        y, _ = _Pyramid.apply(batch, flat, kind, index, backend)
     else:
-        y, _ = _pyramid_forward(batch, flat, kind, index, backend)
+        y, _ = _pyramid_forward(batch, flat, kind, "none", backend)
     return y.squeeze(0) if x.ndim == axes + 1 else y

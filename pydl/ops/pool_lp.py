@@ -4,16 +4,18 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.pool import max_pool
 from pydl.ops.registry import operator
-from pydl.ops.window import batched, outputs, windows
+from pydl.ops.window import batched, by_pytorch, of_maps, outputs, refused, unbatched, windows
 from pydl.reference import pool_lp as reference
 
+_POOLS = (None, functional.lp_pool1d, functional.lp_pool2d, functional.lp_pool3d)
 _WINDOW = "float norm_type, int[] kernel_size, int[] stride"
 _forward = operator(
     f"lp_pool_forward(Tensor x, {_WINDOW}, SymInt[] output_size, str backend) -> Tensor",
@@ -25,32 +27,49 @@ _backward = operator(
 )
 
 
-class _LpPool(torch.autograd.Function):
+class _LpPool(Function):
+    """Gives the result and a copy of it for the backward: the first is the caller's, to change in
+    place as PyTorch's allows."""
+
     @staticmethod
-    def forward(ctx, x, window, output_size, backend):
+    def forward(x, window, output_size, backend):
         y = _forward(x, *window, output_size, backend)
-        ctx.save_for_backward(x, y)
-        ctx.arguments = window, backend
-        return y
+        return y, y.clone()
 
     @staticmethod
-    def backward(ctx, grad_y):
-        return apply(_LpPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments), None, None, None
+    def setup_context(ctx, inputs, output):
+        x, ctx.window, _, ctx.backend = inputs
+        _, kept = output
+        ctx.mark_non_differentiable(kept)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, kept)
+
+    @staticmethod
+    def backward(ctx, grad_y, _):
+        grad_x = None
+        if grad_y is not None:
+            x, kept = ctx.saved_tensors
+            grad_x = apply(_LpPoolGrad, grad_y, x, kept, ctx.window, ctx.backend)
+            grad_x = layout.as_elementwise(grad_x, grad_x)
+        return grad_x, None, None, None
 
 
-class _LpPoolGrad(torch.autograd.Function):
+class _LpPoolGrad(Function):
     """The gradient as a function of grad_y and x; its derivative is that of the reference's
     formulas, y among them."""
 
     @staticmethod
-    def forward(ctx, grad_y, x, y, window, backend):
+    def forward(grad_y, x, y, window, backend):
+        return _backward(grad_y, x, y, *window, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, x, _, ctx.window, _ = inputs
         ctx.save_for_backward(grad_y, x)
-        ctx.arguments = window
-        return _backward(grad_y, x, y.detach(), *window, backend)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        window = ctx.arguments
+        window = ctx.window
 
         def gradient(grad_y, x):
             y = reference.lp_pool_forward(x, *window, grad_y.shape[2:])
@@ -58,6 +77,17 @@ class _LpPoolGrad(torch.autograd.Function):
 
         grads = by_reference(gradient, ctx.saved_tensors, ctx.needs_input_grad[:2], grad_grad_x)
         return *grads, None, None, None
+
+
+def _norm_type(name: str, norm_type: float) -> float:
+    number = isinstance(norm_type, int | float | torch.SymInt | torch.SymFloat)
+    if not number and (
+        isinstance(norm_type, str | torch.Tensor) or not hasattr(norm_type, "__float__")
+    ):
+        raise TypeError(f"{name}(): argument 'norm_type' must be float, not {norm_type!r}")
+    if norm_type == 0:
+        raise ZeroDivisionError("float division by zero")
+    return float(norm_type)
 
 
 def lp_pool(
@@ -71,26 +101,33 @@ def lp_pool(
 ) -> torch.Tensor:
     name = f"lp_pool{axes}d"
     checks.tensor(name, "input", x)
-    if isinstance(norm_type, bool) or not isinstance(norm_type, int | float):
-        raise TypeError(f"{name}(): argument 'norm_type' must be float, not {norm_type!r}")
-    if math.isinf(norm_type):  # the limit is the largest magnitude, or the smallest
+    # The limits are the largest magnitude and the smallest.
+    if norm_type in (math.inf, -math.inf):
         sign = 1 if norm_type > 0 else -1
         window = kernel_size, stride, 0, 1, ceil_mode, False
         return sign * max_pool(axes, sign * x.abs(), *window, backend)
     # Other powers than 1 and 2 are chosen apart: they have no kernels of their own on a CPU.
     kind = "pool_lp" if norm_type in (1, 2) else "pool_lp_any"
-    chosen = backends.choose(kind, backend, x)
-    if chosen == "aten":
-        pool = getattr(torch.nn.functional, name)
-        return pool(x, norm_type, kernel_size, stride, ceil_mode)
-    if norm_type == 0:
-        raise ZeroDivisionError(f"{name}: norm_type must not be zero")
-    window = windows(name, axes, kernel_size, stride, 0, 1)
-    batch = batched(name, x, axes)
-    output_size = outputs(name, batch, window, ceil_mode)
-    arguments = (float(norm_type), *window[:2])
-    if needs_grad(x):
-        y = _LpPool.apply(batch, arguments, output_size, chosen)
+    backend = backends.choose(kind, backend, x, "lp_pool_forward")
+    arguments = norm_type, kernel_size, stride, ceil_mode
+    if backend == "aten":
+        return by_pytorch(_POOLS[axes], x, *arguments)
+    try:
+        power = _norm_type(name, norm_type)
+        window = windows(name, axes, kernel_size, stride, 0, 1)
+        batch = batched(name, x, axes)
+        output_size = outputs(name, batch, window, ceil_mode)
+    except (TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise refused(error, _POOLS[axes], x, *arguments) from None
+    batch = as_autocast(name, batch)
+    if axes == 3 or 0 in batch.stride():
+        # As PyTorch, of whose averages of volumes none are channels last, and which pools powers,
+        # of which none are expanded.
+        batch = layout.contiguous(batch) if axes == 3 else batch.clone()
+    batch, (kernel, steps, *_), output_size = of_maps(batch, window, output_size)
+    arguments = power, kernel, steps
+    if needs_grad(batch):
+        y, _ = _LpPool.apply(batch, arguments, output_size, backend)
     else:
-        y = _forward(batch, *arguments, output_size, chosen)
-    return y.squeeze(0) if x.ndim == axes + 1 else y
+        y = _forward(batch, *arguments, output_size, backend)
+    return unbatched(layout.as_elementwise(y, y), x, axes)

@@ -5,14 +5,16 @@ The inputs' product and every gradient of a weight are one product over all toke
 between stands one operator that goes through the steps.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import layer_norm, linear
 
 from pydl import backends, rnn_results
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops.checks import autocast_dtype
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import rnn as reference
 
@@ -76,40 +78,52 @@ class Operands(NamedTuple):
 _DIFFERENTIABLE = 10
 
 
-class _Rnn(torch.autograd.Function):
-    """y, h_n, c_n."""
+class _Rnn(Function):
+    """y, h_n, c_n, and what else the backward reads of the forward."""
 
     @staticmethod
-    def forward(ctx, *arguments):
+    def forward(*arguments):
         *operands, how, backend = arguments
-        y, h_n, c_n, *kept = _forward(*operands, *how, True, backend)
+        return _forward(*operands, *how, True, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *operands, how, backend = inputs
+        y, _, _, *kept = output
+        ctx.mark_non_differentiable(*kept)
         ctx.save_for_backward(y, *operands, *kept)
         ctx.how = how, backend
         ctx.set_materialize_grads(False)
-        return y, h_n, c_n
 
     @staticmethod
     def backward(ctx, *grads):
         y, *rest = ctx.saved_tensors
         operands, kept = Operands(*rest[:14]), rest[14:]
-        if operands.c0 is None:
-            grads = *grads[:2], None
+        grads = *grads[:2], None if operands.c0 is None else grads[2]
         wanted = tuple(ctx.needs_input_grad[:_DIFFERENTIABLE])
         made = iter(apply(_RnnGrad, *grads, y, *operands, *kept, wanted, *ctx.how))
         return *(next(made) if want else None for want in wanted), *[None] * 6
 
 
-class _RnnGrad(torch.autograd.Function):
+class _RnnGrad(Function):
     """The gradients of those operands that are wanted, as a function of their own. Its derivative
     is that of the definition's."""
 
     @staticmethod
-    def forward(ctx, *arguments):
+    def forward(*arguments):
         *tensors, wanted, how, backend = arguments
         grads, y, operands, kept = tensors[:3], tensors[3], Operands(*tensors[4:18]), tensors[18:]
-        ctx.save_for_backward(*grads, *operands)
+
+        def steps(*given):
+            return _backward(*given, backend)
+
+        return _gradients(steps, grads, y, operands, kept, wanted, how)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, wanted, how, _ = inputs
+        ctx.save_for_backward(*tensors[:3], *tensors[4:18])
         ctx.arguments = wanted, how
-        return _gradients(grads, y, operands, kept, wanted, how, backend)
 
     @staticmethod
     def backward(ctx, *grad_results):
@@ -121,18 +135,11 @@ class _RnnGrad(torch.autograd.Function):
         def gradients(*tensors):
             given: list[Optional] = [None] * count
             for index, tensor in zip(present, tensors, strict=True):
-                given[index] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-            results = reference.rnn_forward(*given[3:], *saved[count:], *how, False)[:3]
-            pairs = [
-                (result, grad)
-                for result, grad in zip(results, given[:3], strict=True)
-                if grad is not None
-            ]
-            inputs = [t for t, want in zip(given[3:], wanted, strict=True) if want]
-            outputs, grad_outputs = zip(*pairs, strict=True)
-            return torch.autograd.grad(
-                outputs, inputs, grad_outputs, create_graph=True, materialize_grads=True
-            )
+                given[index] = tensor
+            operands = Operands(*given[3:], *saved[count:])
+            y, _, _, *kept = reference.rnn_forward(*operands, *how, True)
+            steps = reference.rnn_backward
+            return _gradients(steps, given[:3], y, operands, kept, wanted, how)
 
         needed = [ctx.needs_input_grad[i if i < 3 else i + 1] for i in present]
         tensors = [saved[index] for index in present]
@@ -144,8 +151,8 @@ class _RnnGrad(torch.autograd.Function):
         return *grads[:3], None, *grads[3:], *[None] * (4 + 5 + 3)
 
 
-def _gradients(grads, y, operands: Operands, kept, wanted, how, backend) -> Tensors:
-    """Those of the first ten operands that are wanted."""
+def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how) -> Tensors:
+    """Those of the first ten operands that are wanted; ``steps`` goes back through the steps."""
     cell, reverse = how[:2]
     weight_hh, bias_hh, c0 = operands.weight_hh, operands.bias_hh, operands.c0
     peephole, norm = operands.peephole, operands.norm
@@ -155,7 +162,7 @@ def _gradients(grads, y, operands: Operands, kept, wanted, how, backend) -> Tens
         *(y, c if c0 is not None else None, activated),
         *((normalised, rstd) if has_norm else (None, None)),
     )
-    made = _backward(*grads, *saved, weight_hh, *operands[3:], *how, backend)
+    made = steps(*grads, *saved, weight_hh, *operands[3:], *how)
     for_gates, for_products, for_projected, for_h0, for_c0, for_peephole, for_norm, for_c = made
     hidden = weight_hh.shape[0] // rnn_results.GATES[cell]
     # The gradient of the products, gate after gate: one tensor, or r and z of one and n of another.
@@ -274,18 +281,15 @@ def input_gates(x: torch.Tensor, weights: Weights, cell: str, eps: float) -> tor
     return done[0] if len(done) == 1 else torch.cat(done, 1)
 
 
-def in_autocast(*tensors: Optional) -> list[Optional]:
-    """The tensors as a product under autocast takes them."""
-    device = next(t.device.type for t in tensors if t is not None)
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    low = torch.get_autocast_dtype(device)
-    return [
-        t.to(low)
-        if t is not None and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        else t
-        for t in tensors
-    ]
+def state_dtype(
+    products: torch.dtype, state: torch.Tensor, cell: str, fused: bool = False
+) -> torch.dtype:
+    """What PyTorch keeps states in where autocast makes products of another dtype: on a CPU its
+    loop takes the wider of both for what is added up from step to step, elsewhere and in a
+    ``fused`` operator everything is the products'."""
+    if fused or cell.startswith("rnn") or state.device.type != "cpu":
+        return products
+    return torch.promote_types(products, state.dtype)
 
 
 def layer(
@@ -298,16 +302,21 @@ def layer(
     reverse: bool,
     how: Regularisation,
     backend: str,
+    fused: bool = False,
 ) -> Tensors:
-    """y, h_n and c_n (without elements where the cell has none) for tokens x of (S, inputs)."""
-    x, h0, c0, *weights = in_autocast(x, h0, c0, *weights)
-    weights = Weights(*weights)
+    """y, h_n and c_n (without elements where the cell has none) for tokens x of (S, inputs).
+
+    ``fused``: whether results have the dtypes of PyTorch's fused operator under autocast.
+    """
     bias_hh = weights.bias_hh
     if bias_hh is not None and cell != "gru" and weights.norm_hh is None:
         # Both biases are added to the same sum: so their gradient is one sum, too.
         weights = weights._replace(bias_ih=weights.bias_ih + bias_hh)
         bias_hh = None
     gates = input_gates(x, weights, cell, how.eps)
+    low = autocast_dtype(x)
+    products = gates.dtype if low is None or x.dtype == torch.float64 else low
+    dtype = state_dtype(products, h0 if c0 is None else c0, cell, fused)
     if x.shape[0] == 0:
         return gates[:, : h0.shape[1]], h0.clone(), gates if c0 is None else c0.clone()
     drop = zone_h = zone_c = None
@@ -315,24 +324,50 @@ def layer(
         if how.recurrent_dropout > 0:
             kept = 1 - how.recurrent_dropout
             drop = torch.rand_like(h0, dtype=torch.float32) < kept
-            drop = drop.to(gates.dtype) / kept if kept > 0 else torch.zeros_like(h0)
+            drop = drop.to(dtype) / kept if kept > 0 else torch.zeros_like(h0, dtype=dtype)
         tokens = x.shape[0]
         if how.zoneout_h > 0:
             zone_h = (torch.rand(tokens, h0.shape[1], device=x.device) < how.zoneout_h).byte()
         if how.zoneout_c > 0 and c0 is not None:
             zone_c = (torch.rand(tokens, c0.shape[1], device=x.device) < how.zoneout_c).byte()
-    operands = Operands(
+    differentiable = (
         *(gates, weights.weight_hh, bias_hh, h0, c0, weights.weight_hr, weights.peephole),
-        *(weights.norm_hh, weights.norm_c, weights.bias_c, drop, zone_h, zone_c, batch_sizes),
+        *(weights.norm_hh, weights.norm_c, weights.bias_c),
     )
-    return run(operands, (cell, reverse, how.zoneout_h, how.zoneout_c, how.eps), backend)
+    operands = Operands(
+        *(t if t is None or t.dtype == dtype else t.to(dtype) for t in differentiable),
+        *(drop, zone_h, zone_c, batch_sizes),
+    )
+    numbers = how.zoneout_h, how.zoneout_c, how.eps
+    if torch.compiler.is_compiling():
+        # torch.compile makes inputs of numbers that may change. One that it first meets inside of a
+        # Function it counts as that Function's, and stops at the next Function that reads it.
+        numbers = tuple(number + 0.0 for number in numbers)
+    how = cell, reverse, *numbers
+    with torch.autocast(x.device.type, enabled=False) if low is not None else nullcontext():
+        y, h, c = run(operands, how, backend)
+    if weights.weight_hr is not None:  # a product, too
+        y, h = y.to(products), h.to(products)
+    return y, h, c
+
+
+def in_graph() -> bool:
+    """Whether a loop over steps has to go into a graph as one operator: not where the graph is to
+    run without this package."""
+    return torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
 
 
 def run(operands: Operands, how: tuple, backend: str) -> Tensors:
     """y, h_n, c_n of the steps."""
-    wants_grad = needs_grad(*operands[:_DIFFERENTIABLE])
-    if backend == "aten" and not torch.compiler.is_compiling():
+    if backend == "aten" and (backends.transformed() or not in_graph()):
         return backends.function("aten", "rnn_forward")(*operands, *how, False)[:3]
-    if wants_grad:
-        return _Rnn.apply(*operands, how, backend)
+    if needs_grad(*operands[:_DIFFERENTIABLE]):
+        return _Rnn.apply(*operands, how, backend)[:3]
     return _forward(*operands, *how, False, backend)[:3]
+
+
+def given_away(result: torch.Tensor) -> torch.Tensor:
+    """A result that a backward reads, as the caller may have it: to be changed in place."""
+    if not result.requires_grad or torch.compiler.is_compiling():
+        return result
+    return result.clone()

@@ -6,10 +6,11 @@ from torch.nn.functional import linear
 
 from pydl import backends, rnn_results
 from pydl.ops import rnn
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference, needs_grad
+from pydl.ops import rnn_checks as checks
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
+from pydl.ops.rnn_options import PLAIN, weights_of
 from pydl.reference import rnn_cell as reference
 
 _forward = operator(
@@ -29,45 +30,56 @@ _backward = operator(
 )
 
 
-class _Cell(torch.autograd.Function):
-    """h and c after the step."""
+_RESET_BEFORE = "gru_reset_before"
+
+
+class _Cell(Function):
+    """h and c after the step, and the activated gates."""
 
     @staticmethod
-    def forward(ctx, gates, products, h, c, peephole, cell, backend):
-        h_next, c_next, activated = _forward(gates, products, h, c, peephole, cell, True, backend)
-        ctx.save_for_backward(gates, products, h, c, peephole, activated, c_next)
+    def forward(gates, products, h, c, peephole, cell, backend):
+        return _forward(gates, products, h, c, peephole, cell, True, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *operands, cell, backend = inputs
+        _, c_next, activated = output
+        ctx.mark_non_differentiable(activated)
+        ctx.save_for_backward(*operands, activated, c_next)
         ctx.how = cell, backend
         ctx.set_materialize_grads(False)
-        return h_next, c_next
 
     @staticmethod
-    def backward(ctx, grad_h, grad_c):
-        *operands, activated, c_next = ctx.saved_tensors
-        grad_c = grad_c if ctx.how[0] == "lstm" else None
-        grads = apply(_CellGrad, grad_h, grad_c, *operands, activated, c_next, *ctx.how)
+    def backward(ctx, grad_h, grad_c, _):
+        gates, products, h, c, peephole, *kept = ctx.saved_tensors
+        cell = ctx.how[0]
+        grad_c = grad_c if cell == "lstm" else None
+        operands = gates, products, h, c, peephole
+        made = iter(apply(_CellGrad, grad_h, grad_c, *operands, *kept, *ctx.how))
+        for_gates = next(made)
+        grads = (
+            for_gates,
+            next(made) if cell == "gru" else for_gates,
+            *(None if operand is None else next(made) for operand in operands[2:]),
+        )
         needed = zip(grads, ctx.needs_input_grad, strict=False)
         return *(grad if need else None for grad, need in needed), None, None
 
 
-class _CellGrad(torch.autograd.Function):
-    """The gradients of gates, products, h, c and peephole; None for one that is not there."""
+class _CellGrad(Function):
+    """The gradients of gates, of products where they differ, and of those of h, c and peephole that
+    are there."""
 
     @staticmethod
-    def forward(ctx, grad_h, grad_c, *rest):
-        gates, products, h, c, peephole, activated, c_next, cell, backend = rest
-        ctx.save_for_backward(grad_h, grad_c, gates, products, h, c, peephole)
-        ctx.cell = cell
+    def forward(grad_h, grad_c, gates, products, h, c, peephole, activated, c_next, cell, backend):
         states = h, c, c_next if cell == "lstm" else None
         made = _backward(grad_h, grad_c, activated, *states, peephole, cell, backend)
-        for_gates, for_products, for_h, for_c, for_peephole = made
-        return (
-            for_gates,
-            # One gradient for two operands may be one tensor, but not where a graph is made of it.
-            for_products if cell == "gru" else for_gates.view_as(for_gates),
-            None if h is None else for_h,
-            None if c is None else for_c,
-            None if peephole is None else for_peephole.to(peephole.dtype),
-        )
+        return _present(made, h, c, peephole, cell)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:7])
+        ctx.cell = inputs[-2]
 
     @staticmethod
     def backward(ctx, *grad_results):
@@ -78,26 +90,66 @@ class _CellGrad(torch.autograd.Function):
             given: list[torch.Tensor | None] = [None] * len(saved)
             for index, tensor in zip(present, tensors, strict=True):
                 given[index] = tensor
-            _, _, activated = reference.rnn_cell_forward(*given[2:], cell, True)
-            c_next = None
-            if cell == "lstm":
-                c_next = reference.rnn_cell_forward(*given[2:], cell, False)[1]
-            states = given[4], given[5], c_next, given[6]
+            _, c_next, activated = reference.rnn_cell_forward(*given[2:], cell, True)
+            states = *given[4:6], c_next if cell == "lstm" else None, given[6]
             made = reference.rnn_cell_backward(*given[:2], activated, *states, cell)
-            made = (made[0], made[1] if cell == "gru" else made[0], *made[2:])
-            return tuple(
-                one for one, operand in zip(made, given[2:], strict=True) if operand is not None
-            )
+            return _present(made, *given[4:], cell)
 
-        grads = [
-            grad
-            for grad, operand in zip(grad_results, saved[2:], strict=True)
-            if operand is not None
-        ]
         needed = [ctx.needs_input_grad[index] for index in present]
-        made = by_reference(gradients, [saved[index] for index in present], needed, *grads)
-        by_index = dict(zip(present, made, strict=True))
-        return *(by_index.get(index) for index in range(7)), None, None, None, None
+        tensors = [saved[index] for index in present]
+        made = dict(
+            zip(present, by_reference(gradients, tensors, needed, *grad_results), strict=True)
+        )
+        return *(made.get(index) for index in range(7)), None, None, None, None
+
+
+def _present(made: Tensors, h, c, peephole, cell: str) -> Tensors:
+    """Of a backward's results those that are an operand's gradient."""
+    for_gates, for_products, for_h, for_c, for_peephole = made
+    return (
+        for_gates,
+        *((for_products,) if cell == "gru" else ()),
+        *((for_h,) if h is not None else ()),
+        *((for_c,) if c is not None else ()),
+        *((for_peephole.to(peephole.dtype),) if peephole is not None else ()),
+    )
+
+
+def forward(
+    module: torch.nn.RNNCellBase,
+    stock: type[torch.nn.RNNCellBase],
+    input: torch.Tensor,
+    hx: torch.Tensor | Tensors | None,
+) -> torch.Tensor | Tensors:
+    """The forward of a module that has the attributes of the class ``stock`` of torch.nn: that
+    one's where PyTorch serves."""
+    options = module.__dict__.get("_pydl_options", PLAIN)
+    backend = backends.choose("rnn_cell", module._pydl_backend, input)
+    if backend == "aten" and options is PLAIN and not backends.transformed():
+        return stock.forward(module, input, hx)
+    name = stock.__name__
+    if name == "RNNCell":
+        kind = checks.rnn_kind(module.nonlinearity)
+    else:
+        kind = "lstm" if name == "LSTMCell" else "gru" if options.reset_after else _RESET_BEFORE
+    states = hx if hx is None or kind == "lstm" else (hx,)
+    checks.cell_ranks(name, input, states)
+    batched = input.dim() == 2
+    x = input if batched else input.unsqueeze(0)
+    weights = weights_of(module, "", options)
+    if states is None:
+        states = (x.new_zeros(x.shape[0], module.hidden_size),) * (2 if kind == "lstm" else 1)
+    elif not batched:
+        states = tuple(state.unsqueeze(0) for state in states)
+    checks.cell_operands(x, states, weights)
+    checks.weights(name, kind, x, weights)
+    checks.same_kind(x, states[:1])
+    # Which some modules, made without a constructor, do not have.
+    how = options.regularisation(any(options.zoneout) and module.training)
+    h, c = cell(kind, x, states[0], states[1] if kind == "lstm" else None, weights, how, backend)
+    if not batched:
+        h, c = h.squeeze(0), c.squeeze(0) if kind == "lstm" else c
+    return (h, c) if kind == "lstm" else h
 
 
 def cell(
@@ -111,23 +163,27 @@ def cell(
 ) -> Tensors:
     """h and c after one step, for x of (B, inputs); c has no elements where the cell has none."""
     plain = weights.norm_ih is None and not (how.zoneout_h or how.zoneout_c)
-    plain = plain and name != "gru_reset_before" and not how.recurrent_dropout
-    if not plain or x.shape[0] == 0:
+    if not plain or name == _RESET_BEFORE:
         _, h, c = rnn.layer(name, x, h, c, weights, None, False, how, backend)
-        return h, c
-    if backend == "aten" and weights.peephole is None:
+        return h, rnn.given_away(c)
+    if h.numel() == 0:
+        backend = "aten"  # there is nothing for a kernel to do
+    # PyTorch's cells have no vmap, what they are made of has.
+    if backend == "aten" and weights.peephole is None and not backends.transformed():
         given = weights[:4]
         if name == "lstm":
             return _VF.lstm_cell(x, (h, c), *given)
         one = {"gru": _VF.gru_cell, "rnn_tanh": _VF.rnn_tanh_cell, "rnn_relu": _VF.rnn_relu_cell}
         return one[name](x, h, *given), x.new_empty(0)
-    x, h, c, *parameters = rnn.in_autocast(x, h, c, *weights)
-    weights = Weights(*parameters)
     gates = linear(x, weights.weight_ih, weights.bias_ih)
     products = linear(h, weights.weight_hh, weights.bias_hh)
+    dtype = rnn.state_dtype(gates.dtype, h if c is None else c, name)
     operands = gates, products, h if name == "gru" else None, c, weights.peephole
+    operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in operands]
     if backend == "aten":
-        return backends.function("aten", "rnn_cell_forward")(*operands, name, False)[:2]
+        h, c, _ = backends.function("aten", "rnn_cell_forward")(*operands, name, False)
+        return h, rnn.given_away(c)
     if needs_grad(*operands):
-        return _Cell.apply(*operands, name, backend)
+        h, c, _ = _Cell.apply(*operands, name, backend)
+        return h, rnn.given_away(c)
     return _forward(*operands, name, False, backend)[:2]

@@ -12,23 +12,20 @@ _FEW_STEPS = 8
 Tensors = tuple[torch.Tensor, ...]
 
 
-def family(
-    cell: str,
-    weights: Weights,
-    how: Regularisation,
-    *,
-    steps: int,
-    packed: bool = False,
-) -> str:
+def own(cell: str, peephole: bool, norm: bool, how: Regularisation) -> bool:
+    """Whether PyTorch has no operator for a layer."""
+    if cell == "gru_reset_before" or peephole or norm or how.zoneout_h > 0 or how.zoneout_c > 0:
+        return True
+    return how.recurrent_dropout > 0 and how.training
+
+
+def family(own: bool, fused: bool, steps: int) -> str:
     """What the dispatch table decides on together: what PyTorch has no operator for; sequences too
-    short to pack a weight for; padded LSTMs, for which it has a fused operator; the rest."""
-    own = cell == "gru_reset_before" or weights.peephole is not None or weights.norm_ih is not None
-    own = own or how.zoneout_h > 0 or how.zoneout_c > 0
-    if own or (how.recurrent_dropout > 0 and how.training):
+    short to pack a weight for; padded LSTMs, for which it has a ``fused`` operator; the rest."""
+    if own:
         return "rnn_own"
     if steps < _FEW_STEPS:
         return "rnn_short"
-    fused = cell == "lstm" and weights.weight_hr is None and not packed
     return "rnn_lstm" if fused else "rnn"
 
 
@@ -51,10 +48,24 @@ def regularisation(
     )
 
 
+def options(zoneout: float | tuple[float, float], recurrent_dropout: float = 0.0) -> dict:
+    """What a module keeps of them."""
+    how = regularisation(zoneout, recurrent_dropout, False, 0.0)
+    return {"zoneout": how[:2], "recurrent_dropout": how.recurrent_dropout}
+
+
 def rnn_kind(nonlinearity: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
     return f"rnn_{nonlinearity}"
+
+
+def no_projection(given: dict[str, object]) -> None:
+    """Refuses keywords that the constructor does not name, as torch.nn's does."""
+    if "proj_size" in given:
+        raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+    for name in given:
+        raise TypeError(f"RNNBase.__init__() got an unexpected keyword argument {name!r}")
 
 
 def cell_input(name: str, input: torch.Tensor) -> None:
@@ -89,6 +100,102 @@ def sequences(name: str, input: torch.Tensor, batch_sizes: torch.Tensor | None) 
         )
 
 
+def layer_input(
+    x: torch.Tensor, batch_sizes: torch.Tensor | None, inputs: int, weight: torch.Tensor
+) -> None:
+    """What torch.nn's layers say of an input."""
+    if x.dtype != weight.dtype and checks.autocast_dtype(x) is None:
+        raise ValueError(
+            f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
+            f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+        )
+    axes = 3 if batch_sizes is None else 2
+    if x.dim() != axes:
+        raise RuntimeError(f"input must have {axes} dimensions, got {x.dim()}")
+    if x.shape[-1] != inputs:
+        raise RuntimeError(
+            f"input.size(-1) must be equal to input_size. Expected {inputs}, got {x.shape[-1]}"
+        )
+    if batch_sizes is None and x.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+
+
+def state_ranks(states: Tensors, batched: bool) -> None:
+    """What they say of states whose number of axes is not the input's."""
+    rank, kind = (3, "batched 3-D") if batched else (2, "unbatched 2-D")
+    if all(state.dim() == rank for state in states):
+        return
+    given = f"{states[0].dim()}-D tensor"
+    if len(states) == 2:
+        given = f"({states[0].dim()}-D, {states[1].dim()}-D) tensors"
+    what = "hx and cx" if len(states) == 2 else "hx"
+    raise RuntimeError(f"For {kind} input, {what} should also be {rank}-D but got {given}")
+
+
+def layer_states(x: torch.Tensor, states: Tensors, shapes: list[tuple[int, ...]]) -> None:
+    """What they and PyTorch's operators say of states."""
+    for state, shape, which in zip(states, shapes, ("[0]", "[1]"), strict=False):
+        if state.shape != shape:
+            which = f" hidden{which} size" if len(shapes) == 2 else " hidden size"
+            raise RuntimeError(f"Expected{which} {shape}, got {list(state.shape)}")
+    same_kind(x, states)
+
+
+def same_kind(x: torch.Tensor, states: Tensors) -> None:
+    """The device and dtype of states. Autocast takes any mixture of those that it casts."""
+    for state in states:
+        if state.device != x.device:
+            raise RuntimeError(
+                "Input and hidden tensors are not at the same device, found input tensor at "
+                f"{x.device} and hidden tensor at {state.device}"
+            )
+        if state.dtype == x.dtype:
+            continue
+        if checks.autocast_dtype(x) is None or torch.float64 in (x.dtype, state.dtype):
+            raise RuntimeError(
+                "Input and hidden tensors are not the same dtype, found input tensor with "
+                f"{_SCALAR_TYPES.get(x.dtype, x.dtype)} and hidden tensor with "
+                f"{_SCALAR_TYPES.get(state.dtype, state.dtype)}"
+            )
+
+
+# As PyTorch's C++ calls them.
+_SCALAR_TYPES = {
+    torch.float32: "Float",
+    torch.float64: "Double",
+    torch.float16: "Half",
+    torch.bfloat16: "BFloat16",
+}
+
+
+def cell_ranks(name: str, input: torch.Tensor, states: Tensors | None) -> None:
+    """What torch.nn's cells say of numbers of axes."""
+    if input.dim() not in (1, 2):
+        raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+    for index, state in enumerate(states or ()):
+        if state.dim() not in (1, 2):
+            what = f"hx[{index}]" if len(states) == 2 else "hidden"
+            raise ValueError(f"{name}: Expected {what} to be 1D or 2D, got {state.dim()}D instead")
+
+
+def cell_operands(x: torch.Tensor, states: Tensors, weights: Weights) -> None:
+    """What PyTorch's operators say of a cell's sizes."""
+    inputs, hidden = weights.weight_ih.shape[1], weights.weight_hh.shape[1]
+    if x.shape[1] != inputs:
+        raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {inputs}")
+    for index, state in enumerate(states):
+        if state.shape[0] != x.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {x.shape[0]} doesn't match hidden{index} batch size "
+                f"{state.shape[0]}"
+            )
+        if state.shape[1] != hidden:
+            raise RuntimeError(
+                f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected "
+                f"{hidden}"
+            )
+
+
 def states(
     name: str,
     cell: str,
@@ -109,6 +216,7 @@ def states(
         elif state.shape != size:
             raise RuntimeError(f"{name}: Expected {what} size {size}, got {list(state.shape)}")
         made.append(state)
+    same_kind(x, made)
     return made[0], made[1] if cell == "lstm" else None
 
 
@@ -129,12 +237,13 @@ def weights(name: str, cell: str, x: torch.Tensor, given: Weights) -> None:
         norm_c=(hidden,),
         bias_c=(hidden,),
     )
+    casts = checks.autocast_dtype(x) is not None
     for field, tensor, size in zip(Weights._fields, given, sizes, strict=True):
         if tensor is None:
             continue
         if tensor.shape != size:
             raise RuntimeError(f"{name}: Expected {field} size {size}, got {list(tensor.shape)}")
-        if torch.is_autocast_enabled(x.device.type):
+        if casts and tensor.device == x.device:
             continue
         checks.same_device_and_dtype(name, x, field, tensor)
     together = [

@@ -6,8 +6,8 @@ import torch
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
 _align_forward = operator(
@@ -18,7 +18,7 @@ _align_forward = operator(
 _align_backward = operator(
     "roi_align_backward(Tensor grad_y, Tensor boxes, SymInt[] input_shape, float scale, "
     "int sampling_ratio, bool aligned, bool channels_last, str backend) -> Tensor",
-    lambda grad_y, boxes, input_shape, scale, ratio, aligned, channels_last, _: layout.rois_input(
+    lambda grad_y, boxes, input_shape, scale, ratio, aligned, channels_last, _: layout.input_grad(
         grad_y, input_shape, channels_last
     ),
 )
@@ -39,37 +39,41 @@ _pool_forward = operator(
 _pool_backward = operator(
     "roi_pool_backward(Tensor grad_y, Tensor index, Tensor boxes, SymInt[] input_shape, "
     "float scale, bool channels_last, str backend) -> Tensor",
-    lambda grad_y, index, boxes, input_shape, scale, channels_last, _: layout.rois_input(
+    lambda grad_y, index, boxes, input_shape, scale, channels_last, _: layout.input_grad(
         grad_y, input_shape, channels_last
     ),
 )
 
 
-def _lies(x: torch.Tensor) -> bool:
-    return layout.memory_format(x) is not torch.contiguous_format
-
-
-class _RoIAlign(torch.autograd.Function):
+class _RoIAlign(Function):
     @staticmethod
-    def forward(ctx, x, boxes, output_size, align, backend):
-        ctx.save_for_backward(boxes)
-        ctx.arguments = tuple(x.shape), align, _lies(x), backend
+    def forward(x, boxes, output_size, align, channels_last, backend):
         return _align_forward(x, boxes, output_size, *align, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, boxes, _, *rest = inputs
+        ctx.save_for_backward(boxes)
+        ctx.arguments = tuple(x.shape), *rest
 
     @staticmethod
     def backward(ctx, grad_y):
         grad_x = apply(_RoIAlignGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
-        return grad_x, None, None, None, None
+        return grad_x, None, None, None, None, None
 
 
-class _RoIAlignGrad(torch.autograd.Function):
+class _RoIAlignGrad(Function):
     """Linear in grad_y and the transpose of RoIAlign, so its derivative is RoIAlign."""
 
     @staticmethod
-    def forward(ctx, grad_y, boxes, input_shape, align, channels_last, backend):
-        ctx.save_for_backward(boxes)
-        ctx.arguments = tuple(grad_y.shape[2:]), align, backend
+    def forward(grad_y, boxes, input_shape, align, channels_last, backend):
         return _align_backward(grad_y, boxes, input_shape, *align, channels_last, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, boxes, _, *rest = inputs
+        ctx.save_for_backward(boxes)
+        ctx.arguments = tuple(grad_y.shape[2:]), *rest
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -77,28 +81,40 @@ class _RoIAlignGrad(torch.autograd.Function):
         return grad, None, None, None, None, None
 
 
-class _RoIPool(torch.autograd.Function):
+class _RoIPool(Function):
     @staticmethod
-    def forward(ctx, x, boxes, output_size, scale, backend):
-        y, index = _pool_forward(x, boxes, output_size, scale, True, backend)
-        ctx.save_for_backward(index, boxes)
-        ctx.arguments = tuple(x.shape), scale, _lies(x), backend
-        return y
+    def forward(x, boxes, output_size, scale, backend):
+        return _pool_forward(x, boxes, output_size, scale, True, backend)
 
     @staticmethod
-    def backward(ctx, grad_y):
-        grad_x = apply(_RoIPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+    def setup_context(ctx, inputs, output):
+        x, boxes, _, scale, backend = inputs
+        _, index = output
+        ctx.mark_non_differentiable(index)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(index, boxes)
+        ctx.arguments = tuple(x.shape), scale, layout.channels_last(x), backend
+
+    @staticmethod
+    def backward(ctx, grad_y, _):
+        grad_x = None
+        if grad_y is not None:
+            grad_x = apply(_RoIPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
         return grad_x, None, None, None, None
 
 
-class _RoIPoolGrad(torch.autograd.Function):
+class _RoIPoolGrad(Function):
     """Linear in grad_y: it scatters to the places that index names, so its derivative gathers from
     them."""
 
     @staticmethod
-    def forward(ctx, grad_y, index, boxes, input_shape, scale, channels_last, backend):
-        ctx.save_for_backward(index, boxes)
+    def forward(grad_y, index, boxes, input_shape, scale, channels_last, backend):
         return _pool_backward(grad_y, index, boxes, input_shape, scale, channels_last, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, index, boxes, *_ = inputs
+        ctx.save_for_backward(index, boxes)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -110,8 +126,8 @@ class _RoIPoolGrad(torch.autograd.Function):
 
 def _boxes(name: str, x: torch.Tensor, boxes: torch.Tensor | Sequence[torch.Tensor]):
     """The boxes as one tensor (K, 5), the image's number first, checked."""
-    if not isinstance(boxes, torch.Tensor):
-        boxes = _listed(name, x, boxes)
+    boxes = _listed(name, x, boxes) if not isinstance(boxes, torch.Tensor) else boxes
+    boxes = as_autocast(name, boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise RuntimeError(
             f"{name}: boxes should be a tensor (K, 5) or a list of tensors (L, 4), but got a "
@@ -139,7 +155,7 @@ def _listed(name: str, x: torch.Tensor, boxes: Sequence[torch.Tensor]) -> torch.
                 f"{name}: a list of boxes should hold tensors (L, 4), but got one "
                 f"{list(of_image.shape)}"
             )
-        checks.same_device_and_dtype(name, x, "boxes", of_image)
+        checks.same_device_and_dtype(name, x, "boxes", as_autocast(name, of_image))
     numbered = [
         torch.cat([torch.full_like(of_image[:, :1], n), of_image], 1)
         for n, of_image in enumerate(boxes)
@@ -157,7 +173,14 @@ def _map(name: str, x: torch.Tensor) -> torch.Tensor:
             f"{name}: Expected input to have non-zero size for its spatial dimensions, but got "
             f"{list(x.shape)}"
         )
-    return x.resolve_neg()
+    return as_autocast(name, x.resolve_neg())
+
+
+def _choose(name: str, x: torch.Tensor, backend: str | None) -> str:
+    checks.tensor(name, "input", x)
+    if x.is_quantized:
+        raise RuntimeError(f"{name}: quantized tensors are not served; dequantize() them first")
+    return backends.choose("roi", backend, x, f"{name}_forward")
 
 
 def roi_align(
@@ -169,15 +192,18 @@ def roi_align(
     aligned: bool,
     backend: str | None,
 ) -> torch.Tensor:
-    checks.tensor("roi_align", "input", x)
-    backend = backends.choose("roi", backend, x)
-    x = _map("roi_align", x)
-    size = checks.axes("roi_align", "output_size", output_size, 2, least=0)
-    boxes = _boxes("roi_align", x, boxes)
-    align = float(spatial_scale), int(sampling_ratio), bool(aligned)
+    name, dtype = "roi_align", getattr(x, "dtype", None)
+    backend = _choose(name, x, backend)
+    x = _map(name, x)
+    size = checks.axes(name, "output_size", output_size, 2, least=0)
+    boxes = _boxes(name, x, boxes)
+    ratio = checks.integer(name, "sampling_ratio", sampling_ratio)
+    align = float(spatial_scale), ratio, bool(aligned)
     if needs_grad(x):
-        return _RoIAlign.apply(x, boxes, size, align, backend)
-    return _align_forward(x, boxes, size, *align, backend)
+        y = _RoIAlign.apply(x, boxes, size, align, layout.channels_last(x), backend)
+    else:
+        y = _align_forward(x, boxes, size, *align, backend)
+    return y.to(dtype)
 
 
 def roi_pool(
@@ -187,11 +213,13 @@ def roi_pool(
     spatial_scale: float,
     backend: str | None,
 ) -> torch.Tensor:
-    checks.tensor("roi_pool", "input", x)
-    backend = backends.choose("roi", backend, x)
-    x = _map("roi_pool", x)
-    size = checks.axes("roi_pool", "output_size", output_size, 2, least=0)
-    boxes = _boxes("roi_pool", x, boxes)
+    name, dtype = "roi_pool", getattr(x, "dtype", None)
+    backend = _choose(name, x, backend)
+    x = _map(name, x)
+    size = checks.axes(name, "output_size", output_size, 2, least=0)
+    boxes = _boxes(name, x, boxes)
     if needs_grad(x):
-        return _RoIPool.apply(x, boxes, size, float(spatial_scale), backend)
-    return _pool_forward(x, boxes, size, float(spatial_scale), False, backend)[0]
+        y, _ = _RoIPool.apply(x, boxes, size, float(spatial_scale), backend)
+    else:
+        y, _ = _pool_forward(x, boxes, size, float(spatial_scale), False, backend)
+    return y.to(dtype)

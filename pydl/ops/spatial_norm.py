@@ -3,9 +3,10 @@
 import torch
 
 from pydl import backends, layout
+from pydl.aten import spatial_norm as aten
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import by_reference
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import spatial_norm as reference
 
@@ -20,27 +21,34 @@ _backward = operator(
 )
 
 
-class _SpatialNorm(torch.autograd.Function):
+class _SpatialNorm(Function):
     @staticmethod
-    def forward(ctx, x, *arguments):
-        ctx.save_for_backward(x)
-        ctx.arguments = arguments
+    def forward(x, *arguments):
         return _forward(x, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, *ctx.arguments = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx, grad_y):
         (x,) = ctx.saved_tensors
-        return apply(_SpatialNormGrad, grad_y, x, *ctx.arguments), None, None, None, None, None
+        grad_x = apply(_SpatialNormGrad, grad_y, x, *ctx.arguments)
+        return layout.as_elementwise(grad_x, grad_y), None, None, None, None, None
 
 
-class _SpatialNormGrad(torch.autograd.Function):
+class _SpatialNormGrad(Function):
     """The gradient as a function of its own; its derivative is that of the reference's formula."""
 
     @staticmethod
-    def forward(ctx, grad_y, x, *arguments):
-        ctx.save_for_backward(grad_y, x)
-        ctx.arguments = arguments
+    def forward(grad_y, x, *arguments):
         return _backward(grad_y, x, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, x, *ctx.arguments = inputs
+        ctx.save_for_backward(grad_y, x)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -57,13 +65,18 @@ class _SpatialNormGrad(torch.autograd.Function):
 def spatial_response_norm(
     x: torch.Tensor, size: int, alpha: float, beta: float, k: float, backend: str | None
 ) -> torch.Tensor:
-    checks.tensor("spatial_response_norm", "input", x)
-    backend = backends.choose("spatial_norm", backend, x)
+    name = "spatial_response_norm"
+    checks.tensor(name, "input", x)
+    backend = backends.choose("spatial_norm", backend, x, "spatial_norm_forward")
     if not 3 <= x.ndim <= 5:
         raise ValueError(f"Expected 3D to 5D input (got {x.ndim} dimensions)")
-    (size,) = checks.axes("spatial_response_norm", "size", size, 1, least=1)
-    x = x.resolve_neg()
-    arguments = (size, float(alpha), float(beta), float(k), backend)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _SpatialNorm.apply(x, *arguments)
-    return _forward(x, *arguments)
+    (size,) = checks.axes(name, "size", [size], 1, least=1)
+    arguments = size, float(alpha), float(beta), float(k)
+    if backend == "aten":
+        return aten.spatial_norm_forward(x, *arguments)
+    maps = as_autocast(f"{name}{x.ndim - 2}d", x.resolve_neg())
+    if needs_grad(maps):
+        y = _SpatialNorm.apply(maps, *arguments, backend)
+    else:
+        y = _forward(maps, *arguments, backend)
+    return layout.as_elementwise(y, x)

@@ -3,44 +3,54 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 
 from pydl import backends, layout
 from pydl.ops import checks
-from pydl.ops.derivatives import apply_with_context as apply
-from pydl.ops.derivatives import needs_grad
+from pydl.ops.autocast import as_autocast
+from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
+from pydl.ops.window import by_pytorch, refused
 
+_UNPOOLS = (None, functional.max_unpool1d, functional.max_unpool2d, functional.max_unpool3d)
 _forward = operator(
     "max_unpool_forward(Tensor x, Tensor index, SymInt[] output_size, str backend) -> Tensor",
     lambda x, index, output_size, _: layout.resized(x, output_size),
 )
 _backward = operator(
     "max_unpool_backward(Tensor grad_y, Tensor index, str backend) -> Tensor",
-    lambda grad_y, index, _: layout.resized(index, index.shape[2:], dtype=grad_y.dtype),
+    lambda grad_y, index, _: layout.input_grad(grad_y, index.shape, False),
 )
 
 
-class _MaxUnpool(torch.autograd.Function):
+class _MaxUnpool(Function):
     @staticmethod
-    def forward(ctx, x, index, output_size, backend):
-        ctx.save_for_backward(index)
-        ctx.backend = backend
+    def forward(x, index, output_size, backend):
         return _forward(x, index, output_size, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, index, _, ctx.backend = inputs
+        ctx.save_for_backward(index)
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(_MaxUnpoolGrad, grad_y, *ctx.saved_tensors, ctx.backend), None, None, None
 
 
-class _MaxUnpoolGrad(torch.autograd.Function):
+class _MaxUnpoolGrad(Function):
     """Linear in grad_y: it gathers from the places that index names, so its derivative adds up at
     them what comes there."""
 
     @staticmethod
-    def forward(ctx, grad_y, index, backend):
+    def forward(grad_y, index, backend):
+        return _backward(grad_y, index, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_y, index, _ = inputs
         ctx.save_for_backward(index)
         ctx.shape = grad_y.shape
-        return _backward(grad_y, index, backend)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -65,7 +75,7 @@ def _output_size(
         for n, k, s, p in zip(x.shape[-axes:], kernel, stride, padding, strict=True)
     ]
     if output_size is not None:
-        given = list(output_size)
+        given = [checks.integer(name, "output_size", size) for size in output_size]
         given = given[2:] if len(given) == axes + 2 else given
         if len(given) != axes:
             raise ValueError(
@@ -101,23 +111,51 @@ def max_unpool(
     name = f"max_unpool{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "indices", indices)
-    backend = backends.choose("unpool", backend, x)
+    backend = backends.choose("unpool", backend, x, "max_unpool_forward")
+    arguments = indices, kernel_size, stride, padding, output_size
     if backend == "aten":
-        unpool = getattr(torch.nn.functional, name)
-        return unpool(x, indices, kernel_size, stride, padding, output_size)
+        return by_pytorch(_UNPOOLS[axes], x, *arguments)
+    try:
+        size = _checked(name, axes, x, *arguments)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise refused(error, _UNPOOLS[axes], x, *arguments) from None
+    unbatched = x.ndim == axes + 1
+    batch, places = (x.unsqueeze(0), indices.unsqueeze(0)) if unbatched else (x, indices)
+    batch = as_autocast(name, batch.resolve_neg())
+    if axes == 3:
+        batch = layout.contiguous(batch)  # as PyTorch, whose volumes are never channels last here
+    if axes == 1:  # a line is unpooled as a map with one column
+        batch, places, size = batch.unsqueeze(3), places.unsqueeze(3), [*size, 1]
+    if needs_grad(batch):
+        y = _MaxUnpool.apply(batch, places, size, backend)
+    else:
+        y = _forward(batch, places, size, backend)
+    y = y.squeeze(3) if axes == 1 else y
+    return y.squeeze(0) if unbatched else y
+
+
+def _checked(
+    name: str,
+    axes: int,
+    x: torch.Tensor,
+    indices: torch.Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    output_size: Sequence[int] | None,
+) -> list[int]:
+    """The output's size, where nothing is wrong with the arguments."""
     kernel = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
     steps = kernel if stride is None else checks.axes(name, "stride", stride, axes, least=1)
     padding = checks.axes(name, "padding", padding, axes, least=0)
-    size = _output_size(name, x, (kernel, steps, padding), output_size)
     checks.rank(name, x, axes)
+    size = _output_size(name, x, (kernel, steps, padding), output_size)
     if indices.dtype != torch.int64:
-        raise RuntimeError(
-            f"{name}: elements in indices should be type int64 but got: {indices.dtype}"
-        )
+        raise RuntimeError(f"elements in indices should be type int64 but got: {indices.dtype}")
     if indices.shape != x.shape:
         raise RuntimeError(
-            f"{name}: Expected shape of indices to be same as that of the input tensor "
-            f"({list(x.shape)}), but got indices tensor with shape: {list(indices.shape)}"
+            f"Expected shape of indices to be same as that of the input tensor ({list(x.shape)}), "
+            f"but got indices tensor with shape: {list(indices.shape)}"
         )
     if 0 in x.shape[-axes - 1 :]:
         raise RuntimeError(
@@ -125,11 +163,4 @@ def max_unpool(
             f"{list(x.shape)} with dimension {list(x.shape).index(0, x.ndim - axes - 1)} being "
             "empty."
         )
-    unbatched = x.ndim == axes + 1
-    batch, places = (x.unsqueeze(0), indices.unsqueeze(0)) if unbatched else (x, indices)
-    batch = batch.resolve_neg()
-    if needs_grad(x):
-        y = _MaxUnpool.apply(batch, places, size, backend)
-    else:
-        y = _forward(batch, places, size, backend)
-    return y.squeeze(0) if unbatched else y
+    return size

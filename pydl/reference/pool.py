@@ -114,6 +114,7 @@ def avg_pool_backward(
     padding: Sequence[int],
     count_include_pad: bool,
     divisor: int,
+    channels_last: bool,
 ) -> torch.Tensor:
     """Every input adds up its share of the windows that hold it."""
     outputs = grad_y.shape[2:]

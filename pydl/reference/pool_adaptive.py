@@ -21,7 +21,9 @@ def adaptive_avg_pool_forward(x: torch.Tensor, output_size: Sequence[int]) -> to
 
 
 @in_full_precision
-def adaptive_avg_pool_backward(grad_y: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
+def adaptive_avg_pool_backward(
+    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
+) -> torch.Tensor:
     """Every input adds up its share of the bins that hold it."""
     outputs = grad_y.shape[2:]
     shares = grad_y.flatten(2) / bins.counts(input_size, outputs, grad_y)
@@ -102,6 +104,6 @@ def pyramid_pool_backward(
             taken = index[:, first:last].reshape(grads.shape)
             grad_x = grad_x + adaptive_max_pool_backward(grads, taken, spatial)
         else:
-            grad_x = grad_x + adaptive_avg_pool_backward(grads, spatial)
+            grad_x = grad_x + adaptive_avg_pool_backward(grads, spatial, channels_last)
         first = last
     return grad_x

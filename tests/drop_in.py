@@ -1,0 +1,518 @@
+"""What a layer shares with its counterpart in torch.nn: a table of features and layers.
+
+``tests/test_drop_in.py`` runs it, ``bench/readme.py`` prints it. A layer is a row here; a feature
+is a function that makes ours and its counterpart for inputs of a shape and compares what they do.
+"""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from contract import hold
+
+import pydl
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A column of the table.
+
+    Attributes:
+        name: pydl.nn's class.
+        arguments: of the constructor, in ours and in torch.nn.
+        small, large: shapes of inputs that PyTorch's own operator and, for ``auto`` on a CPU, a
+            kernel of ours serves.
+        own: our arguments where PyTorch has no such layer; then the counterpart is ours, served by
+            PyTorch's operators.
+        more: what ``forward`` takes besides, made from the input.
+    """
+
+    name: str
+    arguments: tuple = ()
+    small: tuple[int, ...] = (2, 4, 8, 8)
+    large: tuple[int, ...] = (2, 8, 128, 128)
+    own: dict | None = None
+    more: Callable[[torch.Tensor], tuple] = lambda x: ()
+    random: bool = False  # its values are drawn anew at each call
+    training: bool = True
+
+    def __str__(self) -> str:
+        return self.name + ("" if not self.own else "+")
+
+    def pair(self, shape: tuple[int, ...], **factory: object) -> tuple:
+        """Ours and its counterpart, with equal weights, for inputs of this shape."""
+        arguments = [shape[a.axis] if isinstance(a, Size) else a for a in self.arguments]
+        ours = getattr(pydl.nn, self.name)(*arguments, **(self.own or {}), **factory)
+        if self.own is not None:
+            stock = copy.deepcopy(ours)
+            stock.backend = self.twin
+        else:
+            stock = getattr(torch.nn, self.name)(*arguments, **factory)
+            stock.load_state_dict(ours.state_dict())
+        return ours.train(self.training), stock.train(self.training)
+
+    @property
+    def twin(self) -> str:
+        return "reference" if self.name.startswith("RoI") else "aten"
+
+
+@dataclass(frozen=True)
+class Size:
+    """An argument that is the input's size along an axis."""
+
+    axis: int
+
+
+C = Size(1)
+_LINE, _LONG = (2, 4, 24), (4, 16, 4096)
+_CUBE, _ROOM = (1, 4, 6, 6, 6), (2, 8, 16, 32, 32)
+
+
+def _boxes(x: torch.Tensor) -> tuple:
+    n, side = x.shape[0], x.shape[-1] - 1.0
+    each = [[image, 0.0, 0.0, side, side / 2] for image in range(n)]
+    return (torch.tensor(each, dtype=x.dtype, device=x.device),)
+
+
+def _classes(x: torch.Tensor) -> tuple:
+    shape = (x.shape[0], *x.shape[2:])
+    count = int(np.prod(shape))
+    return ((torch.arange(count, device=x.device) % x.shape[1]).reshape(shape),)
+
+
+def _halves_of(axes: int) -> Callable[[torch.Tensor], tuple]:
+    def indices(x: torch.Tensor) -> tuple:
+        """Of a pooling by two: the first place of each window."""
+        grid = torch.zeros((), dtype=torch.int64, device=x.device)
+        for n in x.shape[-axes:]:
+            grid = grid.unsqueeze(-1) * (2 * n) + 2 * torch.arange(n, device=x.device)
+        return (grid.expand(x.shape).contiguous(),)
+
+    return indices
+
+
+LAYERS = (
+    Layer("Conv1d", (C, 6, 3), _LINE, _LONG),
+    Layer("Conv2d", (C, 6, 3)),
+    Layer("Conv2d", (C, C, 3, 1, 1, 1, C), (2, 4, 16, 16), (2, 8, 64, 64)),
+    Layer("Conv3d", (C, 6, 3), _CUBE, (1, 4, 8, 16, 16)),
+    Layer("ConvTranspose1d", (C, 6, 3), _LINE, _LONG),
+    Layer("ConvTranspose2d", (C, 6, 3)),
+    Layer("ConvTranspose3d", (C, 6, 3), _CUBE, (1, 4, 8, 16, 16)),
+    Layer("ConvBiasAct2d", (C, 6, 3), own={"activation": "relu"}),
+    Layer("LocallyConnected2d", (C, 3, (8, 8), 3), large=(64, 4, 8, 8), own={}),
+    Layer("MaxPool1d", (3, 2), _LINE, _LONG),
+    Layer("MaxPool2d", (3, 2, 1)),
+    Layer("MaxPool3d", (2,), _CUBE, _ROOM),
+    Layer("AvgPool1d", (3, 2), _LINE, _LONG),
+    Layer("AvgPool2d", (3, 2, 1)),
+    Layer("AvgPool3d", (2,), _CUBE, _ROOM),
+    Layer("LPPool1d", (2, 3), _LINE, _LONG),
+    Layer("LPPool2d", (2, 3)),
+    Layer("LPPool3d", (2, 2), _CUBE, _ROOM),
+    Layer("AdaptiveAvgPool1d", (5,), _LINE, _LONG),
+    Layer("AdaptiveAvgPool2d", (5,)),
+    Layer("AdaptiveAvgPool3d", (3,), _CUBE, _ROOM),
+    Layer("AdaptiveMaxPool1d", (5,), _LINE, _LONG),
+    Layer("AdaptiveMaxPool2d", (5,)),
+    Layer("AdaptiveMaxPool3d", (3,), _CUBE, _ROOM),
+    Layer("SpatialPyramidPool2d", ((1, 2, 3),), own={}),
+    Layer("MaxUnpool1d", (2,), _LINE, _LONG, more=_halves_of(1)),
+    Layer("MaxUnpool2d", (2,), more=_halves_of(2)),
+    Layer("MaxUnpool3d", (2,), _CUBE, _ROOM, more=_halves_of(3)),
+    Layer("RoIAlign", (2, 1.0, 2), own={}, more=_boxes),
+    Layer("RoIPool", (2, 1.0), own={}, more=_boxes),
+    Layer("LocalResponseNorm", (3,)),
+    Layer("SpatialResponseNorm", (3,), own={}),
+    Layer("BatchNorm1d", (C,), _LINE, _LONG),
+    Layer("BatchNorm2d", (C,)),
+    Layer("BatchNorm2d", (C,), training=False),
+    Layer("BatchNorm3d", (C,), _CUBE, _ROOM),
+    Layer("BatchNormAct2d", (C,), own={"activation": "relu"}),
+    Layer("Softmax", (1,), (3, 5), (40_000, 5)),
+    Layer("Softmax2d", (), large=(2, 21, 224, 224)),
+    Layer("LogSoftmax", (1,), (3, 5), (40_000, 5)),
+    Layer("CrossEntropyLoss", (), (4, 5), (60_000, 5), more=_classes),
+    Layer("NLLLoss", (), (4, 5), (60_000, 5), more=_classes),
+    Layer("Dropout", (0.4,), random=True),
+    Layer("Dropout1d", (0.4,), _LINE, _LONG, random=True),
+    Layer("Dropout2d", (0.4,), random=True),
+    Layer("Dropout3d", (0.4,), _CUBE, _ROOM, random=True),
+    Layer("ReLU"),
+    Layer("LeakyReLU", (0.1,)),
+    Layer("RNN", (Size(2), 6), (5, 2, 4), (12, 8, 32)),
+    Layer("LSTM", (Size(2), 6), (5, 2, 4), (12, 8, 32)),
+    Layer("GRU", (Size(2), 6), (5, 2, 4), (12, 8, 32)),
+    Layer("LSTM", (Size(2), 6), (5, 2, 4), (12, 8, 32), own={"peephole": True}),
+    Layer("GRU", (Size(2), 6), (5, 2, 4), (12, 8, 32), own={"reset_after": False}),
+    Layer("RNNCell", (C, 6), (3, 4), (64, 64)),
+    Layer("LSTMCell", (C, 6), (3, 4), (64, 64)),
+    Layer("GRUCell", (C, 6), (3, 4), (64, 64)),
+)  # fmt: skip
+
+# Which of them README shows as one column.
+_KINDS = {
+    "convolution": "Conv|LocallyConnected",
+    "pooling": "MaxPool|AvgPool|LPPool|AdaptiveAvg|AdaptiveMax|SpatialPyramid|MaxUnpool",
+    "regions": "RoI",
+    "response norm": "Local|Spatial",
+    "batch norm": "BatchNorm",
+    "softmax, loss": "Softmax|LogSoftmax|CrossEntropy|NLL",
+    "dropout": "Dropout",
+    "activation": "ReLU|LeakyReLU",
+    "recurrent": "RNN|LSTM|GRU",
+}
+
+
+def _kind(layer: Layer) -> str:
+    fitting = (k for k, names in _KINDS.items() if layer.name.startswith(tuple(names.split("|"))))
+    return next(fitting)
+
+
+KINDS = {kind: [layer for layer in LAYERS if _kind(layer) == kind] for kind in _KINDS}
+
+
+def first(result: object) -> torch.Tensor:
+    """The tensor of a result: of a recurrent layer's, the outputs."""
+    while not isinstance(result, torch.Tensor):
+        result = result[0]
+    return result
+
+
+def outcome(function: Callable[[], object]) -> object:
+    """What a call returns, or the kind of error that it raises."""
+    try:
+        return function()
+    except Exception as error:
+        return type(error)
+
+
+def same(ours: object, stock: object, what: str, values: bool = True) -> None:
+    """Equal results: kind, dtype, shape, strides, what autograd knows of them, and values."""
+    if isinstance(stock, type):
+        assert ours is stock, f"{what}: {ours!r}, stock raises {stock!r}"
+        return
+    assert not isinstance(ours, type), f"{what} raises {ours!r}, stock does not"
+    ours, stock = first(ours), first(stock)
+    for name in ("dtype", "shape", "requires_grad", "is_leaf", "layout", "device"):
+        a, b = getattr(ours, name), getattr(stock, name)
+        assert a == b, f"{what}: {name} {a}, stock {b}"
+    assert (ours.grad_fn is None) == (stock.grad_fn is None), f"{what}: grad_fn"
+    assert ours.stride() == stock.stride() or ours.numel() == 0, (
+        f"{what}: strides {ours.stride()}, stock {stock.stride()}"
+    )
+    if values and ours.device.type != "meta":
+        half = ours.dtype in (torch.float16, torch.bfloat16)
+        close = {"rtol": 2e-2, "atol": 2e-2} if half else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(ours.detach(), stock.detach(), **close, msg=f"{what}: values")
+
+
+def views(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same numbers lying otherwise in memory."""
+    made = {"contiguous": x}
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if x.ndim in formats:
+        last = x.contiguous(memory_format=formats[x.ndim])
+        made["channels last"] = last
+        twice = torch.cat([x, x], 1).contiguous(memory_format=formats[x.ndim])
+        made["channels last, sliced"] = twice[:, ::2].copy_(x)
+    if x.ndim > 2:
+        made["transposed"] = x.transpose(-1, -2).contiguous().transpose(-1, -2)
+    made["sliced"] = torch.cat([x, x], -1)[..., ::2].copy_(x)
+    made["expanded"] = x[:1].expand(x.shape)
+    return made
+
+
+def _run(module: torch.nn.Module, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(3)
+    return first(module(x, *layer.more(x)))
+
+
+def _grad_like(y: torch.Tensor) -> torch.Tensor:
+    return torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+
+
+def layouts(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Result and gradient for every view: dtype, strides, values."""
+    ours, stock = layer.pair(shape)
+    for view, x in views(torch.randn(shape)).items():
+        results = []
+        for module in (ours, stock):
+            leaf = x.detach().requires_grad_()
+            y = outcome(lambda m=module, leaf=leaf: _run(m, layer, leaf))
+            made = {"result": y}
+            if isinstance(y, torch.Tensor):
+                wanted = {"input": leaf, **dict(module.named_parameters())}
+                grads = torch.autograd.grad(y, list(wanted.values()), _grad_like(y))
+                made |= {f"gradient of {n}": g for n, g in zip(wanted, grads, strict=True)}
+            results.append(made)
+        for name, expected in results[1].items():
+            if layer.name.startswith("Locally") and name.endswith(("weight", "bias")):
+                continue  # as the last of PyTorch's operators leaves them, which stand in for one
+            same(results[0][name], expected, f"{view}: {name}", not layer.random)
+
+
+def dtypes(layer: Layer, shape: tuple[int, ...]) -> None:
+    """float64, float16, bfloat16; where stock has no kernel, ours may have one."""
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        ours, stock = (module.to(dtype) for module in layer.pair(shape))
+        x = torch.randn(shape).to(dtype)
+        expected = outcome(lambda s=stock, x=x: _run(s, layer, x))
+        if isinstance(expected, type):
+            continue
+        y = _run(ours, layer, x)
+        same(y, expected, str(dtype), False)
+        if not layer.random:
+            exact = _run(stock.double(), layer, x.double()).detach()
+            hold(y.detach(), expected.detach(), exact, str(dtype), terms=exact.abs().max().item())
+
+
+def no_gradients(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Inference mode, no_grad, and a frozen layer."""
+    ours, stock = layer.pair(shape)
+    x = torch.randn(shape)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            results = [_run(module, layer, x) for module in (ours, stock)]
+        same(*results, mode.__name__, not layer.random)
+        assert results[0].is_inference() == results[1].is_inference()
+    for module in (ours, stock):
+        module.requires_grad_(False)
+    same(_run(ours, layer, x), _run(stock, layer, x), "frozen", not layer.random)
+
+
+def in_place(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Writing over a result, then the backward: runs or raises as stock does."""
+    ours, stock = layer.pair(shape)
+    for name, change in (
+        ("relu_", lambda y: y.relu_()),
+        ("mul_", lambda y: y.mul_(2)),
+        ("zero_", lambda y: y.zero_()),
+    ):
+        x, results = torch.randn(shape), []
+        for module in (ours, stock):
+            leaf = x.clone().requires_grad_()
+
+            def run(module=module, leaf=leaf, change=change):
+                y = change(_run(module, layer, leaf))
+                return torch.autograd.grad(y, leaf, _grad_like(y))[0]
+
+            results.append(outcome(run))
+        if isinstance(results[1], type):
+            continue  # what stock refuses ours may answer
+        same(*results, name, not layer.random)
+
+
+def autocast(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Result and gradient under autocast, for inputs in full and in low precision."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        ours, stock = layer.pair(shape)
+        x, results = torch.randn(shape).to(dtype), []
+        for module in (ours, stock):
+            leaf = x.clone().requires_grad_()
+
+            def run(module=module, leaf=leaf):
+                with torch.autocast("cpu", torch.bfloat16):
+                    return _run(module, layer, leaf)
+
+            y = outcome(run)
+            results.append((y, leaf))
+        if isinstance(results[1][0], type):
+            continue
+        same(results[0][0], results[1][0], f"autocast of {dtype}", False)
+        for y, leaf in results:
+            y.backward(_grad_like(y))
+            assert leaf.grad.dtype == dtype
+
+
+def fx(layer: Layer, shape: tuple[int, ...]) -> None:
+    """A leaf in a symbolic trace, as torch.nn's are."""
+    x = torch.randn(shape)
+    if layer.more(x):
+        return  # takes more than an input
+    ours, _ = layer.pair(shape)
+    graph = torch.fx.symbolic_trace(torch.nn.Sequential(ours))
+    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "output"]
+    same(_run(graph, layer, x), _run(ours, layer, x), "traced", not layer.random)
+
+
+class _Call(torch.nn.Module):
+    """A module of an input alone."""
+
+    def __init__(self, module: torch.nn.Module, more: tuple) -> None:
+        super().__init__()
+        self.module, self.more = module, more
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return first(self.module(x, *self.more))
+
+
+def _dynamic(layer: Layer, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The batch's axis, and a shape with another batch."""
+    axis = 1 if layer.name in ("RNN", "LSTM", "GRU") else 0
+    return axis, tuple(n + 3 if a == axis else n for a, n in enumerate(shape))
+
+
+def export(layer: Layer, shape: tuple[int, ...]) -> None:
+    """torch.export with a batch of any size."""
+    x = torch.randn(shape)
+    if layer.more(x):
+        return
+    ours, _ = layer.pair(shape)
+    if layer.random or "BatchNorm" in layer.name:
+        ours.eval()
+    axis, larger = _dynamic(layer, shape)
+    batch = torch.export.Dim("batch", min=2, max=1 << 20)
+    x = x if x.shape[axis] > 1 else torch.cat([x, x], axis)
+    program = torch.export.export(_Call(ours, ()), (x,), dynamic_shapes=({axis: batch},))
+    other = torch.randn(larger)
+    same(_run(program.module(), layer, other), _run(ours, layer, other), "exported")
+
+
+def compiled(layer: Layer, shape: tuple[int, ...]) -> None:
+    """One graph for sizes that change, forward and backward."""
+    ours, _ = layer.pair(shape)
+    x = torch.randn(shape)
+    _, larger = _dynamic(layer, shape)
+    torch._dynamo.reset()
+    graphs = torch.compile(ours, fullgraph=True, dynamic=True, backend="aot_eager")
+    for one in (x, torch.randn(larger)):
+        results = []
+        for module in (graphs, copy.deepcopy(ours)):
+            leaf = one.clone().requires_grad_()
+            y = _run(module, layer, leaf)
+            results.append((y, torch.autograd.grad(y, leaf, _grad_like(y))[0]))
+        for a, b in zip(*results, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            if not layer.random:
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def transforms(layer: Layer, shape: tuple[int, ...]) -> None:
+    """torch.func's grad, vmap and jvp, and forward-mode duals."""
+    if layer.random:
+        return
+    ours, stock = (m.eval() if "BatchNorm" in layer.name else m for m in layer.pair(shape))
+    x = torch.randn(shape)
+    more = layer.more(x)
+
+    def call(module):
+        return lambda x: first(module(x, *more))
+
+    t = torch.linspace(-1, 1, x.numel()).reshape(shape)
+    for name, transform in (
+        ("grad", lambda f: torch.func.grad(lambda x: f(x).square().sum())(x)),
+        ("vmap", lambda f: torch.vmap(f)(torch.stack([x, t]))),
+        ("jvp", lambda f: torch.func.jvp(f, (x,), (t,))[1]),
+    ):
+        expected = outcome(lambda tr=transform: tr(call(stock)))
+        if isinstance(expected, type):
+            continue
+        same(transform(call(ours)), expected, name)
+
+
+def copies(layer: Layer, shape: tuple[int, ...]) -> None:
+    """deepcopy, copy, pickle and torch.save, and what becomes of the weights."""
+    ours, _ = layer.pair(shape)
+    x = torch.randn(shape)
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    expected = _run(ours.eval(), layer, x)
+    for made in (
+        copy.deepcopy(ours),
+        copy.copy(ours),
+        pickle.loads(pickle.dumps(ours)),
+        torch.load(file, weights_only=False),
+    ):
+        assert str(made) == str(ours)
+        same(_run(made.eval(), layer, x), expected, "copy")
+
+
+def meta(layer: Layer, shape: tuple[int, ...]) -> None:
+    """The meta device: shape, dtype, strides."""
+    ours, stock = (module.to("meta") for module in layer.pair(shape))
+    for view, x in views(torch.randn(shape)).items():
+        x = x.to("meta")
+        expected = outcome(lambda x=x: _run(stock, layer, x))
+        if not isinstance(expected, type):
+            same(_run(ours, layer, x), expected, view)
+
+
+def numpy_arguments(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Sizes that are NumPy's integers, where stock takes them."""
+
+    def of_numpy(value):
+        if isinstance(value, tuple):
+            return tuple(map(of_numpy, value))
+        return np.int64(value) if type(value) is int else value
+
+    x = torch.randn(shape)
+    ours, _ = layer.pair(shape)
+    sizes = (shape[a.axis] if isinstance(a, Size) else a for a in layer.arguments)
+    arguments = tuple(map(of_numpy, sizes))
+    if hasattr(torch.nn, layer.name):
+        stock = outcome(lambda: _run(getattr(torch.nn, layer.name)(*arguments), layer, x))
+        if isinstance(stock, type):
+            return
+    other = getattr(pydl.nn, layer.name)(*arguments, **(layer.own or {}))
+    other.load_state_dict(ours.state_dict())
+    other.train(layer.training)
+    same(_run(other, layer, x), _run(ours, layer, x), "NumPy's", not layer.random)
+
+
+def traced(layer: Layer, shape: tuple[int, ...]) -> None:
+    """torch.jit.trace."""
+    if layer.random:
+        return
+    ours, stock = (module.eval() for module in layer.pair(shape))
+    x = torch.randn(shape)
+
+    def trace(module):
+        call = _Call(module, layer.more(x))
+        return torch.jit.trace(call, (x,), check_trace=False)(x)
+
+    expected = outcome(lambda: trace(stock))
+    if not isinstance(expected, type):
+        same(trace(ours), expected, "traced")
+
+
+def gradients(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Error against float64: at most twice stock's."""
+    if layer.random:
+        return
+    ours, stock = layer.pair(shape)
+    exact = copy.deepcopy(stock).double()
+    x, results = torch.randn(shape), []
+    for module, one in ((ours, x), (stock, x), (exact, x.double())):
+        leaf = one.detach().clone().requires_grad_()
+        y = _run(module, layer, leaf)
+        wanted = [leaf, *module.parameters()]
+        grads = torch.autograd.grad(y, wanted, _grad_like(y), allow_unused=True)
+        results.append([y.detach(), *(g for g in grads if g is not None)])
+    for a, b, c in zip(*results, strict=True):
+        hold(a, b, c, layer.name, terms=4 * c.abs().max().item())
+
+
+FEATURES: dict[str, Callable[[Layer, tuple[int, ...]], None]] = {
+    "error against float64": gradients,
+    "layout of results and gradients": layouts,
+    "float64, float16, bfloat16": dtypes,
+    "autocast": autocast,
+    "no_grad, inference mode, frozen": no_gradients,
+    "in-place operations on results": in_place,
+    "torch.func, forward mode": transforms,
+    "torch.compile, dynamic": compiled,
+    "torch.export, dynamic batch": export,
+    "torch.fx": fx,
+    "torch.jit.trace": traced,
+    "copy, pickle, save": copies,
+    "meta tensors": meta,
+    "NumPy integers": numpy_arguments,
+}
+# Cells that differ from stock, and why.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
