@@ -5,6 +5,7 @@ derivatives are the other two, which makes the three Functions below closed unde
 any order. The data gradient is also the transposed convolution.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 
 from pydl import backends, layout
 from pydl.aten.bias_act import bias_act_forward as by_pytorch
+from pydl.dispatch import AUTO
 from pydl.ops import checks, conv_checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.bias_act import ACTIVATIONS, NO_EPILOGUE, BiasActGrad, bias_act
@@ -175,6 +177,7 @@ _PYTORCH_TRANSPOSED = (
     torch.nn.functional.conv_transpose2d,
     torch.nn.functional.conv_transpose3d,
 )
+_LEAST_PLANE = min(row.least_plane for row in AUTO["depthwise"])
 _ALL_OF_PYTORCH = Servers("aten", "aten", "aten")
 
 
@@ -189,9 +192,13 @@ def _servers(
     """Who serves. Depthwise convolution is chosen apart, bound as it is by memory and not by
     arithmetic, and each of its passes apart; where PyTorch serves ``first``, the pass that makes
     the result, the whole call is PyTorch's."""
-    if groups == 1 or weight.shape[1:2] != (1,):
+    if groups == 1 or weight.ndim < 2 or weight.shape[1] != 1:
         one = backends.choose("conv", backend, x)
         return _ALL_OF_PYTORCH if one == "aten" else Servers(one, one, one)
+    # What is too small for any row of the table is through before the table is asked.
+    by_table = not torch.compiler.is_compiling() and backends.asked(backend) == "auto"
+    if by_table and (x.is_nested or math.prod(x.shape[2:]) < _LEAST_PLANE):
+        return _ALL_OF_PYTORCH
     unit_stride = stride == 1 or (isinstance(stride, Sequence) and all(s == 1 for s in stride))
     if backends.choose("depthwise", backend, x, first, unit_stride) == "aten":
         return _ALL_OF_PYTORCH
