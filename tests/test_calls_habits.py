@@ -346,6 +346,7 @@ WORDS = [
     ("dropout2d", (torch.randn(3),), {}),
     ("batch_norm", (_X, torch.zeros(3), torch.ones(3)), {}),
     ("batch_norm", (_X, torch.zeros(4), None), {}),
+    ("batch_norm", (_X, torch.zeros(4), None), {"training": True}),
     ("batch_norm", (_X, None, None), {}),
     ("batch_norm", (_X, None, None), {"training": True, "eps": 0.0}),
     ("batch_norm", (torch.randn(1, 4, 1, 1), None, None), {"training": True}),
