@@ -14,6 +14,7 @@ ends at PyTorch's own operator or, for a family that PyTorch has none for, at th
 import functools
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -295,7 +296,7 @@ def _by_auto(
     if family in AUTO and not _traced():
         compiling = torch.compiler.is_compiling()
         # The size before the rest: what is too small for any row is through in a microsecond.
-        ours = compiling or tensor.numel() >= LEAST[family]
+        ours = compiling or tensor.numel() >= LEAST.get((family, tensor.dtype), math.inf)
         ours = ours and type(tensor) in _PLAIN and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s

@@ -202,5 +202,9 @@ _ROWS: tuple[Row, ...] = (
 AUTO: dict[str, tuple[Row, ...]] = {}
 for _row in _ROWS:
     AUTO[_row.family] = (*AUTO.get(_row.family, ()), _row)
-# The fewest elements that any of them asks for.
-LEAST = {family: min(row.least for row in rows) for family, rows in AUTO.items()}
+# The fewest elements that any of them asks for, of each dtype.
+LEAST: dict[tuple[str, torch.dtype], int] = {}
+for _row in _ROWS:
+    for _dtype in _row.dtypes:
+        _key = _row.family, _dtype
+        LEAST[_key] = min(_row.least, LEAST.get(_key, _row.least))

@@ -54,7 +54,7 @@ def same(ours, theirs) -> None:
 
 NAMES = [cls.__name__ for cls in COUNTERPARTS if "Lazy" not in cls.__name__]
 NAMES = [name for name in NAMES if name not in ("MaxUnpool1d", "MaxUnpool3d")]
-# Those that run an operator of pydl's; PyTorch's own and the definition serve NLLLoss, which has none.
+# Those that run an operator of pydl's: NLLLoss has none, but PyTorch's own and the definition.
 WITH_OPERATORS = [name for name in NAMES if name != "NLLLoss"]
 
 

@@ -11,7 +11,18 @@ import weakref
 
 import pytest
 import torch
-from swaps import MAP, NAMES, SEQUENCE, inputs, is_ours, layer, replica, same, served
+from swaps import (
+    MAP,
+    NAMES,
+    SEQUENCE,
+    WITH_OPERATORS,
+    inputs,
+    is_ours,
+    layer,
+    replica,
+    same,
+    served,
+)
 
 import pydl
 

@@ -17,7 +17,7 @@ SHAPES = pytest.mark.parametrize("shape", (SMALL, LARGE), ids=("small", "large")
 @pytest.mark.parametrize("name", OPERATORS)
 @SHAPES
 def test_results_may_be_changed_in_place(name, shape, change):
-    for backend in ("auto", "cpu"):
+    for backend in ("auto", "cpu", "reference"):
         grads = []
         torch.manual_seed(0)
         values = torch.rand(shape)

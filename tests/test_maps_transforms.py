@@ -133,7 +133,7 @@ def test_transforms_by_name(server, name):
             torch.func.jvp(named, (x,), (tangent,))
 
 
-@pytest.mark.parametrize("name", ("local_response_norm", "spatial_response_norm"))
+@EVERY
 @pytest.mark.parametrize("server", servers("spatial_norm"))
 def test_batched_by_name(server, name):
     backend, device = server

@@ -3,7 +3,7 @@
 import torch
 
 from pydl import backends, layout
-from pydl.dispatch import LEAST
+from pydl.dispatch import AUTO
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -90,7 +90,7 @@ def softmax(
 
 # The most classes of a row that the native kernels keep in registers.
 _SHORT = 64
-_LEAST = min(LEAST[kind] for kind in ("softmax_columns", "softmax_short_rows"))
+_LEAST = min(row.least for kind in ("softmax_columns", "softmax_short_rows") for row in AUTO[kind])
 
 
 def _kind(name: str, x: torch.Tensor, dim: int) -> str:
