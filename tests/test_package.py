@@ -284,7 +284,7 @@ TWINS = [
 @pytest.mark.parametrize("name", TWINS)
 def test_a_layer_is_its_twin_in_torch(name):
     """Same constructor, same initial weights for a seed, same state_dict, same representation."""
-    own = {name: () for name in ("Softmax2d", "CrossEntropyLoss", "NLLLoss", "ReLU")}
+    own = dict.fromkeys(("Softmax2d", "CrossEntropyLoss", "NLLLoss", "ReLU"), ())
     own |= {"LocalResponseNorm": (3,)}
     own |= {name: (0.5,)} if "Dropout" in name else {}
     own |= {name: (4,)} if "BatchNorm" in name else {}
