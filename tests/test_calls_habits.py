@@ -54,6 +54,7 @@ def _channels_last(*shape):
 VIEWS = {
     "contiguous": lambda: torch.randn(4, 6, 5, 7),
     "channels last": lambda: _channels_last(4, 6, 5, 7),
+    "channels last, every second channel": lambda: _channels_last(4, 12, 5, 7)[:, ::2],
     "channels last, every second column": lambda: _channels_last(4, 6, 5, 14)[..., ::2],
     "permuted": lambda: torch.randn(5, 4, 7, 6).permute(1, 3, 0, 2),
     "permuted, images innermost": lambda: torch.randn(6, 7, 4, 5).permute(2, 0, 3, 1),
@@ -62,6 +63,8 @@ VIEWS = {
     "expanded": lambda: torch.randn(1, 6, 5, 7).expand(4, 6, 5, 7),
 }
 _FILTERS, _TAPS = torch.randn(8, 6, 3, 3), torch.randn(6, 1, 3, 3)
+# What a model's `.to(memory_format=torch.channels_last)` makes of a filter with one channel.
+_TAPS_LAST = torch.empty_strided((6, 1, 3, 3), (9, 1, 3, 1)).copy_(_TAPS)
 LAYOUTS = {
     "softmax": ("softmax", lambda where, x, **k: where.softmax(x, 1, **k)),
     "log softmax": ("softmax", lambda where, x, **k: where.log_softmax(x, -1, **k)),
@@ -79,11 +82,37 @@ LAYOUTS = {
         lambda where, x, **k: where.conv2d(x, _FILTERS.to(memory_format=torch.channels_last), **k),
     ),
     "depthwise": ("depthwise", lambda where, x, **k: where.conv2d(x, _TAPS, groups=6, **k)),
+    "channels-last depthwise filters": (
+        "depthwise",
+        lambda where, x, **k: where.conv2d(
+            x, _TAPS.to(memory_format=torch.channels_last), groups=6, **k
+        ),
+    ),
+    "depthwise filters with channels-last strides": (
+        "depthwise",
+        lambda where, x, **k: where.conv2d(x, _TAPS_LAST, groups=6, **k),
+    ),
     "transposed depthwise": (
         "depthwise",
         lambda where, x, **k: where.conv_transpose2d(x, _TAPS, groups=6, **k),
     ),
 }
+
+
+@pytest.mark.parametrize("backend", ("auto", "reference"))
+@pytest.mark.parametrize("name", ("conv2d", "conv_transpose2d"))
+@pytest.mark.parametrize("last", ("neither", "input", "weight"))
+def test_layout_of_a_weight_s_gradient(name, last, backend):
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    x = torch.randn(2, 6, 20, 20).contiguous(memory_format=formats[last == "input"])
+    weight = torch.randn(6, 2, 3, 3).contiguous(memory_format=formats[last == "weight"])
+    seen = []
+    for where, keywords in ((stock, {}), (functional, {"backend": backend})):
+        leaf = weight.detach().requires_grad_()
+        groups = 3 if name == "conv2d" else 2
+        y = getattr(where, name)(x, leaf, groups=groups, **keywords)
+        seen.append(torch.autograd.grad(y.sum(), leaf)[0].stride())
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("backend", ("auto", "cpu", "reference"))
@@ -317,6 +346,7 @@ WORDS = [
     ("dropout2d", (torch.randn(3),), {}),
     ("batch_norm", (_X, torch.zeros(3), torch.ones(3)), {}),
     ("batch_norm", (_X, torch.zeros(4), None), {}),
+    ("batch_norm", (_X, torch.zeros(4), None), {"training": True}),
     ("batch_norm", (_X, None, None), {}),
     ("batch_norm", (_X, None, None), {"training": True, "eps": 0.0}),
     ("batch_norm", (torch.randn(1, 4, 1, 1), None, None), {"training": True}),

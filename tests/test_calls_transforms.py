@@ -96,10 +96,6 @@ BY_NAME = [
 ]
 
 
-def _windowed(call) -> bool:
-    return call.family in ("conv", "depthwise", "conv_bias_act", "local")
-
-
 @pytest.mark.parametrize("call, backend", BY_NAME)
 def test_by_name(call, backend):
     x = torch.randn(call.small, dtype=torch.float64)
@@ -107,9 +103,7 @@ def test_by_name(call, backend):
         x = x[:1] if x.ndim > 2 else x
         _held(call, x, backend, {"grad": REVERSE["grad"]})
     else:
-        _held(call, x, backend, REVERSE)
-        if call.family not in ("conv", "depthwise", "conv_bias_act", "local"):
-            _held(call, x, backend, BATCHED | JACREV)
+        _held(call, x, backend, REVERSE | BATCHED | JACREV)
 
 
 @pytest.mark.parametrize("call, backend", BY_NAME)

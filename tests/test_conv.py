@@ -412,9 +412,14 @@ BAD = (
     ((X, W), {"groups": 0}, RuntimeError, "non-positive groups"),
     ((X, W), {"groups": 1.0}, TypeError, "argument 'groups' must be int"),
     ((X, W, B[:5]), {}, RuntimeError, "expected bias to be 1-dimensional with 6 elements"),
-    ((X, W, B), {"stride": 0}, RuntimeError, "stride should be greater than zero"),
-    ((X, W, B), {"stride": (1, 2, 3)}, RuntimeError, "stride must either be a single int"),
-    ((X, W, B), {"padding": -1}, RuntimeError, "padding should be non-negative"),
+    ((X, W, B), {"stride": 0}, RuntimeError, "non-positive stride is not supported"),
+    (
+        (X, W, B),
+        {"stride": (1, 2, 3)},
+        RuntimeError,
+        "expected stride to be a single integer value or a list of 2 values",
+    ),
+    ((X, W, B), {"padding": -1}, RuntimeError, "negative padding is not supported"),
     ((X, W, B), {"padding": "equal"}, RuntimeError, "Invalid padding string"),
     ((X, W, B), {"padding": "same", "stride": 2}, RuntimeError, "not supported for strided"),
     (
@@ -427,10 +432,10 @@ BAD = (
         (X, W.double()),
         {},
         RuntimeError,
-        "input type .*float32.* weight type .*float64.* should be the same",
+        "Input type .*FloatTensor.* and weight type .*DoubleTensor.* should be the same",
     ),
-    ((X, W, B.half()), {}, RuntimeError, "bias type .*float16"),
-    ((X, W.to("meta")), {}, RuntimeError, "same device"),
+    ((X, W, B.half()), {}, RuntimeError, "bias type .*HalfTensor"),
+    ((X, W.to("meta")), {}, RuntimeError, "weight type .*meta.FloatTensor"),
     ((X.long(), W.long()), {}, RuntimeError, "got torch.int64"),
 )
 

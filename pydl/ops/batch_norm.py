@@ -233,6 +233,8 @@ def check_parameters(
             "mixed dtype: weight, bias and running statistics should have one dtype, got "
             f"{', '.join(sorted(map(str, dtypes)))}"
         )
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 
 def check_training(size: torch.Size, training: bool, eps: float) -> None:

@@ -79,22 +79,19 @@ class _Conv(Function):
         if y:
             grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
-        # They lie as the result does, whatever the gradient that comes in looks like.
-        form = layout.conv_format(x, weight)
         if needs[0]:
-            laid_out = layout.dense(grad_y, form)
-            grad_x = apply(_ConvGradInput, laid_out, weight, tuple(x.shape[2:]), window)
+            grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
         if needs[1]:
             grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
-            grad_weight = layout.dense(grad_weight, form)
+            grad_weight = _as_result(grad_weight, x, weight)
         if needs[2]:
             grad_bias = apply(_ConvGradBias, grad_y, window[-1].forward)
         return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None
 
 
 def _as_result(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A gradient in the layout of the result that was made of these: what is computed from it takes
-    the layout that they had, as with PyTorch."""
+    """A gradient in the layout of the result that was made of these: the gradients lie as that did,
+    as PyTorch's do, whatever the one that comes in looks like."""
     return layout.dense(grad, layout.conv_format(x, weight))
 
 
@@ -122,6 +119,7 @@ class _ConvGradInput(Function):
         if ctx.needs_input_grad[1]:
             kernel_size = tuple(weight.shape[2:])
             for_weight = apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window)
+            for_weight = _as_result(for_weight, grad_y, weight)
         return for_grad_y, for_weight, None, None
 
 
