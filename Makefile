@@ -40,7 +40,8 @@ demo: $(VENV)/.built
 
 # What a processor without AVX-512 would do, on one that has it: PyTorch, oneDNN and the CPU kernels
 # are held to AVX2. Who serves a call differs there, so these are the tests in which that shows.
-AVX2_TESTS := tests/test_drop_in.py tests/test_rnn_layers.py tests/test_batch_norm_layers.py tests/test_moduleinfo.py
+AVX2_TESTS := tests/test_rnn_layers.py tests/test_rnn_halves.py tests/test_batch_norm_layers.py tests/test_moduleinfo.py \
+  tests/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
 test: $(VENV)/.built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
@@ -81,6 +82,7 @@ bench: $(VENV)/.built
 	  $(BIN)/python bench/rnn.py --seconds $(BENCH_SECONDS) --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
 	done
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
+	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu/overhead.csv
 
 # The tables in README.md, from pydl/backends.py and bench/results/cpu.
 readme: $(VENV)/.built

@@ -60,7 +60,10 @@ CPU_CASES = (
         for layer in ("LSTM", "GRU", "RNN")
         for dtype in ("float64", "bfloat16", "float16")
     ),
-    *(Case("GRU", shape) for shape in ((16, 4, 32), (4, 2, 8))),
+    *(
+        Case("GRU", shape)
+        for shape in ((16, 4, 32), (4, 2, 8), (16, 1, 64), (8, 1, 32), (8, 4, 256))
+    ),
     Case("LSTM", SHAPES[0], {"proj_size": 64}),
     *(Case("GRU", shape, BEFORE) for shape in SHAPES),  # against torch's own GRU
     *(Case("GRU", shape, BEFORE, own=True) for shape in SHAPES[:2]),

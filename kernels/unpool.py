@@ -179,7 +179,8 @@ def gather_kernel(
 def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """grad_x, contiguous."""
     check_positions(index, grad_y.shape[2:])
-    grad_x = layout.input_grad(grad_y, index.shape, False)
+    # The kernel writes it as index lies: with a layout of its own it would not fit the registers.
+    grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)
     if grad_x.numel() == 0:
         return grad_x
     wide = runtime.wide(grad_y, index, grad_x)
@@ -199,4 +200,4 @@ def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tens
         **tiling,
         WIDE=wide,
     )
-    return grad_x
+    return layout.contiguous(grad_x)

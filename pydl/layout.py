@@ -47,14 +47,13 @@ def contiguous(x: torch.Tensor) -> torch.Tensor:
 def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
     it has: in the order of its axes in memory, whatever that is, and without gaps."""
+    if x.is_contiguous():
+        return contiguous(result)
     if result.stride() == x.stride():
-        return result
-    stride = torch.empty_like(x, device="meta").stride()
-    if result.stride() == stride:
         return result
     order = axes_in_memory(x)
     back = sorted(range(x.ndim), key=order.__getitem__)
-    return result.permute(order).contiguous().permute(back)
+    return contiguous(result.permute(order)).permute(back)
 
 
 def axes_in_memory(x: torch.Tensor) -> list[int]:

@@ -114,9 +114,17 @@ def _max_unpool(x: torch.Tensor) -> object:
     return getattr(functional, f"max_unpool{x.ndim - 2}d")(x, indices, 2, backend="auto")
 
 
-def _cross_entropy(x: torch.Tensor) -> object:
-    target = x.new_empty(x.shape[0], *x.shape[2:], dtype=torch.int64)
-    return functional.cross_entropy(x, target, backend="auto")
+def _softmax(x: torch.Tensor, dim: int) -> object:
+    x.size(dim)  # raises where there is no such axis
+    return functional.softmax(x, dim, backend="auto")
+
+
+def _loss(name: str) -> Callable[[torch.Tensor], object]:
+    def call(x: torch.Tensor) -> object:
+        target = x.new_zeros(x.shape[0], *x.shape[2:], dtype=torch.int64)
+        return getattr(functional, name)(x, target, backend="auto")
+
+    return call
 
 
 def _recurrent(x: torch.Tensor, cell: str, zoneout: float = 0.0) -> object:
@@ -147,6 +155,7 @@ _MAP = "images x channels x one to three axes"
 _MAP2 = "images x channels x one or two axes"
 _IMAGE = "images x channels x height x width"
 _ANY = "of any axes"
+_CLASSES = "samples x classes x up to three axes"
 _SEQUENCES = "steps x sequences x hidden units"
 
 
@@ -209,12 +218,11 @@ FAMILIES: dict[str, Family] = {
     "softmax": Family(
         _ANY,
         tuple(range(1, 9)),
-        {"softmax": lambda x, dim: _call("softmax", dim)(x)},
+        {"softmax": _softmax},
         options=("dim",),
     ),
-    "cross_entropy": Family(
-        "samples x classes x up to three axes", (2, 3, 4, 5), {"cross_entropy": _cross_entropy}
-    ),
+    "cross_entropy": Family(_CLASSES, (2, 3, 4, 5), {"cross_entropy": _loss("cross_entropy")}),
+    "nll_loss": Family(_CLASSES, (2, 3, 4, 5), {"nll_loss": _loss("nll_loss")}),
     "dropout": Family(_ANY, tuple(range(1, 9)), {"dropout": _call("dropout")}),
     "rnn": Family(_SEQUENCES, (3,), {"layer": _recurrent}, options=("cell",)),
     "rnn_own": Family(

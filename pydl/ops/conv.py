@@ -198,11 +198,14 @@ def _servers(
     if by_table and (x.is_nested or math.prod(x.shape[2:]) < _LEAST_PLANE):
         return _ALL_OF_PYTORCH
     unit_stride = stride == 1 or (isinstance(stride, Sequence) and all(s == 1 for s in stride))
-    if backends.choose("depthwise", backend, x, first, unit_stride) == "aten":
+    made = backends.choose("depthwise", backend, x, first, unit_stride)
+    if made == "aten":
         return _ALL_OF_PYTORCH
     return Servers(
         *(
-            backends.choose("depthwise", backend, x, function, unit_stride)
+            made
+            if function == first
+            else backends.choose("depthwise", backend, x, function, unit_stride)
             for function in ("conv_forward", "conv_grad_input", "conv_grad_weight")
         )
     )
