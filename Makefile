@@ -81,6 +81,7 @@ bench: $(VENV)/.built
 	for threads in 1 2; do \
 	  $(BIN)/python bench/rnn.py --seconds $(BENCH_SECONDS) --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
 	done
+	$(BIN)/python bench/rnn.py --cases 'GRU-16x1x64*,GRU-8x1x32*,GRU-8x4x256*,GRU-16x4x32*' --out bench/results/cpu/rnn-short.csv
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
 	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu/overhead.csv
 

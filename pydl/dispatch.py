@@ -186,7 +186,7 @@ _ROWS: tuple[Row, ...] = (
         "bench/results/cpu/softmax.csv",
         least=16_384,
     ),
-    Row("rnn", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-1.csv"),
+    Row("rnn", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-short.csv", least=500),
     Row(
         "rnn_lstm",
         "cpu",
