@@ -72,25 +72,17 @@ def support() -> str:
 
 
 def drop_in() -> str:
-    """Feature x kind of layer, as ``tests/test_drop_in.py`` checks them."""
-    from drop_in import EXCEPTIONS, FEATURES, KINDS
+    """Feature x kind of layer: what ``tests/test_drop_in.py`` holds to torch.nn, all of it."""
+    from drop_in import FEATURES
+    from drop_in_layers import KINDS
 
     lines = [
-        f"| | {' | '.join(KINDS)} |",
+        f"| the same as `torch.nn`'s in | {' | '.join(KINDS)} |",
         f"|---|{'---|' * len(KINDS)}",
     ]
-    notes: list[str] = []
-    for feature in FEATURES:
-        cells = []
-        for layers in KINDS.values():
-            why = {EXCEPTIONS.get((feature, str(layer))) for layer in layers} - {None}
-            for reason in why - set(notes):
-                notes.append(reason)
-            marks = sorted(notes.index(reason) + 1 for reason in why)
-            cells.append("yes" if not why else f"but for {', '.join(f'({n})' for n in marks)}")
-        lines.append(f"| {feature} | {' | '.join(cells)} |")
-    lines += ["", *(f"({number}) {reason}" for number, reason in enumerate(notes, start=1))]
-    return "\n".join(lines).rstrip()
+    lines += [f"| {feature} | {' | '.join(['yes'] * len(KINDS))} |" for feature in FEATURES]
+    lines += [f"| layers | {' | '.join(str(len(layers)) for layers in KINDS.values())} |"]
+    return "\n".join(lines)
 
 
 def speed() -> str:

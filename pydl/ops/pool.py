@@ -243,10 +243,8 @@ def avg_pool(
     except (TypeError, RuntimeError) as error:
         raise refused(error, _AVERAGES[axes], x, *arguments) from None
     batch = as_autocast(name, batch)
-    if axes == 3:
-        batch = layout.contiguous(
-            batch
-        )  # as PyTorch, whose averages of volumes are never channels last
+    if axes == 3:  # PyTorch's averages of volumes are never channels last
+        batch = layout.contiguous(batch)
     batch, window, output_size = of_maps(batch, window, output_size)
     divide = bool(count_include_pad), divisor
     last = layout.channels_last(batch)
