@@ -269,10 +269,10 @@ def transformed() -> bool:
 transformed._dynamo_marked_constant = True
 
 
-def _traced() -> bool:
+def _traced(compiling: bool) -> bool:
     """Whether the call becomes a graph that must run without this package."""
     return torch._C._get_tracing_state() is not None or (
-        torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+        compiling and torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
     )
 
 
@@ -293,8 +293,8 @@ def _by_auto(
     family: str, tensor: torch.Tensor, function: str | None, unit_stride: bool | None
 ) -> str:
     """What the table says, if this package's kernels may serve at all; else PyTorch's own."""
-    if family in AUTO and not _traced():
-        compiling = torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling()
+    if family in AUTO and not _traced(compiling):
         # The size before the rest: what is too small for any row is through in a microsecond.
         ours = compiling or tensor.numel() >= LEAST.get((family, tensor.dtype), math.inf)
         ours = ours and type(tensor) in _PLAIN and not transformed()
@@ -355,7 +355,7 @@ def choose(
     name = asked(backend)
     if name != "auto":
         reason = refusal(name, family, tensor)
-        if reason is None and name != "aten" and _traced():
+        if reason is None and name != "aten" and _traced(torch.compiler.is_compiling()):
             reason = (
                 f"backend {name!r} cannot become part of a graph that runs without pydl, as "
                 "torch.jit.trace and torch.onnx.export make them; trace with backend='auto', which "
