@@ -259,14 +259,18 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _forward_mode() -> bool:
+    return forward_ad._current_level >= 0
+
+
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation watches what is computed."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch._C._are_functorch_transforms_active() or _forward_mode()
 
 
-# torch.compile calls it while it makes a graph, and guards the transforms itself. This is what
+# torch.compile calls these while it makes a graph, and guards the transforms itself. This is what
 # torch.compiler.assume_constant_result sets, which imports the whole compiler to do it.
-transformed._dynamo_marked_constant = True
+_forward_mode._dynamo_marked_constant = transformed._dynamo_marked_constant = True
 
 
 def _traced(compiling: bool) -> bool:
@@ -361,10 +365,14 @@ def choose(
                 "torch.jit.trace and torch.onnx.export make them; trace with backend='auto', which "
                 "is PyTorch's own operator there"
             )
+        if reason is None and name != "aten" and _forward_mode():
+            # PyTorch says that a kernel has no derivative, unless the call may go to auto.
+            said = f"backend {name!r} has no forward-mode derivatives"
+            reason = said if leaves_to_auto(backend, family, said) else None
+        elif reason is not None and not leaves_to_auto(backend, family, reason):
+            raise RuntimeError(reason)
         if reason is None:
             return name
-        if not leaves_to_auto(backend, family, reason):
-            raise RuntimeError(reason)
     name = _by_auto(family, tensor, function, unit_stride)
     if name == "reference":
         reason = refusal(name, family, tensor)
