@@ -50,17 +50,13 @@ def demo(
     import torch
 
     from pydl import models
-    from pydl.backends import BACKENDS, use_backend
+    from pydl.backends import use_backend
     from pydl.digits import dataset, operators, report
-    from pydl_cli.parsing import cuda_missing
+    from pydl_cli.parsing import device_of
 
     console = Console()
     serving = use_backend(backend)
-    only_cuda = backend in BACKENDS and BACKENDS[backend].devices == ("cuda",)
-    missing = only_cuda and (BACKENDS[backend].missing or cuda_missing())
-    if missing:
-        raise RuntimeError(f"backend {backend!r} is not available: {missing}")
-    device = torch.device("cuda" if only_cuda else "cpu")
+    device = torch.device(device_of(backend))
     # Before the training, so that it is not in vain.
     output.mkdir(parents=True, exist_ok=True)
     if not os.access(output, os.W_OK):

@@ -20,3 +20,19 @@ def cuda_missing() -> str | None:
     if torch.version.cuda:
         return f"this PyTorch is built for CUDA {torch.version.cuda}"
     return "this PyTorch has no CUDA"
+
+
+def device_of(backend: str) -> str:
+    """The device that a backend serves: ``cuda``, or else ``cpu``.
+
+    Raises:
+        RuntimeError: it serves a GPU only, and there is none, or no kernel was built for one.
+    """
+    from pydl.backends import BACKENDS
+
+    if backend not in BACKENDS or BACKENDS[backend].devices != ("cuda",):
+        return "cpu"
+    missing = BACKENDS[backend].missing or cuda_missing()
+    if missing:
+        raise RuntimeError(f"backend {backend!r} is not available: {missing}")
+    return "cuda"

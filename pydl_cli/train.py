@@ -60,7 +60,9 @@ def char_lm(
     from pydl.backends import use_backend
     from pydl.models.char_lm import CharLM
     from pydl.text import dataset, training
+    from pydl_cli.parsing import device_of
 
+    device_of(backend)  # says so where there is no GPU for it
     console = Console(highlight=False, soft_wrap=True)
     torch.set_num_threads(threads)
     text = dataset.load()
