@@ -10,7 +10,7 @@ import os
 from contextvars import ContextVar, Token
 from types import TracebackType
 
-import torch
+from torch.compiler import is_compiling
 
 NAMES = ("auto", "reference", "aten", "cpu", "triton", "cuda")
 
@@ -54,7 +54,7 @@ class use_backend:
 
     def __enter__(self) -> "use_backend":
         global _traced
-        if torch.compiler.is_compiling():
+        if is_compiling():
             self._before = _traced
             _traced = self.name, self.strict
         else:
@@ -68,7 +68,7 @@ class use_backend:
         trace: TracebackType | None,
     ) -> None:
         global _traced
-        if torch.compiler.is_compiling():
+        if is_compiling():
             _traced = self._before
         else:
             _state.reset(self._tokens.pop())
@@ -95,7 +95,7 @@ def backend(given: str | None) -> str:
     """The backend that a call with ``backend=given`` asks for; ``auto`` where none is."""
     if given is not None:
         return checked(given)
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _during_compilation()[0]
     state = _state.get()
     return _PROCESS if state is None else state.name
@@ -111,7 +111,7 @@ def leaves_to_auto(given: str | None, kind: str, reason: str) -> bool:
     """Whether a call that its backend refuses goes to ``auto``, which is noted."""
     if given is not None:
         return False
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return not _during_compilation()[1]
     state = _state.get()
     if state is None or state.strict:

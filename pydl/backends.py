@@ -23,6 +23,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
@@ -297,11 +298,11 @@ def _by_auto(
     family: str, tensor: torch.Tensor, function: str | None, unit_stride: bool | None
 ) -> str:
     """What the table says, if this package's kernels may serve at all; else PyTorch's own."""
-    compiling = torch.compiler.is_compiling()
-    if family in AUTO and not _traced(compiling):
-        # The size before the rest: what is too small for any row is through in a microsecond.
-        ours = compiling or tensor.numel() >= LEAST.get((family, tensor.dtype), math.inf)
-        ours = ours and type(tensor) in _PLAIN and not transformed()
+    compiling = is_compiling()
+    # The size before the rest: what is too small for any row is through in half a microsecond.
+    if compiling or tensor.numel() >= LEAST.get((family, tensor.dtype), math.inf):
+        ours = family in AUTO and type(tensor) in _PLAIN
+        ours = ours and not _traced(compiling) and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
 
@@ -359,7 +360,7 @@ def choose(
     name = asked(backend)
     if name != "auto":
         reason = refusal(name, family, tensor)
-        if reason is None and name != "aten" and _traced(torch.compiler.is_compiling()):
+        if reason is None and name != "aten" and _traced(is_compiling()):
             reason = (
                 f"backend {name!r} cannot become part of a graph that runs without pydl, as "
                 "torch.jit.trace and torch.onnx.export make them; trace with backend='auto', which "

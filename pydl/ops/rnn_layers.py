@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import _VF
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from pydl import backends, functional
@@ -61,15 +62,17 @@ def _server(
 ) -> tuple[str, bool]:
     """Who serves, and whether that is PyTorch's operator for all layers at once."""
     backend = backends.choose(family, given, x)
+    if backend == "aten" and not own and _undisturbed() and (not fused or pytorch_serves(x)):
+        return backend, True
     low = autocast_dtype(x)
+    whole = not own and not rnn.in_graph()
     if low is not None and x.dtype not in (torch.float32, low) and backends.asked(given) == "auto":
-        return "aten", not own and not rnn.in_graph()  # a mixture of dtypes that it knows best
+        return "aten", whole  # a mixture of dtypes that it knows best
     if backend != "aten" and not backend.startswith("auto"):
         return backend, False
     if backends.transformed():
         return backend, False  # the loop has what those operators have not: vmap, forward mode
     # torch.compile refuses PyTorch's, or unrolls it; the loop goes through as one operator.
-    whole = not own and not rnn.in_graph()
     if whole and (not fused or pytorch_serves(x)):
         return backend, True
     if backends.asked(given) == "aten":
@@ -80,9 +83,15 @@ def _server(
     return backend, False
 
 
+def _undisturbed() -> bool:
+    """Whether the call is an ordinary one: of a small layer, these questions are half of the
+    time."""
+    return not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())
+
+
 def _packed(module: torch.nn.RNNBase, input: PackedSequence, states, run: Callable) -> tuple:
     x, batch_sizes, order, back = input
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         checks.sequences(module.mode, x, batch_sizes)
     if states is not None and order is not None:
         states = tuple(state.index_select(1, order) for state in states)
@@ -160,6 +169,8 @@ def pytorch_serves(x: torch.Tensor) -> bool:
     """Whether PyTorch's fused LSTM takes this input on this processor: it goes to oneDNN's by the
     dtype before autocast, and that has none in halves for some processors, or one without a
     gradient."""
+    if x.dtype == torch.float32 and not torch._C._is_any_autocast_enabled():
+        return True
     if x.device.type != "cpu":
         return True
     low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
