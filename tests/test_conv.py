@@ -430,6 +430,7 @@ BAD = (
         RuntimeError,
         "Kernel size can't be greater than actual input size",
     ),
+    ((X[..., :0], W), {"padding": 2}, RuntimeError, r"input shape: \[1, 4, 8, 0\]"),
     (
         (X, W.double()),
         {},

@@ -147,6 +147,14 @@ def test_bad_input(server, arguments, message):
         functional.conv_transpose2d(x, weight, **arguments, backend=backend)
 
 
+@pytest.mark.parametrize("server", servers("conv"))
+def test_input_without_positions(server):
+    backend, device = server
+    x, weight = torch.randn(2, 4, 3, 0, device=device), torch.randn(4, 2, 3, 3, device=device)
+    with pytest.raises(RuntimeError, match="Only zero batch or zero channel inputs"):
+        functional.conv_transpose2d(x, weight, backend=backend)
+
+
 @pytest.mark.parametrize("axes", (1, 2, 3))
 def test_the_module_takes_an_output_size(axes):
     theirs = getattr(torch.nn, f"ConvTranspose{axes}d")(3, 4, 3, stride=2)

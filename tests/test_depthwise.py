@@ -8,7 +8,7 @@ import pytest
 import torch
 from contract import DTYPES, INSTRUCTION_SETS, Case, gradient, hold, instruction_set, operand
 
-from pydl import backends, layout
+from pydl import backends, functional, layout
 from pydl.native import library
 
 CPU = library("cpu")
@@ -278,3 +278,12 @@ def test_dense_weights_are_refused() -> None:
     with pytest.raises(ValueError, match=r"depthwise weights only.*4 channels, 2 groups"):
         window = [1, 1], [1, 1], [1, 1], 2
         CPU.call("conv_forward", x, weight, None, None, x, *window, "none", 0.0, False, on=x)
+
+
+@pytest.mark.parametrize(
+    ("call", "padding"), ((functional.conv2d, 2), (functional.conv_transpose2d, 0))
+)
+def test_input_without_positions(call, padding) -> None:
+    x, weight = torch.randn(2, 4, 5, 0), torch.randn(4, 1, 3, 3)
+    with pytest.raises(RuntimeError, match=r"Only zero batch .* \[2, 4, 5, 0\]"):
+        call(x, weight, padding=padding, groups=4, backend="cpu")

@@ -326,6 +326,7 @@ def conv_transpose(
             f"Given input size per channel: {list(x.shape[2:])}. Calculated output size per "
             f"channel: {output_size}. Output size is too small"
         )
+    conv_checks.has_positions(x)
     # The data gradient of the convolution that leads from the result to x.
     geometry = stride, padding, dilation, groups
     if needs_grad(x, weight):
@@ -356,6 +357,7 @@ def _geometry(
     x, padding = conv_checks.resolve_padding(name, x, weight.shape[2:], stride, padding, dilation)
     conv_checks.shapes(name, x, weight, bias, groups)
     conv_checks.kernel_fits(x, weight, padding, dilation)
+    conv_checks.has_positions(x)
     return x, (stride, padding, dilation, groups, servers)
 
 

@@ -121,6 +121,14 @@ def kernel_fits(
         )
 
 
+def has_positions(x: torch.Tensor) -> None:
+    if 0 in x.shape[2:]:
+        raise RuntimeError(
+            "Only zero batch or zero channel inputs are supported, but got input shape: "
+            f"{list(x.shape)}"
+        )
+
+
 def operands(
     name: str,
     axes: int,
