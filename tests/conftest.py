@@ -14,6 +14,7 @@ if not torch.cuda.is_available():
 import pytest
 
 from pydl import backends, layout, native
+from pydl.emulation import emulate_cuda
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,7 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.emulator.set_order(config.getoption("--order"))
-    native.emulate_cuda(module)
+    emulate_cuda(module)
 
 
 def pytest_report_header() -> list[str]:

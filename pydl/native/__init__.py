@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from pydl import backends, layout
+from pydl import layout
 
 
 class Library:
@@ -55,17 +55,6 @@ def library(name: str) -> Library:
     return _libraries[name]
 
 
-def emulate_cuda(emulated: ModuleType) -> None:
-    """Let the CUDA kernels as built against ``csrc/emulator`` serve the backend ``cuda``, for
-    tensors on the CPU.
-
-    For tests and for reading along in a debugger; it is thousands of times slower than a GPU. For
-    the rest of the process.
-
-    Args:
-        emulated: the module ``pydl._emulated``, built with ``-DPYDL_EMULATOR=ON``.
-    """
-    _libraries["cuda"] = Library("cuda", emulated.cuda, on_gpu=False)
-    row = backends.BACKENDS["cuda"]
-    row.devices, row.missing, row.about = ("cpu",), None, "CUDA C++, emulated"
-    backends.implementation.cache_clear()
+def serve(name: str, functions: ModuleType) -> None:
+    """Has these functions, which take tensors on the CPU, behind the backend ``name``."""
+    _libraries[name] = Library(name, functions, on_gpu=False)
