@@ -82,8 +82,11 @@ def batch_norm_act(
     """:func:`batch_norm`, a residual and an activation in the same pass: activation(batch_norm(x) +
     residual).
 
-    Training keeps the input and one bit an output for its backward, where separate operators keep
+    Training keeps the input and one bit per output for its backward, where separate operators keep
     the normalised map, the sum or the result as well.
+
+    Equivalent to: ``relu(batch_norm(input, running_mean, running_var, weight, bias, training,
+    momentum, eps) + residual)``, or another activation.
 
     Args:
         input, running_mean, running_var, weight, bias, training, momentum, eps: as

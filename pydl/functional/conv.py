@@ -190,6 +190,9 @@ def conv2d_bias_act(
     any order in input, weight, bias and residual. Training keeps the result (silu: what goes into
     it) and no mask.
 
+    Equivalent to: ``relu(conv2d(input, weight, bias, stride, padding, dilation, groups) +
+    residual)``, or another activation.
+
     Args:
         input, weight, bias, stride, padding, dilation, groups: as :func:`conv2d`.
         activation: ``none``, ``relu``, ``leaky_relu`` or ``silu``.

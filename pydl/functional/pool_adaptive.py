@@ -159,9 +159,9 @@ def spatial_pyramid_pool(
 
     Each level pools the map into a grid of bins, those of :func:`adaptive_max_pool2d` and
     :func:`adaptive_avg_pool2d`; the levels, which need not nest, are laid one behind the other,
-    each as (C, bins). That is what
-    ``torch.cat([adaptive_max_pool2d(input, n).flatten(1) for n in levels], 1)``
-    gives, in one read of the map. The gradient of an element is the sum over the levels.
+    each as (C, bins). The map is read once. The gradient of an element is the sum over the levels.
+
+    Equivalent to: ``cat([adaptive_max_pool2d(input, n).flatten(1) for n in levels], 1)``
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.

@@ -25,6 +25,9 @@ def roi_align(
     0; others are clamped to it. A box with a coordinate that is NaN, infinite or 2**22 pixels of
     the map away from its origin has no samples, and a bin without samples is 0.
 
+    Equivalent to: ``avg_pool2d(grid_sample(input[n : n + 1], grid, padding_mode="border",
+    align_corners=True), sampling_ratio)`` for each box, where ``grid`` holds its samples.
+
     Args:
         input: (N, C, H, W), contiguous or channels last; float32, float64, float16 or bfloat16.
         boxes: (K, 5), the image's number first, or a list of N tensors (L, 4), an image's each, as
@@ -67,6 +70,9 @@ def roi_pool(
     Corners are rounded to whole pixels, halves away from zero, and belong to the box. Of equal
     pixels the first in scan order gets the gradient; a NaN beats all before it. A bin with no pixel
     on the map is 0, and so are all bins of a box that is not finite.
+
+    Equivalent to: ``adaptive_max_pool2d(input[n, :, y1 : y2 + 1, x1 : x2 + 1], output_size)`` for
+    each box within the map, its corners scaled and rounded.
 
     Args:
         input: (N, C, H, W), contiguous or channels last; float32, float64, float16 or bfloat16.
