@@ -74,7 +74,8 @@ def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
 
 
 def run(command: list[str], limit: int, log: Path) -> int:
-    """Runs a command into the log, and ends it with everything it started when its time is over."""
+    """Runs a command, its output into the log, and ends it and all that it started when its time is
+    over."""
     with log.open("a") as stream:
         stream.write(f"\n==== {' '.join(command)}\n")
         stream.flush()

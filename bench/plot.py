@@ -75,7 +75,7 @@ def ratios(rows: Sequence[Row], where: str) -> "Figure":
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Case and pass, and of the setting what is not the same for all."""
+    """Case and pass, and what differs between the rows' settings."""
     varying = [
         field
         for field in ("shape", "layout", "dtype", "backend")

@@ -4,7 +4,7 @@ PyTorch.
 Every row is checked against the float64 reference before it is timed, and who served it is
 observed, not assumed. Ours, theirs and one copy of the input are timed in turns in one process (see
 ``pydl.measure``). On a CPU with one thread the process is pinned to one core. Files are brought up
-to date after every case, so a run that is ended leaves what it has measured. Needs nothing beyond
+to date after every case, so a run that is stopped leaves what it has measured. Needs nothing beyond
 PyTorch and NumPy; with matplotlib there is a plot too.
 
 Exit status: 0 if every check passed, 1 if a case was wrong or broke, 2 for a mistake in the

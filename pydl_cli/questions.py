@@ -12,7 +12,7 @@ import torch
 from pydl import backends, functional, rnn_results
 from pydl.dispatch import Row
 
-# How a call may differ beside its input, and what the command line takes for granted.
+# How a call may differ besides its input, and the command line's defaults.
 OPTIONS: dict[str, object] = {"stride": 1, "dim": -1, "cell": "lstm"}
 
 

@@ -46,7 +46,7 @@ FAMILY = {"softmax": "softmax", "log_softmax": "softmax", "cross_entropy": "cros
 # A gradient of ones gives these a gradient of 0, or of rounding errors alone.
 CENTRED = ("batch_norm", "softmax", "log_softmax")
 
-# Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
+# Triton's interpreter takes minutes for all samples of these, so it gets only some of them.
 INTERPRETED = {
     "max_pool1d": 24,
     "max_pool2d": 36,

@@ -27,7 +27,8 @@ def nms(
     Args:
         boxes: (K, 4) as (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2; float32, float64, float16 or
             bfloat16. Overlaps are computed in float32, in float64 for float64.
-        scores: (K,) of the same dtype. Of equal scores the first comes first; NaN before all.
+        scores: (K,) of the same dtype. Among equal scores the first comes first; NaN comes before
+            all.
         iou_threshold: 0 to 1.
         backend: as for :func:`roi_align`.
 
