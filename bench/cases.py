@@ -129,7 +129,7 @@ def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more
 
 
 def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more: object) -> Case:
-    """A pooling that none of the models' own layers is; the shapes are the papers'."""
+    """A pooling that no layer of the models does; the shapes are the papers'."""
     goal = more.pop("goal", {})
     return Case(name, about, operator, batch, input, arguments=more, substitute=True, goal=goal)
 

@@ -111,18 +111,25 @@ def _section(file: str, figures: Sequence[Figure]) -> str:
         key = figure.case, figure.shape, figure.layout.replace("_", " "), figure.dtype
         lines.setdefault(key, {})[figure.step] = figure
     rows = [[*key, *(_cell(found.get(step)) for step in steps)] for key, found in lines.items()]
-    taken = [f for f in figures if f.taken]
-    said = [
-        f"{_STEPS[step]} {span(f for f in taken if f.step == step)}"
-        for step in steps
-        if any(f.step == step for f in taken)
-    ]
     left = [f for f in figures if not f.taken]
-    left = f"; what it leaves to PyTorch (in brackets): {span(left)}" if left else ""
+    left = f" What it leaves to PyTorch, in brackets: {span(left)}." if left else ""
     about = f"{dedent(about)} From {_link(file)}; every row: {_link(file, '.md')}."
-    found = f"What `auto` takes: {', '.join(said)}{left}." if said else ""
+    found = f"What `auto` takes: {_taken(figures, steps)}.{left}"
     head = ["case", "input", "layout", "dtype", *(_STEPS[step] for step in steps)]
     return "\n\n".join([f"## {title}", about, found, _table(head, rows, 4)])
+
+
+def _taken(figures: Sequence[Figure], steps: Sequence[str]) -> str:
+    """By layout, the range of each pass that ``auto`` gives to a kernel here."""
+    said = []
+    for layout, name in (("nchw", "contiguous"), ("channels_last", "channels last")):
+        spans = {
+            step: span(f for f in figures if f.taken and (f.layout, f.step) == (layout, step))
+            for step in steps
+        }
+        parts = [f"{_STEPS[step]} {ratios}" for step, ratios in spans.items() if ratios]
+        said.append(f"{name}, {', '.join(parts)}" if parts else f"{name}, nothing")
+    return "; ".join(said)
 
 
 def _cell(figure: Figure | None) -> str:

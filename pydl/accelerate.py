@@ -135,7 +135,7 @@ def report(model: torch.nn.Module) -> Report:
 
 
 def _layers(model: object) -> Iterator[tuple[str, torch.nn.Module, type, type]]:
-    """Each module that has a counterpart: its name, itself, the class that has it, and it."""
+    """Each module that has a counterpart: its name, the module, its class there and ours."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     counterparts = COUNTERPARTS | _torchvision()

@@ -78,7 +78,7 @@ CONSTANT = {"batch_norm": (1, 2), "cross_entropy": ("weight",)}
 
 
 def _served(backend: str, device: str = "cpu") -> None:
-    """Skips where the CUDA kernels are neither emulated here nor at home on this device."""
+    """Skips where the CUDA kernels are neither emulated here nor native to this device."""
     row = backends.BACKENDS[backend]
     if row.missing is not None or (row.devices and device not in row.devices):
         pytest.skip(f"{backend} does not serve a {device}: {row.missing or row.devices}")

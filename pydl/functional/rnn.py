@@ -109,7 +109,8 @@ def gru(
         weight_ih, weight_hh, bias_ih, bias_hh: (3 H, inputs), (3 H, H), (3 H,), (3 H,).
         hx: h to start from, (B, H).
         reset_after: r times the product of h, as PyTorch and cuDNN have it; False: the product of r
-            times h, as Cho et al. 2014, ONNX and textbooks do. Weights do not convert.
+            times h, as Cho et al. 2014, ONNX and textbooks do. Weights of one do not
+            fit the other.
         norm_ih, norm_hh: (3 H,); r and z are normalised together, n apart.
 
     The other arguments, results and errors are :func:`lstm`'s.

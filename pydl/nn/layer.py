@@ -83,6 +83,6 @@ class Layer:
 
 
 def with_backend(layer: Layer, said: str) -> str:
-    """``said`` of the layer's arguments, and its backend where it has one."""
+    """``said`` of the layer's arguments, followed by its backend if it has one."""
     name = layer._pydl_backend
     return said if name is None else f"{said}{', ' * bool(said)}backend={name!r}"
