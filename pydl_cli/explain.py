@@ -23,7 +23,7 @@ def explain(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="The layout.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     cell: Annotated[
-        str | None, typer.Option(help="A recurrent layer's, such as lstm (taken for granted).")
+        str | None, typer.Option(help="The recurrent cell, such as gru; lstm if not given.")
     ] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of depthwise; 1 if not given.")] = None,
     dim: Annotated[int | None, typer.Option(help="Of softmax; the last if not given.")] = None,
