@@ -23,7 +23,15 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.batch_norm import (
+    BatchNormApply,
+    BatchNormBackward,
+    BatchNormForward,
+    BatchNormGradInput,
+    BatchNormGradSums,
+    BatchNormStats,
+    mask_rows_are_pixels,
+)
 
 from . import runtime
 from .batch_norm_sums import (
@@ -145,7 +153,7 @@ def batch_norm_grad_input_kernel(
 
 def _tile(y: torch.Tensor, elements: int) -> dict[str, int | bool]:
     """runtime.tile with rows that are the mask's and whole bytes of it."""
-    last = layout.mask_rows_are_pixels(y)
+    last = mask_rows_are_pixels(y)
     columns = y.shape[1] if last else math.prod(y.shape[2:])
     rows = y.numel() // columns
     wide = min(max(runtime.power_of_two(columns), 8), elements)
@@ -159,23 +167,12 @@ def _tile(y: torch.Tensor, elements: int) -> dict[str, int | bool]:
     }
 
 
-def batch_norm_apply(
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
-) -> Pair:
+def batch_norm_apply(call: BatchNormApply) -> Pair:
     """y, in the layout of ``x``, and the mask of its activation, where it has one that is to be
     kept."""
-    y = layout.empty(x.shape, x)
-    kept = keep_mask and activation != "none"
-    mask = layout.mask(x) if kept else layout.nothing(x, dtype=torch.uint8)
+    x, residual = call.x, call.residual
+    y, mask = call.results()
+    kept = call.keep_mask and call.activation != "none"
     if y.numel() == 0:
         return y, mask
     tiling = _tile(y, 1024)
@@ -184,10 +181,10 @@ def batch_norm_apply(
         runtime.programs(tiling),
         x.device,
         x,
-        mean,
-        var,
-        weight,
-        bias,
+        call.mean,
+        call.var,
+        call.weight,
+        call.bias,
         residual,
         y,
         mask if kept else None,
@@ -195,49 +192,28 @@ def batch_norm_apply(
         runtime.stride(x),
         runtime.stride(x if residual is None else residual),
         **tiling,
-        EPS=float(eps),
-        ACTIVATION=activation,
-        SLOPE=float(slope),
+        EPS=float(call.eps),
+        ACTIVATION=call.activation,
+        SLOPE=float(call.slope),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
     )
     return y, mask
 
 
 def batch_norm_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
+    call: BatchNormForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y and mask by the statistics of ``x``, and those."""
-    mean, var = batch_norm_stats(x)
-    rest = weight, bias, residual, eps, activation, slope, keep_mask
-    return *batch_norm_apply(x, mean, var, *rest), mean, var
+    x, *rest = call
+    mean, var = batch_norm_stats(BatchNormStats(x))
+    return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
 
 
-def batch_norm_grad_input(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    sum_g: torch.Tensor | None,
-    sum_gx: torch.Tensor | None,
-    count: float,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
-) -> Pair:
+def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
     """grad_x and, where it is wanted, grad_residual, in the layout of ``x``; no sums: mean and var
     are constants."""
-    grad_x = layout.empty(x.shape, x)
-    grad_residual = layout.empty(x.shape, x) if wants_residual else layout.nothing(x)
+    grad_y, x = call.grad_y, call.x
+    grad_x, grad_residual = call.results()
     if x.numel() == 0:
         return grad_x, grad_residual
     tiling = _tile(grad_x, 1024)
@@ -247,42 +223,33 @@ def batch_norm_grad_input(
         x.device,
         grad_y,
         x,
-        mean,
-        var,
-        weight,
-        mask,
-        sum_g,
-        sum_gx,
+        call.mean,
+        call.var,
+        call.weight,
+        call.mask,
+        call.sum_g,
+        call.sum_gx,
         grad_x,
-        grad_residual if wants_residual else None,
+        grad_residual if call.wants_residual else None,
         runtime.shape(x.shape),
         runtime.stride(grad_y),
         runtime.stride(x),
         **tiling,
-        values=int(count),
-        EPS=float(eps),
-        ACTIVATION=activation,
-        SLOPE=float(slope),
+        values=int(call.elements),
+        EPS=float(call.eps),
+        ACTIVATION=call.activation,
+        SLOPE=float(call.slope),
         WIDE=runtime.wide(x, grad_y),
     )
     return grad_x, grad_residual
 
 
 def batch_norm_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
+    call: BatchNormBackward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """grad_x, grad_residual and the two sums, where mean and var are those of ``x``."""
-    how = eps, activation, slope
-    sums = batch_norm_grad_sums(grad_y, x, mean, var, mask, *how)
+    grad_y, x, mean, var, weight, mask, *how, wants_residual = call
+    sums = batch_norm_grad_sums(BatchNormGradSums(grad_y, x, mean, var, mask, *how))
     count = max(x.numel() // max(x.shape[1], 1), 1)
     rest = weight, mask, *sums, count, *how, wants_residual
-    return *batch_norm_grad_input(grad_y, x, mean, var, *rest), *sums
+    return *batch_norm_grad_input(BatchNormGradInput(grad_y, x, mean, var, *rest)), *sums

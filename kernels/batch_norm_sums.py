@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from pydl import layout
+from pydl.contract.batch_norm import BatchNormGradSums, BatchNormStats, mask_rows_are_pixels
 
 from . import runtime
 from .elements import filled, inline, pixel, widen
@@ -202,7 +203,7 @@ def batch_norm_join_sums_kernel(
 def _runs(x: torch.Tensor, elements: int) -> dict[str, int]:
     """How the programs of a sum part the map ``x``, so many elements at a time."""
     channels, pixels = x.shape[1], x.numel() // x.shape[1]
-    last = layout.mask_rows_are_pixels(x)
+    last = mask_rows_are_pixels(x)
     wide = min(32, runtime.power_of_two(channels)) if last else 1
     block = min(elements // wide, max(16, runtime.power_of_two(pixels)))
     programs = triton.cdiv(channels, wide)
@@ -228,9 +229,10 @@ def _parts(x: torch.Tensor, like: torch.Tensor, runs: int) -> Pair:
     )
 
 
-def batch_norm_stats(x: torch.Tensor) -> Pair:
+def batch_norm_stats(call: BatchNormStats) -> Pair:
     """mean and var, biased; zeros where there is no element."""
-    mean, var = layout.channel_sums(x), layout.channel_sums(x)
+    x = call.x
+    mean, var = call.results()
     if x.numel() == 0:
         return mean.zero_(), var.zero_()
     parted = _runs(x, 1024)
@@ -264,18 +266,10 @@ def batch_norm_stats(x: torch.Tensor) -> Pair:
     return mean, var
 
 
-def batch_norm_grad_sums(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-) -> Pair:
+def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
     """sum_g and sum_gx: the gradients of bias and weight."""
-    sum_g, sum_gx = layout.channel_sums(x), layout.channel_sums(x)
+    grad_y, x, mean, var, mask, eps, activation, slope = call
+    sum_g, sum_gx = call.results()
     if x.numel() == 0:
         return sum_g.zero_(), sum_gx.zero_()
     # Two maps and their bits: half of what the statistics hold in registers.
@@ -298,7 +292,7 @@ def batch_norm_grad_sums(
         bytes=1 if mask is None else mask.shape[2],
         ACTIVATION=activation,
         SLOPE=float(slope),
-        ROWS_ARE_PIXELS=layout.mask_rows_are_pixels(x),
+        ROWS_ARE_PIXELS=mask_rows_are_pixels(x),
         WIDE=runtime.wide(x, grad_y),
     )
     block = min(256, runtime.power_of_two(x.shape[1]))

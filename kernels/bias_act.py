@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.bias_act import BiasActBackward, BiasActForward
 
 from . import runtime
 from .elements import divide, inline, narrow, walk, widen
@@ -81,15 +81,10 @@ def bias_act_forward_kernel(
     tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, SLOPE), y_ptr), mask=mask)
 
 
-def bias_act_forward(
-    x: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def bias_act_forward(call: BiasActForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    y = layout.empty(x.shape, x)
+    x, bias, residual, activation, slope = call
+    y = call.results()
     if y.numel() == 0:
         return y
     tiling = runtime.tile(y)
@@ -141,11 +136,10 @@ def bias_act_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def bias_act_backward(
-    grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
-) -> torch.Tensor:
-    """grad_x, in the layout of ``grad_y``."""
-    grad_x = layout.empty(grad_y.shape, grad_y)
+def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
+    """grad_x, in the layout of ``saved``."""
+    grad_y, saved, activation, slope = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import triton.language as tl
 
-from pydl.bins import longest, split
+from pydl.contract.pool_adaptive import longest, split
 
 from . import runtime
 from .elements import divide, inline, widen

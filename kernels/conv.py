@@ -41,14 +41,13 @@ no zeros but those of the padding. One channel a group has kernels of its own (c
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.conv import ConvForward, ConvGradInput
 
 from . import conv_depthwise, conv_tiles, runtime
 from .bias_act import activate
@@ -327,38 +326,21 @@ def _multiply(
     return out
 
 
-def conv_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def conv_forward(call: ConvForward) -> torch.Tensor:
     """y, channels last if ``x`` or ``weight`` is."""
-    y = layout.conv_output(x, weight, stride, padding, dilation)
-    window = runtime.window(weight.shape[2:], stride, padding, dilation)
+    x, weight, bias, residual, *window, groups, activation, slope = call
+    y = call.results()
+    window = runtime.window(weight.shape[2:], *window)
     if conv_tiles.depthwise(weight.shape[1], weight.shape[0] // groups):
         return conv_depthwise.forward(x, weight, bias, residual, y, window, activation, slope)
     return _multiply(x, weight, bias, residual, y, window, groups, False, activation, slope)
 
 
-def conv_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_input(call: ConvGradInput) -> torch.Tensor:
     """grad_x, channels last if ``grad_y`` or ``weight`` is."""
-    grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    window = runtime.window(weight.shape[2:], stride, padding, dilation)
+    grad_y, weight, _, *window, groups = call
+    grad_x = call.results()
+    window = runtime.window(weight.shape[2:], *window)
     if conv_tiles.depthwise(weight.shape[1], weight.shape[0] // groups):
         return conv_depthwise.grad_input(grad_y, weight, grad_x, window)
     return _multiply(grad_y, weight, None, None, grad_x, window, groups, inverse=True)

@@ -16,13 +16,12 @@ product in place of its K.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.conv import ConvGradBias, ConvGradWeight
 
 from . import conv_depthwise, conv_tiles, runtime
 from .conv_tiles import taps_of
@@ -155,22 +154,15 @@ def conv_grad_bias_kernel(
     tl.store(part_ptr + split * features + m, narrow(total, part_ptr), mask=m < features)
 
 
-def conv_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
     """grad_weight, contiguous; zeros for an empty batch."""
-    grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
+    grad_y, x, kernel_size, *window, groups = call
+    grad_weight = call.results()
     if grad_y.numel() == 0:
         return grad_weight.zero_()
     features, n_channels, *_ = grad_weight.shape
     m_channels, taps = features // groups, math.prod(kernel_size)
-    window = runtime.window(kernel_size, stride, padding, dilation)
+    window = runtime.window(kernel_size, *window)
     if conv_tiles.depthwise(n_channels, m_channels):
         return conv_depthwise.grad_weight(grad_y, x, grad_weight, window)
     pixels = grad_y.numel() // features
@@ -206,10 +198,11 @@ def conv_grad_weight(
     return sum_parts(parts, grad_weight)
 
 
-def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
+def conv_grad_bias(call: ConvGradBias) -> torch.Tensor:
     """grad_bias (F,); zeros for an empty batch."""
+    grad_y = call.grad_y
     features = grad_y.shape[1]
-    grad_bias = layout.empty((features,), grad_y)
+    grad_bias = call.results()
     if grad_y.numel() == 0:
         return grad_bias.zero_()
     pixels = grad_y.numel() // features

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from pydl import layout
+from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 
 from . import runtime
 from .elements import divide, filled, inline, narrow, widen
@@ -281,15 +282,11 @@ def cross_entropy_backward_kernel(
 
 
 def cross_entropy_forward(
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
+    call: CrossEntropyForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss; peak and total of each position; the mean's divisor."""
-    loss, peak, total, divisor = layout.losses(x, reduction)
+    x, target, weight, ignore_index, label_smoothing, reduction = call
+    loss, peak, total, divisor = call.results()
     _check_classes(target, x.shape[1], ignore_index)
     x, target, covered, programs = _problem(x, target)
     partials = layout.empty((2, programs), peak)
@@ -319,20 +316,10 @@ def cross_entropy_forward(
     return loss, peak, total, divisor
 
 
-def cross_entropy_backward(
-    grad_loss: torch.Tensor,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    peak: torch.Tensor,
-    total: torch.Tensor,
-    divisor: torch.Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> torch.Tensor:
+def cross_entropy_backward(call: CrossEntropyBackward) -> torch.Tensor:
     """grad_x, in the layout of ``x``."""
-    grad_x = layout.empty(x.shape, x)
+    x, target = call.x, call.target
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     x, target, covered, programs = _problem(x, target)
@@ -340,17 +327,17 @@ def cross_entropy_backward(
         cross_entropy_backward_kernel,
         programs,
         x.device,
-        grad_loss.contiguous(),
+        call.grad_loss.contiguous(),
         x,
         target,
-        weight,
-        peak,
-        total,
-        divisor,
+        call.weight,
+        call.peak,
+        call.total,
+        call.divisor,
         grad_x,
-        ignore_index,
+        call.ignore_index,
         **covered,
-        **_constants(target, weight, label_smoothing, reduction),
+        **_constants(target, call.weight, call.label_smoothing, call.reduction),
         WIDE=runtime.wide(x),
     )
     return grad_x

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from pydl import layout
+from pydl.contract.dropout import DropoutBackward, DropoutForward
 
 from . import runtime
 from .elements import inline, narrow, widen
@@ -67,15 +68,15 @@ def dropout_kernel(
     tl.store(y_ptr + at, narrow(y, y_ptr), mask=at < elements)
 
 
-def dropout_forward(x: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
+def dropout_forward(call: DropoutForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
+    x, p, seed = call
     return _run(layout.dense(x), p, seed)
 
 
-def dropout_backward(
-    grad_y: torch.Tensor, p: float, seed: torch.Tensor, channels_last: bool
-) -> torch.Tensor:
+def dropout_backward(call: DropoutBackward) -> torch.Tensor:
     """grad_x, in the layout that the forward's result had."""
+    grad_y, p, seed, channels_last = call
     return _run(layout.ordered(grad_y, channels_last), p, seed)
 
 

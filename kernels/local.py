@@ -25,13 +25,12 @@ cache. Sums are in float32 (float64 for float64), one element's in one program a
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 
 from . import conv_tiles, runtime
 from .conv_tiles import residue_class
@@ -97,18 +96,11 @@ def local_forward_kernel(
     tl.store(y_ptr + (n * y_shape[1] + f) * pixels + p, narrow(total, y_ptr), mask=in_n & in_f)
 
 
-def local_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_forward(call: LocalForward) -> torch.Tensor:
     """y, contiguous."""
-    shape = (x.shape[0], weight.shape[0], *weight.shape[2:])
-    y = layout.empty(shape, x, layout=torch.contiguous_format)
+    x, weight, bias, kernel_size, stride, padding, dilation = call
+    y = call.results()
+    shape = y.shape
     if y.numel() == 0:
         return y
     tile, programs = _tile(x.dtype, shape[1], shape[0], math.prod(shape[2:]))
@@ -249,18 +241,11 @@ def local_grad_input_kernel(
     )
 
 
-def local_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_input(call: LocalGradInput) -> torch.Tensor:
     """grad_x, contiguous."""
-    shape = (grad_y.shape[0], weight.shape[1] // math.prod(kernel_size), *input_size)
-    grad_x = layout.empty(shape, grad_y, layout=torch.contiguous_format)
+    grad_y, weight, input_size, kernel_size, stride, padding, dilation = call
+    grad_x = call.results()
+    shape = grad_x.shape
     if grad_x.numel() == 0:
         return grad_x
     tile, programs = _tile(grad_y.dtype, shape[1], shape[0], math.prod(input_size))
@@ -342,21 +327,14 @@ def local_grad_weight_kernel(
     )
 
 
-def local_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_weight(call: LocalGradWeight) -> torch.Tensor:
     """grad_weight (F, C * taps, *out), contiguous; zeros for an empty batch."""
-    rows = x.shape[1] * math.prod(kernel_size)
-    shape = (grad_y.shape[1], rows, *grad_y.shape[2:])
-    grad_weight = layout.empty(shape, x, layout=torch.contiguous_format)
+    grad_y, x, kernel_size, stride, padding, dilation = call
+    grad_weight = call.results()
+    features, rows, *spatial = grad_weight.shape
     if grad_y.numel() == 0 or rows == 0:
         return grad_weight.zero_()
-    tile, programs = _tile(x.dtype, shape[0], rows, math.prod(shape[2:]))
+    tile, programs = _tile(x.dtype, features, rows, math.prod(spatial))
     runtime.launch(
         local_grad_weight_kernel,
         programs,

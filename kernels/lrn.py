@@ -23,7 +23,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.lrn import LrnBackward, LrnForward
 
 from . import runtime
 from .elements import filled, inline, narrow, walk, widen
@@ -94,9 +94,10 @@ def lrn_forward_kernel(
     tl.store(y_ptr + offset, narrow(x * inverse_power(scale, BETA), y_ptr), mask=mask)
 
 
-def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+def lrn_forward(call: LrnForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    y = layout.empty(x.shape, x)
+    x, size, alpha, beta, k = call
+    y = call.results()
     if y.numel() == 0:
         return y
     # Four elements a thread of the halves, whose window is widened in registers; else eight.
@@ -166,11 +167,10 @@ def lrn_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def lrn_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def lrn_backward(call: LrnBackward) -> torch.Tensor:
     """grad_x, in the layout of ``x``."""
-    grad_x = layout.empty(x.shape, x)
+    grad_y, x, size, alpha, beta, k = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     # Four elements a thread, two in float64: with the unrolled windows in registers there is no

@@ -25,7 +25,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward, MaxPoolForward
 
 from . import runtime
 from .elements import divide, filled, inline, narrow, read_at, walk, widen, window_over
@@ -104,30 +104,17 @@ def max_pool_forward_kernel(
         tl.store(index_ptr + offset, tl.where(best_tap < 0, -1, position), mask=mask)
 
 
-def max_pool_forward(
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    output_size: Sequence[int],
-    index: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def max_pool_forward(call: MaxPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     """y and the index of each maximum: its tap ("offset", uint8), its position in the plane
     ("flat", int64) or ("none") an empty tensor. A window without any tap inside has the maximum
     -inf, the offset 0 and the position -1."""
+    x, kernel_size, stride, padding, dilation, _, index = call
     if index == "offset" and math.prod(kernel_size) > 256:
         raise ValueError(
             f"index='offset' counts at most 256 taps, got kernel_size={list(kernel_size)}: ask "
             "for 'flat'"
         )
-    y = layout.resized(x, output_size)
-    if index == "none":
-        indices = layout.empty((0,), x, dtype=torch.uint8)
-    else:
-        indices = layout.resized(
-            x, output_size, dtype=torch.int64 if index == "flat" else torch.uint8
-        )
+    y, indices = call.results()
     if y.numel() == 0:
         return y, indices
     tiling = runtime.tile(y)
@@ -210,18 +197,11 @@ def max_pool_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
 
 
-def max_pool_backward(
-    grad_y: torch.Tensor,
-    index: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
     """grad_x, in the layout of ``index``, which is what :func:`max_pool_forward` returned, offsets
     or flat positions."""
-    grad_x = layout.resized(index, input_size, dtype=grad_y.dtype)
+    grad_y, index, _, kernel_size, stride, padding, dilation = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)
@@ -335,17 +315,10 @@ def avg_pool_forward_kernel(
     tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
 
 
-def avg_pool_forward(
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_size: Sequence[int],
-    count_include_pad: bool,
-    divisor: int,
-) -> torch.Tensor:
+def avg_pool_forward(call: AvgPoolForward) -> torch.Tensor:
     """y. ``divisor`` 0 means none: the count of taps that count."""
-    y = layout.resized(x, output_size)
+    x, kernel_size, stride, padding, _, count_include_pad, divisor = call
+    y = call.results()
     if y.numel() == 0:
         return y
     tiling = runtime.tile(y)
@@ -420,22 +393,13 @@ def avg_pool_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
 
 
-def avg_pool_backward(
-    grad_y: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_include_pad: bool,
-    divisor: int,
-    channels_last: bool,
-) -> torch.Tensor:
+def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     """grad_x, channels last or not."""
-    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
+    grad_y, grad_x = call.grad_y, call.results()
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)
-    over = candidates(kernel_size, stride)
+    over = candidates(call.kernel_size, call.stride)
     runtime.launch(
         avg_pool_backward_kernel,
         runtime.programs(tiling),
@@ -446,9 +410,9 @@ def avg_pool_backward(
         runtime.stride(grad_y),
         runtime.shape(grad_x.shape),
         **tiling,
-        **runtime.window(kernel_size, stride, padding),
-        COUNT_INCLUDE_PAD=bool(count_include_pad),
-        DIVISOR=int(divisor),
+        **runtime.window(call.kernel_size, call.stride, call.padding),
+        COUNT_INCLUDE_PAD=bool(call.count_include_pad),
+        DIVISOR=int(call.divisor),
         CANDIDATES=over,
         UNROLL=runtime.unroll(math.prod(over)),
         WIDE=runtime.wide(grad_y, grad_x),

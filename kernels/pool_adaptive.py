@@ -26,15 +26,20 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
-from pydl.bins import longest, split
+from pydl.contract.pool_adaptive import (
+    AdaptiveAvgPoolBackward,
+    AdaptiveAvgPoolForward,
+    AdaptiveMaxPoolBackward,
+    AdaptiveMaxPoolForward,
+    PyramidPoolBackward,
+    longest,
+    split,
+)
 
 from . import runtime
 from .bins import bin_end, bin_start, flat_position, lengths, levels_of, reduce_bin
 from .elements import divide, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
-
-_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
 
 
 @triton.jit
@@ -90,16 +95,15 @@ def adaptive_pool_forward_kernel(
         tl.store(index_ptr + offset, position, mask=mask)
 
 
-def _adaptive_forward(
-    x: torch.Tensor, output_size: Sequence[int], maximum: bool, index: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    y = layout.resized(x, output_size)
-    if index == "none":
-        indices = layout.empty((0,), x, dtype=torch.uint8)
-    else:
-        indices = layout.resized(x, output_size, dtype=_INDEX_DTYPE[index])
+def _forward(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    indices: torch.Tensor | None,
+    output_size: Sequence[int],
+    index_form: str,
+) -> None:
     if y.numel() == 0:
-        return y, indices
+        return
     wide = runtime.wide(x, y)
     # With 64-bit offsets ptxas keeps 8 bytes on the stack, whatever the tile, but for sixteen
     # elements a thread.
@@ -118,25 +122,26 @@ def _adaptive_forward(
         **tiling,
         BINS=runtime.spread(output_size, 1),
         LONGEST=longest_bins,
-        MAXIMUM=maximum,
-        INDEX=index,
+        MAXIMUM=indices is not None,
+        INDEX=index_form,
         UNROLL=runtime.unroll(math.prod(longest_bins)),
         WIDE=wide,
     )
-    return y, indices
 
 
-def adaptive_avg_pool_forward(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor:
+def adaptive_avg_pool_forward(call: AdaptiveAvgPoolForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    return _adaptive_forward(x, output_size, False, "none")[0]
+    y = call.results()
+    _forward(call.x, y, None, call.output_size, "none")
+    return y
 
 
-def adaptive_max_pool_forward(
-    x: torch.Tensor, output_size: Sequence[int], index: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def adaptive_max_pool_forward(call: AdaptiveMaxPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     """y and the index of each maximum: its place in the bin ("offset", uint8), its position in the
     plane ("flat", int64) or ("none") an empty tensor."""
-    return _adaptive_forward(x, output_size, True, index)
+    y, indices = call.results()
+    _forward(call.x, y, indices, call.output_size, call.index_form)
+    return y, indices
 
 
 @triton.jit
@@ -293,31 +298,20 @@ def _backward(
     return grad_x
 
 
-def adaptive_avg_pool_backward(
-    grad_y: torch.Tensor, input_size: Sequence[int], channels_last: bool
-) -> torch.Tensor:
+def adaptive_avg_pool_backward(call: AdaptiveAvgPoolBackward) -> torch.Tensor:
     """grad_x, channels last or not."""
-    grad_x = layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
+    grad_y, grad_x = call.grad_y, call.results()
     return _backward(grad_y, grad_y, grad_x, grad_y.shape[2:], False, False)
 
 
-def adaptive_max_pool_backward(
-    grad_y: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]
-) -> torch.Tensor:
+def adaptive_max_pool_backward(call: AdaptiveMaxPoolBackward) -> torch.Tensor:
     """grad_x, in the layout of ``index``, which is what :func:`adaptive_max_pool_forward`
     returned."""
-    grad_x = layout.resized(index, input_size, dtype=grad_y.dtype)
-    return _backward(grad_y, index, grad_x, grad_y.shape[2:], True, False)
+    grad_y, indices, _ = call
+    return _backward(grad_y, indices, call.results(), grad_y.shape[2:], True, False)
 
 
-def pyramid_pool_backward(
-    grad_y: torch.Tensor,
-    index: torch.Tensor,
-    input_size: Sequence[int],
-    levels: Sequence[int],
-    kind: str,
-    channels_last: bool,
-) -> torch.Tensor:
+def pyramid_pool_backward(call: PyramidPoolBackward) -> torch.Tensor:
     """grad_x (N, *input_size), channels last or not."""
-    grad_x = layout.input_grad(grad_y, (grad_y.shape[0], *input_size), channels_last)
-    return _backward(grad_y, index, grad_x, levels, kind == "max", True)
+    grad_y, indices, _, levels, kind, _ = call
+    return _backward(grad_y, indices, call.results(), levels, kind == "max", True)

@@ -15,13 +15,12 @@ that a whole exponent gives.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 
 from . import runtime
 from .elements import divide, filled, inline, narrow, read_at, walk, widen, window_over
@@ -105,15 +104,10 @@ def lp_pool_forward_kernel(
     tl.store(y_ptr + offset, narrow(power(total, ROOT), y_ptr), mask=mask)
 
 
-def lp_pool_forward(
-    x: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    output_size: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    y = layout.resized(x, output_size)
+    x, norm_type, kernel_size, stride, _ = call
+    y = call.results()
     if y.numel() == 0:
         return y
     tiling = runtime.tile(y)
@@ -203,16 +197,10 @@ def lp_pool_backward_kernel(
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def lp_pool_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
     """grad_x, in the layout of ``x``."""
-    grad_x = layout.empty(x.shape, x)
+    grad_y, x, y, norm_type, kernel_size, stride = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     tiling = runtime.tile(grad_x)

@@ -5,20 +5,18 @@ to the further levels from the L1 cache: x is read and y (and index) written onc
 unrolled in the compiled kernel, and at each a program's lanes are its planes by the level's bins.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl.contract.pool_adaptive import PyramidPoolForward
 
 from . import runtime
 from .bins import flat_position, levels_of, reduce_bin
 from .elements import filled, narrow
 
-_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
 # Elements a program covers, planes by bins, at its level of most bins.
 PYRAMID_ELEMENTS = 512
 
@@ -96,15 +94,10 @@ def pyramid_pool_forward_kernel(
             tl.store(index_ptr + offset, position, mask=mask)
 
 
-def pyramid_pool_forward(
-    x: torch.Tensor, levels: Sequence[int], kind: str, index: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     """y and, of maxima, the index as :func:`adaptive_max_pool_forward` has it."""
-    y = layout.pyramid(x, levels)
-    if index == "none":
-        indices = layout.empty((0,), x, dtype=torch.uint8)
-    else:
-        indices = layout.pyramid(x, levels, dtype=_INDEX_DTYPE[index])
+    x, levels, kind, index = call
+    y, indices = call.results()
     if y.numel() == 0:
         return y, indices
     bins, longest_bins, first = levels_of(x.shape[2:], levels)

@@ -10,7 +10,7 @@ its products, is rnn_cell.py's.
 
 import torch
 
-from pydl import rnn_results
+from pydl.contract.rnn import RnnBackward, RnnForward
 
 from . import rnn_sequence, rnn_step
 from .rnn_cell import rnn_cell_forward
@@ -28,8 +28,14 @@ def _sizes(batch_sizes: torch.Tensor | None, tokens: int, sequences: int) -> lis
     return batch_sizes.tolist()
 
 
-def _dense(**tensors: torch.Tensor | None) -> Tensors:
-    return {name: None if t is None else t.contiguous() for name, t in tensors.items()}
+def _dense(call: RnnForward | RnnBackward) -> Tensors:
+    """The call's tensors by name, contiguous."""
+    named = call._asdict().items()
+    return {
+        name: t if t is None else t.contiguous()
+        for name, t in named
+        if t is None or isinstance(t, torch.Tensor)
+    }
 
 
 def _present(names: tuple[str, ...], results: tuple[torch.Tensor, ...]) -> Tensors:
@@ -38,115 +44,35 @@ def _present(names: tuple[str, ...], results: tuple[torch.Tensor, ...]) -> Tenso
     return {name: t if t.numel() > 0 else None for name, t in named}
 
 
-def rnn_forward(
-    gates: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_hh: torch.Tensor | None,
-    h0: torch.Tensor,
-    c0: torch.Tensor | None,
-    weight_hr: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    norm: torch.Tensor | None,
-    norm_c: torch.Tensor | None,
-    bias_c: torch.Tensor | None,
-    drop: torch.Tensor | None,
-    zone_h: torch.Tensor | None,
-    zone_c: torch.Tensor | None,
-    batch_sizes: torch.Tensor | None,
-    cell: str,
-    reverse: bool,
-    zoneout_h: float,
-    zoneout_c: float,
-    eps: float,
-    keep: bool,
-) -> tuple[torch.Tensor, ...]:
+def rnn_forward(call: RnnForward) -> tuple[torch.Tensor, ...]:
     """y, h_n, c_n and, where ``keep``, what backward needs: c, activated, normalised, rstd,
     unprojected."""
-    given = norm is not None, weight_hr is not None
-    results = rnn_results.forward(gates, h0, c0, cell, keep, *given)
+    gates, h0 = call.gates, call.h0
+    results = call.results()
     if results[1].numel() == 0:
         return results
-    tensors = _dense(
-        gates=gates,
-        weight_hh=weight_hh,
-        bias=bias_hh,
-        h0=h0,
-        c0=c0,
-        weight_hr=weight_hr,
-        peephole=peephole,
-        norm=norm,
-        norm_c=norm_c,
-        bias_c=bias_c,
-        drop=drop,
-        zone_h=zone_h,
-        zone_c=zone_c,
-    )
+    tensors = _dense(call)
+    tensors["bias"] = tensors["bias_hh"]
     names = "y", "h_n", "c_n", "c_kept", "activated", "normalised", "rstd", "unprojected"
     tensors |= _present(names, results)
-    how = How(cell, reverse, zoneout_h, zoneout_c, eps)
-    steps = steps_of(_sizes(batch_sizes, gates.shape[0], h0.shape[0]), reverse)
+    how = How(call.cell, call.reverse, call.zoneout_h, call.zoneout_c, call.eps)
+    steps = steps_of(_sizes(call.batch_sizes, gates.shape[0], h0.shape[0]), call.reverse)
     path = rnn_sequence if rnn_sequence.in_reach(tensors) else rnn_step
     path.forward(tensors, steps, how)
     return results
 
 
-def rnn_backward(
-    grad_y: torch.Tensor | None,
-    grad_h_n: torch.Tensor | None,
-    grad_c_n: torch.Tensor | None,
-    y: torch.Tensor,
-    c: torch.Tensor | None,
-    activated: torch.Tensor,
-    normalised: torch.Tensor | None,
-    rstd: torch.Tensor | None,
-    weight_hh: torch.Tensor,
-    h0: torch.Tensor,
-    c0: torch.Tensor | None,
-    weight_hr: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    norm: torch.Tensor | None,
-    norm_c: torch.Tensor | None,
-    bias_c: torch.Tensor | None,
-    drop: torch.Tensor | None,
-    zone_h: torch.Tensor | None,
-    zone_c: torch.Tensor | None,
-    batch_sizes: torch.Tensor | None,
-    cell: str,
-    reverse: bool,
-    zoneout_h: float,
-    zoneout_c: float,
-    eps: float,
-) -> tuple[torch.Tensor, ...]:
+def rnn_backward(call: RnnBackward) -> tuple[torch.Tensor, ...]:
     """grad_gates, grad_products, grad_projected, grad_h0, grad_c0, grad_peephole, grad_norm,
     grad_norm_c."""
-    given = peephole is not None, norm is not None, weight_hr is not None
-    results = rnn_results.backward(y, weight_hh, h0, c0, cell, *given)
+    y, h0 = call.y, call.h0
+    results = call.results()
     sums = {"peephole_sums": results[5], "norm_sums": results[6], "norm_c_sums": results[7]}
     if results[3].numel() == 0:
         for result in sums.values():
             result.zero_()
         return results
-    tensors = _dense(
-        grad_y=grad_y,
-        grad_h_n=grad_h_n,
-        grad_c_n=grad_c_n,
-        y=y,
-        c=c,
-        activated=activated,
-        normalised=normalised,
-        rstd=rstd,
-        weight_hh=weight_hh,
-        h0=h0,
-        c0=c0,
-        weight_hr=weight_hr,
-        peephole=peephole,
-        norm=norm,
-        norm_c=norm_c,
-        bias_c=bias_c,
-        drop=drop,
-        zone_h=zone_h,
-        zone_c=zone_c,
-    )
+    tensors = _dense(call)
     names = "grad_gates", "grad_products", "grad_projected", "grad_h0", "grad_c0"
     tensors |= _present(names, results[:5])
     sequences = h0.shape[0]
@@ -154,8 +80,8 @@ def rnn_backward(
         name: zeros_a_sequence(result, sequences) if result.numel() > 0 else None
         for name, result in sums.items()
     }
-    how = How(cell, reverse, zoneout_h, zoneout_c, eps)
-    steps = steps_of(_sizes(batch_sizes, y.shape[0], sequences), reverse)
+    how = How(call.cell, call.reverse, call.zoneout_h, call.zoneout_c, call.eps)
+    steps = steps_of(_sizes(call.batch_sizes, y.shape[0], sequences), call.reverse)
     path = rnn_sequence if rnn_sequence.in_reach(tensors) else rnn_step
     path.backward(tensors | parts, steps, how)
     for name, part in parts.items():

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import rnn_results
+from pydl.contract.rnn import RnnCellForward
 
 from . import runtime
 from .rnn_gates import (
@@ -210,17 +210,10 @@ def launch(
     )
 
 
-def rnn_cell_forward(
-    gates: torch.Tensor,
-    products: torch.Tensor,
-    h: torch.Tensor | None,
-    c: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    cell: str,
-    keep: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def rnn_cell_forward(call: RnnCellForward) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """h and c after the step, and, where ``keep``, the activated gates."""
-    h_next, c_next, activated = rnn_results.cell_forward(gates, cell, keep)
+    gates, products, h, c, peephole, cell, keep = call
+    h_next, c_next, activated = call.results()
     if h_next.numel() > 0:
         tensors = {
             "gates": gates,

@@ -11,7 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout, rnn_results
+from pydl import layout
+from pydl.contract.rnn import KEPT, RnnCellBackward
 
 from .elements import filled
 from .rnn_cell import STEP, launch, tile_of
@@ -238,19 +239,13 @@ def zeros_a_sequence(result: torch.Tensor, sequences: int) -> torch.Tensor:
 
 
 def rnn_cell_backward(
-    grad_h: torch.Tensor | None,
-    grad_c: torch.Tensor | None,
-    activated: torch.Tensor,
-    h: torch.Tensor | None,
-    c: torch.Tensor | None,
-    c_next: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    cell: str,
+    call: RnnCellBackward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """grad_gates, grad_products, grad_h_before, grad_c_before, grad_peephole."""
-    results = rnn_results.cell_backward(activated, cell, peephole is not None)
+    grad_h, grad_c, activated, h, c, c_next, peephole, cell = call
+    results = call.results()
     grad_gates, grad_products, grad_h_before, grad_c_before, grad_peephole = results
-    rows, hidden = activated.shape[0], activated.shape[1] // rnn_results.KEPT[cell]
+    rows, hidden = activated.shape[0], activated.shape[1] // KEPT[cell]
     if grad_gates.numel() == 0:
         grad_peephole.zero_()
         return results

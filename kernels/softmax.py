@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from pydl import layout
+from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
 
 from . import runtime
 from .elements import divide, filled, inline, narrow, widen
@@ -162,9 +163,10 @@ def cover(outer: int, classes: int, inner: int, elements: int = TILE) -> tuple[i
     }
 
 
-def softmax_forward(x: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
+def softmax_forward(call: SoftmaxForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    y = layout.empty(x.shape, x)
+    x, dim, log = call
+    y = call.results()
     if y.numel() == 0:
         return y
     x = layout.dense(x)
@@ -175,9 +177,10 @@ def softmax_forward(x: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
     return y
 
 
-def softmax_backward(grad_y: torch.Tensor, y: torch.Tensor, dim: int, log: bool) -> torch.Tensor:
+def softmax_backward(call: SoftmaxBackward) -> torch.Tensor:
     """grad_x, in the layout of ``y``."""
-    grad_x = layout.empty(y.shape, y)
+    grad_y, y, dim, log = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     y, grad_y = layout.dense(y), layout.dense(grad_y, layout.memory_format(y))

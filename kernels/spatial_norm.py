@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 
 from pydl import layout
+from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 
 from . import runtime
 from .elements import filled, inline, narrow, walk, widen
@@ -163,11 +164,10 @@ def spatial_norm_collect_kernel(
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def spatial_norm_forward(
-    x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
-    y = layout.empty(x.shape, x)
+    x, size, alpha, beta, k = call
+    y = call.results()
     if y.numel() == 0:
         return y
     tiling = runtime.tile(y, 512)
@@ -186,11 +186,10 @@ def spatial_norm_forward(
     return y
 
 
-def spatial_norm_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
     """grad_x, in the layout of ``x``."""
-    grad_x = layout.empty(x.shape, x)
+    grad_y, x, size, alpha, beta, k = call
+    grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
     precise = layout.sums_dtype(x)

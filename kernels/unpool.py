@@ -12,14 +12,12 @@ Layouts: x, index and grad_y have any strides; y, the numbers and grad_x are den
 covers ROWS x COLUMNS elements in the order of its memory (elements.walk).
 """
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 
 from pydl import layout
-from pydl.indices import check_positions
+from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_positions
 
 from . import runtime
 from .elements import pixel, walk
@@ -94,12 +92,11 @@ def fetch_kernel(
     tl.store(y_ptr + offset, value, mask=mask)
 
 
-def max_unpool_forward(
-    x: torch.Tensor, index: torch.Tensor, output_size: Sequence[int]
-) -> torch.Tensor:
+def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
+    x, index, output_size = call
     check_positions(index, output_size)
-    y = layout.resized(x, output_size)
+    y = call.results()
     if y.numel() == 0:
         return y
     winner = layout.resized(x, output_size, dtype=torch.int64).zero_()
@@ -176,8 +173,9 @@ def gather_kernel(
     tl.store(grad_x_ptr + offset, value, mask=mask)
 
 
-def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def max_unpool_backward(call: MaxUnpoolBackward) -> torch.Tensor:
     """grad_x, contiguous."""
+    grad_y, index = call
     check_positions(index, grad_y.shape[2:])
     # The kernel writes it as index lies: with a layout of its own it would not fit the registers.
     grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)

@@ -1,9 +1,8 @@
 """Who serves what.
 
-A backend is a set of functions with the same names, arguments, results and saved tensors as every
-other backend's (``lrn_forward(x, size, alpha, beta, k) -> y``), so a forward of one and a backward
-of another fit together. This module says which backends there are, what each serves, why one is
-missing, and asks the dispatch table (dispatch.py) which is fastest where.
+A backend is a set of functions, those of the contract (pydl/contract), with the same arguments,
+results and saved tensors as every other backend's. This module says which backends there are, what
+each serves, why one is missing, and asks the dispatch table (dispatch.py) which is fastest where.
 
 ``backend=`` of a call beats ``with use_backend(...)`` beats the environment variable
 ``PYDL_BACKEND`` beats ``auto``. A backend asked for by name that cannot serve raises; ``auto``
@@ -27,6 +26,7 @@ from torch.compiler import is_compiling
 
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
+from pydl.contract import FAMILIES, FAMILY_OF
 from pydl.dispatch import AUTO, FLOATING, LEAST, Row
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "checked",
     "choose",
     "function",
+    "implementation",
     "measured",
     "refusal",
     "report",
@@ -47,38 +48,6 @@ __all__ = [
     "use_backend",
 ]
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "conv": ("conv_forward", "conv_grad_input", "conv_grad_weight", "conv_grad_bias"),
-    "bias_act": ("bias_act_forward", "bias_act_backward"),
-    "batch_norm": (
-        "batch_norm_stats",
-        "batch_norm_apply",
-        "batch_norm_forward",
-        "batch_norm_grad_sums",
-        "batch_norm_grad_input",
-        "batch_norm_backward",
-    ),
-    "local": ("local_forward", "local_grad_input", "local_grad_weight"),
-    "pool": ("max_pool_forward", "max_pool_backward", "avg_pool_forward", "avg_pool_backward"),
-    "pool_lp": ("lp_pool_forward", "lp_pool_backward"),
-    "pool_adaptive": (
-        "adaptive_avg_pool_forward",
-        "adaptive_avg_pool_backward",
-        "adaptive_max_pool_forward",
-        "adaptive_max_pool_backward",
-        "pyramid_pool_forward",
-        "pyramid_pool_backward",
-    ),
-    "unpool": ("max_unpool_forward", "max_unpool_backward"),
-    "roi": ("roi_align_forward", "roi_align_backward", "roi_pool_forward", "roi_pool_backward"),
-    "nms": ("nms_keep",),
-    "lrn": ("lrn_forward", "lrn_backward"),
-    "spatial_norm": ("spatial_norm_forward", "spatial_norm_backward"),
-    "softmax": ("softmax_forward", "softmax_backward"),
-    "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
-    "dropout": ("dropout_forward", "dropout_backward"),
-    "rnn": ("rnn_forward", "rnn_backward", "rnn_cell_forward", "rnn_cell_backward"),
-}
 # Served by conv's functions, but not by every backend that has those, and chosen apart.
 _KINDS_OF_CONV = ("depthwise", "conv_bias_act")
 # bias_act's functions where no convolution comes first: relu and leaky_relu alone.
@@ -121,9 +90,6 @@ _NOT_IN_CUDA = (
     *_KINDS_OF_CROSS_ENTROPY,
     "dropout",
 )
-FAMILY_OF: dict[str, str] = {
-    function: family for family, functions in FAMILIES.items() for function in functions
-}
 
 
 @dataclass
@@ -383,15 +349,22 @@ def choose(
 
 
 @functools.cache
-def function(backend: str, name: str) -> Callable:
-    """The function ``name`` of a backend, e.g. ``function("cpu", "lrn_forward")``."""
-    module = importlib.import_module(f"{BACKENDS[backend].package}.{FAMILY_OF[name]}")
-    implementation = getattr(module, name)
-    if BACKENDS[backend].package == "pydl.native":
-        from pydl.native import library
+def implementation(backend: str, name: str) -> Callable:
+    """The function ``name`` of a backend, as in ``implementation("cpu", "lrn_forward")``: takes a
+    call of the contract."""
+    package = BACKENDS[backend].package
+    served = getattr(importlib.import_module(f"{package}.{FAMILY_OF[name]}"), name)
+    if package != "pydl.native":
+        return served
+    from pydl.native import library
 
-        return functools.partial(implementation, library(backend))
-    return implementation
+    return functools.partial(served, library(backend))
+
+
+def function(backend: str, name: str) -> Callable:
+    """The same, taking the call's arguments one by one."""
+    served, call = implementation(backend, name), FAMILIES[FAMILY_OF[name]][name]
+    return lambda *arguments: served(call(*arguments))
 
 
 def report() -> list[tuple[str, bool, str]]:

@@ -22,10 +22,11 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
     channels_last = _CHANNELS_LAST.get(x.ndim)
     if channels_last is None:
         return torch.contiguous_format
-    shape, stride = x.shape, x.stride()
+    stride = x.stride()
     least = stride[1]
     if least == 0 or stride[-1] < least:
         return torch.contiguous_format
+    shape = x.shape
     for axis in (1, *range(x.ndim - 1, 1, -1), 0):
         if shape[axis] == 0 or stride[axis] < least or (axis == 0 and least == stride[1]):
             return torch.contiguous_format
@@ -95,96 +96,6 @@ def resized(
     return empty((*x.shape[:2], *spatial), x, dtype=dtype)
 
 
-def conv_size(
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> list[int]:
-    """How many windows a convolution has along each axis."""
-    return [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
-    ]
-
-
-def conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    """The layout of what a convolution makes of a map and a weight: channels last where either
-    is."""
-    chosen = memory_format(x)
-    return memory_format(weight) if chosen is torch.contiguous_format else chosen
-
-
-def conv_output(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
-    """The unwritten result (N, F, *out) of a convolution: channels last where the map or the weight
-    is."""
-    spatial = conv_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return empty((x.shape[0], weight.shape[0], *spatial), x, layout=conv_format(x, weight))
-
-
-def conv_input(
-    grad_y: torch.Tensor, weight: torch.Tensor, input_size: Sequence[int], groups: int
-) -> torch.Tensor:
-    """The unwritten gradient (N, C, *input_size) of a convolution's input: channels last where
-    either operand is."""
-    shape = (grad_y.shape[0], weight.shape[1] * groups, *input_size)
-    return empty(shape, grad_y, layout=conv_format(grad_y, weight))
-
-
-def conv_weight(
-    grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int], groups: int
-) -> torch.Tensor:
-    """The unwritten gradient (F, C / groups, *kernel_size) of a weight, contiguous; with one
-    channel per group the strides say what the map is, and the memory is the same."""
-    shape = (grad_y.shape[1], x.shape[1] // groups, *kernel_size)
-    return empty(shape, x, layout=torch.contiguous_format if shape[1] > 1 else memory_format(x))
-
-
-def local_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The unwritten result (N, F, *out) of a locally connected layer, contiguous."""
-    shape = (x.shape[0], weight.shape[0], *weight.shape[2:])
-    return empty(shape, x, layout=torch.contiguous_format)
-
-
-def local_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-) -> torch.Tensor:
-    """The unwritten gradient (N, C, *input_size) of its input, contiguous."""
-    shape = (grad_y.shape[0], weight.shape[1] // math.prod(kernel_size), *input_size)
-    return empty(shape, grad_y, layout=torch.contiguous_format)
-
-
-def local_weight(grad_y: torch.Tensor, x: torch.Tensor, kernel_size: Sequence[int]) -> torch.Tensor:
-    """The unwritten gradient (F, C * taps, *out) of its weight, contiguous."""
-    shape = (grad_y.shape[1], x.shape[1] * math.prod(kernel_size), *grad_y.shape[2:])
-    return empty(shape, x, layout=torch.contiguous_format)
-
-
-def mask_rows_are_pixels(x: torch.Tensor) -> bool:
-    """Whether a row of the mask of a map like ``x`` is the channels of a pixel: channels last, or
-    one pixel an image; else it is a plane."""
-    return memory_format(x) is not torch.contiguous_format or math.prod(x.shape[2:]) == 1
-
-
-def mask(x: torch.Tensor) -> torch.Tensor:
-    """An unwritten mask of a bit an element of the map ``x``: (N, C, bytes of a plane) or (N,
-    pixels, bytes of a pixel's channels)."""
-    plane, channels = math.prod(x.shape[2:]), x.shape[1]
-    rows, row = (plane, channels) if mask_rows_are_pixels(x) else (channels, plane)
-    shape = (x.shape[0], rows, (row + 7) // 8)
-    return empty(shape, x, dtype=torch.uint8, layout=torch.contiguous_format)
-
-
 def sums_dtype(x: torch.Tensor) -> torch.dtype:
     """What sums over ``x`` are taken and kept in: float32, float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -211,22 +122,6 @@ def columns(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.reshape(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
 
 
-def losses(
-    x: torch.Tensor, reduction: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What cross entropy of (N, C, ...) returns, unwritten: the loss, a number or one a position;
-    peak and total of each position, and the mean's divisor, in the type sums are taken in."""
-    positions = (x.shape[0], *x.shape[2:])
-    saved = sums_dtype(x)
-    plain = torch.contiguous_format
-    return (
-        empty(positions if reduction == "none" else (), x, layout=plain),
-        empty(positions, x, dtype=saved, layout=plain),
-        empty(positions, x, dtype=saved, layout=plain),
-        empty((), x, dtype=saved, layout=plain),
-    )
-
-
 def line(x: torch.Tensor) -> torch.Tensor:
     """The elements of a dense tensor in the order of its memory. A view."""
     return x.as_strided((x.numel(),), (1,))
@@ -237,32 +132,11 @@ def ordered(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
     return dense(x, chosen(channels_last, x.ndim))
 
 
-def pyramid(
-    x: torch.Tensor, levels: Sequence[int], *, dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """The unwritten result (N, C * bins) of a pyramid over the map ``x``; ``levels`` are its bins
-    along each axis, level after level."""
-    axes = x.ndim - 2
-    bins = sum(math.prod(levels[i : i + axes]) for i in range(0, len(levels), axes))
-    return empty((x.shape[0], x.shape[1] * bins), x, dtype=dtype, layout=torch.contiguous_format)
-
-
 def input_grad(
     grad_y: torch.Tensor, input_shape: Sequence[int], channels_last: bool
 ) -> torch.Tensor:
     """The unwritten gradient of a map that the gradient ``grad_y`` does not show the layout of."""
     return empty(input_shape, grad_y, layout=chosen(channels_last, len(input_shape)))
-
-
-def rois(
-    x: torch.Tensor,
-    boxes: torch.Tensor,
-    output_size: Sequence[int],
-    *,
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """The unwritten bins (K, C, *output_size) of K boxes, in the layout of the map ``x``."""
-    return empty((boxes.shape[0], x.shape[1], *output_size), x, dtype=dtype)
 
 
 def chosen(channels_last: bool, axes: int = 4) -> torch.memory_format:

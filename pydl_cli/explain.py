@@ -37,7 +37,8 @@ def explain(
     from rich.console import Console
     from rich.table import Table
 
-    from pydl import backends, rnn_results
+    from pydl import backends
+    from pydl.contract.rnn import GATES
     from pydl_cli.questions import FAMILIES, OPTIONS, asked
 
     if family not in FAMILIES:
@@ -48,8 +49,8 @@ def explain(
     for name in options.keys() - set(row.options):
         having = [one for one, other in FAMILIES.items() if name in other.options]
         raise ValueError(f"--{name} is for {', '.join(having)}, not for {family}")
-    if cell not in (None, *rnn_results.GATES):
-        raise ValueError(f"--cell must be one of {', '.join(rnn_results.GATES)}, got {cell!r}")
+    if cell not in (None, *GATES):
+        raise ValueError(f"--cell must be one of {', '.join(GATES)}, got {cell!r}")
     types = {str(one).removeprefix("torch."): one for one in backends.FLOATING}
     if dtype not in types:
         raise ValueError(f"--dtype must be one of {', '.join(types)}, got {dtype!r}")
@@ -104,13 +105,14 @@ def _apart(questions: "list[Question]") -> "list[tuple[Question, str]]":
 
 def _cuda_paths(x: "torch.Tensor", cell: str) -> dict[str, str]:
     """How each pass of the CUDA kernels would go, on the device of x (steps, sequences, hidden)."""
-    from pydl import backends, native, rnn_results
+    from pydl import backends, native
+    from pydl.contract.rnn import GATES
 
     refusal = backends.refusal("cuda", "rnn", x)
     if refusal is not None:
         return {"both passes": f"cannot say: {refusal}"}
     _, sequences, hidden = x.shape
-    weight = x.new_empty(rnn_results.GATES[cell] * hidden, hidden)
+    weight = x.new_empty(GATES[cell] * hidden, hidden)
     path = native.library("cuda").functions.rnn_path
     return {
         name: path(weight, cell, sequences, False, backward)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pydl import backends, functional, rnn_results
+from pydl import backends, functional
+from pydl.contract.rnn import GATES
 from pydl.dispatch import Row
 
 # How a call may differ besides its input, and the command line's defaults.
@@ -128,14 +129,14 @@ def _loss(name: str) -> Callable[[torch.Tensor], object]:
 
 
 def _recurrent(x: torch.Tensor, cell: str, zoneout: float = 0.0) -> object:
-    gates, hidden = rnn_results.GATES[cell], x.shape[2]
+    gates, hidden = GATES[cell], x.shape[2]
     weights = x.new_empty(gates * hidden, hidden), x.new_empty(gates * hidden, hidden)
     name, named = _CELLS[cell]
     return getattr(functional, name)(x, *weights, zoneout=zoneout, **named, backend="auto")
 
 
 def _cell(x: torch.Tensor, cell: str) -> object:
-    gates, hidden = rnn_results.GATES[cell], x.shape[1]
+    gates, hidden = GATES[cell], x.shape[1]
     weights = x.new_empty(gates * hidden, hidden), x.new_empty(gates * hidden, hidden)
     name, named = _CELLS[cell]
     state = (x, x) if cell == "lstm" else x

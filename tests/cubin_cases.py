@@ -7,6 +7,12 @@ from typing import Any
 
 import torch
 
+from pydl import backends
+from pydl.contract.batch_norm import mask as empty_mask
+from pydl.contract.conv import ConvForward
+from pydl.contract.cross_entropy import CrossEntropyForward
+from pydl.contract.pool_adaptive import PyramidPoolForward
+
 HALF, BF16, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -18,6 +24,11 @@ class Case:
     reason: str
     dtype: torch.dtype
     call: Callable[[], Any]
+
+
+def triton(name: str) -> Callable:
+    """The contract function of this name by its Triton kernels."""
+    return backends.function("triton", name)
 
 
 def _map(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> torch.Tensor:
@@ -39,18 +50,17 @@ def _conv_passes(
     activation: str = "silu",
 ) -> Iterator[Case]:
     """Forward with a whole epilogue (y), grad input (x) and grad weight (w)."""
-    from pydl.kernels import conv
 
     axes = len(x_shape) - 2
     x, weight = _map(x_shape, dtype, last), _map(weight_shape, dtype, last)
     bias = torch.empty(weight_shape[0], dtype=dtype, device="meta")
     window = [stride] * axes, [weight_shape[-1] // 2] * axes, [1] * axes, groups
-    y = conv.layout.conv_output(x, weight, *window[:3])
+    y = ConvForward(x, weight, bias, None, *window, activation, 0.1).results()
     lies = ("channels last" if last else "contiguous") + ("" if tf32 else ", no TF32")
     calls = {
-        "y": ("y", lambda: conv.conv_forward(x, weight, bias, y, *window, activation, 0.1)),
-        "x": ("grad x", lambda: conv.conv_grad_input(y, weight, x_shape[2:], *window)),
-        "w": ("grad w", lambda: conv.conv_grad_weight(y, x, weight_shape[2:], *window)),
+        "y": ("y", lambda: triton("conv_forward")(x, weight, bias, y, *window, activation, 0.1)),
+        "x": ("grad x", lambda: triton("conv_grad_input")(y, weight, x_shape[2:], *window)),
+        "w": ("grad w", lambda: triton("conv_grad_weight")(y, x, weight_shape[2:], *window)),
     }
 
     def with_flag(call: Callable[[], Any]) -> Any:
@@ -63,7 +73,7 @@ def _conv_passes(
 
 
 def conv_cases() -> Iterator[Case]:
-    from pydl.kernels import conv, conv_tiles
+    from pydl.kernels import conv_tiles
 
     # Every row of the table; bfloat16 has float16's instructions and registers, so its widest row
     # is enough.
@@ -115,12 +125,11 @@ def conv_cases() -> Iterator[Case]:
         yield Case(
             f"grad bias, {'channels last' if last else 'contiguous'}",
             dtype,
-            lambda y=y: conv.conv_grad_bias(y),
+            lambda y=y: triton("conv_grad_bias")(y),
         )
 
 
 def bias_act_cases() -> Iterator[Case]:
-    from pydl.kernels import bias_act
 
     for activation, dtype, shape, last in (
         ("none", BF16, (8, 64, 56, 56), True),
@@ -132,14 +141,13 @@ def bias_act_cases() -> Iterator[Case]:
     ):
         x = _map(shape, dtype, last)
         bias = torch.empty(shape[1], dtype=dtype, device="meta")
-        forward = partial(bias_act.bias_act_forward, x, bias, x, activation, 0.1)
-        backward = partial(bias_act.bias_act_backward, x, x, activation, 0.1)
+        forward = partial(triton("bias_act_forward"), x, bias, x, activation, 0.1)
+        backward = partial(triton("bias_act_backward"), x, x, activation, 0.1)
         yield Case(f"y: {activation}", dtype, forward)
         yield Case(f"grad x: {activation}", dtype, backward)
 
 
 def local_cases() -> Iterator[Case]:
-    from pydl.kernels import local
 
     for dtype, stride, images in ((HALF, 1, 64), (FLOAT, 2, 64), (DOUBLE, 1, 8), (BF16, 1, 2**12)):
         x = torch.empty((images, 32, 28, 28), dtype=dtype, device="meta")
@@ -149,9 +157,9 @@ def local_cases() -> Iterator[Case]:
         bias = torch.empty((64, out, out), dtype=dtype, device="meta")
         window = [3, 3], [stride] * 2, [1, 1], [1, 1]
         reason = f"stride {stride}, {images} images"
-        forward = partial(local.local_forward, x, weight, bias, *window)
-        grad_input = partial(local.local_grad_input, y, weight, (28, 28), *window)
-        grad_weight = partial(local.local_grad_weight, y, x, *window)
+        forward = partial(triton("local_forward"), x, weight, bias, *window)
+        grad_input = partial(triton("local_grad_input"), y, weight, (28, 28), *window)
+        grad_weight = partial(triton("local_grad_weight"), y, x, *window)
         yield Case(f"y: {reason}", dtype, forward)
         yield Case(f"grad x: {reason}", dtype, grad_input)
         yield Case(f"grad w: {reason}", dtype, grad_weight)
@@ -168,13 +176,15 @@ def pool_cases() -> Iterator[Case]:
         indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
         lies = f"{index} index, {'channels last' if last else 'contiguous'}"
         yield Case(
-            f"max y: {reason}, {lies}", dtype, lambda: pool.max_pool_forward(x, *window, out, index)
+            f"max y: {reason}, {lies}",
+            dtype,
+            lambda: triton("max_pool_forward")(x, *window, out, index),
         )
         if index != "none":
             yield Case(
                 f"max grad x: {reason}, {lies}",
                 dtype,
-                lambda: pool.max_pool_backward(y, indices, shape[2:], *window),
+                lambda: triton("max_pool_backward")(y, indices, shape[2:], *window),
             )
 
     def avg_pool(reason, dtype, shape, kernel, stride, last, divide=(True, 0)):
@@ -186,12 +196,12 @@ def pool_cases() -> Iterator[Case]:
         yield Case(
             f"avg y: {reason}, {lies}",
             dtype,
-            lambda: pool.avg_pool_forward(x, *window, out, *divide),
+            lambda: triton("avg_pool_forward")(x, *window, out, *divide),
         )
         yield Case(
             f"avg grad x: {reason}, {lies}",
             dtype,
-            lambda: pool.avg_pool_backward(y, shape[2:], *window, *divide, last),
+            lambda: triton("avg_pool_backward")(y, shape[2:], *window, *divide, last),
         )
 
     plane = (8, 64, 56, 56)
@@ -221,12 +231,12 @@ def pool_lp_cases() -> Iterator[Case]:
         y = pool_lp.layout.resized(x, out)
         lies = "channels last" if last else "contiguous"
         yield Case(
-            f"Lp y: {reason}, {lies}", dtype, lambda: pool_lp.lp_pool_forward(x, *window, out)
+            f"Lp y: {reason}, {lies}", dtype, lambda: triton("lp_pool_forward")(x, *window, out)
         )
         yield Case(
             f"Lp grad x: {reason}, {lies}",
             dtype,
-            lambda: pool_lp.lp_pool_backward(y, x, y, *window),
+            lambda: triton("lp_pool_backward")(y, x, y, *window),
         )
 
     plane = (8, 64, 56, 56)
@@ -253,42 +263,39 @@ def pool_adaptive_cases() -> Iterator[Case]:
         yield Case(
             f"adaptive max y: {reason}, {lies}",
             dtype,
-            lambda: pool.adaptive_max_pool_forward(x, out, index),
+            lambda: triton("adaptive_max_pool_forward")(x, out, index),
         )
         if index != "none":
             yield Case(
                 f"adaptive max grad x: {reason}, {lies}",
                 dtype,
-                lambda: pool.adaptive_max_pool_backward(y, indices, size),
+                lambda: triton("adaptive_max_pool_backward")(y, indices, size),
             )
         yield Case(
             f"adaptive avg y: {reason}, {lies}",
             dtype,
-            lambda: pool.adaptive_avg_pool_forward(x, out),
+            lambda: triton("adaptive_avg_pool_forward")(x, out),
         )
         yield Case(
             f"adaptive avg grad x: {reason}, {lies}",
             dtype,
-            lambda: pool.adaptive_avg_pool_backward(y, size, last),
+            lambda: triton("adaptive_avg_pool_backward")(y, size, last),
         )
 
     def pyramid(reason, dtype, shape, levels, index, last):
         x, flat = _map(shape, dtype, last), [bins for level in levels for bins in (level, level)]
-        y = pool.layout.pyramid(x, flat)
-        indices = pool.layout.pyramid(
-            x, flat, dtype=torch.int64 if index == "flat" else torch.uint8
-        )
         kind = "average" if index == "none" else "max"
+        y, indices = PyramidPoolForward(x, flat, kind, index).results()
         lies = f"{kind}, {index} index, {'channels last' if last else 'contiguous'}"
         yield Case(
             f"pyramid y: {reason}, {lies}",
             dtype,
-            lambda: pool.pyramid_pool_forward(x, flat, kind, index),
+            lambda: triton("pyramid_pool_forward")(x, flat, kind, index),
         )
         yield Case(
             f"pyramid grad x: {reason}, {lies}",
             dtype,
-            lambda: pool.pyramid_pool_backward(y, indices, shape[1:], flat, kind, last),
+            lambda: triton("pyramid_pool_backward")(y, indices, shape[1:], flat, kind, last),
         )
 
     map13 = (8, 256, 13, 13)
@@ -319,9 +326,9 @@ def unpool_cases() -> Iterator[Case]:
         x, size = _map(shape, dtype, last), [2 * n for n in shape[2:]]
         index, y = _map(shape, torch.int64, last), unpool.layout.resized(x, size)
         lies = "channels last" if last else "contiguous"
-        forward = partial(unpool.max_unpool_forward, x, index, size)
+        forward = partial(triton("max_unpool_forward"), x, index, size)
         yield Case(f"unpool y: {reason}, {lies}", dtype, forward)
-        backward = partial(unpool.max_unpool_backward, y, index)
+        backward = partial(triton("max_unpool_backward"), y, index)
         yield Case(f"unpool grad x: {reason}, {lies}", dtype, backward)
 
 
@@ -332,8 +339,10 @@ def lrn_cases() -> Iterator[Case]:
         x = _map(shape, dtype, last)
         arguments = size, 1e-4, beta, 2.0
         lies = "channels last" if last else "contiguous"
-        yield Case(f"y: {reason}, {lies}", dtype, lambda: lrn.lrn_forward(x, *arguments))
-        yield Case(f"grad x: {reason}, {lies}", dtype, lambda: lrn.lrn_backward(x, x, *arguments))
+        yield Case(f"y: {reason}, {lies}", dtype, lambda: triton("lrn_forward")(x, *arguments))
+        yield Case(
+            f"grad x: {reason}, {lies}", dtype, lambda: triton("lrn_backward")(x, x, *arguments)
+        )
 
     for dtype in (HALF, FLOAT, DOUBLE):
         yield from both("AlexNet's", dtype, last=True)
@@ -346,7 +355,6 @@ def lrn_cases() -> Iterator[Case]:
 
 
 def spatial_norm_cases() -> Iterator[Case]:
-    from pydl.kernels import spatial_norm
 
     def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
         x = _map(shape, dtype, last)
@@ -355,12 +363,12 @@ def spatial_norm_cases() -> Iterator[Case]:
         yield Case(
             f"y: {reason}, {lies}",
             dtype,
-            lambda: spatial_norm.spatial_norm_forward(x, *arguments),
+            lambda: triton("spatial_norm_forward")(x, *arguments),
         )
         yield Case(
             f"grad x: {reason}, {lies}",
             dtype,
-            lambda: spatial_norm.spatial_norm_backward(x, x, *arguments),
+            lambda: triton("spatial_norm_backward")(x, x, *arguments),
         )
 
     yield from both("a loop over the taps", HALF, last=True)
@@ -379,24 +387,24 @@ def batch_norm_cases() -> Iterator[Case]:
         weight = sums if affine else None
         added = x if residual else None
         masked = activation != "none"
-        mask = batch_norm.layout.mask(x) if masked else None
+        mask = empty_mask(x) if masked else None
         how = 1e-5, activation, 0.1
         lies = f"{activation}, {'channels last' if last else 'contiguous'}"
         given = x, sums, sums
         applied = weight, weight, added, *how, True
         grads = x, *given, weight, mask
         calls = {
-            "y": partial(batch_norm.batch_norm_apply, *given, *applied),
-            "grad sums": partial(batch_norm.batch_norm_grad_sums, *grads[:4], mask, *how),
+            "y": partial(triton("batch_norm_apply"), *given, *applied),
+            "grad sums": partial(triton("batch_norm_grad_sums"), *grads[:4], mask, *how),
             "grad x": partial(
-                batch_norm.batch_norm_grad_input, *grads, sums, sums, 64.0, *how, residual
+                triton("batch_norm_grad_input"), *grads, sums, sums, 64.0, *how, residual
             ),
         }
         if not (residual or affine) or reason.startswith("ResNet"):
             # Statistics know nothing of what follows them, inference nothing of sums.
-            calls["stats"] = partial(batch_norm.batch_norm_stats, x)
+            calls["stats"] = partial(triton("batch_norm_stats"), x)
             calls["grad x of inference"] = partial(
-                batch_norm.batch_norm_grad_input, *grads, None, None, 1.0, *how, residual
+                triton("batch_norm_grad_input"), *grads, None, None, 1.0, *how, residual
             )
         for name, call in calls.items():
             yield Case(f"{name}: {reason}, {lies}", dtype, call)
@@ -414,7 +422,6 @@ def batch_norm_cases() -> Iterator[Case]:
 
 
 def softmax_cases() -> Iterator[Case]:
-    from pydl.kernels import softmax
 
     for reason, shape, dim, dtypes in (
         ("ten classes", (256, 10), 1, (HALF, FLOAT, DOUBLE)),
@@ -429,13 +436,12 @@ def softmax_cases() -> Iterator[Case]:
             x = torch.empty(shape, dtype=dtype, device="meta")
             log = dtype == FLOAT
             name = f"{reason}, {'log' if log else 'plain'}"
-            yield Case(f"y: {name}", dtype, partial(softmax.softmax_forward, x, dim, log))
-            backward = partial(softmax.softmax_backward, x, x, dim, log)
+            yield Case(f"y: {name}", dtype, partial(triton("softmax_forward"), x, dim, log))
+            backward = partial(triton("softmax_backward"), x, x, dim, log)
             yield Case(f"grad x: {name}", dtype, backward)
 
 
 def cross_entropy_cases() -> Iterator[Case]:
-    from pydl.kernels import cross_entropy
 
     def both(reason, dtype, shape, soft=False, weighted=False, smoothing=0.0, reduction="mean"):
         x = torch.empty(shape, dtype=dtype, device="meta")
@@ -443,10 +449,10 @@ def cross_entropy_cases() -> Iterator[Case]:
         target = x if soft else target
         weight = torch.empty(shape[1], dtype=dtype, device="meta") if weighted else None
         criterion = -100, smoothing, reduction
-        forward = partial(cross_entropy.cross_entropy_forward, x, target, weight, *criterion)
-        loss, *saved = cross_entropy.layout.losses(x, reduction)
+        forward = partial(triton("cross_entropy_forward"), x, target, weight, *criterion)
+        loss, *saved = CrossEntropyForward(x, x, None, 0, 0.0, reduction).results()
         backward = partial(
-            cross_entropy.cross_entropy_backward, loss, x, target, weight, *saved, *criterion
+            triton("cross_entropy_backward"), loss, x, target, weight, *saved, *criterion
         )
         yield Case(f"loss: {reason}", dtype, forward)
         yield Case(f"grad x: {reason}", dtype, backward)
@@ -464,7 +470,6 @@ def cross_entropy_cases() -> Iterator[Case]:
 
 
 def dropout_cases() -> Iterator[Case]:
-    from pydl.kernels import dropout
 
     for dtype, shape in (
         (HALF, (8, 64)),
@@ -474,7 +479,7 @@ def dropout_cases() -> Iterator[Case]:
     ):
         x = torch.empty(shape, dtype=dtype, device="meta")
         seed = torch.empty((), dtype=torch.int64, device="meta")
-        yield Case(f"y: {shape}", dtype, partial(dropout.dropout_forward, x, 0.5, seed))
+        yield Case(f"y: {shape}", dtype, partial(triton("dropout_forward"), x, 0.5, seed))
 
 
 def cases() -> Iterator[Case]:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from cubin_cases import BF16, DOUBLE, FLOAT, HALF, Case
+from cubin_cases import BF16, DOUBLE, FLOAT, HALF, Case, triton
+
+from pydl.contract import rnn as contract
 
 STEPS = 3  # with one, the compiler would take the loop over them away
 
@@ -22,14 +24,11 @@ def _layer(
     tf32: bool = True,
 ) -> Iterator[Case]:
     """Both passes of STEPS steps; ``options`` names peephole, norm, drop, masks, packed."""
-    from pydl.kernels import rnn
-
-    from pydl import rnn_results
 
     def of(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(size, dtype=dtype, device="meta")
 
-    gates = rnn_results.GATES[cell]
+    gates = contract.GATES[cell]
     sizes = [sequences] * STEPS if "packed" not in options else [sequences, sequences // 2, 3]
     tokens = sum(sizes)
     lstm, norm, projects = cell == "lstm", "norm" in options, state > 0
@@ -55,21 +54,19 @@ def _layer(
 
     def forward():
         with torch.backends.cudnn.flags(allow_tf32=tf32):
-            return rnn.rnn_forward(x, weight, of(gates * hidden), *rest, True)
+            return triton("rnn_forward")(x, weight, of(gates * hidden), *rest, True)
 
     def backward():
-        y, h_n, c_n, c_kept, *kept, _ = rnn_results.forward(x, h, c, cell, True, norm, projects)
+        y, h_n, c_n, c_kept, *kept, _ = contract.RnnForward(x, weight, None, *rest, True).results()
         saved = c_kept if lstm else None, kept[0], *(kept[1:] if norm else (None, None))
         with torch.backends.cudnn.flags(allow_tf32=tf32):
-            rnn.rnn_backward(y, h_n, c_n if lstm else None, y, *saved, weight, *rest)
+            triton("rnn_backward")(y, h_n, c_n if lstm else None, y, *saved, weight, *rest)
 
     yield Case(f"y: {reason}, {cell}", dtype, forward)
     yield Case(f"grads: {reason}, {cell}", dtype, backward)
 
 
 def rnn_cases() -> Iterator[Case]:
-    from pydl.kernels import rnn
-
     # Step by step.
     every = "peephole norm drop masks"
     yield from _layer("all options", FLOAT, "lstm", 64, 1024, state=512, options=every)
@@ -87,7 +84,7 @@ def rnn_cases() -> Iterator[Case]:
     yield from _layer("one launch, 64-bit offsets", HALF, "gru", 2**22, 64, zoneout=0.1)
     # A cell alone.
     x, h = (torch.empty(64, n, dtype=DOUBLE, device="meta") for n in (2048, 512))
-    forward = partial(rnn.rnn_cell_forward, x, x, None, h, None, "lstm", True)
+    forward = partial(triton("rnn_cell_forward"), x, x, None, h, None, "lstm", True)
     yield Case("a cell", DOUBLE, forward)
-    backward = partial(rnn.rnn_cell_backward, h, h, x, None, h, h, None, "lstm")
+    backward = partial(triton("rnn_cell_backward"), h, h, x, None, h, h, None, "lstm")
     yield Case("a cell's gradient", DOUBLE, backward)

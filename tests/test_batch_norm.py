@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 import pydl
 from pydl import backends, functional, layout, native
-from pydl.bits import pack, unpack
+from pydl.contract.batch_norm import mask as empty_mask
+from pydl.contract.batch_norm import pack, unpack
 
 CASES = (
     Case("a map of two axes, odd sizes", (3, 5, 7, 9)),
@@ -372,7 +373,7 @@ def test_results_past_the_caches(isa, channels_last):
             for result in (y, grad_x, grad_residual):
                 result.fill_(torch.nan)
             mean, var = torch.zeros(37), torch.ones(37)
-            mask = layout.mask(x)
+            mask = empty_mask(x)
             none, how = (None, None, None), (0.0, "relu", 0.0)
             library.call("batch_norm_forward", x, mean, var, *none, y, mask, *how, False, on=x)
             assert torch.equal(y, x.relu())
@@ -392,7 +393,7 @@ def test_masks_pack_and_unpack():
         maps = [x] if x.ndim < 4 else [x, x.contiguous(memory_format=torch.channels_last)]
         for map in maps:
             mask = pack(map > 0, map)
-            assert mask.shape == layout.mask(map).shape
+            assert mask.shape == empty_mask(map).shape
             assert torch.equal(unpack(mask, map), map > 0)
     assert pack(torch.tensor([[[True, False, True] + [False] * 6]]), torch.zeros(1, 1, 9)).tolist()[
         0
@@ -501,7 +502,7 @@ def test_what_the_extension_refuses(name):
         pytest.skip(row.missing)
     library, x = native.library(name), X.to(row.devices[0])
     mean, var = (s.to(x.device) for s in STATISTICS)
-    y, mask = torch.empty_like(x), layout.mask(x)
+    y, mask = torch.empty_like(x), empty_mask(x)
     how = 1e-3, "relu", 0.0, False
 
     def forward(x=x, mean=mean, y=y, mask=mask, how=how):

@@ -2,10 +2,15 @@
 on the tensor cores."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from pydl.kernels import bias_act, conv, conv_tiles, local, runtime
+from pydl.kernels import conv_tiles, runtime
+
+from pydl import backends
+
+triton = partial(backends.function, "triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 REACH = 2**31
@@ -17,52 +22,52 @@ MAP, FILTERS, TAPS = (3, 17, 3, 4), (4, 17, 3, 3), (3, 3)
 FEW, DEPTHWISE = (3, 5, 4, 3), (5, 1, 3, 3)
 CALLS = {
     "dense forward": (
-        lambda x, w, r: conv.conv_forward(x, w, None, r, *WINDOW, 1, "relu", 0.0),
+        lambda x, w, r: triton("conv_forward")(x, w, None, r, *WINDOW, 1, "relu", 0.0),
         (MAP, FILTERS, (3, 4, 3, 4)),
     ),
     "merged forward": (
-        lambda x, w: conv.conv_forward(x, w, None, None, *WINDOW, 1, "none", 0.0),
+        lambda x, w: triton("conv_forward")(x, w, None, None, *WINDOW, 1, "none", 0.0),
         (FEW, (4, 5, 3, 3)),
     ),
     "grad input": (
-        lambda g, w: conv.conv_grad_input(g, w, (5, 7), *STRIDED, 1),
+        lambda g, w: triton("conv_grad_input")(g, w, (5, 7), *STRIDED, 1),
         (MAP, (17, 4, 3, 3)),
     ),
     "grad weight": (
-        lambda g, x: conv.conv_grad_weight(g, x, TAPS, *WINDOW, 1),
+        lambda g, x: triton("conv_grad_weight")(g, x, TAPS, *WINDOW, 1),
         ((3, 4, 3, 4), MAP),
     ),
-    "grad bias": (conv.conv_grad_bias, (MAP,)),
+    "grad bias": (triton("conv_grad_bias"), (MAP,)),
     "depthwise forward": (
-        lambda x, w, r: conv.conv_forward(x, w, None, r, *WINDOW, 5, "relu", 0.0),
+        lambda x, w, r: triton("conv_forward")(x, w, None, r, *WINDOW, 5, "relu", 0.0),
         (FEW, DEPTHWISE, FEW),
     ),
     "depthwise grad input": (
-        lambda g, w: conv.conv_grad_input(g, w, (7, 5), *STRIDED, 5),
+        lambda g, w: triton("conv_grad_input")(g, w, (7, 5), *STRIDED, 5),
         (FEW, DEPTHWISE),
     ),
     "depthwise grad weight": (
-        lambda g, x: conv.conv_grad_weight(g, x, TAPS, *WINDOW, 5),
+        lambda g, x: triton("conv_grad_weight")(g, x, TAPS, *WINDOW, 5),
         (FEW, FEW),
     ),
     "bias_act forward": (
-        lambda x, r: bias_act.bias_act_forward(x, None, r, "relu", 0.0),
+        lambda x, r: triton("bias_act_forward")(x, None, r, "relu", 0.0),
         (FEW, FEW),
     ),
     "bias_act backward": (
-        lambda g, s: bias_act.bias_act_backward(g, s, "relu", 0.0),
+        lambda g, s: triton("bias_act_backward")(g, s, "relu", 0.0),
         (FEW, FEW),
     ),
     "local forward": (
-        lambda x, w, b: local.local_forward(x, w, b, *LOCAL),
+        lambda x, w, b: triton("local_forward")(x, w, b, *LOCAL),
         ((3, 3, 4, 4), (4, 12, 3, 3), (4, 3, 3)),
     ),
     "local grad input": (
-        lambda g, w: local.local_grad_input(g, w, (4, 4), *LOCAL),
+        lambda g, w: triton("local_grad_input")(g, w, (4, 4), *LOCAL),
         ((3, 4, 3, 3), (4, 12, 3, 3)),
     ),
     "local grad weight": (
-        lambda g, x: local.local_grad_weight(g, x, *LOCAL),
+        lambda g, x: triton("local_grad_weight")(g, x, *LOCAL),
         ((3, 4, 3, 3), (3, 3, 4, 4)),
     ),
 }
@@ -105,9 +110,9 @@ def test_float32_multiplies_as_pytorchs_flags_say(monkeypatch):
 
     def launched(dtype: torch.dtype) -> str:
         x, weight = torch.ones(1, 4, 5, 5, dtype=dtype), torch.ones(17, 4, 3, 3, dtype=dtype)
-        y = conv.conv_forward(x, weight, None, None, *WINDOW, 1, "none", 0.0)
-        conv.conv_grad_input(y, weight, (5, 5), *WINDOW, 1)
-        conv.conv_grad_weight(y, x, TAPS, *WINDOW, 1)
+        y = triton("conv_forward")(x, weight, None, None, *WINDOW, 1, "none", 0.0)
+        triton("conv_grad_input")(y, weight, (5, 5), *WINDOW, 1)
+        triton("conv_grad_weight")(y, x, TAPS, *WINDOW, 1)
         (precision,) = {precisions.pop() for _ in range(3)}
         return precision
 

@@ -2,17 +2,19 @@
 PyTorch's own error."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 from contract import DTYPES, INSTRUCTION_SETS, Case, gradient, hold, instruction_set, operand
 
-from pydl import layout
-from pydl.aten import conv as theirs
-from pydl.native import conv, library
-from pydl.reference import conv as definition
+from pydl import backends, layout
+from pydl.native import library
 
 CPU = library("cpu")
+ours, theirs, definition = (
+    partial(backends.function, name) for name in ("cpu", "aten", "reference")
+)
 ONE = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]}
 TWO = {"stride": [2, 2], "padding": [1, 1], "dilation": [1, 1]}
 
@@ -143,12 +145,12 @@ def test_against_reference(case: Case, dtype: torch.dtype) -> None:
     for last in layouts(case):
         x, weight = operands(case, dtype, last)
         plain = (*rest, groups, "none", 0.0)
-        y = conv.conv_forward(CPU, x, weight, None, None, *plain)
+        y = ours("conv_forward")(x, weight, None, None, *plain)
         assert layout.memory_format(y) == layout.memory_format(x) or x.shape[1] == 1
         hold(
             y,
-            plainly(theirs.conv_forward, x, weight, None, None, *plain),
-            definition.conv_forward(x.double(), weight.double(), None, None, *plain),
+            plainly(theirs("conv_forward"), x, weight, None, None, *plain),
+            definition("conv_forward")(x.double(), weight.double(), None, None, *plain),
             f"y, channels_last={last}",
         )
         grad_y = gradient(Case("", case.shape, view=case.view), y)
@@ -157,22 +159,22 @@ def test_against_reference(case: Case, dtype: torch.dtype) -> None:
         window = (*rest, groups)
         size = x.shape[2:]
         hold(
-            conv.conv_grad_input(CPU, grad_y, weight, size, *window),
-            plainly(theirs.conv_grad_input, grad_y, weight, size, *window),
-            definition.conv_grad_input(grad_y.double(), weight.double(), size, *window),
+            ours("conv_grad_input")(grad_y, weight, size, *window),
+            plainly(theirs("conv_grad_input"), grad_y, weight, size, *window),
+            definition("conv_grad_input")(grad_y.double(), weight.double(), size, *window),
             f"grad_x, channels_last={last}",
         )
         kernel = weight.shape[2:]
         hold(
-            conv.conv_grad_weight(CPU, grad_y, x, kernel, *window),
-            plainly(theirs.conv_grad_weight, grad_y, x, kernel, *window),
-            definition.conv_grad_weight(grad_y.double(), x.double(), kernel, *window),
+            ours("conv_grad_weight")(grad_y, x, kernel, *window),
+            plainly(theirs("conv_grad_weight"), grad_y, x, kernel, *window),
+            definition("conv_grad_weight")(grad_y.double(), x.double(), kernel, *window),
             f"grad_weight, channels_last={last}",
         )
         hold(
-            conv.conv_grad_bias(CPU, grad_y),
-            theirs.conv_grad_bias(grad_y),
-            definition.conv_grad_bias(grad_y.double()),
+            ours("conv_grad_bias")(grad_y),
+            theirs("conv_grad_bias")(grad_y),
+            definition("conv_grad_bias")(grad_y.double()),
             f"grad_bias, channels_last={last}",
         )
 
@@ -205,9 +207,9 @@ def test_epilogue(shape, stride, filters, epilogue, dtype) -> None:
         arguments = x, weight, bias, residual
         exact = (a if a is None else a.double() for a in arguments)
         hold(
-            conv.conv_forward(CPU, *arguments, *window, activation, slope),
-            theirs.conv_forward(*arguments, *window, activation, slope),
-            definition.conv_forward(*exact, *window, activation, slope),
+            ours("conv_forward")(*arguments, *window, activation, slope),
+            theirs("conv_forward")(*arguments, *window, activation, slope),
+            definition("conv_forward")(*exact, *window, activation, slope),
             f"y, channels_last={last}",
         )
 
@@ -231,13 +233,13 @@ def test_threads_do_not_show(case: Case) -> None:
         try:
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                y = conv.conv_forward(CPU, x, weight, None, None, *rest, "relu", 0.0)
+                y = ours("conv_forward")(x, weight, None, None, *rest, "relu", 0.0)
                 results.append(
                     (
                         y,
-                        conv.conv_grad_input(CPU, y, weight, x.shape[2:], *rest),
-                        conv.conv_grad_weight(CPU, y, x, weight.shape[2:], *rest),
-                        conv.conv_grad_bias(CPU, y),
+                        ours("conv_grad_input")(y, weight, x.shape[2:], *rest),
+                        ours("conv_grad_weight")(y, x, weight.shape[2:], *rest),
+                        ours("conv_grad_bias")(y),
                     )
                 )
         finally:
@@ -261,8 +263,8 @@ def test_results_past_the_caches(dtype: torch.dtype) -> None:
             window = ([1, 1], [1, 1], [1, 1], channels)
 
             def passes(x, weight=weight, window=window):
-                y = conv.conv_forward(CPU, x, weight, None, None, *window, "none", 0.0)
-                return y, conv.conv_grad_input(CPU, x, weight, x.shape[2:], *window)
+                y = ours("conv_forward")(x, weight, None, None, *window, "none", 0.0)
+                return y, ours("conv_grad_input")(x, weight, x.shape[2:], *window)
 
             halves = zip(passes(x[:, :, :131]), passes(x[:, :, 129:]), strict=True)
             for whole, (top, bottom) in zip(passes(x), halves, strict=True):

@@ -16,7 +16,8 @@ from contract import (
     servers,
 )
 
-from pydl import backends, functional, layout
+from pydl import backends, functional
+from pydl.contract.conv import conv_size
 from pydl.ops.local import locally_connected
 
 # The arguments are the kernel's size and the window; ``weight`` is the number of filters.
@@ -70,7 +71,7 @@ def _operands(case: Case, dtype: torch.dtype, device: str) -> list[torch.Tensor]
         [value] * axes if isinstance(value, int) else value
         for value in (case.arguments.get(key, default) for key, default in _WINDOW.items())
     ]
-    out = layout.conv_size(case.shape[-axes:], kernel, *window)
+    out = conv_size(case.shape[-axes:], kernel, *window)
     channels, (features,) = case.shape[-axes - 1], case.weight
     # Contiguous as parameters are; how a map lies is the case's.
     plain = Case(case.reason, case.shape)

@@ -9,7 +9,8 @@ from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_py
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydl import backends, bins, functional, layout
+from pydl import backends, functional, layout
+from pydl.contract.pool_adaptive import longest
 
 # One table for averages and maxima. `output_size` where it does not divide the map, or the windows
 # of pool serve.
@@ -269,7 +270,7 @@ def test_the_longest_bin():
     for size in range(1, 30):
         for count in range(1, 30):
             lengths = [-(-(o + 1) * size // count) - o * size // count for o in range(count)]
-            assert bins.longest(size, count) == max(lengths)
+            assert longest(size, count) == max(lengths)
 
 
 @pytest.mark.parametrize("server", servers("pool_adaptive"))

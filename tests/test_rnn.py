@@ -9,9 +9,10 @@ from contract import DTYPES, INSTRUCTION_SETS, hold, instruction_set, servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydl import backends, functional, rnn_results
+from pydl import backends, functional
+from pydl.contract.rnn import GATES
 
-CELLS = tuple(rnn_results.GATES)
+CELLS = tuple(GATES)
 # Reason, cell, sequences, hidden units, batch_sizes or steps, options.
 CASES = (
     ("odd sizes", "lstm", 3, 37, 4, {}),
@@ -41,7 +42,7 @@ def operands(case, dtype, device="cpu", seed=0):
     """The contract's tensors and what follows them, but for ``keep``."""
     _, cell, rows, hidden, sizes, options = case
     generator = torch.Generator().manual_seed(seed)
-    gates, lstm = rnn_results.GATES[cell], cell == "lstm"
+    gates, lstm = GATES[cell], cell == "lstm"
     out = options.get("projection", hidden)
     tokens = sum(sizes) if isinstance(sizes, list) else sizes * rows
 
@@ -201,7 +202,7 @@ def test_any_shape(cell, hidden, sizes, reverse, norm):
 def layer_of(cell, **options):
     """functional's layer for a cell, its weights and input."""
     torch.manual_seed(3)
-    gates, hidden, inputs = rnn_results.GATES[cell], 5, 3
+    gates, hidden, inputs = GATES[cell], 5, 3
     shapes = [(gates * hidden, inputs), (gates * hidden, hidden), (gates * hidden,)]
     weights = [torch.randn(s, dtype=torch.float64) for s in (*shapes, shapes[2])]
     if cell == "lstm":
@@ -270,7 +271,7 @@ def test_operators_are_registered_correctly(server):
 def test_a_step(server, cell, peeps, dtype):
     """The fused cell against the reference, forward and backward."""
     backend, device = server
-    gates, lstm, rows, hidden = rnn_results.GATES[cell], cell == "lstm", 5, 37
+    gates, lstm, rows, hidden = GATES[cell], cell == "lstm", 5, 37
     torch.manual_seed(0)
 
     def normal(wanted, *shape):

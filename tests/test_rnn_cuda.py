@@ -4,15 +4,15 @@ import contextlib
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 
-from pydl import backends, layout, native, rnn_results
-from pydl.reference import rnn as reference
+from pydl import backends, layout, native
+from pydl.contract.rnn import GATES, room
 
-CELLS = tuple(rnn_results.GATES)
-GATES = rnn_results.GATES
+CELLS = tuple(GATES)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -176,8 +176,10 @@ def _backward(operands: dict, gradients: dict, saved: dict) -> dict:
 
 
 def _reference(operands: dict, gradients: dict) -> tuple[dict, dict]:
-    forward = dict(zip(FORWARD, reference.rnn_forward(*operands.values(), True), strict=True))
-    backward = reference.rnn_backward(*_arguments_of_backward(operands, gradients, forward))
+    run = partial(backends.function, "reference")
+    results = run("rnn_forward")(*operands.values(), True)
+    forward = dict(zip(FORWARD, results, strict=True))
+    backward = run("rnn_backward")(*_arguments_of_backward(operands, gradients, forward))
     return forward, dict(zip(BACKWARD, backward, strict=True))
 
 
@@ -244,8 +246,7 @@ def test_room_to_compute_in_is_checked(monkeypatch):
     operands = _operands(Case("short of room", ("lstm",)), "lstm", torch.float32)
     gradients = _gradients(CASES[0], operands)
     forward, _ = _reference(operands, gradients)
-    room = rnn_results.room
-    monkeypatch.setattr(rnn_results, "room", lambda *arguments: room(*arguments)[1:])
+    monkeypatch.setattr("pydl.native.rnn.room", lambda *arguments: room(*arguments)[1:])
     with pytest.raises(ValueError, match="room for 220 sums to compute in, got 219"):
         _forward(operands)
     with pytest.raises(ValueError, match="room for 292 sums to compute in, got 291"):

@@ -1,12 +1,14 @@
 """What only the Triton kernels of recurrent layers have: two paths through the steps, offsets of 64
 bits, and float32's precision on the tensor cores."""
 
+from functools import partial
+
 import pytest
 import torch
-from pydl.kernels import rnn, rnn_sequence, rnn_step, runtime
+from pydl.kernels import rnn_sequence, rnn_step, runtime
 
-from pydl import rnn_results
-from pydl.reference import rnn as reference
+from pydl import backends
+from pydl.contract.rnn import GATES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What one launch for all steps serves, options together.
@@ -26,7 +28,7 @@ def _layer(cell: str, dtype: torch.dtype, options: tuple[str, ...], rows: int = 
     """Operands of the forward, what is no tensor, and gradients: of more sequences than a program
     has, of which some end early."""
     hidden, sizes = 5, [rows, rows - 1, rows - 1, 2] if "packed" in options else [rows] * 3
-    tokens, lstm, gates = sum(sizes), cell == "lstm", rnn_results.GATES[cell]
+    tokens, lstm, gates = sum(sizes), cell == "lstm", GATES[cell]
 
     def of(*size: int) -> torch.Tensor:
         return torch.randn(size, device=DEVICE).to(dtype)
@@ -50,11 +52,12 @@ def _layer(cell: str, dtype: torch.dtype, options: tuple[str, ...], rows: int = 
     return operands, (cell, "reverse" in options, part, part, 1e-5), grads
 
 
-def _both_passes(operands: tuple, how: tuple, grads: tuple, module=rnn) -> tuple:
-    results = module.rnn_forward(*operands, *how, True)
+def _both_passes(operands: tuple, how: tuple, grads: tuple, backend: str = "triton") -> tuple:
+    run = partial(backends.function, backend)
+    results = run("rnn_forward")(*operands, *how, True)
     y, _, _, c, activated, *_ = results
     saved = y, c if c.numel() else None, activated, None, None
-    return *results, *module.rnn_backward(*grads, *saved, operands[1], *operands[3:], *how)
+    return *results, *run("rnn_backward")(*grads, *saved, operands[1], *operands[3:], *how)
 
 
 def _same(ours: tuple, theirs: tuple, units: float = 8) -> None:
@@ -86,7 +89,7 @@ def test_one_launch_is_as_step_by_step(cell, dtype, options, monkeypatch):
     steps = _both_passes(*layer)
     assert set(paths) == {rnn_step}
     _same(one_launch, steps)
-    _same(steps, _both_passes(*layer, module=reference), 32)
+    _same(steps, _both_passes(*layer, backend="reference"), 32)
 
 
 def test_what_is_in_reach(monkeypatch):

@@ -4,13 +4,24 @@ import torch
 
 from pydl import layout
 from pydl.aten.bias_act import bias_act_forward
-from pydl.bits import pack, unpack
+from pydl.contract.batch_norm import (
+    BatchNormApply,
+    BatchNormBackward,
+    BatchNormForward,
+    BatchNormGradInput,
+    BatchNormGradSums,
+    BatchNormStats,
+    pack,
+    unpack,
+)
+from pydl.contract.bias_act import BiasActForward
 
 aten = torch.ops.aten
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def batch_norm_stats(x: torch.Tensor) -> Pair:
+def batch_norm_stats(call: BatchNormStats) -> Pair:
+    x = call.x
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if x.numel() == 0:
         zeros = x.new_zeros(x.shape[1], dtype=dtype)
@@ -19,43 +30,28 @@ def batch_norm_stats(x: torch.Tensor) -> Pair:
     return mean, var
 
 
-def batch_norm_apply(
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
-) -> Pair:
+def batch_norm_apply(call: BatchNormApply) -> Pair:
+    x, activation = call.x, call.activation
     if x.numel() == 0:
         z = x.clone()
     else:
-        z = aten.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
-    z = z if residual is None else z + residual
+        z = aten.native_batch_norm(
+            x, call.weight, call.bias, call.mean, call.var, False, 0.0, call.eps
+        )[0]
+    z = z if call.residual is None else z + call.residual
     passes = None
-    if keep_mask and activation != "none":
+    if call.keep_mask and activation != "none":
         passes = z > 0 if activation == "leaky_relu" else ~(z <= 0)
-    y = bias_act_forward(z, None, None, activation, slope)
+    y = bias_act_forward(BiasActForward(z, None, None, activation, call.slope))
     return y, layout.nothing(x, dtype=torch.uint8) if passes is None else pack(passes, x)
 
 
 def batch_norm_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
+    call: BatchNormForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    mean, var = batch_norm_stats(x)
-    rest = weight, bias, residual, eps, activation, slope, keep_mask
-    return *batch_norm_apply(x, mean, var, *rest), mean, var
+    x, *rest = call
+    mean, var = batch_norm_stats(BatchNormStats(x))
+    return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
 
 
 def _passed(
@@ -84,16 +80,8 @@ def _gradients(
     return grad(g.contiguous(), x, weight, *statistics, training, eps, wanted)
 
 
-def batch_norm_grad_sums(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-) -> Pair:
+def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
+    grad_y, x, mean, var, mask, eps, activation, slope = call
     if x.numel() == 0:
         return torch.zeros_like(mean), torch.zeros_like(mean)
     g = _passed(grad_y, mask, activation, slope, x)
@@ -101,51 +89,30 @@ def batch_norm_grad_sums(
     return sum_g, sum_gx
 
 
-def batch_norm_grad_input(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    sum_g: torch.Tensor | None,
-    sum_gx: torch.Tensor | None,
-    count: float,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
-) -> Pair:
+def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
+    x, mean, weight = call.x, call.mean, call.weight
     if x.numel() == 0:
-        return x.clone(), x.clone() if wants_residual else layout.nothing(x)
-    g = _passed(grad_y, mask, activation, slope, x)
-    if sum_g is None:
-        grad_x = _gradients(g, x, mean, var, weight, eps, False)[0]
+        return x.clone(), x.clone() if call.wants_residual else layout.nothing(x)
+    g = _passed(call.grad_y, call.mask, call.activation, call.slope, x)
+    if call.sum_g is None:
+        grad_x = _gradients(g, x, mean, call.var, weight, call.eps, False)[0]
     else:
         like = [-1, *[1] * (x.ndim - 2)]
-        inverse = (var + eps).rsqrt()
-        tilt = (sum_gx * inverse / count).reshape(like)
+        inverse = (call.var + call.eps).rsqrt()
+        tilt = (call.sum_gx * inverse / call.elements).reshape(like)
         scale = (inverse if weight is None else weight * inverse).reshape(like)
-        centred = g.to(mean.dtype) - (sum_g / count).reshape(like)
+        centred = g.to(mean.dtype) - (call.sum_g / call.elements).reshape(like)
         grad_x = ((centred - (x - mean.reshape(like)) * tilt) * scale).to(x.dtype)
-    return grad_x, g.clone() if wants_residual else layout.nothing(x)
+    return grad_x, g.clone() if call.wants_residual else layout.nothing(x)
 
 
 def batch_norm_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
+    call: BatchNormBackward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, mean = call.x, call.mean
     if x.numel() == 0:
-        residual = x.clone() if wants_residual else layout.nothing(x)
+        residual = x.clone() if call.wants_residual else layout.nothing(x)
         return x.clone(), residual, torch.zeros_like(mean), torch.zeros_like(mean)
-    g = _passed(grad_y, mask, activation, slope, x)
-    grad_x, sum_gx, sum_g = _gradients(g, x, mean, var, weight, eps, True)
-    return grad_x, g.clone() if wants_residual else layout.nothing(x), sum_g, sum_gx
+    g = _passed(call.grad_y, call.mask, call.activation, call.slope, x)
+    grad_x, sum_gx, sum_g = _gradients(g, x, mean, call.var, call.weight, call.eps, True)
+    return grad_x, g.clone() if call.wants_residual else layout.nothing(x), sum_g, sum_gx

@@ -2,16 +2,13 @@
 
 import torch
 
+from pydl.contract.bias_act import BiasActBackward, BiasActForward
+
 aten = torch.ops.aten
 
 
-def bias_act_forward(
-    x: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def bias_act_forward(call: BiasActForward) -> torch.Tensor:
+    x, bias, residual, activation, slope = call
     z = x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
     z = z if residual is None else z + residual
     if activation == "relu":
@@ -21,9 +18,8 @@ def bias_act_forward(
     return aten.silu(z) if activation == "silu" else z
 
 
-def bias_act_backward(
-    grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
-) -> torch.Tensor:
+def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
+    grad_y, saved, activation, slope = call
     if activation == "relu":
         return aten.threshold_backward(grad_y, saved, 0)
     if activation == "leaky_relu":

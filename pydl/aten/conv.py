@@ -5,26 +5,25 @@ from collections.abc import Sequence
 import torch
 
 from pydl.aten.bias_act import bias_act_forward
+from pydl.contract.bias_act import BiasActForward
+from pydl.contract.conv import ConvForward, ConvGradBias, ConvGradInput, ConvGradWeight
 
 aten = torch.ops.aten
 
 
-def conv_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def conv_forward(call: ConvForward) -> torch.Tensor:
     y = aten.convolution(
-        x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
+        call.x,
+        call.weight,
+        call.bias,
+        call.stride,
+        call.padding,
+        call.dilation,
+        False,
+        [0] * len(call.stride),
+        call.groups,
     )
-    return bias_act_forward(y, None, residual, activation, slope)
+    return bias_act_forward(BiasActForward(y, None, call.residual, call.activation, call.slope))
 
 
 def _backward(
@@ -43,35 +42,22 @@ def _backward(
     )
 
 
-def conv_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_input(call: ConvGradInput) -> torch.Tensor:
+    grad_y, weight, input_size, stride, padding, dilation, groups = call
     x = grad_y.new_empty(1).expand(
         grad_y.shape[0], weight.shape[1] * groups, *input_size
     )  # only its shape counts
     return _backward(grad_y, x, weight, stride, padding, dilation, groups, [True, False, False])[0]
 
 
-def conv_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
+    grad_y, x, kernel_size, stride, padding, dilation, groups = call
     weight = x.new_empty(1).expand(
         grad_y.shape[1], x.shape[1] // groups, *kernel_size
     )  # only its shape counts
     return _backward(grad_y, x, weight, stride, padding, dilation, groups, [False, True, False])[1]
 
 
-def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
+def conv_grad_bias(call: ConvGradBias) -> torch.Tensor:
+    grad_y = call.grad_y
     return grad_y.sum((0, *range(2, grad_y.ndim)))

@@ -2,15 +2,13 @@
 
 import torch
 
+from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
+
 
 def cross_entropy_forward(
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
+    call: CrossEntropyForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, target, weight, ignore_index, label_smoothing, reduction = call
     loss = _loss(x, target, weight, ignore_index, label_smoothing, reduction)
     wide = x if x.dtype == torch.float64 else x.float()
     peak = wide.amax(1) if x.numel() else wide.sum(1)
@@ -25,29 +23,20 @@ def cross_entropy_forward(
     return loss, peak, total, divisor
 
 
-def cross_entropy_backward(
-    grad_loss: torch.Tensor,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    peak: torch.Tensor,
-    total: torch.Tensor,
-    divisor: torch.Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> torch.Tensor:
+def cross_entropy_backward(call: CrossEntropyBackward) -> torch.Tensor:
     # The gradient of the log softmax: minus what each class weighs in the loss.
+    grad_loss, x, target = call.grad_loss, call.x, call.target
+    label_smoothing = call.label_smoothing
     classes = x.shape[1]
-    w = x.new_ones(classes) if weight is None else weight
+    w = x.new_ones(classes) if call.weight is None else call.weight
     w = w.reshape(classes, *[1] * (x.ndim - 2))
-    g = (grad_loss / divisor.to(grad_loss.dtype)).reshape(-1, *[1] * (x.ndim - 1))
-    if reduction == "none":
+    g = (grad_loss / call.divisor.to(grad_loss.dtype)).reshape(-1, *[1] * (x.ndim - 1))
+    if call.reduction == "none":
         g = grad_loss.unsqueeze(1)
     if target.is_floating_point():
         share = (target * (1 - label_smoothing) + label_smoothing / classes) * w * g
     else:
-        counts = (target != ignore_index).unsqueeze(1)
+        counts = (target != call.ignore_index).unsqueeze(1)
         chosen = target.unsqueeze(1).where(counts, 0)
         share = torch.zeros_like(x).scatter(1, chosen, 1 - label_smoothing)
         share = torch.where(counts, (share + label_smoothing / classes) * w * g, 0)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
+
 
 def _windows(
     x: torch.Tensor,
@@ -26,29 +28,15 @@ def _windows(
     return x.permute(order).flatten(1, 1 + axes)
 
 
-def local_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_forward(call: LocalForward) -> torch.Tensor:
+    x, weight, bias, kernel_size, stride, padding, dilation = call
     windows = _windows(x, kernel_size, stride, padding, dilation)
     y = torch.einsum("nk...,fk...->nf...", windows, weight)
     return y if bias is None else y + bias
 
 
-def local_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_input(call: LocalGradInput) -> torch.Tensor:
+    grad_y, weight, input_size, kernel_size, stride, padding, dilation = call
     channels, out = weight.shape[1] // math.prod(kernel_size), grad_y.shape[2:]
     padded = [n + 2 * p for n, p in zip(input_size, padding, strict=True)]
     grad_x = grad_y.new_zeros(grad_y.shape[0], channels, *padded)
@@ -64,13 +52,7 @@ def local_grad_input(
     return grad_x[(..., *inside)].contiguous()
 
 
-def local_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_weight(call: LocalGradWeight) -> torch.Tensor:
+    grad_y, x, kernel_size, stride, padding, dilation = call
     windows = _windows(x, kernel_size, stride, padding, dilation)
     return torch.einsum("nf...,nk...->fk...", grad_y, windows)

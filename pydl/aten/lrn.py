@@ -2,14 +2,16 @@
 
 import torch
 
+from pydl.contract.lrn import LrnBackward, LrnForward
 
-def lrn_forward(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+
+def lrn_forward(call: LrnForward) -> torch.Tensor:
+    x, size, alpha, beta, k = call
     return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
 
 
-def lrn_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def lrn_backward(call: LrnBackward) -> torch.Tensor:
+    grad_y, x, size, alpha, beta, k = call
     below, above = size // 2, (size - 1) // 2
     scale = _window_mean(x * x, size, below, above).mul(alpha).add(k)
     through_scale = _window_mean(grad_y * x * scale.pow(-beta - 1), size, above, below)

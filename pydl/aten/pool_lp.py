@@ -1,20 +1,16 @@
 """PyTorch's power-average pooling, which is a chain of its other operators, and its gradient."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 
 from pydl.aten.pool import avg_pool_backward, avg_pool_forward, ceil_mode
+from pydl.contract.pool import AvgPoolBackward, AvgPoolForward
+from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 
 
-def lp_pool_forward(
-    x: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    output_size: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
+    x, norm_type, kernel_size, stride, output_size = call
     still = [0] * len(stride), [1] * len(stride)
     rounds_up = ceil_mode(x.shape[2:], output_size, kernel_size, stride, *still)
     if len(kernel_size) == 1:  # one integer is what it wants
@@ -24,20 +20,15 @@ def lp_pool_forward(
     return pool(x, norm_type, tuple(kernel_size), tuple(stride), rounds_up)
 
 
-def lp_pool_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
     # Its chain in reverse: the power of the sum of means, the mean, the power. No gradient passes
     # where a mean is 0.
+    grad_y, x, y, norm_type, kernel_size, stride = call
     window = [*map(list, (kernel_size, stride)), [0] * len(stride)]
-    mean = avg_pool_forward(x.pow(norm_type), *window, y.shape[2:], True, 0)
+    mean = avg_pool_forward(AvgPoolForward(x.pow(norm_type), *window, y.shape[2:], True, 0))
     taps = math.prod(kernel_size)
     slope = (mean * taps).pow(1 / norm_type - 1) * (taps / norm_type)
     grad_mean = torch.where(mean == 0, 0, grad_y * slope)
-    grad_power = avg_pool_backward(grad_mean, x.shape[2:], *window, True, 0, False)
+    through = AvgPoolBackward(grad_mean, x.shape[2:], *window, True, 0, False)
+    grad_power = avg_pool_backward(through)
     return grad_power * (norm_type * x.pow(norm_type - 1))

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import layer_norm, linear
 
 from pydl import layout
+from pydl.contract.rnn import RnnCellForward, RnnForward
 from pydl.reference.rnn import rnn_backward, rnn_cell_backward
 
 __all__ = ["rnn_backward", "rnn_cell_backward", "rnn_cell_forward", "rnn_forward"]
@@ -41,39 +42,20 @@ def _mixed(
     return torch.lerp(new, old, zoneout) if zoneout > 0 else new
 
 
-def rnn_forward(
-    gates: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_hh: torch.Tensor | None,
-    h0: torch.Tensor,
-    c0: torch.Tensor | None,
-    weight_hr: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    norm: torch.Tensor | None,
-    norm_c: torch.Tensor | None,
-    bias_c: torch.Tensor | None,
-    drop: torch.Tensor | None,
-    zone_h: torch.Tensor | None,
-    zone_c: torch.Tensor | None,
-    batch_sizes: torch.Tensor | None,
-    cell: str,
-    reverse: bool,
-    zoneout_h: float,
-    zoneout_c: float,
-    eps: float,
-    keep: bool,
-) -> Tensors:
-    sizes = _step_sizes(batch_sizes, gates.shape[0], h0.shape[0])
+def rnn_forward(call: RnnForward) -> Tensors:
+    gates, h0, c0, weight_hr = call.gates, call.h0, call.c0, call.weight_hr
+    peephole, norm, cell, keep = call.peephole, call.norm, call.cell, call.keep
+    sizes = _step_sizes(call.batch_sizes, gates.shape[0], h0.shape[0])
     hidden = h0.shape[1] if c0 is None else c0.shape[1]
     steps = range(len(sizes))
     inputs = gates.split(sizes)
     masks = {
         name: mask.split(sizes) if mask is not None else [None] * len(sizes)
-        for name, mask in (("h", zone_h), ("c", zone_c))
+        for name, mask in (("h", call.zone_h), ("c", call.zone_c))
     }
-    split = 2 * hidden if cell.startswith("gru") else weight_hh.shape[0]
-    w = weight_hh.split(split)
-    b = bias_hh.split(split) if bias_hh is not None else (None, None)
+    split = 2 * hidden if cell.startswith("gru") else call.weight_hh.shape[0]
+    w = call.weight_hh.split(split)
+    b = call.bias_hh.split(split) if call.bias_hh is not None else (None, None)
     gain = norm.split(split) if norm is not None else (None, None)
     kept: dict[str, list] = {
         name: [None] * len(sizes) for name in ("y", "c", "activated", "hat", "rstd", "shown")
@@ -82,13 +64,13 @@ def rnn_forward(
     def products(state: torch.Tensor, part: int) -> Tensors:
         if norm is None:
             return linear(state, w[part], b[part]), state, state
-        return _norm(linear(state, w[part]), gain[part], b[part], eps, keep)
+        return _norm(linear(state, w[part]), gain[part], b[part], call.eps, keep)
 
     h, c = h0, c0
-    for t in reversed(steps) if reverse else steps:
+    for t in reversed(steps) if call.reverse else steps:
         n = sizes[t]
         ended_h, h = h[n:], h[:n]
-        state = h if drop is None else h * drop[:n]
+        state = h if call.drop is None else h * call.drop[:n]
         q, hat, rstd = products(state, 0)
         if cell == "lstm":
             ended_c, c = c[n:], c[:n]
@@ -98,11 +80,15 @@ def rnn_forward(
             i, f, g = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g)
             new_c = f * c + i * g
             o = torch.sigmoid(o if peephole is None else torch.addcmul(o, new_c, peephole[2]))
-            seen = new_c if norm_c is None else layer_norm(new_c, (hidden,), norm_c, bias_c, eps)
+            seen = (
+                new_c
+                if call.norm_c is None
+                else layer_norm(new_c, (hidden,), call.norm_c, call.bias_c, call.eps)
+            )
             new = shown = o * torch.tanh(seen)
             if weight_hr is not None:
                 new = linear(shown, weight_hr)
-            c = kept["c"][t] = _mixed(new_c, c, masks["c"][t], zoneout_c)
+            c = kept["c"][t] = _mixed(new_c, c, masks["c"][t], call.zoneout_c)
             c = torch.cat((c, ended_c)) if len(ended_c) else c
             if keep:
                 kept["activated"][t], kept["shown"][t] = torch.cat((i, f, g, o), 1), shown
@@ -119,7 +105,7 @@ def rnn_forward(
         else:
             new = kept["activated"][t] = _ACTIVATIONS[cell](inputs[t] + q)
         kept["hat"][t], kept["rstd"][t] = hat, rstd
-        h = kept["y"][t] = _mixed(new, h, masks["h"][t], zoneout_h)
+        h = kept["y"][t] = _mixed(new, h, masks["h"][t], call.zoneout_h)
         h = torch.cat((h, ended_h)) if len(ended_h) else h
 
     def all_steps(name: str, wanted: object, dtype: torch.dtype) -> torch.Tensor:
@@ -140,15 +126,8 @@ def rnn_forward(
     )
 
 
-def rnn_cell_forward(
-    gates: torch.Tensor,
-    products: torch.Tensor,
-    h: torch.Tensor | None,
-    c: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    cell: str,
-    keep: bool,
-) -> Tensors:
+def rnn_cell_forward(call: RnnCellForward) -> Tensors:
+    gates, products, h, c, peephole, cell, keep = call
     new_c = layout.nothing(gates)
     if cell == "lstm":
         i, f, g, o = (gates + products).chunk(4, 1)

@@ -3,17 +3,17 @@ it."""
 
 import torch
 
+from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 
-def spatial_norm_forward(
-    x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+
+def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
+    x, size, alpha, beta, k = call
     scale = _box_mean(x * x, size, size // 2, (size - 1) // 2).mul(alpha).add(k)
     return x * scale.pow(-beta)
 
 
-def spatial_norm_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
+    grad_y, x, size, alpha, beta, k = call
     below, above = size // 2, (size - 1) // 2
     scale = _box_mean(x * x, size, below, above).mul(alpha).add(k)
     through_scale = _box_mean(grad_y * x * scale.pow(-beta - 1), size, above, below)

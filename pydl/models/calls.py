@@ -292,17 +292,17 @@ def served() -> Iterator[set[str]]:
     PyTorch's own operator, where ``auto`` or ``aten`` goes straight to it, leaves the set empty.
     """
     seen: set[str] = set()
-    original = backends.function
+    original = backends.implementation
 
     def observed(backend: str, name: str) -> Callable:
         seen.add(backend)
         return original(backend, name)
 
-    backends.function = observed
+    backends.implementation = observed
     try:
         yield seen
     finally:
-        backends.function = original
+        backends.implementation = original
 
 
 def _conv2d(layer: nn.Conv2d) -> dict[str, object]:

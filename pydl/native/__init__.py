@@ -68,4 +68,4 @@ def emulate_cuda(emulated: ModuleType) -> None:
     _libraries["cuda"] = Library("cuda", emulated.cuda, on_gpu=False)
     row = backends.BACKENDS["cuda"]
     row.devices, row.missing, row.about = ("cpu",), None, "CUDA C++, emulated"
-    backends.function.cache_clear()
+    backends.implementation.cache_clear()

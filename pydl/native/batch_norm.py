@@ -7,12 +7,21 @@ memory; on a GPU they are two.
 import torch
 
 from pydl import layout
+from pydl.contract.batch_norm import (
+    BatchNormApply,
+    BatchNormBackward,
+    BatchNormForward,
+    BatchNormGradInput,
+    BatchNormGradSums,
+    BatchNormStats,
+    mask_rows_are_pixels,
+    sums,
+)
+from pydl.contract.call import Four, Pair, Tensor
 from pydl.native import Library
 
-Pair = tuple[torch.Tensor, torch.Tensor]
 
-
-def _parts(library: Library, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor | None:
+def _parts(library: Library, x: Tensor, like: Tensor) -> Tensor | None:
     """Room for the partial sums of the CUDA kernels, in the dtype of ``like``."""
     if library.name == "cpu":
         return None
@@ -22,140 +31,72 @@ def _parts(library: Library, x: torch.Tensor, like: torch.Tensor) -> torch.Tenso
 
 
 def _operands(
-    library: Library, like: torch.memory_format, *maps: torch.Tensor | None
-) -> list[torch.Tensor | None]:
+    library: Library, like: torch.memory_format, *maps: Tensor | None
+) -> list[Tensor | None]:
     return [None if map is None else library.operand(map, like) for map in maps]
 
 
-def batch_norm_stats(library: Library, x: torch.Tensor) -> Pair:
-    mean, var = layout.channel_sums(x), layout.channel_sums(x)
+def batch_norm_stats(library: Library, call: BatchNormStats) -> Pair:
+    (x,) = call
+    mean, var = call.results()
     x = library.operand(x, layout.memory_format(x))
-    arguments = (x, mean, var, _parts(library, x, mean))
-    library.call("batch_norm_stats", *arguments, on=x)
+    library.call("batch_norm_stats", x, mean, var, _parts(library, x, mean), on=x)
     return mean, var
 
 
-def _forward(library: Library, x, mean, var, weight, bias, residual, how, keep_mask, training):
-    activation = how[1]
-    like = layout.memory_format(x)
-    y = layout.empty(x.shape, x)
-    kept = keep_mask and activation != "none"
-    mask = layout.mask(x) if kept else None
-    x, residual = _operands(library, like, x, residual)
-    arguments = (x, mean, var, weight, bias, residual, y, mask, *how, training)
+def _forward(library: Library, call: BatchNormApply, training: bool) -> Pair:
+    x, mean, var, weight, bias, residual, *how, keep_mask = call
+    y, mask = call.results()
+    x, residual = _operands(library, layout.memory_format(x), x, residual)
+    kept = mask if keep_mask and call.activation != "none" else None
+    arguments = x, mean, var, weight, bias, residual, y, kept, *how, training
     library.call("batch_norm_forward", *arguments, on=x)
-    return y, mask if kept else layout.nothing(x, dtype=torch.uint8)
+    return y, mask
 
 
-def batch_norm_apply(
-    library: Library,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
-) -> Pair:
-    how = eps, activation, slope
-    return _forward(library, x, mean, var, weight, bias, residual, how, keep_mask, False)
+def batch_norm_apply(library: Library, call: BatchNormApply) -> Pair:
+    return _forward(library, call, False)
 
 
-def batch_norm_forward(
-    library: Library,
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch_norm_forward(library: Library, call: BatchNormForward) -> Four:
+    x, *rest = call
     fused = library.name == "cpu" and x.numel() > 0
-    if fused:
-        mean, var = layout.channel_sums(x), layout.channel_sums(x)
-    else:
-        mean, var = batch_norm_stats(library, x)
-    how = eps, activation, slope
-    made = _forward(library, x, mean, var, weight, bias, residual, how, keep_mask, fused)
-    return *made, mean, var
+    mean, var = sums(x) if fused else batch_norm_stats(library, BatchNormStats(x))
+    return *_forward(library, BatchNormApply(x, mean, var, *rest), fused), mean, var
 
 
-def batch_norm_grad_sums(
-    library: Library,
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-) -> Pair:
-    sum_g, sum_gx = layout.channel_sums(x), layout.channel_sums(x)
-    pixels = layout.mask_rows_are_pixels(x)
+def batch_norm_grad_sums(library: Library, call: BatchNormGradSums) -> Pair:
+    grad_y, x, mean, var, mask, *how = call
+    sum_g, sum_gx = call.results()
+    pixels = mask_rows_are_pixels(x)
     grad_y, x = _operands(library, layout.memory_format(x), grad_y, x)
-    operands = (grad_y, x, mean, var, mask, sum_g, sum_gx)
-    rest = (eps, activation, slope, pixels, _parts(library, x, mean))
-    library.call("batch_norm_grad_sums", *operands, *rest, on=x)
+    operands = grad_y, x, mean, var, mask, sum_g, sum_gx
+    library.call("batch_norm_grad_sums", *operands, *how, pixels, _parts(library, x, mean), on=x)
     return sum_g, sum_gx
 
 
-def _grad_input(
-    library: Library, grad_y, x, mean, var, weight, mask, sums, count, how, wants_residual, training
-):
-    grad_x = layout.empty(x.shape, x)
-    grad_residual = layout.empty(x.shape, x) if wants_residual else None
+def _grad_input(library: Library, call: BatchNormGradInput, training: bool) -> Pair:
+    grad_y, x, *vectors, count, eps, activation, slope, wants_residual = call
+    grad_x, grad_residual = call.results()
     grad_y, x = _operands(library, layout.memory_format(x), grad_y, x)
-    operands = (grad_y, x, mean, var, weight, mask, *sums, grad_x, grad_residual)
-    library.call("batch_norm_grad_input", *operands, count, *how, training, on=x)
-    return grad_x, grad_residual if wants_residual else layout.nothing(x)
+    written = grad_x, grad_residual if wants_residual else None
+    how = count, eps, activation, slope, training
+    library.call("batch_norm_grad_input", grad_y, x, *vectors, *written, *how, on=x)
+    return grad_x, grad_residual
 
 
-def batch_norm_grad_input(
-    library: Library,
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    sum_g: torch.Tensor | None,
-    sum_gx: torch.Tensor | None,
-    count: float,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
-) -> Pair:
-    sums, how = (sum_g, sum_gx), (eps, activation, slope)
-    operands = (grad_y, x, mean, var, weight, mask)
-    return _grad_input(library, *operands, sums, count, how, wants_residual, False)
+def batch_norm_grad_input(library: Library, call: BatchNormGradInput) -> Pair:
+    return _grad_input(library, call, False)
 
 
-def batch_norm_backward(
-    library: Library,
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    how, fused = (eps, activation, slope), library.name == "cpu" and x.numel() > 0
+def batch_norm_backward(library: Library, call: BatchNormBackward) -> Four:
+    grad_y, x, mean, var, weight, mask, *how, wants_residual = call
+    fused = library.name == "cpu" and x.numel() > 0
     if fused:
-        sums = layout.channel_sums(x), layout.channel_sums(x)
+        both = sums(x)
     else:
-        sums = batch_norm_grad_sums(library, grad_y, x, mean, var, mask, *how)
+        both = batch_norm_grad_sums(library, BatchNormGradSums(grad_y, x, mean, var, mask, *how))
     count = max(x.numel() // max(x.shape[1], 1), 1)
-    operands = (grad_y, x, mean, var, weight, mask)
-    made = _grad_input(library, *operands, sums, count, how, wants_residual, fused)
-    return *made, *sums
+    operands = grad_y, x, mean, var, weight, mask
+    given = BatchNormGradInput(*operands, *both, count, *how, wants_residual)
+    return *_grad_input(library, given, fused), *both

@@ -3,31 +3,23 @@
 import torch
 
 from pydl import layout
+from pydl.contract.bias_act import BiasActBackward, BiasActForward
 from pydl.native import Library
 
 
-def bias_act_forward(
-    library: Library,
-    x: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
-    like = layout.memory_format(x)
-    y = layout.empty(x.shape, x)
+def bias_act_forward(library: Library, call: BiasActForward) -> torch.Tensor:
+    x, bias, residual, *epilogue = call
+    y, like = call.results(), layout.memory_format(x)
     residual = None if residual is None else library.operand(residual, like)
     bias = None if bias is None else library.contiguous(bias)
     x = library.operand(x, like)
-    library.call("bias_act_forward", x, bias, residual, y, activation, slope, on=x)
+    library.call("bias_act_forward", x, bias, residual, y, *epilogue, on=x)
     return y
 
 
-def bias_act_backward(
-    library: Library, grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
-) -> torch.Tensor:
-    like = layout.memory_format(saved)
-    grad_x = layout.empty(saved.shape, saved)
+def bias_act_backward(library: Library, call: BiasActBackward) -> torch.Tensor:
+    grad_y, saved, *epilogue = call
+    grad_x, like = call.results(), layout.memory_format(saved)
     operands = library.operand(grad_y, like), library.operand(saved, like)
-    library.call("bias_act_backward", *operands, grad_x, activation, slope, on=grad_y)
+    library.call("bias_act_backward", *operands, grad_x, *epilogue, on=grad_y)
     return grad_x

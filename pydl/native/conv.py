@@ -4,12 +4,17 @@ On a CPU the extension has the depthwise kernels; a dense product there is PyTor
 here only for the epilogue that goes over it in place.
 """
 
-from collections.abc import Sequence
-
 import torch
 
 from pydl import layout
 from pydl.aten import conv as aten
+from pydl.contract.conv import (
+    ConvForward,
+    ConvGradBias,
+    ConvGradInput,
+    ConvGradWeight,
+    memory_format,
+)
 from pydl.native import Library
 
 
@@ -24,27 +29,16 @@ def _dense_on_cpu(library: Library, channels: int, groups: int) -> bool:
     return library.name == "cpu" and (channels > 1 or groups == 1)
 
 
-def conv_forward(
-    library: Library,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
-    window = stride, padding, dilation, groups
-    if _dense_on_cpu(library, weight.shape[1], groups):
-        like = layout.conv_format(x, weight)
-        y = layout.dense(aten.conv_forward(x, weight, bias, None, *window, "none", 0.0), like)
+def conv_forward(library: Library, call: ConvForward) -> torch.Tensor:
+    x, weight, bias, residual, *window, activation, slope = call
+    if _dense_on_cpu(library, weight.shape[1], call.groups):
+        like = memory_format(x, weight)
+        product = call._replace(residual=None, activation="none")
+        y = layout.dense(aten.conv_forward(product), like)
         residual = None if residual is None else layout.dense(residual, like)
         library.call("bias_act_forward", y, None, residual, y, activation, slope, on=x)
         return y
-    y = layout.conv_output(x, weight, stride, padding, dilation)
+    y = call.results()
     like = layout.memory_format(y)
     library.call(
         "conv_forward",
@@ -62,43 +56,22 @@ def conv_forward(
     return y
 
 
-def conv_grad_input(
-    library: Library,
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
-    if _dense_on_cpu(library, weight.shape[1], groups):
-        window = stride, padding, dilation, groups
-        grad_x = aten.conv_grad_input(grad_y, weight, input_size, *window)
-        return layout.dense(grad_x, layout.conv_format(grad_y, weight))
-    grad_x = layout.conv_input(grad_y, weight, input_size, groups)
-    window = stride, padding, dilation, groups, allows_tf32(grad_y)
+def conv_grad_input(library: Library, call: ConvGradInput) -> torch.Tensor:
+    grad_y, weight, _, *window = call
+    if _dense_on_cpu(library, weight.shape[1], call.groups):
+        return layout.dense(aten.conv_grad_input(call), memory_format(grad_y, weight))
+    grad_x = call.results()
     operands = library.operand(grad_y, layout.memory_format(grad_x)), library.contiguous(weight)
-    library.call("conv_grad_input", *operands, grad_x, *window, on=grad_y)
+    library.call("conv_grad_input", *operands, grad_x, *window, allows_tf32(grad_y), on=grad_y)
     return grad_x
 
 
-def conv_grad_weight(
-    library: Library,
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
-    if _dense_on_cpu(library, x.shape[1] // groups, groups):
-        window = stride, padding, dilation, groups
-        return aten.conv_grad_weight(grad_y, x, kernel_size, *window).contiguous()
-    grad_weight = layout.conv_weight(grad_y, x, kernel_size, groups)
-    window = stride, padding, dilation, groups, allows_tf32(x)
-    like = layout.memory_format(x)
+def conv_grad_weight(library: Library, call: ConvGradWeight) -> torch.Tensor:
+    grad_y, x, _, *window = call
+    if _dense_on_cpu(library, x.shape[1] // call.groups, call.groups):
+        return aten.conv_grad_weight(call).contiguous()
+    grad_weight, like = call.results(), layout.memory_format(x)
+    window = *window, allows_tf32(x)
     operands = library.operand(grad_y, like), library.operand(x, like), grad_weight
     parts = None
     if library.name == "cuda":  # where long sums are split: how many floats their parts take
@@ -109,8 +82,9 @@ def conv_grad_weight(
     return grad_weight
 
 
-def conv_grad_bias(library: Library, grad_y: torch.Tensor) -> torch.Tensor:
-    grad_bias = layout.empty((grad_y.shape[1],), grad_y)
+def conv_grad_bias(library: Library, call: ConvGradBias) -> torch.Tensor:
+    (grad_y,) = call
+    grad_bias = call.results()
     operand = library.operand(grad_y, layout.memory_format(grad_y))
     library.call("conv_grad_bias", operand, grad_bias, on=grad_y)
     return grad_bias

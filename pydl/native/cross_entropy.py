@@ -3,47 +3,28 @@
 import torch
 
 from pydl import layout
+from pydl.contract.call import Four, Tensor
+from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 from pydl.native import Library
 
 
-def cross_entropy_forward(
-    library: Library,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    results = layout.losses(x, reduction)
+def cross_entropy_forward(library: Library, call: CrossEntropyForward) -> Four:
+    x, target, weight, *criterion = call
+    results = call.results()
     operands = _operands(library, x, target, weight)
     flat = [t.view(-1) for t in results]
-    criterion = ignore_index, label_smoothing, reduction
     library.call("cross_entropy_forward", *operands, *flat, *criterion, on=x)
     return results
 
 
-def cross_entropy_backward(
-    library: Library,
-    grad_loss: torch.Tensor,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    peak: torch.Tensor,
-    total: torch.Tensor,
-    divisor: torch.Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> torch.Tensor:
-    grad_x = layout.empty(x.shape, x)
+def cross_entropy_backward(library: Library, call: CrossEntropyBackward) -> torch.Tensor:
+    grad_loss, x, target, weight, *saved, ignore_index, label_smoothing, reduction = call
+    grad_x = call.results()
     library.call(
         "cross_entropy_backward",
         grad_loss.reshape(-1).contiguous(),
         *_operands(library, x, target, weight),
-        peak.view(-1),
-        total.view(-1),
-        divisor.view(-1),
+        *(t.view(-1) for t in saved),
         layout.columns(grad_x, 1),
         ignore_index,
         label_smoothing,
@@ -54,8 +35,8 @@ def cross_entropy_backward(
 
 
 def _operands(
-    library: Library, x: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    library: Library, x: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """x as (outer, C, inner); targets in the order of its positions, and probabilities in the order
     of its elements, as one line; the weights."""
     like = layout.memory_format(x)

@@ -3,18 +3,17 @@
 import torch
 
 from pydl import layout
+from pydl.contract.dropout import DropoutBackward, DropoutForward
 from pydl.native import Library
 
 
-def dropout_forward(
-    library: Library, x: torch.Tensor, p: float, seed: torch.Tensor
-) -> torch.Tensor:
+def dropout_forward(library: Library, call: DropoutForward) -> torch.Tensor:
+    x, p, seed = call
     return _run(library, layout.dense(x), p, seed)
 
 
-def dropout_backward(
-    library: Library, grad_y: torch.Tensor, p: float, seed: torch.Tensor, channels_last: bool
-) -> torch.Tensor:
+def dropout_backward(library: Library, call: DropoutBackward) -> torch.Tensor:
+    grad_y, p, seed, channels_last = call
     return _run(library, layout.ordered(grad_y, channels_last), p, seed)
 
 

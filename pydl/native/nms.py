@@ -3,16 +3,15 @@
 import torch
 
 from pydl import layout
+from pydl.contract.nms import NmsKeep
 from pydl.native import Library
 
 
-def nms_keep(
-    library: Library, boxes: torch.Tensor, classes: torch.Tensor | None, threshold: float
-) -> torch.Tensor:
-    count = boxes.shape[0]
-    keep = layout.empty((count,), boxes, dtype=torch.uint8)
-    words = None
+def nms_keep(library: Library, call: NmsKeep) -> torch.Tensor:
+    boxes, classes, threshold = call
+    keep, words = call.results(), None
     if library.name == "cuda":
+        count = boxes.shape[0]
         words = layout.empty((count * -(-count // 64),), boxes, dtype=torch.int64)
     classes = None if classes is None else classes.contiguous()
     operands = boxes.contiguous().flatten(), classes, keep, words

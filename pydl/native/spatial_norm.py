@@ -4,53 +4,28 @@
 import torch
 
 from pydl import layout
+from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 from pydl.native import Library
 
 
-def spatial_norm_forward(
-    library: Library, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
-    y = layout.empty(x.shape, x)
-    library.call(
-        "spatial_norm_forward",
-        library.operand(x, layout.memory_format(x)),
-        y,
-        size,
-        _rate(x, size, alpha),
-        beta,
-        k,
-        on=x,
-    )
+def spatial_norm_forward(library: Library, call: SpatialNormForward) -> torch.Tensor:
+    x, size, alpha, beta, k = call
+    y = call.results()
+    operand = library.operand(x, layout.memory_format(x))
+    constants = size, _rate(x, size, alpha), beta, k
+    library.call("spatial_norm_forward", operand, y, *constants, on=x)
     return y
 
 
-def spatial_norm_backward(
-    library: Library,
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-) -> torch.Tensor:
-    grad_x = layout.empty(x.shape, x)
-    like = layout.memory_format(x)
+def spatial_norm_backward(library: Library, call: SpatialNormBackward) -> torch.Tensor:
+    grad_y, x, size, alpha, beta, k = call
+    grad_x, like = call.results(), layout.memory_format(x)
     term = None
     if library.name == "cuda":
-        wide = layout.sums_dtype(x)
-        term = layout.empty(x.shape, x, dtype=wide)
-    library.call(
-        "spatial_norm_backward",
-        library.operand(grad_y, like),
-        library.operand(x, like),
-        grad_x,
-        term,
-        size,
-        _rate(x, size, alpha),
-        beta,
-        k,
-        on=x,
-    )
+        term = layout.empty(x.shape, x, dtype=layout.sums_dtype(x))
+    operands = library.operand(grad_y, like), library.operand(x, like)
+    constants = size, _rate(x, size, alpha), beta, k
+    library.call("spatial_norm_backward", *operands, grad_x, term, *constants, on=x)
     return grad_x
 
 

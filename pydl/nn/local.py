@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pydl import functional, layout
+from pydl import functional
+from pydl.contract.conv import conv_size
 from pydl.nn.layer import Layer, with_backend
 from pydl.ops import checks
 
@@ -53,19 +54,19 @@ class _LocallyConnected(Layer, torch.nn.Module):
         self.stride = checks.axes(name, "stride", stride, axes, least=1)
         self.padding = checks.axes(name, "padding", padding, axes, least=0)
         self.dilation = checks.axes(name, "dilation", dilation, axes, least=1)
-        output_size = layout.conv_size(
+        sizes = conv_size(
             self.input_size, self.kernel_size, self.stride, self.padding, self.dilation
         )
-        if min(output_size) < 1:
+        if min(sizes) < 1:
             raise ValueError(
                 f"{name}: a kernel of {self.kernel_size} with dilation {self.dilation} does not "
                 f"fit an input of {self.input_size} with padding {self.padding}"
             )
         options = {"device": device, "dtype": dtype}
-        shape = (out_channels, in_channels, *self.kernel_size, *output_size)
+        shape = (out_channels, in_channels, *self.kernel_size, *sizes)
         self.weight = torch.nn.Parameter(torch.empty(shape, **options))
         if bias:
-            self.bias = torch.nn.Parameter(torch.empty((out_channels, *output_size), **options))
+            self.bias = torch.nn.Parameter(torch.empty((out_channels, *sizes), **options))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

@@ -7,6 +7,15 @@ import torch
 from pydl import backends, layout
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
 from pydl.aten.bias_act import bias_act_forward as act_by_pytorch
+from pydl.contract.batch_norm import (
+    BatchNormApply,
+    BatchNormBackward,
+    BatchNormForward,
+    BatchNormGradInput,
+    BatchNormGradSums,
+    BatchNormStats,
+)
+from pydl.contract.bias_act import BiasActForward
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
@@ -14,60 +23,12 @@ from pydl.reference import batch_norm as reference
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 
-
-def _sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return layout.channel_sums(x), layout.channel_sums(x)
-
-
-def _results(
-    x: torch.Tensor, activation: str, keep_mask: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    kept = keep_mask and activation != "none"
-    mask = layout.mask(x) if kept else layout.nothing(x, dtype=torch.uint8)
-    return layout.empty(x.shape, x), mask
-
-
-def _grads(x: torch.Tensor, wants_residual: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    residual = layout.empty(x.shape, x) if wants_residual else layout.nothing(x)
-    return layout.empty(x.shape, x), residual
-
-
-_AFFINE = "Tensor? weight, Tensor? bias, Tensor? residual"
-_HOW = "float eps, str activation, float slope"
-stats = operator(
-    "batch_norm_stats(Tensor x, str backend) -> (Tensor, Tensor)", lambda x, _: _sums(x)
-)
-apply_stats = operator(
-    f"batch_norm_apply(Tensor x, Tensor mean, Tensor var, {_AFFINE}, {_HOW}, bool keep_mask, "
-    "str backend) -> (Tensor, Tensor)",
-    lambda x, mean, var, weight, bias, residual, eps, activation, slope, keep_mask, _: _results(
-        x, activation, keep_mask
-    ),
-)
-_forward = operator(
-    f"batch_norm_forward(Tensor x, {_AFFINE}, {_HOW}, bool keep_mask, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    lambda x, weight, bias, residual, eps, activation, slope, keep_mask, _: (
-        *_results(x, activation, keep_mask),
-        *_sums(x),
-    ),
-)
-grad_sums = operator(
-    f"batch_norm_grad_sums(Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor? mask, {_HOW}, "
-    "str backend) -> (Tensor, Tensor)",
-    lambda grad_y, x, *_: _sums(x),
-)
-_OPERANDS = "Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? mask"
-grad_input = operator(
-    f"batch_norm_grad_input({_OPERANDS}, Tensor? sum_g, Tensor? sum_gx, float count, {_HOW}, "
-    "bool wants_residual, str backend) -> (Tensor, Tensor)",
-    lambda grad_y, x, *rest: _grads(x, rest[-2]),
-)
-_backward = operator(
-    f"batch_norm_backward({_OPERANDS}, {_HOW}, bool wants_residual, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    lambda grad_y, x, *rest: (*_grads(x, rest[-2]), *_sums(x)),
-)
+stats = operator(BatchNormStats)
+apply_stats = operator(BatchNormApply)
+_forward = operator(BatchNormForward)
+grad_sums = operator(BatchNormGradSums)
+grad_input = operator(BatchNormGradInput)
+_backward = operator(BatchNormBackward)
 
 
 def in_sums_dtype(
@@ -162,13 +123,18 @@ class _BatchNormGrad(Function):
         def gradients(grad_y, x, weight=None):
             raised = None if weight is None else weight.to(mean.dtype)
             if training:
-                operands = grad_y, x, *reference.batch_norm_stats(x), raised, mask
-                made = reference.batch_norm_backward(*operands, *how, wanted[2])
+                operands = grad_y, x, *reference.batch_norm_stats(BatchNormStats(x)), raised, mask
+                call = BatchNormBackward(*operands, *how, wanted[2])
+                made = reference.batch_norm_backward(call)
             else:
                 rest = None, None, 1.0, *how, wanted[2]
                 made = (
-                    *reference.batch_norm_grad_input(grad_y, x, mean, var, raised, mask, *rest),
-                    *reference.batch_norm_grad_sums(grad_y, x, mean, var, mask, *how),
+                    *reference.batch_norm_grad_input(
+                        BatchNormGradInput(grad_y, x, mean, var, raised, mask, *rest)
+                    ),
+                    *reference.batch_norm_grad_sums(
+                        BatchNormGradSums(grad_y, x, mean, var, mask, *how)
+                    ),
                 )
             # What the forward did not make has a gradient of no elements.
             return tuple(
@@ -301,7 +267,11 @@ def batch_norm(
             y = torch.nn.functional.batch_norm(
                 x, running_mean, running_var, weight, bias, training, momentum, eps
             )
-        return y if plain else act_by_pytorch(y, None, residual, activation, float(slope))
+        return (
+            y
+            if plain
+            else act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))
+        )
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
     check_training(x.shape, training, eps)
@@ -343,7 +313,7 @@ def _by_tensor_momentum(
     rest = weight, bias, training
     if torch.compiler.is_compiling() and x.numel() > 0:
         count = x.numel() // x.shape[1]
-        mean, var = stats_by_pytorch(x.detach())
+        mean, var = stats_by_pytorch(BatchNormStats(x.detach()))
         update(running_mean, mean, momentum)
         update(running_var, var * (count / (count - 1)), momentum)
         return torch.nn.functional.batch_norm(x, None, None, *rest, 0.0, eps)

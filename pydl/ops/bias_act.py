@@ -6,6 +6,7 @@ The epilogue of a convolution, fused into it where the kernel can, an operator o
 import torch
 
 from pydl import backends, layout
+from pydl.contract.bias_act import BiasActBackward, BiasActForward
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
@@ -14,16 +15,8 @@ from pydl.reference import bias_act as _definition
 ACTIVATIONS = ("none", "relu", "leaky_relu", "silu")
 NO_EPILOGUE = ("none", 0.0)
 
-_forward = operator(
-    "bias_act_forward(Tensor x, Tensor? bias, Tensor? residual, str activation, float slope, "
-    "str backend) -> Tensor",
-    lambda x, *_: layout.empty(x.shape, x),
-)
-_backward = operator(
-    "bias_act_backward(Tensor grad_y, Tensor saved, str activation, float slope, str backend)"
-    " -> Tensor",
-    lambda grad_y, saved, *_: layout.empty(saved.shape, saved),
-)
+_forward = operator(BiasActForward)
+_backward = operator(BiasActBackward)
 
 
 class _BiasAct(Function):
@@ -75,7 +68,7 @@ class BiasActGrad(Function):
         if ctx.needs_input_grad[1] and activation == "silu":
             _, for_saved = by_reference(
                 lambda grad_y, saved: _definition.bias_act_backward(
-                    grad_y, saved, activation, slope
+                    BiasActBackward(grad_y, saved, activation, slope)
                 ),
                 (grad_y, saved),
                 (False, True),

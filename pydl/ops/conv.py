@@ -13,6 +13,15 @@ import torch
 
 from pydl import backends, layout
 from pydl.aten.bias_act import bias_act_forward as by_pytorch
+from pydl.contract.bias_act import BiasActForward
+from pydl.contract.conv import (
+    ConvForward,
+    ConvGradBias,
+    ConvGradInput,
+    ConvGradWeight,
+    conv_size,
+    memory_format,
+)
 from pydl.dispatch import AUTO
 from pydl.ops import checks, conv_checks
 from pydl.ops.autocast import as_autocast
@@ -21,31 +30,10 @@ from pydl.ops.conv_checks import Ints
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
-_GEOMETRY = "int[] stride, int[] padding, int[] dilation, int groups"
-_WINDOW = f"{_GEOMETRY}, str backend"
-_forward = operator(
-    f"conv_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, "
-    "str activation, float slope, str backend) -> Tensor",
-    lambda x, weight, bias, residual, stride, padding, dilation, *_: layout.conv_output(
-        x, weight, stride, padding, dilation
-    ),
-)
-_grad_input = operator(
-    f"conv_grad_input(Tensor grad_y, Tensor weight, SymInt[] input_size, {_WINDOW}) -> Tensor",
-    lambda grad_y, weight, input_size, stride, padding, dilation, groups, _: layout.conv_input(
-        grad_y, weight, input_size, groups
-    ),
-)
-_grad_weight = operator(
-    f"conv_grad_weight(Tensor grad_y, Tensor x, SymInt[] kernel_size, {_WINDOW}) -> Tensor",
-    lambda grad_y, x, kernel_size, stride, padding, dilation, groups, _: layout.conv_weight(
-        grad_y, x, kernel_size, groups
-    ),
-)
-_grad_bias = operator(
-    "conv_grad_bias(Tensor grad_y, str backend) -> Tensor",
-    lambda grad_y, _: layout.empty((grad_y.shape[1],), grad_y),
-)
+_forward = operator(ConvForward)
+_grad_input = operator(ConvGradInput)
+_grad_weight = operator(ConvGradWeight)
+_grad_bias = operator(ConvGradBias)
 
 
 class Servers(NamedTuple):
@@ -92,7 +80,7 @@ class _Conv(Function):
 def _as_result(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A gradient in the layout of the result that was made of these: the gradients lie as that did,
     as PyTorch's do, whatever the one that comes in looks like."""
-    return layout.dense(grad, layout.conv_format(x, weight))
+    return layout.dense(grad, memory_format(x, weight))
 
 
 class _ConvGradInput(Function):
@@ -265,7 +253,7 @@ def conv_bias_act(
             residual = as_autocast("conv", residual)
             _check_residual(name, residual, y.shape)
             checks.same_device_and_dtype(name, y, "residual", residual)
-        return by_pytorch(y, None, residual, *epilogue)
+        return by_pytorch(BiasActForward(y, None, residual, *epilogue))
     servers = Servers(backend, backend, backend)
     unbatched = x.ndim == axes + 1
     if residual is not None and unbatched:
@@ -275,7 +263,7 @@ def conv_bias_act(
         name, axes, x, weight, bias=bias, residual=residual
     )
     x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
-    spatial = layout.conv_size(x.shape[2:], weight.shape[2:], *window[:3])
+    spatial = conv_size(x.shape[2:], weight.shape[2:], *window[:3])
     if residual is not None:
         _check_residual(name, residual, (x.shape[0], weight.shape[0], *spatial))
     if needs_grad(x, weight, bias, residual) and (activation == "silu" or epilogue[1] < 0):

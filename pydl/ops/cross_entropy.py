@@ -2,7 +2,8 @@
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends
+from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -11,19 +12,8 @@ from pydl.reference import cross_entropy as reference
 
 REDUCTIONS = ("none", "mean", "sum")
 
-_CRITERION = "int ignore_index, float label_smoothing, str reduction, str backend"
-_forward = operator(
-    f"cross_entropy_forward(Tensor x, Tensor target, Tensor? weight, {_CRITERION})"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    lambda x, target, weight, ignore_index, label_smoothing, reduction, backend: layout.losses(
-        x, reduction
-    ),
-)
-_backward = operator(
-    "cross_entropy_backward(Tensor grad_loss, Tensor x, Tensor target, Tensor? weight, "
-    f"Tensor peak, Tensor total, Tensor divisor, {_CRITERION}) -> Tensor",
-    lambda grad_loss, x, *_: layout.empty(x.shape, x),
-)
+_forward = operator(CrossEntropyForward)
+_backward = operator(CrossEntropyBackward)
 
 
 class _CrossEntropy(Function):
@@ -90,8 +80,9 @@ class _CrossEntropyGrad(Function):
 
         def gradient(grad_loss, x, target, weight=None):
             statistics = reference.statistics(x)  # anew, for x's derivative goes through them
+            saved = *statistics, divisor
             return reference.cross_entropy_backward(
-                grad_loss, x, target, weight, *statistics, divisor, *criterion
+                CrossEntropyBackward(grad_loss, x, target, weight, *saved, *criterion)
             )
 
         needs = ctx.needs_input_grad[: len(tensors)]
@@ -172,8 +163,9 @@ def nll_loss(
     _check_indices(x, target, weight)
     target = target.long()
     if x.ndim > 1:
-        return reference.nll_loss(x, target, weight, ignore_index, reduction)
-    loss = reference.nll_loss(x.unsqueeze(0), target.reshape(1), weight, ignore_index, reduction)
+        return reference.nll_loss(reference.NllLoss(x, target, weight, ignore_index, reduction))
+    call = reference.NllLoss(x.unsqueeze(0), target.reshape(1), weight, ignore_index, reduction)
+    loss = reference.nll_loss(call)
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 

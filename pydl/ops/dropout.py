@@ -5,21 +5,13 @@ import warnings
 import torch
 
 from pydl import backends, layout
+from pydl.contract.dropout import DropoutBackward, DropoutForward
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
-_forward = operator(
-    "dropout_forward(Tensor x, float p, Tensor seed, str backend) -> Tensor",
-    lambda x, *_: layout.empty(x.shape, x),
-)
-_backward = operator(
-    "dropout_backward(Tensor grad_y, float p, Tensor seed, bool channels_last, str backend)"
-    " -> Tensor",
-    lambda grad_y, p, seed, channels_last, backend: layout.empty(
-        grad_y.shape, layout.ordered(grad_y, channels_last)
-    ),
-)
+_forward = operator(DropoutForward)
+_backward = operator(DropoutBackward)
 
 
 class _Dropout(Function):

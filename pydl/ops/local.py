@@ -9,28 +9,18 @@ from collections.abc import Sequence
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends
 from pydl.aten.local import local_forward as by_pytorch
+from pydl.contract.conv import conv_size
+from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
-_WINDOW = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, str backend"
-_forward = operator(
-    f"local_forward(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor",
-    lambda x, weight, *_: layout.local_output(x, weight),
-)
-_grad_input = operator(
-    f"local_grad_input(Tensor grad_y, Tensor weight, SymInt[] input_size, {_WINDOW}) -> Tensor",
-    lambda grad_y, weight, input_size, kernel_size, *_: layout.local_input(
-        grad_y, weight, input_size, kernel_size
-    ),
-)
-_grad_weight = operator(
-    f"local_grad_weight(Tensor grad_y, Tensor x, {_WINDOW}) -> Tensor",
-    lambda grad_y, x, kernel_size, *_: layout.local_weight(grad_y, x, kernel_size),
-)
+_forward = operator(LocalForward)
+_grad_input = operator(LocalGradInput)
+_grad_weight = operator(LocalGradWeight)
 
 
 class _Local(Function):
@@ -139,7 +129,7 @@ def locally_connected(
             f"{name}: weight of size {list(weight.shape)} serves input with {channels} channels, "
             f"got input of size {list(x.shape)}"
         )
-    expected = layout.conv_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    expected = conv_size(x.shape[2:], kernel_size, stride, padding, dilation)
     if expected != output_size:
         raise RuntimeError(
             f"{name}: weight has filters for {output_size} positions, but the input's size "
@@ -153,7 +143,7 @@ def locally_connected(
     flat = flat.reshape(features, channels * math.prod(kernel_size), *output_size)
     window = (kernel_size, stride, padding, dilation, backend)
     if backend == "aten":
-        y = by_pytorch(x, flat, bias, *window[:-1]).contiguous()
+        y = by_pytorch(LocalForward(x, flat, bias, *window[:-1])).contiguous()
     elif needs_grad(x, flat, bias):
         y = _Local.apply(x, flat, bias, window)
     else:

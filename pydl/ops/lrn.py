@@ -3,6 +3,7 @@
 import torch
 
 from pydl import backends, layout
+from pydl.contract.lrn import LrnBackward, LrnForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -10,14 +11,8 @@ from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused
 from pydl.reference import lrn as reference
 
-_ARGUMENTS = "int size, float alpha, float beta, float k, str backend"
-_forward = operator(
-    f"lrn_forward(Tensor x, {_ARGUMENTS}) -> Tensor", lambda x, *_: layout.empty(x.shape, x)
-)
-_backward = operator(
-    f"lrn_backward(Tensor grad_y, Tensor x, {_ARGUMENTS}) -> Tensor",
-    lambda grad_y, x, *_: layout.empty(x.shape, x),
-)
+_forward = operator(LrnForward)
+_backward = operator(LrnBackward)
 
 
 class _Lrn(Function):
@@ -53,7 +48,7 @@ class _LrnGrad(Function):
     def backward(ctx, grad_grad_x):
         *arguments, _ = ctx.arguments
         grads = by_reference(
-            lambda grad_y, x: reference.lrn_backward(grad_y, x, *arguments),
+            lambda grad_y, x: reference.lrn_backward(LrnBackward(grad_y, x, *arguments)),
             ctx.saved_tensors,
             ctx.needs_input_grad[:2],
             grad_grad_x,

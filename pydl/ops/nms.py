@@ -2,15 +2,13 @@
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends
+from pydl.contract.nms import NmsKeep
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.registry import operator
 
-_keep = operator(
-    "nms_keep(Tensor boxes, Tensor? classes, float threshold, str backend) -> Tensor",
-    lambda boxes, *_: layout.empty((boxes.shape[0],), boxes, dtype=torch.uint8),
-)
+_keep = operator(NmsKeep)
 
 
 def nms(

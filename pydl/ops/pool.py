@@ -7,7 +7,13 @@ import torch
 from torch.nn import functional
 
 from pydl import backends, layout
-from pydl.indices import flat_from_offset
+from pydl.contract.pool import (
+    AvgPoolBackward,
+    AvgPoolForward,
+    MaxPoolBackward,
+    MaxPoolForward,
+    flat_from_offset,
+)
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
@@ -25,40 +31,10 @@ from pydl.ops.window import (
 
 _MAX = (None, functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 _AVERAGES = (None, functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
-_WINDOW = "int[] kernel_size, int[] stride, int[] padding"
-_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
-
-
-def _max_forward_fake(x, kernel_size, stride, padding, dilation, output_size, index, backend):
-    y = layout.resized(x, output_size)
-    if index == "none":
-        return y, layout.empty((0,), x, dtype=torch.uint8)
-    return y, layout.resized(x, output_size, dtype=_INDEX_DTYPE[index])
-
-
-_max_forward = operator(
-    f"max_pool_forward(Tensor x, {_WINDOW}, int[] dilation, SymInt[] output_size, str index, "
-    "str backend)"
-    " -> (Tensor, Tensor)",
-    _max_forward_fake,
-)
-_max_backward = operator(
-    f"max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_WINDOW}, int[] "
-    "dilation, str backend) -> Tensor",
-    lambda grad_y, index, input_size, *_: layout.resized(index, input_size, dtype=grad_y.dtype),
-)
-_AVERAGE = "SymInt[] output_size, bool count_include_pad, int divisor"
-_avg_forward = operator(
-    f"avg_pool_forward(Tensor x, {_WINDOW}, {_AVERAGE}, str backend) -> Tensor",
-    lambda x, kernel_size, stride, padding, output_size, *_: layout.resized(x, output_size),
-)
-_avg_backward = operator(
-    f"avg_pool_backward(Tensor grad_y, SymInt[] input_size, {_WINDOW}, bool count_include_pad, "
-    "int divisor, bool channels_last, str backend) -> Tensor",
-    lambda grad_y, input_size, kernel_size, stride, padding, include, divisor, channels_last, _: (
-        layout.input_grad(grad_y, (*grad_y.shape[:2], *input_size), channels_last)
-    ),
-)
+_max_forward = operator(MaxPoolForward)
+_max_backward = operator(MaxPoolBackward)
+_avg_forward = operator(AvgPoolForward)
+_avg_backward = operator(AvgPoolBackward)
 
 
 class _MaxPool(Function):

@@ -9,7 +9,18 @@ from torch.nn import functional
 
 from pydl import backends, layout
 from pydl.aten import pool_adaptive as aten
-from pydl.bins import MOST_LEVELS, flat_from_offset, index_form, split
+from pydl.contract.pool_adaptive import (
+    MOST_LEVELS,
+    AdaptiveAvgPoolBackward,
+    AdaptiveAvgPoolForward,
+    AdaptiveMaxPoolBackward,
+    AdaptiveMaxPoolForward,
+    PyramidPoolBackward,
+    PyramidPoolForward,
+    flat_from_offset,
+    index_form,
+    split,
+)
 from pydl.ops import checks
 from pydl.ops import pool as windows
 from pydl.ops.autocast import as_autocast
@@ -29,58 +40,12 @@ _MAX = (
     functional.adaptive_max_pool2d,
     functional.adaptive_max_pool3d,
 )
-_INDEX_DTYPE = {"offset": torch.uint8, "flat": torch.int64}
-_PYRAMID = "int[] levels, str kind"
-
-
-def _indexed(y, like, index, make):
-    if index == "none":
-        return y, layout.empty((0,), like, dtype=torch.uint8)
-    return y, make(dtype=_INDEX_DTYPE[index])
-
-
-_avg_forward = operator(
-    "adaptive_avg_pool_forward(Tensor x, SymInt[] output_size, str backend) -> Tensor",
-    lambda x, output_size, _: layout.resized(x, output_size),
-)
-_avg_backward = operator(
-    "adaptive_avg_pool_backward(Tensor grad_y, SymInt[] input_size, bool channels_last, "
-    "str backend) -> Tensor",
-    lambda grad_y, input_size, channels_last, _: layout.input_grad(
-        grad_y, (*grad_y.shape[:2], *input_size), channels_last
-    ),
-)
-_max_forward = operator(
-    "adaptive_max_pool_forward(Tensor x, SymInt[] output_size, str index, str backend)"
-    " -> (Tensor, Tensor)",
-    lambda x, output_size, index, _: _indexed(
-        layout.resized(x, output_size),
-        x,
-        index,
-        lambda dtype: layout.resized(x, output_size, dtype=dtype),
-    ),
-)
-_max_backward = operator(
-    "adaptive_max_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, str backend)"
-    " -> Tensor",
-    lambda grad_y, index, input_size, _: layout.resized(index, input_size, dtype=grad_y.dtype),
-)
-_pyramid_forward = operator(
-    f"pyramid_pool_forward(Tensor x, {_PYRAMID}, str index, str backend) -> (Tensor, Tensor)",
-    lambda x, levels, kind, index, _: _indexed(
-        layout.pyramid(x, levels),
-        x,
-        index,
-        lambda dtype: layout.pyramid(x, levels, dtype=dtype),
-    ),
-)
-_pyramid_backward = operator(
-    f"pyramid_pool_backward(Tensor grad_y, Tensor index, SymInt[] input_size, {_PYRAMID}, "
-    "bool channels_last, str backend) -> Tensor",
-    lambda grad_y, index, input_size, levels, kind, channels_last, _: layout.input_grad(
-        grad_y, (grad_y.shape[0], *input_size), channels_last
-    ),
-)
+_avg_forward = operator(AdaptiveAvgPoolForward)
+_avg_backward = operator(AdaptiveAvgPoolBackward)
+_max_forward = operator(AdaptiveMaxPoolForward)
+_max_backward = operator(AdaptiveMaxPoolBackward)
+_pyramid_forward = operator(PyramidPoolForward)
+_pyramid_backward = operator(PyramidPoolBackward)
 
 
 class _AvgPool(Function):
@@ -351,7 +316,7 @@ def pyramid_pool(
     batch = _batched(name, x, axes, -axes - 1)
     flat = [bins for level in each for bins in level]
     if backend == "aten":
-        y, _ = aten.pyramid_pool_forward(batch, flat, kind, "none")
+        y, _ = aten.pyramid_pool_forward(PyramidPoolForward(batch, flat, kind, "none"))
     elif needs_grad(batch):
         index = index_form(batch.shape[2:], each) if kind == "max" else "none"
         y, _ = _Pyramid.apply(batch, flat, kind, index, backend)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from pydl import backends, layout
+from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -16,15 +17,8 @@ from pydl.ops.window import batched, by_pytorch, of_maps, outputs, refused, unba
 from pydl.reference import pool_lp as reference
 
 _POOLS = (None, functional.lp_pool1d, functional.lp_pool2d, functional.lp_pool3d)
-_WINDOW = "float norm_type, int[] kernel_size, int[] stride"
-_forward = operator(
-    f"lp_pool_forward(Tensor x, {_WINDOW}, SymInt[] output_size, str backend) -> Tensor",
-    lambda x, norm_type, kernel_size, stride, output_size, _: layout.resized(x, output_size),
-)
-_backward = operator(
-    f"lp_pool_backward(Tensor grad_y, Tensor x, Tensor y, {_WINDOW}, str backend) -> Tensor",
-    lambda grad_y, x, *_: layout.empty(x.shape, x),
-)
+_forward = operator(LpPoolForward)
+_backward = operator(LpPoolBackward)
 
 
 class _LpPool(Function):
@@ -72,8 +66,8 @@ class _LpPoolGrad(Function):
         window = ctx.window
 
         def gradient(grad_y, x):
-            y = reference.lp_pool_forward(x, *window, grad_y.shape[2:])
-            return reference.lp_pool_backward(grad_y, x, y, *window)
+            y = reference.lp_pool_forward(LpPoolForward(x, *window, grad_y.shape[2:]))
+            return reference.lp_pool_backward(LpPoolBackward(grad_y, x, y, *window))
 
         grads = by_reference(gradient, ctx.saved_tensors, ctx.needs_input_grad[:2], grad_grad_x)
         return *grads, None, None, None

@@ -5,6 +5,7 @@ The inputs' product and every gradient of a weight are one product over all toke
 between stands one operator that goes through the steps.
 """
 
+from collections import namedtuple
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -12,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import layer_norm, linear
 
-from pydl import backends, rnn_results
+from pydl import backends
+from pydl.contract.rnn import GATES, RnnBackward, RnnForward, norm_groups
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
@@ -21,60 +23,12 @@ from pydl.reference import rnn as reference
 Tensors = tuple[torch.Tensor, ...]
 Optional = torch.Tensor | None
 
-_OPERANDS = (
-    "Tensor weight_hh{bias}, Tensor h0, Tensor? c0, Tensor? weight_hr, Tensor? peephole, "
-    "Tensor? norm, Tensor? norm_c, Tensor? bias_c, Tensor? drop, Tensor? zone_h, Tensor? zone_c, "
-    "Tensor? batch_sizes, str cell, bool reverse, float zoneout_h, float zoneout_c, float eps"
-)
-_EIGHT = f"({', '.join(['Tensor'] * 8)})"
+_forward = operator(RnnForward)
+_backward = operator(RnnBackward)
 
 
-def _unwritten(gates, weight_hh, bias_hh, h0, c0, weight_hr, peephole, norm, *rest) -> Tensors:
-    cell, keep = rest[6], rest[-2]
-    given = norm is not None, weight_hr is not None
-    return rnn_results.forward(gates, h0, c0, cell, keep, *given)
-
-
-def _unwritten_grads(
-    grad_y, grad_h_n, grad_c_n, y, c, activated, normalised, rstd, *rest
-) -> Tensors:
-    weight_hh, h0, c0, weight_hr, peephole, norm = rest[:6]
-    given = peephole is not None, norm is not None, weight_hr is not None
-    return rnn_results.backward(y, weight_hh, h0, c0, rest[12], *given)
-
-
-_forward = operator(
-    f"rnn_forward(Tensor gates, {_OPERANDS.format(bias=', Tensor? bias_hh')}, bool keep, "
-    f"str backend) -> {_EIGHT}",
-    _unwritten,
-)
-_backward = operator(
-    "rnn_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, Tensor y, Tensor? c, "
-    f"Tensor activated, Tensor? normalised, Tensor? rstd, {_OPERANDS.format(bias='')}, "
-    f"str backend) -> {_EIGHT}",
-    _unwritten_grads,
-)
-
-
-class Operands(NamedTuple):
-    """What a layer's steps read, in the contract's order; the first ten may want a gradient."""
-
-    gates: torch.Tensor
-    weight_hh: torch.Tensor
-    bias_hh: Optional
-    h0: torch.Tensor
-    c0: Optional
-    weight_hr: Optional
-    peephole: Optional
-    norm: Optional
-    norm_c: Optional
-    bias_c: Optional
-    drop: Optional
-    zone_h: Optional
-    zone_c: Optional
-    batch_sizes: Optional
-
-
+# The tensors of a call, of which the first ten may want a gradient.
+Operands = namedtuple("Operands", RnnForward._fields[:14])
 _DIFFERENTIABLE = 10
 
 
@@ -137,8 +91,11 @@ class _RnnGrad(Function):
             for index, tensor in zip(present, tensors, strict=True):
                 given[index] = tensor
             operands = Operands(*given[3:], *saved[count:])
-            y, _, _, *kept = reference.rnn_forward(*operands, *how, True)
-            steps = reference.rnn_backward
+            y, _, _, *kept = reference.rnn_forward(RnnForward(*operands, *how, True))
+
+            def steps(*given):
+                return reference.rnn_backward(RnnBackward(*given))
+
             return _gradients(steps, given[:3], y, operands, kept, wanted, how)
 
         needed = [ctx.needs_input_grad[i if i < 3 else i + 1] for i in present]
@@ -164,7 +121,7 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
     )
     made = steps(*grads, *saved, weight_hh, *operands[3:], *how)
     for_gates, for_products, for_projected, for_h0, for_c0, for_peephole, for_norm, for_c = made
-    hidden = weight_hh.shape[0] // rnn_results.GATES[cell]
+    hidden = weight_hh.shape[0] // GATES[cell]
     # The gradient of the products, gate after gate: one tensor, or r and z of one and n of another.
     if has_norm:
         parts = [for_products]
@@ -273,7 +230,7 @@ def input_gates(x: torch.Tensor, weights: Weights, cell: str, eps: float) -> tor
         return linear(x, weights.weight_ih, bias)
     product = linear(x, weights.weight_ih)
     sizes = [norm.shape[0]]
-    if rnn_results.norm_groups(cell) == 2:
+    if norm_groups(cell) == 2:
         sizes = [norm.shape[0] // 3 * 2, norm.shape[0] // 3]
     biases = [None] * len(sizes) if bias is None else bias.split(sizes)
     groups = zip(product.split(sizes, 1), norm.split(sizes), biases, strict=True)

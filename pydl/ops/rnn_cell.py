@@ -4,7 +4,8 @@ import torch
 from torch import _VF
 from torch.nn.functional import linear
 
-from pydl import backends, rnn_results
+from pydl import backends
+from pydl.contract.rnn import RnnCellBackward, RnnCellForward
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -13,21 +14,8 @@ from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.ops.rnn_options import PLAIN, weights_of
 from pydl.reference import rnn_cell as reference
 
-_forward = operator(
-    "rnn_cell_forward(Tensor gates, Tensor products, Tensor? h, Tensor? c, Tensor? peephole, "
-    "str cell, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
-    lambda gates, products, h, c, peephole, cell, keep, _: rnn_results.cell_forward(
-        gates, cell, keep
-    ),
-)
-_backward = operator(
-    "rnn_cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor activated, Tensor? h, Tensor? c, "
-    "Tensor? c_next, Tensor? peephole, str cell, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    lambda grad_h, grad_c, activated, h, c, c_next, peephole, cell, _: rnn_results.cell_backward(
-        activated, cell, peephole is not None
-    ),
-)
+_forward = operator(RnnCellForward)
+_backward = operator(RnnCellBackward)
 
 
 _RESET_BEFORE = "gru_reset_before"
@@ -90,9 +78,13 @@ class _CellGrad(Function):
             given: list[torch.Tensor | None] = [None] * len(saved)
             for index, tensor in zip(present, tensors, strict=True):
                 given[index] = tensor
-            _, c_next, activated = reference.rnn_cell_forward(*given[2:], cell, True)
+            _, c_next, activated = reference.rnn_cell_forward(
+                RnnCellForward(*given[2:], cell, True)
+            )
             states = *given[4:6], c_next if cell == "lstm" else None, given[6]
-            made = reference.rnn_cell_backward(*given[:2], activated, *states, cell)
+            made = reference.rnn_cell_backward(
+                RnnCellBackward(*given[:2], activated, *states, cell)
+            )
             return _present(made, *given[4:], cell)
 
         needed = [ctx.needs_input_grad[index] for index in present]

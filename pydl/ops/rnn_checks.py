@@ -2,7 +2,7 @@
 
 import torch
 
-from pydl import rnn_results
+from pydl.contract.rnn import GATES
 from pydl.ops import checks
 from pydl.ops.rnn import Regularisation, Weights
 
@@ -205,7 +205,7 @@ def states(
     weights: Weights,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """h and c to start from, zeros where none are given."""
-    hidden = weights.weight_hh.shape[0] // rnn_results.GATES[cell]
+    hidden = weights.weight_hh.shape[0] // GATES[cell]
     sizes = [(sequences, weights.weight_hh.shape[1]), (sequences, hidden)]
     sizes = sizes if cell == "lstm" else sizes[:1]
     given = [None] * len(sizes) if hx is None else hx if cell == "lstm" else (hx,)
@@ -222,7 +222,7 @@ def states(
 
 def weights(name: str, cell: str, x: torch.Tensor, given: Weights) -> None:
     """Sizes, devices and dtypes of a layer's parameters."""
-    gates = rnn_results.GATES[cell]
+    gates = GATES[cell]
     rows, projected = given.weight_hh.shape
     hidden = rows // gates
     sizes = Weights(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from pydl import rnn_results
+from pydl.contract.rnn import GATES
 from pydl.ops.rnn import Regularisation, Weights
 
 
@@ -24,7 +24,7 @@ class Options(NamedTuple):
 
     def sizes(self, cell: str, rows: int) -> dict[str, tuple[int, ...]]:
         """The parameters beyond torch.nn's, for a weight_hh of so many rows."""
-        hidden = rows // rnn_results.GATES[cell]
+        hidden = rows // GATES[cell]
         sizes = {"norm_ih": (rows,), "norm_hh": (rows,)} if self.layer_norm else {}
         if self.layer_norm and cell == "lstm":
             sizes |= {"norm_c": (hidden,), "bias_c": (hidden,)}

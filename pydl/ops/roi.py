@@ -5,44 +5,16 @@ from collections.abc import Sequence
 import torch
 
 from pydl import backends, layout
+from pydl.contract.roi import RoiAlignBackward, RoiAlignForward, RoiPoolBackward, RoiPoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 
-_align_forward = operator(
-    "roi_align_forward(Tensor x, Tensor boxes, SymInt[] output_size, float scale, "
-    "int sampling_ratio, bool aligned, str backend) -> Tensor",
-    lambda x, boxes, output_size, *_: layout.rois(x, boxes, output_size),
-)
-_align_backward = operator(
-    "roi_align_backward(Tensor grad_y, Tensor boxes, SymInt[] input_shape, float scale, "
-    "int sampling_ratio, bool aligned, bool channels_last, str backend) -> Tensor",
-    lambda grad_y, boxes, input_shape, scale, ratio, aligned, channels_last, _: layout.input_grad(
-        grad_y, input_shape, channels_last
-    ),
-)
-
-
-def _pool_forward_fake(x, boxes, output_size, scale, index, backend):
-    y = layout.rois(x, boxes, output_size)
-    if not index:
-        return y, layout.nothing(x, dtype=torch.int64)
-    return y, layout.rois(x, boxes, output_size, dtype=torch.int64)
-
-
-_pool_forward = operator(
-    "roi_pool_forward(Tensor x, Tensor boxes, SymInt[] output_size, float scale, bool index, "
-    "str backend) -> (Tensor, Tensor)",
-    _pool_forward_fake,
-)
-_pool_backward = operator(
-    "roi_pool_backward(Tensor grad_y, Tensor index, Tensor boxes, SymInt[] input_shape, "
-    "float scale, bool channels_last, str backend) -> Tensor",
-    lambda grad_y, index, boxes, input_shape, scale, channels_last, _: layout.input_grad(
-        grad_y, input_shape, channels_last
-    ),
-)
+_align_forward = operator(RoiAlignForward)
+_align_backward = operator(RoiAlignBackward)
+_pool_forward = operator(RoiPoolForward)
+_pool_backward = operator(RoiPoolBackward)
 
 
 class _RoIAlign(Function):

@@ -2,7 +2,8 @@
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends
+from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
 from pydl.dispatch import AUTO
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
@@ -10,14 +11,8 @@ from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import softmax as reference
 
-_forward = operator(
-    "softmax_forward(Tensor x, int dim, bool log, str backend) -> Tensor",
-    lambda x, *_: layout.empty(x.shape, x),
-)
-_backward = operator(
-    "softmax_backward(Tensor grad_y, Tensor y, int dim, bool log, str backend) -> Tensor",
-    lambda grad_y, y, *_: layout.empty(y.shape, y),
-)
+_forward = operator(SoftmaxForward)
+_backward = operator(SoftmaxBackward)
 
 
 class _Softmax(Function):
@@ -51,7 +46,7 @@ class _SoftmaxGrad(Function):
     def backward(ctx, grad_grad_x):
         dim, log, _ = ctx.arguments
         grads = by_reference(
-            lambda grad_y, y: reference.softmax_backward(grad_y, y, dim, log),
+            lambda grad_y, y: reference.softmax_backward(SoftmaxBackward(grad_y, y, dim, log)),
             ctx.saved_tensors,
             ctx.needs_input_grad[:2],
             grad_grad_x,

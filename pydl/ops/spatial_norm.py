@@ -4,21 +4,15 @@ import torch
 
 from pydl import backends, layout
 from pydl.aten import spatial_norm as aten
+from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import spatial_norm as reference
 
-_ARGUMENTS = "int size, float alpha, float beta, float k, str backend"
-_forward = operator(
-    f"spatial_norm_forward(Tensor x, {_ARGUMENTS}) -> Tensor",
-    lambda x, *_: layout.empty(x.shape, x),
-)
-_backward = operator(
-    f"spatial_norm_backward(Tensor grad_y, Tensor x, {_ARGUMENTS}) -> Tensor",
-    lambda grad_y, x, *_: layout.empty(x.shape, x),
-)
+_forward = operator(SpatialNormForward)
+_backward = operator(SpatialNormBackward)
 
 
 class _SpatialNorm(Function):
@@ -54,7 +48,9 @@ class _SpatialNormGrad(Function):
     def backward(ctx, grad_grad_x):
         *arguments, _ = ctx.arguments
         grads = by_reference(
-            lambda grad_y, x: reference.spatial_norm_backward(grad_y, x, *arguments),
+            lambda grad_y, x: reference.spatial_norm_backward(
+                SpatialNormBackward(grad_y, x, *arguments)
+            ),
             ctx.saved_tensors,
             ctx.needs_input_grad[:2],
             grad_grad_x,
@@ -73,7 +69,7 @@ def spatial_response_norm(
     (size,) = checks.axes(name, "size", [size], 1, least=1)
     arguments = size, float(alpha), float(beta), float(k)
     if backend == "aten":
-        return aten.spatial_norm_forward(x, *arguments)
+        return aten.spatial_norm_forward(SpatialNormForward(x, *arguments))
     maps = as_autocast(f"{name}{x.ndim - 2}d", x.resolve_neg())
     if needs_grad(maps):
         y = _SpatialNorm.apply(maps, *arguments, backend)

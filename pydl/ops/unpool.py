@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from pydl import backends, layout
+from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
@@ -13,14 +14,8 @@ from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused
 
 _UNPOOLS = (None, functional.max_unpool1d, functional.max_unpool2d, functional.max_unpool3d)
-_forward = operator(
-    "max_unpool_forward(Tensor x, Tensor index, SymInt[] output_size, str backend) -> Tensor",
-    lambda x, index, output_size, _: layout.resized(x, output_size),
-)
-_backward = operator(
-    "max_unpool_backward(Tensor grad_y, Tensor index, str backend) -> Tensor",
-    lambda grad_y, index, _: layout.input_grad(grad_y, index.shape, False),
-)
+_forward = operator(MaxUnpoolForward)
+_backward = operator(MaxUnpoolBackward)
 
 
 class _MaxUnpool(Function):

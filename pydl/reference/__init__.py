@@ -20,16 +20,18 @@ def in_full_precision(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def wrapped(*arguments):
-        low = next(a.dtype for a in arguments if isinstance(a, torch.Tensor))
-        device = next(a.device.type for a in arguments if isinstance(a, torch.Tensor))
-        half = low in (torch.float16, torch.bfloat16)
-        raised = [
-            a.float() if half and isinstance(a, torch.Tensor) and a.is_floating_point() else a
-            for a in arguments
-        ]
-        with torch.autocast(device, enabled=False):
-            results = function(*raised)
+    def wrapped(call):
+        first = next(a for a in call if isinstance(a, torch.Tensor))
+        low, half = first.dtype, first.dtype in (torch.float16, torch.bfloat16)
+        if half:
+            call = type(call)(
+                *(
+                    a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+                    for a in call
+                )
+            )
+        with torch.autocast(first.device.type, enabled=False):
+            results = function(call)
         if not half:
             return results
         if isinstance(results, tuple):

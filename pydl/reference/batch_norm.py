@@ -4,7 +4,16 @@ equations, and the order of the mask's bits)."""
 import torch
 
 from pydl import layout
-from pydl.bits import pack, unpack
+from pydl.contract.batch_norm import (
+    BatchNormApply,
+    BatchNormBackward,
+    BatchNormForward,
+    BatchNormGradInput,
+    BatchNormGradSums,
+    BatchNormStats,
+    pack,
+    unpack,
+)
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -38,111 +47,66 @@ def _passed(
     return torch.where(unpack(mask, x), grad_y, stopped)
 
 
-def batch_norm_stats(x: torch.Tensor) -> Pair:
+def batch_norm_stats(call: BatchNormStats) -> Pair:
     """mean, biased var of each channel; zeros where there is no element."""
-    x = _raised(x)
+    x = _raised(call.x)
     count = max(x.numel() // max(x.shape[1], 1), 1)
     mean = _sum(x) / count
     return mean, _sum((x - _across(mean, x, 0)) ** 2) / count
 
 
-def batch_norm_apply(
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
-) -> Pair:
+def batch_norm_apply(call: BatchNormApply) -> Pair:
     """y, and the mask of its activation, where it has one that is to be kept."""
-    z = _normalised(x, mean, var, eps) * _across(weight, x, 1) + _across(bias, x, 0)
-    z = z if residual is None else z + _raised(residual)
+    x = call.x
+    xhat = _normalised(x, call.mean, call.var, call.eps)
+    z = xhat * _across(call.weight, x, 1) + _across(call.bias, x, 0)
+    z = z if call.residual is None else z + _raised(call.residual)
     y, passes = z, None
-    if activation == "relu":
+    if call.activation == "relu":
         passes = ~(z <= 0)
         y = torch.where(passes, z, 0)
-    elif activation == "leaky_relu":
+    elif call.activation == "leaky_relu":
         passes = z > 0
-        y = torch.where(passes, z, slope * z)
-    kept = keep_mask and passes is not None
+        y = torch.where(passes, z, call.slope * z)
+    kept = call.keep_mask and passes is not None
     return y.to(x.dtype), pack(passes, x) if kept else layout.nothing(x, dtype=torch.uint8)
 
 
 def batch_norm_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    keep_mask: bool,
+    call: BatchNormForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y and mask by the statistics of x, and those."""
-    mean, var = batch_norm_stats(x)
-    rest = weight, bias, residual, eps, activation, slope, keep_mask
-    return *batch_norm_apply(x, mean, var, *rest), mean, var
+    x, *rest = call
+    mean, var = batch_norm_stats(BatchNormStats(x))
+    return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
 
 
-def batch_norm_grad_sums(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-) -> Pair:
+def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
     """The sums of g and of g * xhat: the gradients of bias and weight."""
+    grad_y, x, mean, var, mask, eps, activation, slope = call
     g = _passed(grad_y, mask, activation, slope, x)
     return _sum(g), _sum(g * _normalised(x, mean, var, eps))
 
 
-def batch_norm_grad_input(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    sum_g: torch.Tensor | None,
-    sum_gx: torch.Tensor | None,
-    count: float,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
-) -> Pair:
+def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
     """grad_x and, where it is wanted, grad_residual; no sums: mean and var are constants."""
-    g = _passed(grad_y, mask, activation, slope, x)
+    x = call.x
+    g = _passed(call.grad_y, call.mask, call.activation, call.slope, x)
     centred = g
-    if sum_g is not None:
-        along = _normalised(x, mean, var, eps) * _across(sum_gx / count, x, 0)
-        centred = g - _across(sum_g / count, x, 0) - along
-    grad_x = centred * _across(weight, x, 1) / (_across(var, x, 0) + eps) ** 0.5
-    return grad_x.to(x.dtype), g.to(x.dtype) if wants_residual else layout.nothing(x)
+    if call.sum_g is not None:
+        xhat = _normalised(x, call.mean, call.var, call.eps)
+        along = xhat * _across(call.sum_gx / call.elements, x, 0)
+        centred = g - _across(call.sum_g / call.elements, x, 0) - along
+    grad_x = centred * _across(call.weight, x, 1) / (_across(call.var, x, 0) + call.eps) ** 0.5
+    return grad_x.to(x.dtype), g.to(x.dtype) if call.wants_residual else layout.nothing(x)
 
 
 def batch_norm_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    weight: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    eps: float,
-    activation: str,
-    slope: float,
-    wants_residual: bool,
+    call: BatchNormBackward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """grad_x, grad_residual and the two sums, where mean and var are those of x."""
-    how = eps, activation, slope
-    sums = batch_norm_grad_sums(grad_y, x, mean, var, mask, *how)
+    grad_y, x, mean, var, weight, mask, *how, wants_residual = call
+    sums = batch_norm_grad_sums(BatchNormGradSums(grad_y, x, mean, var, mask, *how))
     count = max(x.numel() // max(x.shape[1], 1), 1)
     rest = weight, mask, *sums, count, *how, wants_residual
-    return *batch_norm_grad_input(grad_y, x, mean, var, *rest), *sums
+    return *batch_norm_grad_input(BatchNormGradInput(grad_y, x, mean, var, *rest)), *sums

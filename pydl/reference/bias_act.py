@@ -2,18 +2,14 @@
 
 import torch
 
+from pydl.contract.bias_act import BiasActBackward, BiasActForward
 from pydl.reference import in_full_precision
 
 
 @in_full_precision
-def bias_act_forward(
-    x: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def bias_act_forward(call: BiasActForward) -> torch.Tensor:
     """activation(x + bias + residual)."""
+    x, bias, residual, activation, slope = call
     z = x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
     z = z if residual is None else z + residual
     if activation == "relu":
@@ -24,10 +20,9 @@ def bias_act_forward(
 
 
 @in_full_precision
-def bias_act_backward(
-    grad_y: torch.Tensor, saved: torch.Tensor, activation: str, slope: float
-) -> torch.Tensor:
+def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
     """grad_y times the activation's derivative at ``saved``."""
+    grad_y, saved, activation, slope = call
     if activation == "relu":
         return torch.where(saved <= 0, 0, grad_y)
     if activation == "leaky_relu":

@@ -1,10 +1,11 @@
 """Convolution from its definition, and its three gradients: a product of matrices for every tap."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 
+from pydl.contract.bias_act import BiasActForward
+from pydl.contract.conv import ConvForward, ConvGradBias, ConvGradInput, ConvGradWeight
 from pydl.reference import in_full_precision
 from pydl.reference.bias_act import bias_act_forward
 from pydl.reference.window import taps
@@ -18,49 +19,28 @@ def _grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 @in_full_precision
-def conv_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    slope: float,
-) -> torch.Tensor:
+def conv_forward(call: ConvForward) -> torch.Tensor:
     """activation(residual + bias[f] + sum over c, t of x[n, c, o s - p + t d] weight[f, c, t])."""
+    x, weight, bias, residual, *window, groups, activation, slope = call
+    kernel_size = weight.shape[2:]
     output_size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(
-            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
-        )
+        for n, k, s, p, d in zip(x.shape[2:], kernel_size, *window, strict=True)
     ]
     maps = _grouped(x, groups)  # (N, G, C/G, positions)
     filters = weight.unflatten(0, (groups, weight.shape[0] // groups))  # (G, F/G, C/G, K...)
     y = x.new_zeros(x.shape[0], groups, filters.shape[1], math.prod(output_size))
-    for tap, position, inside in taps(
-        x.shape[2:], output_size, weight.shape[2:], stride, padding, dilation, x.device
-    ):
-        y = y + torch.einsum(
-            _PRODUCT, torch.where(inside, maps[..., position], 0), filters[(..., *tap)]
-        )
+    for tap, position, inside in taps(x.shape[2:], output_size, kernel_size, *window, x.device):
+        read = torch.where(inside, maps[..., position], 0)
+        y = y + torch.einsum(_PRODUCT, read, filters[(..., *tap)])
     y = y.reshape(x.shape[0], weight.shape[0], *output_size)
-    return bias_act_forward(y, bias, residual, activation, slope)
+    return bias_act_forward(BiasActForward(y, bias, residual, activation, slope))
 
 
 @in_full_precision
-def conv_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_input(call: ConvGradInput) -> torch.Tensor:
     """Every input adds up grad_y * weight over the outputs and taps that read it."""
+    grad_y, weight, input_size, stride, padding, dilation, groups = call
     grads = _grouped(grad_y, groups)  # (N, G, F/G, positions)
     filters = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(
         1, 2
@@ -76,16 +56,9 @@ def conv_grad_input(
 
 
 @in_full_precision
-def conv_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> torch.Tensor:
+def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
     """Every weight adds up grad_y * x over the batch and the outputs."""
+    grad_y, x, kernel_size, stride, padding, dilation, groups = call
     grads, maps = _grouped(grad_y, groups), _grouped(x, groups)
     outputs = grad_y.shape[2:]
     of_taps = [
@@ -99,6 +72,7 @@ def conv_grad_weight(
 
 
 @in_full_precision
-def conv_grad_bias(grad_y: torch.Tensor) -> torch.Tensor:
+def conv_grad_bias(call: ConvGradBias) -> torch.Tensor:
     """The sum over everything but the channels."""
+    grad_y = call.grad_y
     return grad_y.flatten(2).sum((0, 2))

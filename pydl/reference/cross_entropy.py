@@ -1,7 +1,10 @@
 """Cross entropy from its definition (csrc/cross_entropy.h)."""
 
+from typing import NamedTuple
+
 import torch
 
+from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 from pydl.reference import in_full_precision
 from pydl.reference.softmax import centred
 
@@ -67,20 +70,14 @@ def _losses(
 
 
 def cross_entropy_forward(
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
+    call: CrossEntropyForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss; peak and total of each position; the mean's divisor. The last three are saved and
     stay in full precision."""
-    if not target.is_floating_point():
-        _check_bounds(target, x.shape[1], ignore_index)
-    given = x, target, weight, ignore_index, label_smoothing, reduction
-    value, divisor = loss(*given)
-    return value, *statistics(x), divisor
+    if not call.target.is_floating_point():
+        _check_bounds(call.target, call.x.shape[1], call.ignore_index)
+    value, divisor = loss(*call)
+    return value, *statistics(call.x), divisor
 
 
 def loss(
@@ -98,38 +95,31 @@ def loss(
 
 
 @in_full_precision
-def cross_entropy_backward(
-    grad_loss: torch.Tensor,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    peak: torch.Tensor,
-    total: torch.Tensor,
-    divisor: torch.Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> torch.Tensor:
+def cross_entropy_backward(call: CrossEntropyBackward) -> torch.Tensor:
     """grad_x = g (p W - shares), W the sum of a position's shares."""
-    shares, _ = _shares(x, target, weight, ignore_index, label_smoothing)
-    p = (x - peak.unsqueeze(1)).exp() / total.unsqueeze(1)
-    g = grad_loss / divisor
-    g = g.unsqueeze(1) if reduction == "none" else g
+    target = call.target
+    shares, _ = _shares(call.x, target, call.weight, call.ignore_index, call.label_smoothing)
+    p = (call.x - call.peak.unsqueeze(1)).exp() / call.total.unsqueeze(1)
+    g = call.grad_loss / call.divisor
+    g = g.unsqueeze(1) if call.reduction == "none" else g
     if not target.is_floating_point():  # also where nothing counts and the divisor is 0
-        g = torch.where((target != ignore_index).unsqueeze(1), g, 0)
+        g = torch.where((target != call.ignore_index).unsqueeze(1), g, 0)
     return g * (p * shares.sum(1, keepdim=True) - shares)
 
 
+class NllLoss(NamedTuple):
+    x: torch.Tensor  # (N, C, ...): logarithms
+    target: torch.Tensor  # (N, ...) of int64
+    weight: torch.Tensor | None  # (C,)
+    ignore_index: int
+    reduction: str
+
+
 @in_full_precision
-def nll_loss(
-    x: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor | None,
-    ignore_index: int,
-    reduction: str,
-) -> torch.Tensor:
+def nll_loss(call: NllLoss) -> torch.Tensor:
     """Minus the logarithms x[n, target[n]], each times its class's weight; the mean is over the sum
     of these."""
+    x, target, weight, ignore_index, reduction = call
     _check_bounds(target, x.shape[1], ignore_index)
     counts = target != ignore_index
     chosen = torch.where(counts, target, 0)

@@ -3,6 +3,7 @@
 import torch
 
 from pydl import layout
+from pydl.contract.dropout import DropoutBackward, DropoutForward
 from pydl.reference import in_full_precision
 
 _LOW = 0xFFFFFFFF
@@ -43,14 +44,14 @@ def _factors(like: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
 
 
 @in_full_precision
-def dropout_forward(x: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
+def dropout_forward(call: DropoutForward) -> torch.Tensor:
     """x / (1 - p) where Philox's word is at least p 2^32, x * 0 elsewhere."""
+    x, p, seed = call
     return x * _factors(layout.dense(x), p, seed)
 
 
 @in_full_precision
-def dropout_backward(
-    grad_y: torch.Tensor, p: float, seed: torch.Tensor, channels_last: bool
-) -> torch.Tensor:
+def dropout_backward(call: DropoutBackward) -> torch.Tensor:
     """The same of a gradient, its elements counted in the order of the forward's result."""
+    grad_y, p, seed, channels_last = call
     return grad_y * _factors(layout.ordered(grad_y, channels_last), p, seed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 from pydl.reference import in_full_precision
 from pydl.reference.window import taps
 
@@ -31,16 +32,9 @@ def _windows(
 
 
 @in_full_precision
-def local_forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_forward(call: LocalForward) -> torch.Tensor:
     """bias[f, o] + sum over c, t of x[n, c, o s - p + t d] * weight[f, c taps + t, o]."""
+    x, weight, bias, kernel_size, stride, padding, dilation = call
     output_size = weight.shape[2:]
     windows = _windows(x, output_size, kernel_size, stride, padding, dilation)
     filters = weight.flatten(2).unflatten(1, (x.shape[1], math.prod(kernel_size)))
@@ -50,16 +44,9 @@ def local_forward(
 
 
 @in_full_precision
-def local_grad_input(
-    grad_y: torch.Tensor,
-    weight: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_input(call: LocalGradInput) -> torch.Tensor:
     """Every input adds up grad_y * weight over the windows and taps that read it."""
+    grad_y, weight, input_size, kernel_size, stride, padding, dilation = call
     count = math.prod(kernel_size)
     filters = weight.flatten(2).unflatten(1, (weight.shape[1] // count, count))
     shares = torch.einsum("nfp,fctp->tncp", grad_y.flatten(2), filters)
@@ -73,15 +60,9 @@ def local_grad_input(
 
 
 @in_full_precision
-def local_grad_weight(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def local_grad_weight(call: LocalGradWeight) -> torch.Tensor:
     """Every weight adds up grad_y * x over the batch."""
+    grad_y, x, kernel_size, stride, padding, dilation = call
     windows = _windows(x, grad_y.shape[2:], kernel_size, stride, padding, dilation)
     grad_weight = torch.einsum("nfp,nctp->fctp", grad_y.flatten(2), windows)
     return grad_weight.reshape(

@@ -2,6 +2,8 @@
 
 import torch
 
+from pydl.contract.nms import NmsKeep
+
 
 def _overlaps(boxes: torch.Tensor) -> torch.Tensor:
     """Intersection over union of every two boxes."""
@@ -13,8 +15,9 @@ def _overlaps(boxes: torch.Tensor) -> torch.Tensor:
     return inter / (area[:, None] + area - inter)
 
 
-def nms_keep(boxes: torch.Tensor, classes: torch.Tensor | None, threshold: float) -> torch.Tensor:
+def nms_keep(call: NmsKeep) -> torch.Tensor:
     """Box after box, best first."""
+    boxes, classes, threshold = call
     half = boxes.dtype in (torch.float16, torch.bfloat16)
     suppresses = _overlaps(boxes.float() if half else boxes).double() > threshold
     if classes is not None:

@@ -5,21 +5,15 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward, MaxPoolForward
 from pydl.reference import in_full_precision
 from pydl.reference.window import taps
 
 
 @in_full_precision
-def max_pool_forward(
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    output_size: Sequence[int],
-    index: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def max_pool_forward(call: MaxPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     """Taps in scan order; one takes over where it is greater, NaN, or the first one inside."""
+    x, kernel_size, stride, padding, dilation, output_size, index = call
     maps = x.flatten(2)
     best = maps.new_full((*maps.shape[:2], math.prod(output_size)), -math.inf)
     flat = torch.full(best.shape, -1, dtype=torch.int64, device=x.device)
@@ -37,16 +31,9 @@ def max_pool_forward(
 
 
 @in_full_precision
-def max_pool_backward(
-    grad_y: torch.Tensor,
-    index: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
     """Every input adds up the gradients of the windows that took it."""
+    grad_y, index, input_size, kernel_size, stride, padding, dilation = call
     grads, taken = grad_y.flatten(2), index.flatten(2)
     grad_x = grads.new_zeros(*grads.shape[:2], math.prod(input_size))
     windows = taps(
@@ -82,16 +69,9 @@ def _divisors(
 
 
 @in_full_precision
-def avg_pool_forward(
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_size: Sequence[int],
-    count_include_pad: bool,
-    divisor: int,
-) -> torch.Tensor:
+def avg_pool_forward(call: AvgPoolForward) -> torch.Tensor:
     """Each window's sum over its divisor."""
+    x, kernel_size, stride, padding, output_size, count_include_pad, divisor = call
     maps = x.flatten(2)
     total = maps.new_zeros(*maps.shape[:2], math.prod(output_size))
     dilation = [1] * len(output_size)
@@ -106,26 +86,14 @@ def avg_pool_forward(
 
 
 @in_full_precision
-def avg_pool_backward(
-    grad_y: torch.Tensor,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_include_pad: bool,
-    divisor: int,
-    channels_last: bool,
-) -> torch.Tensor:
+def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     """Every input adds up its share of the windows that hold it."""
+    grad_y, input_size, *window, count_include_pad, divisor, _ = call
     outputs = grad_y.shape[2:]
-    divisors = _divisors(
-        input_size, outputs, kernel_size, stride, padding, count_include_pad, divisor, grad_y
-    )
+    divisors = _divisors(input_size, outputs, *window, count_include_pad, divisor, grad_y)
     shares = grad_y.flatten(2) / divisors
     grad_x = shares.new_zeros(*shares.shape[:2], math.prod(input_size))
     dilation = [1] * len(outputs)
-    for _, position, inside in taps(
-        input_size, outputs, kernel_size, stride, padding, dilation, grad_y.device
-    ):
+    for _, position, inside in taps(input_size, outputs, *window, dilation, grad_y.device):
         grad_x = grad_x.index_add(-1, position, torch.where(inside, shares, 0))
     return grad_x.reshape(*grad_y.shape[:2], *input_size)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 from pydl.reference import in_full_precision
 from pydl.reference.window import taps
 
@@ -25,14 +26,9 @@ def _scale(
 
 
 @in_full_precision
-def lp_pool_forward(
-    x: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    output_size: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
     """The root of each window's sum of powers."""
+    x, norm_type, kernel_size, stride, output_size = call
     maps = x.flatten(2)
     total = maps.new_zeros(*maps.shape[:2], math.prod(output_size))
     still = [0] * len(stride), [1] * len(stride)
@@ -45,15 +41,9 @@ def lp_pool_forward(
 
 
 @in_full_precision
-def lp_pool_backward(
-    grad_y: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    norm_type: float,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-) -> torch.Tensor:
+def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
     """Every input adds up its share of the windows that hold it."""
+    grad_y, x, y, norm_type, kernel_size, stride = call
     outputs, roots = y.shape[2:], y.flatten(2)
     zero = roots == 0
     shares = grad_y.flatten(2) * torch.where(zero, 1, roots) ** (1 - norm_type)

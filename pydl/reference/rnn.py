@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from pydl import layout
+from pydl.contract.rnn import RnnForward
 from pydl.reference.rnn_backward import rnn_backward
 from pydl.reference.rnn_cell import rnn_cell_backward, rnn_cell_forward
 from pydl.reference.rnn_steps import (
@@ -26,35 +27,14 @@ __all__ = ["rnn_backward", "rnn_cell_backward", "rnn_cell_forward", "rnn_forward
 Tensors = tuple[torch.Tensor, ...]
 
 
-def rnn_forward(
-    gates: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_hh: torch.Tensor | None,
-    h0: torch.Tensor,
-    c0: torch.Tensor | None,
-    weight_hr: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    norm: torch.Tensor | None,
-    norm_c: torch.Tensor | None,
-    bias_c: torch.Tensor | None,
-    drop: torch.Tensor | None,
-    zone_h: torch.Tensor | None,
-    zone_c: torch.Tensor | None,
-    batch_sizes: torch.Tensor | None,
-    cell: str,
-    reverse: bool,
-    zoneout_h: float,
-    zoneout_c: float,
-    eps: float,
-    keep: bool,
-) -> Tensors:
+def rnn_forward(call: RnnForward) -> Tensors:
     """y, h_n, c_n and, where ``keep``, what backward needs: c, activated, normalised, rstd,
     unprojected."""
+    gates, h0, c0 = call.gates, call.h0, call.c0
+    cell, keep = call.cell, call.keep
     low = gates.dtype
-    x, w, b, h, c, w_hr, peep, gain, gain_c, shift_c, drop = raised(
-        *(gates, weight_hh, bias_hh, h0, c0, weight_hr, peephole, norm, norm_c, bias_c, drop)
-    )
-    rows = packed_rows(batch_sizes, gates.shape[0], h0.shape[0])
+    x, w, b, h, c, w_hr, peep, gain, gain_c, shift_c, drop = raised(*call[:11])
+    rows = packed_rows(call.batch_sizes, gates.shape[0], h0.shape[0])
     hidden = h0.shape[1] if c0 is None else c0.shape[1]
     kept: dict[str, dict[int, torch.Tensor]] = {
         name: {} for name in ("y", "c", "activated", "normalised", "rstd", "unprojected")
@@ -65,11 +45,11 @@ def rnn_forward(
         p = state @ w[first * hidden : last * hidden].T
         if gain is None:
             return p + (0 if b is None else b[first * hidden : last * hidden]), p, p
-        p, rstd = normalised(p, eps)
+        p, rstd = normalised(p, call.eps)
         q = p * gain[first * hidden : last * hidden]
         return q + (0 if b is None else b[first * hidden : last * hidden]), p, rstd
 
-    for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+    for t in reversed(range(len(rows))) if call.reverse else range(len(rows)):
         now = rows[t]
         n = now.stop - now.start
         x_t, h_old = x[now], h[:n]
@@ -79,7 +59,7 @@ def rnn_forward(
             c_old = c[:n]
             at_i, at_f, at_o = (
                 (c_old * peep[0], c_old * peep[1], peep[2])
-                if peephole is not None
+                if call.peephole is not None
                 else (0, 0, None)
             )
             a_i, a_f, a_g, a_o = chunks(x_t + q, 4)
@@ -88,12 +68,12 @@ def rnn_forward(
             o = torch.sigmoid(a_o if at_o is None else a_o + c_new * at_o)
             shown = c_new
             if gain_c is not None:
-                shown = normalised(c_new, eps)[0] * gain_c + shift_c
+                shown = normalised(c_new, call.eps)[0] * gain_c + shift_c
             u = o * torch.tanh(shown)
             kept["activated"][t] = torch.cat((i, f, g, o), 1)
             kept["unprojected"][t] = u
             h_new = u if w_hr is None else u @ w_hr.T
-            old = part_of_old(zone_c, zoneout_c, now)
+            old = part_of_old(call.zone_c, call.zoneout_c, now)
             c_new = c_new if old is None else old * c_old + (1 - old) * c_new
             kept["c"][t] = c_new
             c = torch.cat((c_new, c[n:]))
@@ -115,7 +95,7 @@ def rnn_forward(
             h_new = kept["activated"][t] = ACTIVATIONS[cell](x_t + q)
         if gain is not None:
             kept["normalised"][t], kept["rstd"][t] = p, rstd
-        old = part_of_old(zone_h, zoneout_h, now)
+        old = part_of_old(call.zone_h, call.zoneout_h, now)
         h_new = h_new if old is None else old * h_old + (1 - old) * h_new
         kept["y"][t] = h_new
         h = torch.cat((h_new, h[n:]))
@@ -135,5 +115,5 @@ def rnn_forward(
         all_steps("activated", keep, low),
         all_steps("normalised", keep, low),
         all_steps("rstd", keep, sums),
-        all_steps("unprojected", keep and weight_hr is not None, low),
+        all_steps("unprojected", keep and call.weight_hr is not None, low),
     )

@@ -4,6 +4,7 @@ first (csrc/rnn.h)."""
 import torch
 
 from pydl import layout
+from pydl.contract.rnn import RnnBackward
 from pydl.reference import rnn_steps
 from pydl.reference.rnn_steps import chunks, packed_rows, part_of_old, raised, rounded
 
@@ -26,42 +27,13 @@ def _through_norm(dq: torch.Tensor, hat: torch.Tensor, rstd: torch.Tensor) -> to
     return rstd * (dq - mean - hat * along)
 
 
-def rnn_backward(
-    grad_y: torch.Tensor | None,
-    grad_h_n: torch.Tensor | None,
-    grad_c_n: torch.Tensor | None,
-    y: torch.Tensor,
-    c: torch.Tensor | None,
-    activated: torch.Tensor,
-    normalised: torch.Tensor | None,
-    rstd: torch.Tensor | None,
-    weight_hh: torch.Tensor,
-    h0: torch.Tensor,
-    c0: torch.Tensor | None,
-    weight_hr: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    norm: torch.Tensor | None,
-    norm_c: torch.Tensor | None,
-    bias_c: torch.Tensor | None,
-    drop: torch.Tensor | None,
-    zone_h: torch.Tensor | None,
-    zone_c: torch.Tensor | None,
-    batch_sizes: torch.Tensor | None,
-    cell: str,
-    reverse: bool,
-    zoneout_h: float,
-    zoneout_c: float,
-    eps: float,
-) -> Tensors:
+def rnn_backward(call: RnnBackward) -> Tensors:
     """grad_gates, grad_products, grad_projected, grad_h0, grad_c0, grad_peephole, grad_norm,
     grad_norm_c."""
-    dy, dh, dc, ys, cs, act, hats, rstd, w, h0_, c0_, w_hr, peep, gain, gain_c, shift_c, drop = (
-        raised(
-            *(grad_y, grad_h_n, grad_c_n, y, c, activated, normalised, rstd, weight_hh),
-            *(h0, c0, weight_hr, peephole, norm, norm_c, bias_c, drop),
-        )
-    )
-    rows = packed_rows(batch_sizes, y.shape[0], h0.shape[0])
+    y, h0, c0, cell, reverse = call.y, call.h0, call.c0, call.cell, call.reverse
+    dy, dh, dc, ys, cs, act, hats, rstd, *weights = raised(*call[:17])
+    w, h0_, c0_, w_hr, peep, gain, gain_c, shift_c, drop = weights
+    rows = packed_rows(call.batch_sizes, y.shape[0], h0.shape[0])
     hidden = h0.shape[1] if c0 is None else c0.shape[1]
     dh = torch.zeros_like(h0_) if dh is None else dh
     if c0 is not None:
@@ -89,7 +61,7 @@ def rnn_backward(
         dropped = h_old if drop is None else h_old * drop[:n]
         dh_t = dh[:n] if dy is None else dh[:n] + dy[now]
         dh_old = torch.zeros_like(dh_t)
-        old = part_of_old(zone_h, zoneout_h, now)
+        old = part_of_old(call.zone_h, call.zoneout_h, now)
         if old is not None:
             dh_old, dh_t = old * dh_t, (1 - old) * dh_t
         if cell == "lstm":
@@ -98,9 +70,9 @@ def rnn_backward(
             if w_hr is not None:
                 d_projected[t] = dh_t
                 dh_t = dh_t @ w_hr
-            old = part_of_old(zone_c, zoneout_c, now)
+            old = part_of_old(call.zone_c, call.zoneout_c, now)
             c_new = cs[now] if old is None else f * c_old + i * g
-            hat, rstd_c = rnn_steps.normalised(c_new, eps)
+            hat, rstd_c = rnn_steps.normalised(c_new, call.eps)
             shown = torch.tanh(c_new if gain_c is None else hat * gain_c + shift_c)
             d_shown = dh_t * o * (1 - shown**2)
             do = dh_t * shown * o * (1 - o)

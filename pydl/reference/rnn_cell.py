@@ -3,21 +3,15 @@
 import torch
 
 from pydl import layout
+from pydl.contract.rnn import RnnCellBackward, RnnCellForward
 from pydl.reference.rnn_steps import ACTIVATIONS, chunks, raised, rounded
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-def rnn_cell_forward(
-    gates: torch.Tensor,
-    products: torch.Tensor,
-    h: torch.Tensor | None,
-    c: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    cell: str,
-    keep: bool,
-) -> Tensors:
+def rnn_cell_forward(call: RnnCellForward) -> Tensors:
     """h and c after the step, and, where ``keep``, the activated gates."""
+    gates, products, h, c, peephole, cell, keep = call
     x, q, h_old, c_old, peep = raised(gates, products, h, c, peephole)
     c_new = None
     if cell == "lstm":
@@ -43,17 +37,9 @@ def rnn_cell_forward(
     return h_new.to(gates.dtype), rounded(c_new, gates), kept
 
 
-def rnn_cell_backward(
-    grad_h: torch.Tensor | None,
-    grad_c: torch.Tensor | None,
-    activated: torch.Tensor,
-    h: torch.Tensor | None,
-    c: torch.Tensor | None,
-    c_next: torch.Tensor | None,
-    peephole: torch.Tensor | None,
-    cell: str,
-) -> Tensors:
+def rnn_cell_backward(call: RnnCellBackward) -> Tensors:
     """grad_gates, grad_products, grad_h_before, grad_c_before, grad_peephole."""
+    grad_h, grad_c, activated, h, c, c_next, peephole, cell = call
     given = grad_h, grad_c, activated, h, c, c_next, peephole
     dh, dc, a, h_old, c_old, c_new, peep = raised(*given)
     hidden = activated.shape[1] // {"lstm": 4, "gru": 4}.get(cell, 1)

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 import torch
 
-from pydl.indices import check_images
+from pydl.contract.roi import (
+    RoiAlignBackward,
+    RoiAlignForward,
+    RoiPoolBackward,
+    RoiPoolForward,
+    check_images,
+)
 from pydl.reference import in_full_precision
 
 # Beyond this many pixels from the map's origin a float cannot tell neighbouring samples apart.
@@ -51,15 +57,9 @@ def _along(box: torch.Tensor, x: torch.Tensor, output_size: Sequence[int], argum
 
 
 @in_full_precision
-def roi_align_forward(
-    x: torch.Tensor,
-    boxes: torch.Tensor,
-    output_size: Sequence[int],
-    scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-) -> torch.Tensor:
+def roi_align_forward(call: RoiAlignForward) -> torch.Tensor:
     """Box after box: the mean along the rows, then along the columns."""
+    x, boxes, output_size, scale, sampling_ratio, aligned = call
     check_images(boxes, x.shape[0])
     results = [x.new_zeros(0, x.shape[1], *output_size)]
     for box in boxes if math.prod(output_size) > 0 else ():
@@ -77,21 +77,16 @@ def roi_align_forward(
 
 
 @in_full_precision
-def roi_align_backward(
-    grad_y: torch.Tensor,
-    boxes: torch.Tensor,
-    input_shape: Sequence[int],
-    scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    channels_last: bool,
-) -> torch.Tensor:
+def roi_align_backward(call: RoiAlignBackward) -> torch.Tensor:
     """Box after box: every tap adds its weighed share of its bin's gradient to its pixel."""
-    check_images(boxes, input_shape[0])
+    grad_y, input_shape = call.grad_y, call.input_shape
+    check_images(call.boxes, input_shape[0])
     grad_x = grad_y.new_zeros(tuple(input_shape))
     output_size = grad_y.shape[2:]
-    for box, grad in zip(boxes, grad_y, strict=True) if math.prod(output_size) > 0 else ():
-        rows, cols = _along(box, grad_x, output_size, (scale, sampling_ratio, aligned))
+    for box, grad in zip(call.boxes, grad_y, strict=True) if math.prod(output_size) > 0 else ():
+        rows, cols = _along(
+            box, grad_x, output_size, (call.scale, call.sampling_ratio, call.aligned)
+        )
         bins, pixels, weights, count = cols
         lines = grad.new_zeros(*grad.shape[:2], input_shape[3])
         lines = lines.index_add(2, pixels, grad[..., bins] * weights / count)
@@ -125,10 +120,9 @@ def _largest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @in_full_precision
-def roi_pool_forward(
-    x: torch.Tensor, boxes: torch.Tensor, output_size: Sequence[int], scale: float, index: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def roi_pool_forward(call: RoiPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     """Box after box, bin after bin."""
+    x, boxes, output_size, scale, index = call
     check_images(boxes, x.shape[0])
     shape = (len(boxes), x.shape[1], *output_size)
     y, taken = x.new_zeros(shape), torch.full(shape, -1, device=x.device)
@@ -146,18 +140,14 @@ def roi_pool_forward(
 
 
 @in_full_precision
-def roi_pool_backward(
-    grad_y: torch.Tensor,
-    index: torch.Tensor,
-    boxes: torch.Tensor,
-    input_shape: Sequence[int],
-    scale: float,
-    channels_last: bool,
-) -> torch.Tensor:
+def roi_pool_backward(call: RoiPoolBackward) -> torch.Tensor:
     """Box after box: every bin's gradient goes where its value came from."""
-    check_images(boxes, input_shape[0])
-    grad_x = grad_y.new_zeros(tuple(input_shape)).flatten(2)
-    for box, grad, taken in zip(boxes, grad_y.flatten(2), index.flatten(2), strict=True):
+    input_shape = call.input_shape
+    check_images(call.boxes, input_shape[0])
+    grad_x = call.grad_y.new_zeros(tuple(input_shape)).flatten(2)
+    for box, grad, taken in zip(
+        call.boxes, call.grad_y.flatten(2), call.indices.flatten(2), strict=True
+    ):
         share = torch.where(taken >= 0, grad, 0)
         grad_x[int(box[0])].scatter_add_(1, taken.clamp_min(0), share)
     return grad_x.reshape(tuple(input_shape))

@@ -5,6 +5,7 @@ import itertools
 
 import torch
 
+from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 from pydl.reference import in_full_precision
 
 
@@ -24,20 +25,18 @@ def _box_sum(values: torch.Tensor, below: int, above: int) -> torch.Tensor:
 
 
 @in_full_precision
-def spatial_norm_forward(
-    x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
     """y = x (k + alpha / size^axes * boxsum(x^2))^-beta."""
+    x, size, alpha, beta, k = call
     scale = k + alpha / size ** (x.ndim - 2) * _box_sum(x * x, size // 2, (size - 1) // 2)
     return x * scale**-beta
 
 
 @in_full_precision
-def spatial_norm_backward(
-    grad_y: torch.Tensor, x: torch.Tensor, size: int, alpha: float, beta: float, k: float
-) -> torch.Tensor:
+def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
     """grad_x = grad_y scale^-beta - 2 alpha beta / size^axes * x * boxsum'(grad_y x scale^(-beta -
     1))."""
+    grad_y, x, size, alpha, beta, k = call
     rate = alpha / size ** (x.ndim - 2)
     scale = k + rate * _box_sum(x * x, size // 2, (size - 1) // 2)
     through_scale = _box_sum(grad_y * x * scale ** (-beta - 1), (size - 1) // 2, size // 2)

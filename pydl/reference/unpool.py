@@ -1,17 +1,15 @@
 """Max unpooling from its definition (csrc/unpool.h has it in words)."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 
-from pydl.indices import check_positions
+from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_positions
 
 
-def max_unpool_forward(
-    x: torch.Tensor, index: torch.Tensor, output_size: Sequence[int]
-) -> torch.Tensor:
+def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
     """Places ask who names them last, and fetch its value."""
+    x, index, output_size = call
     check_positions(index, output_size)
     values, places = x.flatten(2), index.flatten(2)
     order = torch.arange(1, values.shape[2] + 1, device=x.device).expand(values.shape)
@@ -21,7 +19,8 @@ def max_unpool_forward(
     return torch.where(winner > 0, fetched, 0).reshape(*x.shape[:2], *output_size)
 
 
-def max_unpool_backward(grad_y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def max_unpool_backward(call: MaxUnpoolBackward) -> torch.Tensor:
     """Every element fetches the gradient of the place it named."""
+    grad_y, index = call
     check_positions(index, grad_y.shape[2:])
     return grad_y.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)

@@ -1,0 +1,55 @@
+"""What every contract function's arguments have in common: a tuple, and what is derived from it."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+import torch
+
+Tensor = torch.Tensor
+Tensors = tuple[torch.Tensor, ...]
+Pair = tuple[torch.Tensor, torch.Tensor]
+Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Ints = Sequence[int]
+# Sizes may be symbols while a graph is made; those of windows and strides are numbers.
+Sizes = Annotated[Sequence[int], "SymInt[]"]
+
+_TYPES = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    Ints: "int[]",
+    Sizes: "SymInt[]",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    str: "str",
+    Pair: "(Tensor, Tensor)",
+    Four: "(Tensor, Tensor, Tensor, Tensor)",
+}
+
+
+class Call(Protocol):
+    """The arguments of one contract function: a ``NamedTuple`` with this method.
+
+    It is named as the function, ``LrnForward`` for ``lrn_forward``.
+    """
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def results(self) -> Tensor | Tensors:
+        """What the function returns, unwritten: the one place where its shapes, dtypes and memory
+        layout are decided, for each backend, for the operator and for its fake."""
+
+
+def name_of(call: type[Call]) -> str:
+    """``lrn_forward`` for ``LrnForward``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", call.__name__).lower()
+
+
+def schema_of(call: type[Call]) -> str:
+    """The operator's schema: these arguments, and ``str backend``."""
+    arguments = [f"{_TYPES[kind]} {name}" for name, kind in call.__annotations__.items()]
+    returned = call.results.__annotations__["return"]
+    many = getattr(returned, "__args__", ())
+    result = _TYPES.get(returned) or f"({', '.join('Tensor' for _ in many)})"
+    return f"{name_of(call)}({', '.join([*arguments, 'str backend'])}) -> {result}"

@@ -1,0 +1,31 @@
+"""Response normalisation within a channel (csrc/spatial_norm.h has the definition)."""
+
+from typing import NamedTuple
+
+from pydl import layout
+from pydl.contract.call import Tensor
+
+
+class SpatialNormForward(NamedTuple):
+    x: Tensor  # (N, C, ...)
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+    def results(self) -> Tensor:
+        """y, like x."""
+        return layout.empty(self.x.shape, self.x)
+
+
+class SpatialNormBackward(NamedTuple):
+    grad_y: Tensor  # (N, C, ...)
+    x: Tensor  # like grad_y
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+    def results(self) -> Tensor:
+        """grad_x, like x."""
+        return layout.empty(self.x.shape, self.x)
