@@ -5,7 +5,8 @@
 #   make test      the suite; test-whole: the slow backends in every dtype too
 #   make lint      ruff, clang-format
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
-#   make readme    README's tables, from the dispatch table and the benchmark's results
+#   make readme    what README and docs/ say of operators and speed, from the code and
+#                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
 #   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated
@@ -85,7 +86,7 @@ bench: $(VENV)/.built
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
 	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu/overhead.csv
 
-# The tables in README.md, from pydl/backends.py and bench/results/cpu.
+# The tables in README.md, docs/drop-in.md, docs/performance.md and docs/speed.svg.
 readme: $(VENV)/.built
 	$(BIN)/python bench/readme.py
 

@@ -55,7 +55,7 @@ class Case:
     weight: tuple[int, ...] | None = None  # as the operator takes it
     bias: tuple[int, ...] | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
-    first: bool = False  # the first layer: nobody differentiates by the image
+    first: bool = False  # the first layer: nothing is differentiated by the image
     substitute: bool = False
     boxes: int | None = None  # regions of interest
     goal: Mapping[str, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more
 
 
 def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more: object) -> Case:
-    """A pooling that none of the models' own layers is; the shapes are the papers'."""
+    """A pooling that no layer of the models does; the shapes are the papers'."""
     goal = more.pop("goal", {})
     return Case(name, about, operator, batch, input, arguments=more, substitute=True, goal=goal)
 
@@ -137,8 +137,8 @@ def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more
 def _boxes(
     name: str, about: str, operator: str, boxes: int, input: tuple, **arguments: object
 ) -> Case:
-    """A detector's call. PyTorch has no operator for any; what is compared with are its parts, put
-    together in pydl/models/stock.py."""
+    """A detector's call. PyTorch has an operator for none of them; they are compared with its
+    parts, put together in pydl/models/stock.py."""
     return Case(name, about, operator, 1, input, arguments=arguments, substitute=True, boxes=boxes)
 
 
@@ -168,7 +168,7 @@ def _of_architecture(model: str, layer: str, input: tuple, weight: tuple, window
         (weight[1] if transposed else weight[0],),
         arguments | {"groups": groups},
         first=input[0] <= 3,
-        substitute=True,  # the models' own files come with their issues; the shapes are the papers'
+        substitute=True,  # pydl.models has no such model; the shapes are the papers'
     )
 
 
@@ -199,7 +199,7 @@ _BATCH_NORM_GOAL = {"forward": 4, "both": 2.5}
 def _scores(
     name: str, about: str, operator: str, batch: int, input: tuple, **more: Mapping[str, float]
 ) -> Case:
-    """A classifier's end: softmax over its classes, the loss, what comes before them."""
+    """The end of a classifier: softmax over its classes, the loss, or what comes before them."""
     arguments = {"dropout": {"p": 0.5}}.get(operator, {})
     arguments = {"dim": 1} if operator.endswith("softmax") else arguments
     return Case(name, about, operator, batch, input, arguments=arguments, substitute=True, **more)

@@ -4,12 +4,12 @@
     is named
 
 Each part runs whatever became of the others, within its share of the nine minutes. What they print
-goes to bench/results/<gpu>/log.txt, a line a part to bench/results/<gpu>/parts.md; the benchmark
-leaves its tables beside them.
+goes to bench/results/<gpu>/log.txt, one line per part to parts.md beside it, where the benchmark
+leaves its tables too.
 """
 
 import os
-import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,118 +17,65 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-CUDA_TESTS = [
-    f"tests/test_{family}.py"
-    for family in (
-        *("rnn", "rnn_cuda", "conv", "conv_cuda", "depthwise", "bias_act", "local", "pool"),
-        *("pool_lp", "pool_adaptive", "unpool", "roi", "nms", "lrn", "spatial_norm", "batch_norm"),
-    )
-]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from results import folder  # noqa: E402
+
+from pydl import backends, measure  # noqa: E402
+
+
+def cuda_tests() -> list[str]:
+    """The test files of the families that have kernels in CUDA C++."""
+    families = [family for family in backends.FAMILIES if "cuda" in backends.serving(family)]
+    names = {f"test_{one}{end}.py" for one in (*families, "depthwise") for end in ("", "_cuda")}
+    found = (ROOT / "tests").rglob("test_*.py")
+    return sorted(str(path.relative_to(ROOT)) for path in found if path.name in names)
 
 
 def results() -> Path:
-    """bench/results/<gpu>, from the GPU's name: "NVIDIA H200" is h200."""
+    """The folder for this GPU's results, made where it is missing."""
     import torch
 
-    name = (
-        torch.cuda.get_device_name().lower().removeprefix("nvidia ")
-        if torch.cuda.is_available()
-        else "no-gpu"
-    )
-    folder = ROOT / "bench" / "results" / re.sub(r"[^a-z0-9]+", "-", name).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    gpu = torch.cuda.is_available()
+    out = folder(measure.device_name("cuda") if gpu else "no-gpu")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def sanitizer(tool: str) -> list[str]:
-    """The CUDA tests under compute-sanitizer; a few of each family, since it slows a kernel a
+    """The CUDA tests under compute-sanitizer: a few of each family, since it slows kernels down a
     hundredfold."""
     command = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     select = "cuda-cuda and float32 and (test_against_reference or test_contract)"
-    pytest = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        select,
-        *CUDA_TESTS,
-    ]
+    options = shlex.split("-m pytest -q -x -p no:cacheprovider")
+    pytest = [sys.executable, *options, "-k", select, *cuda_tests()]
     return [command, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *pytest]
 
 
 def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
     """For each part: (what it is called, command, seconds it may take)."""
-    python = sys.executable
+    python = [sys.executable]
+    build = shlex.split("-m pip install --no-index --no-deps --no-build-isolation -e .")
+    suite = shlex.split("-m pytest -q -n 6 -m 'not slow'")
+    layers = shlex.split("bench/run.py --device cuda --backend triton,cuda --seconds 0.3 --out")
+    recurrent = shlex.split("bench/rnn.py --device cuda --seconds 0.1 --out")
     return {
-        "build": [
-            (
-                "build in place",
-                [
-                    python,
-                    "-m",
-                    "pip",
-                    "install",
-                    "--no-index",
-                    "--no-deps",
-                    "--no-build-isolation",
-                    "-e",
-                    ".",
-                ],
-                150,
-            )
-        ],
-        "test": [
-            (
-                "the suite, natively",
-                [python, "-m", "pytest", "-q", "-n", "6", "-m", "not slow"],
-                140,
-            )
-        ],
+        "build": [("build in place", python + build, 150)],
+        "test": [("the suite, natively", python + suite, 140)],
         "sanitize": [
             (f"compute-sanitizer {tool}", sanitizer(tool), 50) for tool in ("memcheck", "racecheck")
         ],
         "bench": [
-            (
-                "benchmark",
-                [
-                    python,
-                    "bench/run.py",
-                    "--device",
-                    "cuda",
-                    "--backend",
-                    "triton,cuda",
-                    "--seconds",
-                    "0.3",
-                    "--out",
-                    str(out),
-                ],
-                90,
-            ),
-            (
-                "benchmark of recurrent layers",
-                [
-                    python,
-                    "bench/rnn.py",
-                    "--device",
-                    "cuda",
-                    "--seconds",
-                    "0.1",
-                    "--out",
-                    str(out / "rnn.csv"),
-                ],
-                60,
-            ),
+            ("benchmark", [*python, *layers, str(out)], 90),
+            ("recurrent layers", [*python, *recurrent, str(out / "rnn.csv")], 60),
         ],
     }
 
 
 def run(command: list[str], limit: int, log: Path) -> int:
-    """Runs a command into the log, and ends it with everything it started when its time is over."""
+    """Runs a command, its output into the log, and ends it and all that it started when its time is
+    over."""
     with log.open("a") as stream:
         stream.write(f"\n==== {' '.join(command)}\n")
         stream.flush()

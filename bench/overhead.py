@@ -2,7 +2,7 @@
 
 Layers of this package and of torch.nn with equal weights on inputs of a few hundred bytes, timed in
 turns in one process, one thread: forward without gradients, and forward + backward. Under ``auto``
-such inputs are PyTorch's own operators', so what ours takes longer is the way there; under ``cpu``
+such inputs are PyTorch's own operators', so the extra time of ours is the way there; under ``cpu``
 it is the way to a kernel. The table's figures are the minimum of many samples, in microseconds.
 """
 

@@ -1,18 +1,35 @@
 """The benchmark's plot: how many times as fast as PyTorch, losses in another colour."""
 
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
 from results import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FASTER, _SLOWER, _THEIRS, _INK, _LINE = "#2563c9", "#c2541b", "#98a2b3", "#1c2430", "#d8dde6"
 _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
-def ratios(rows: Sequence[Row], where: str) -> Figure:
-    """A bar a row, on a logarithmic scale around 1; what PyTorch's own operator served is grey."""
+def draw(rows: Sequence[Row], where: str, path: Path) -> None:
+    """Draw the ratios into a PNG; says so where matplotlib is missing."""
+    timed = [row for row in rows if row.ratio is not None]
+    if importlib.util.find_spec("matplotlib") is None:
+        print("No plot: matplotlib is not installed (pip install 'pydl-kernels[plots]').")
+    elif timed:
+        ratios(timed, where).savefig(path, dpi=130)
+
+
+def ratios(rows: Sequence[Row], where: str) -> "Figure":
+    """One bar per row, on a logarithmic scale around 1; what PyTorch's own operator served is
+    grey."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter
+
     figure = Figure(figsize=(9.5, 1.3 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -58,7 +75,7 @@ def ratios(rows: Sequence[Row], where: str) -> Figure:
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Case and pass, and of the setting what is not the same for all."""
+    """Case and pass, and what differs between the rows' settings."""
     varying = [
         field
         for field in ("shape", "layout", "dtype", "backend")

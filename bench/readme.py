@@ -1,74 +1,69 @@
-"""Makes README's tables from what they are about.
+"""Makes what README and docs/ tell about the code and its speed, from the code and its results.
 
-``python bench/readme.py`` writes them, ``--check`` fails where README is out of date.
+``python bench/readme.py`` writes it, ``--check`` fails where something is out of date.
 """
 
-import csv
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from pydl import backends  # noqa: E402
+import chart  # noqa: E402
+import figures  # noqa: E402
+import performance  # noqa: E402
+from figures import Figure, by_kind, span  # noqa: E402
 
-README = ROOT / "README.md"
-SPEED = ROOT / "bench" / "results" / "cpu" / "results.csv"
+from pydl import backends, functional  # noqa: E402
 
-# Which operators the dispatch table decides on together.
-OPERATORS = (
-    ("conv1d`, `conv2d`, `conv3d`, and `conv_transpose1d`, `2d`, `3d", "conv"),
-    ("the same, depthwise", "depthwise"),
-    ("conv2d_bias_act", "conv_bias_act"),
-    ("locally_connected1d`, `2d", "local"),
-    ("max_pool1d`, `2d`, `avg_pool1d`, `2d", "pool"),
-    ("max_pool3d`, `avg_pool3d", "pool3d"),
-    ("lp_pool1d`, `2d`, `3d", "pool_lp"),
-    ("adaptive_avg_pool1d`, `2d`, `3d`, `adaptive_max_pool1d`, `2d`, `3d", "pool_adaptive"),
-    ("spatial_pyramid_pool", "pool_pyramid"),
-    ("max_unpool1d`, `2d`, `3d", "unpool"),
-    ("roi_align`, `roi_pool", "roi"),
-    ("nms`, `batched_nms", "nms"),
-    ("local_response_norm", "lrn"),
-    ("spatial_response_norm", "spatial_norm"),
-    ("batch_norm`, `batch_norm_act", "batch_norm"),
-    ("softmax`, `log_softmax", "softmax"),
-    ("cross_entropy", "cross_entropy"),
-    ("dropout`, and `dropout1d`, `2d`, `3d", "dropout"),
-    ("relu`, `leaky_relu", "activation"),
-    ("rnn`, `lstm`, `gru`, `rnn_cell`, `lstm_cell`, `gru_cell", "rnn"),
-)
+# Operators that some backends serve and others not, unlike the rest of their family.
+APART = {"conv2d_bias_act": "conv_bias_act", "nll_loss": "nll_loss"}
 
 
-def support() -> str:
-    """Operator x backend: dtypes, which derivatives, torch.compile; and what a backend has run
-    on."""
+def operators() -> str:
+    """Operators by family, and the backends that serve each; what each backend is tested on."""
     names = list(backends.BACKENDS)
     lines = [
-        f"| operator | dtypes | derivatives | compile | {' | '.join(f'`{n}`' for n in names)} |",
-        f"|---|---|---|---|{'---|' * len(names)}",
+        f"| family | operators | {' | '.join(f'`{name}`' for name in names)} |",
+        f"|---|---|{'---|' * len(names)}",
     ]
-    for operators, family in OPERATORS:
-        cells = ["yes" if name in backends.serving(family) else "no" for name in names]
-        derivatives = "none" if family == "nms" else "forward, backward, double backward"
-        compiles = "with captured shapes" if family == "nms" else "yes"
-        said = operators if " " in operators and "`" not in operators else f"`{operators}`"
-        lines.append(
-            f"| {said} | f64 f32 f16 bf16 | {derivatives} | {compiles} | {' | '.join(cells)} |"
-        )
+    for family in backends.FAMILIES:
+        public = [name for name in functional.__all__ if _room(name) == family]
+        public = [name for name in public if not name.endswith("_with_indices")]
+        lines.append(_line(family, _short([n for n in public if n not in APART]), family))
+        if family == "conv":
+            lines.append(_line(family, "the same, depthwise", "depthwise"))
+        lines += [_line(family, f"`{n}`", APART[n]) for n in public if n in APART]
+    lines += ["", "| backend | what it is | device | tested on |", "|---|---|---|---|"]
     lines += [
-        "",
-        "`aten` is PyTorch's own operator, with PyTorch's dtypes. Where it has none, `auto` is the "
-        "first of `cpu`, `cuda` and `reference` that can serve.",
-        "",
-        "| backend | device | tested on |",
-        "|---|---|---|",
-    ]
-    lines += [
-        f"| `{row.name}` | {', '.join(row.native_devices) or 'any'} | {row.proof} |"
+        f"| `{row.name}` | {row.about.partition(', in its')[0]} "
+        f"| {', '.join(row.native_devices) or 'any'} | {row.proof} |"
         for row in backends.BACKENDS.values()
     ]
     return "\n".join(lines)
+
+
+def _line(family: str, said: str, kind: str) -> str:
+    serving = backends.serving(kind)
+    cells = ["yes" if name in serving else "" for name in backends.BACKENDS]
+    return f"| `{family}` | {said} | {' | '.join(cells)} |"
+
+
+def _room(name: str) -> str:
+    """The family of a public function: the module that it is in."""
+    return getattr(functional, name).__module__.rpartition(".")[2]
+
+
+def _short(names: Sequence[str]) -> str:
+    """``conv1d``, ``conv2d``, ``conv3d`` as ``conv1d``, ``2d``, ``3d``."""
+    said, before = [], ""
+    for name in names:
+        stem, axes = re.fullmatch(r"(.*?)(\dd)?", name).groups()
+        said.append(f"`{axes}`" if axes and stem == before else f"`{name}`")
+        before = stem if axes else ""
+    return ", ".join(said)
 
 
 def drop_in() -> str:
@@ -85,67 +80,87 @@ def drop_in() -> str:
     return "\n".join(lines)
 
 
-def speed() -> str:
-    """The rows measured on a CPU that ours serves, wins and losses alike."""
-    with SPEED.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["ratio"]]
-    first = rows[0]
+def speed(found: Sequence[Figure]) -> str:
+    """By kind of operator: how fast what ``auto`` takes is, and what it leaves."""
     lines = [
-        f"One thread of {first['device']}, PyTorch {first['torch']}, float32, contiguous; "
-        "forward, and forward + backward. "
-        "Ratio: PyTorch's time over ours, both in turns in one process; copies: our time in "
-        "units of one copy of the "
-        "input. Where PyTorch's own serves, both do the same work and what differs is noise and "
-        "two or three microseconds. "
-        "Made by `make bench`; every row, channels last too, is in "
-        f"[{SPEED.parent.relative_to(ROOT)}]({SPEED.parent.relative_to(ROOT)}/results.md).",
-        "",
-        "| layer | input | served by | forward | copies | forward + backward | copies |",
-        "|---|---|---|--:|--:|--:|--:|",
+        "| | forward | forward + backward | slower than PyTorch | left to PyTorch | from |",
+        "|---|---|---|---|---|---|",
     ]
-    passes: dict[tuple[str, str, str], dict[str, dict]] = {}
-    for row in rows:
-        if row["layout"] == "nchw" and row["dtype"] == "float32":
-            passes.setdefault((row["case"], row["shape"], row["backend"]), {})[row["kind"]] = row
-    for (case, shape, backend), kinds in passes.items():
-        served = "PyTorch's own" if backend == "aten" else f"`{backend}`"
-        cells = [cell for kind in ("forward", "both") for cell in _cells(kinds.get(kind))]
-        lines.append(f"| {case} | {shape} | {served} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    for kind, group in by_kind(found).items():
+        taken = [one for one in group if one.taken]
+        left = [one for one in group if not one.taken]
+        slower = [one for one in taken if one.ratio < 1]
+        cells = [
+            span(one for one in taken if one.step == "forward"),
+            span(one for one in taken if one.step != "forward"),
+            f"{len(slower)} of {len(taken)} ({span(slower)})" if slower else "",
+            f"{len(left)} ({span(left)})" if left else "",
+            ", ".join(sorted({one.file.removesuffix(".csv") for one in group})),
+        ]
+        lines.append(f"| `{kind}` | {' | '.join(cells)} |")
+    measured = {one.family for one in found}
+    missing = [f"`{family}`" for family in backends.FAMILIES if family not in measured]
+    return "\n".join([*lines, "", _caption([one.row for one in found], missing)])
 
 
-def _cells(row: dict | None) -> tuple[str, str]:
-    if row is None:
-        return "", ""
-    ratio = float(row["ratio"])
-    shown = f"{ratio:.2f}x" if ratio < 9.95 else f"{ratio:.0f}x"
-    return (f"**{shown}**" if ratio >= 1 else f"{shown} (loss)"), f"{float(row['copies']):.1f}"
-
-
-def made() -> str:
-    """README with its tables made anew."""
-    text = README.read_text(encoding="utf-8")
-    for name, table in (
-        ("support", support),
-        ("drop-in", drop_in),
-        ("speed", speed),
-    ):
-        begin, end = (
-            text.index(f"<!-- {name} table: "),
-            text.index(f"<!-- end of the {name} table -->"),
+def _caption(rows: Sequence[dict[str, str]], missing: Sequence[str]) -> str:
+    folder = figures.CPU.relative_to(ROOT)
+    gpus = [path for path in figures.RESULTS.iterdir() if path != figures.CPU]
+    said = [
+        f"PyTorch's time over ours: one thread of {figures.setting(rows)}, float32, contiguous, "
+        f"from the CSV files of these names in [{folder}]({folder}); for `depthwise` the gradients "
+        "alone. *Slower*: rows that `auto` gives to a kernel here although PyTorch's is faster. "
+        "*Left*: rows that it gives to PyTorch's own operator; the ratio is our kernel's, asked "
+        "for by name, or that of the way there.",
+    ]
+    if missing:
+        said.append(f"Not measured: {', '.join(missing)}.")
+    if not gpus:
+        said.append(
+            "**On a GPU: no figure, neither measured nor predicted. Nothing here has ever run on "
+            "one.**"
         )
-        begin = text.index("-->", begin) + len("-->\n")
-        text = f"{text[:begin]}\n{table()}\n\n{text[end:]}"
-    return text
+    return " ".join(said)
+
+
+def _filled(text: str, name: str, made: str) -> str:
+    """``text`` with what is between two comments made anew."""
+    begin, end = text.index(f"<!-- {name}: "), text.index(f"<!-- end of {name} -->")
+    begin = text.index("-->", begin) + len("-->\n")
+    return f"{text[:begin]}\n{made}\n\n{text[end:]}"
+
+
+def made() -> dict[Path, str]:
+    """Every generated file with its text."""
+    every = figures.every()
+    plain = figures.plain(every)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = _filled(readme, "operators", operators())
+    readme = _filled(readme, "speed", speed(plain))
+    drop = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
+    where = f"One thread of {figures.setting([one.row for one in plain])}, float32, contiguous"
+    return {
+        ROOT / "README.md": readme,
+        ROOT / "docs" / "drop-in.md": _filled(drop, "drop-in", drop_in()),
+        ROOT / "docs" / "performance.md": performance.document(every),
+        ROOT / "docs" / "speed.svg": chart.svg(by_kind(plain), where),
+    }
 
 
 def main() -> int:
-    text = made()
+    texts = made()
+    stale = [
+        path
+        for path, text in texts.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
     if "--check" in sys.argv[1:]:
-        stale = text != README.read_text(encoding="utf-8")
-        print("README.md is out of date: run `make readme`" if stale else "README.md is up to date")
-        return int(stale)
-    README.write_text(text, encoding="utf-8")
+        print(f"out of date: {names}; run `make readme`" if stale else "README and docs are fresh")
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(texts[path], encoding="utf-8")
+    print(f"written: {names}" if stale else "nothing to write")
     return 0
 
 

@@ -1,13 +1,16 @@
-"""The benchmark's rows and how they are written: CSV, a Markdown table, a plot."""
+"""The benchmark's rows, and how they are written and read: CSV, a Markdown table."""
 
 import csv
-import importlib.util
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pydl.measure import Times
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 _PASS_NAMES = {"both": "forward + backward"}
 _STATISTICS = ("minimum", "p20", "median", "p80")
@@ -90,6 +93,12 @@ class Row:
         )
 
 
+def folder(device: str) -> Path:
+    """Where a device's results go: those of "NVIDIA H200" to bench/results/h200."""
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia ")).strip("-")
+    return RESULTS / (name or "unknown")
+
+
 def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, name: str) -> None:
     """Write ``name.csv`` and ``name.md`` into ``out``.
 
@@ -110,20 +119,8 @@ def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, 
     (out / f"{name}.md").write_text(markdown(rows, facts, where), encoding="utf-8")
 
 
-def plot(rows: Sequence[Row], where: str, out: Path, name: str) -> None:
-    """Draw the ratios into ``name.png``; says so where matplotlib is missing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print("No plot: matplotlib is not installed (pip install 'pydl-kernels[plots]').")
-        return
-    from plot import ratios
-
-    timed = [row for row in rows if row.ratio is not None]
-    if timed:
-        ratios(timed, where).savefig(out / f"{name}.png", dpi=130)
-
-
 def _kept(row: Row) -> str:
-    """Bytes an element of the input, ours and PyTorch's."""
+    """Bytes per element of the input, ours and PyTorch's."""
     if row.kept_ours is None or row.kept_theirs is None:
         return ""
     elements = math.prod(map(int, row.shape.split("x")))
@@ -134,6 +131,21 @@ def _plain(value: object) -> object:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else value
+
+
+_COLUMNS = (
+    *("case", "pass", "input", "layout", "dtype", "backend"),
+    *("ours, us", "PyTorch, us", "ratio", "goal", "copies", "kept", "deviation"),
+)
+_LEGEND = textwrap.dedent("""\
+    Times are {which} of many samples, ours and PyTorch's in turns in one process.
+
+    - Ratio: PyTorch's time over ours.
+    - Copies: time in units of one copy of the input, ours and PyTorch's.
+    - Kept: bytes that stay in memory from forward to backward, per element of the input and
+      without the operands themselves, ours and PyTorch's.
+    - Deviation: the largest relative error of output and gradients, ours and PyTorch's. Every row
+      was checked against the float64 reference before it was timed.""")
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
@@ -149,18 +161,10 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
         "",
         f"{versions}.",
         "",
-        f"Times are {which} of many samples, ours and PyTorch's in turns in one process. Ratio: "
-        "PyTorch's time over ours. "
-        "Copies: time in units of one copy of the input, ours and PyTorch's. Every row was "
-        "checked against the float64 "
-        "reference first; the largest relative deviation of output and gradients is given, ours "
-        "and PyTorch's. "
-        "Kept: bytes that stay in memory from forward to backward, per element of the input and "
-        "without the operands themselves, ours and PyTorch's.",
+        _LEGEND.format(which=which),
         "",
-        "| case | pass | input | layout | dtype | backend | ours, us | PyTorch, us | ratio | "
-        "goal | copies | kept | deviation |",
-        "|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'---|' * 6}{'--:|' * (len(_COLUMNS) - 6)}",
     ]
     for row in rows:
         cells = [

@@ -4,10 +4,10 @@ Ours and theirs share their weights and are timed in turns in one process, forwa
 the backward, after their results have been compared. What PyTorch has no operator for is compared
 with the loop over steps that one would write with it (the backend ``aten``).
 
-In the same turns are timed the matrix products alone, as PyTorch makes them: all inputs' at once,
-the states' a step at a time. That part of a layer's time only a faster product can save, no fused
-kernel. A packed batch is also timed beside ours of the padded one, times the part of it that are
-tokens.
+The matrix products alone are timed in the same turns, as PyTorch makes them: the inputs' at once,
+the states' step by step. Only a faster product can save that part of a layer's time, no fused
+kernel. For a packed batch our time of the padded one is measured too, and scaled by the share of it
+that is tokens.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from run import kernels  # noqa: E402
+from harness import kernels  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 from pydl import measure, nn  # noqa: E402
@@ -130,8 +130,8 @@ def check(case: Case, backend: str, device: str, x: Sequences) -> None:
         alone(module, x) for module in layers(case, backend, device, getattr(torch, case.dtype))
     )
     if "layer_norm" in case.options:
-        # Random weights and a layer norm make chaos: 6e-8 more or less of the input is 1e-2 of the
-        # output 256 steps later, in float64 too. So the first steps, before it has grown.
+        # Random weights and a layer norm make chaos: a change of 6e-8 in the input is 1e-2 in the
+        # output 256 steps later, in float64 too. So only the first steps are compared.
         ours, theirs = ours[:64], theirs[:64]
     tolerance = 1e-3 if case.dtype in ("float32", "float64") else 0.1
     compare(ours, theirs, rtol=tolerance, atol=tolerance)
@@ -176,7 +176,7 @@ def products(case: Case, module: torch.nn.Module, x: Sequences, kind: str) -> Ca
 
 
 def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
-    """A row a pass."""
+    """One row per pass."""
     steps, sequences, hidden = case.shape
     dtype = getattr(torch, case.dtype)
     padded = x = torch.randn(steps, sequences, hidden).to(device, dtype)
@@ -240,7 +240,7 @@ def main() -> None:
         measure.pin_to_one_core()
     rows: list[dict] = []
     for case in CUDA_CASES if given.device == "cuda" else CPU_CASES:
-        # A pattern's own commas would part it, so a case's are slashes to it.
+        # Commas separate patterns, so those of a case's name are slashes here.
         name = str(case).replace(",", "/")
         if not any(fnmatch.fnmatch(name, one) for one in given.cases.split(",")):
             continue

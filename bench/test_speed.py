@@ -1,15 +1,14 @@
-"""The same cases through pytest-benchmark: ``pytest bench/``, ``pytest bench/ -k lrn
+"""The benchmark's cases through pytest-benchmark: ``pytest bench/``, ``pytest bench/ -k lrn
 --benchmark-compare``.
 
-Each group is one case and pass, with this package's time beside PyTorch's; the published figures
-are those of ``bench/run.py``.
+Cases, checks and what is timed are those of ``bench/run.py``; pytest-benchmark brings its clock and
+its comparison of runs. A group is one case and pass, this package's time beside PyTorch's.
 """
 
 import pytest
 import torch
 from cases import CASES, Case
-
-from pydl.models.calls import check
+from harness import Setting, prepare
 
 pytest.importorskip("pytest_benchmark")
 
@@ -22,14 +21,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("who", ["pydl", "pytorch"])
+@pytest.mark.parametrize("who", ["ours", "theirs"])
 @pytest.mark.parametrize("kind", ["forward", "both"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_speed(benchmark, case: Case, kind: str, who: str) -> None:
-    call = case.call()
-    tensors = call.random()
-    grad = torch.empty_like(call.theirs(tensors)).normal_()
-    if who == "pydl":
-        assert all(row.passed for row in check(call, tensors, grad))
+    prepared = prepare(case, Setting())
+    if kind not in prepared.call.passes:
+        pytest.skip(f"{case.operator} has no gradient")
+    assert not prepared.wrong
     benchmark.group = f"{case.name}, {kind}"
-    benchmark(call.runner(kind, call.ours if who == "pydl" else call.theirs, tensors, grad))
+    benchmark(prepared.actions(kind)[who])

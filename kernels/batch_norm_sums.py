@@ -6,7 +6,7 @@ channels where they are neighbours in memory, else one, so that loads coalesce e
 kernel joins the runs in ascending order. The moments of a tile are made about its own mean, from
 registers, and join by Chan's formula; nothing is a difference of large sums.
 
-Least traffic: x once for the statistics; grad_y, x and a bit an element for the gradient's sums.
+Least traffic: x once for the statistics; grad_y, x and one bit per element for the gradient's sums.
 """
 
 import torch

@@ -32,9 +32,9 @@ cache. The epilogue costs the residual's bytes and no pass of its own.
 
 Layouts: any strides. A tile of a map is loaded with the axis that is contiguous in memory along the
 lanes (channels, or pixels) and transposed on its way into the product. K runs tap by tap with the
-channels inside, a block of K within one tap, so that where a block reads is found once a pixel;
+channels inside, a block of K within one tap, so that where a block reads is found once per pixel;
 where the channels are few (a first layer), taps and channels are one sequence (MERGED) and found
-once an element. 1-D and 2-D are depth 1: what is constant folds away.
+once per element. 1-D and 2-D are depth 1: what is constant folds away.
 
 Why this form: the simplest one that is right for every shape, runs on tensor cores and multiplies
 no zeros but those of the padding. One channel a group has kernels of its own (conv_depthwise.py).
@@ -281,8 +281,8 @@ def _multiply(
     activation: str = "none",
     slope: float = 0.0,
 ) -> torch.Tensor:
-    """Launches conv_kernel, a program a group and BLOCK_M x BLOCK_N elements of ``out``, or of one
-    of its classes."""
+    """Launches conv_kernel, one program per group and BLOCK_M x BLOCK_N elements of ``out``, or of
+    one of its classes."""
     if out.numel() == 0:
         return out
     stride = window["STRIDE"] if inverse else (1, 1, 1)

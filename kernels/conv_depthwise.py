@@ -18,9 +18,9 @@ edges of a class but what pads the uneven ones. Grad weight gives a program BLOC
 channels x BLOCK_K taps at a time; it runs over its share of the pixels, keeps the products apart
 until the end and writes one part a channel and tap, which split.py adds up in order.
 
-It cannot avoid reading x and writing y once, and 2 * taps operations an element of y: 18 operations
-for 4 bytes of 3 x 3 in float16, far below what the units do while the memory moves them. The taps
-of neighbouring lanes overlap and come out of the L1 cache, as do the weights.
+It cannot avoid reading x and writing y once, and 2 * taps operations per element of y: 18
+operations for 4 bytes of 3 x 3 in float16, far below what the units do while the memory moves them.
+The taps of neighbouring lanes overlap and come out of the L1 cache, as do the weights.
 
 Why this form: a product would fill a sixteenth of its least tile with one channel. Sums are in
 float32 (float64 for float64) for every setting of TF32.

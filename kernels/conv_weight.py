@@ -9,7 +9,7 @@ results, a very long sum. So the pixels are split: a program sums BLOCK_M x BLOC
 share of them into a part of its own, in float32, and split.py adds the parts up in order.
 The number of splits depends on the shape alone and nothing is atomic, so the results repeat bit for
 bit; the shorter sums are also the more accurate ones. Beside grad_y and x, which are read about
-once a tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
+once per tile, the parts cost at most SPLIT_PROGRAMS tiles of memory.
 
 Layouts, tiles and the sequence of taps and channels are those of conv.py, with the columns of the
 product in place of its K.

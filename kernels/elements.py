@@ -99,7 +99,7 @@ def walk(
 
     Contiguous: a row is a plane (n, c), a column one of its pixels. Channels last: a row is a
     pixel, a column a channel. So lanes next to each other in a row touch neighbours in memory, and
-    the divisions that take an index apart are made once a row or once a column, not once an
+    the divisions that take an index apart are made once per row or column, not once per
     element.
     """
     program = tl.program_id(0)

@@ -6,7 +6,7 @@
 
 Layouts, tiles and the gathering backward are those of pool.py. Least traffic: forward reads x and
 writes y once; backward reads x, y and grad_y and writes grad_x once. PyTorch's chain of eight
-operators moves about 30 bytes an element.
+operators moves about 30 bytes per element.
 
 Why this form: the exponents are constants of the compiled kernel, so p = 2 costs a product a tap
 and a root an output. Whole exponents up to UNROLLED_POWER are products; others go through exp2 and

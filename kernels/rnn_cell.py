@@ -1,10 +1,10 @@
 """A step of a recurrent cell after its products (definition: csrc/rnn.h); its gradient is
 rnn_cell_backward.py's.
 
-One kernel a pass serves a step whose products are made outside (rnn_cell_forward) and every step of
-a layer (rnn_step.py), which has further operands. A program covers ROWS sequences by COLUMNS hidden
-units with all of their gates; with layer norm COLUMNS holds all units, so that a row's mean and
-variance need no pass of their own.
+One kernel per pass serves a step whose products are made outside (rnn_cell_forward) and every step
+of a layer (rnn_step.py), which has further operands. A program covers ROWS sequences by COLUMNS
+hidden units with all of their gates; with layer norm COLUMNS holds all units, so that a row's mean
+and variance need no pass of their own.
 
 Bytes: each operand read and each result written once. States that run through the steps (h_next,
 c_next) are updated where they lie, each element by the one program that covers it.

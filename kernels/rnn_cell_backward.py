@@ -3,8 +3,8 @@ and tiles are rnn_cell.py's.
 
 One kernel serves a step alone (rnn_cell_backward) and every step of a layer (rnn_step.py). Bytes:
 each operand read and each result written once. What adds up over steps is updated where it lies,
-each element by the one program that covers it, a number a sequence; the sums over sequences come
-last (split.sum_parts), in order: nothing is atomic and results repeat bit for bit.
+each element by the one program that covers it, one number per sequence; the sums over sequences
+come last (split.sum_parts), in order: nothing is atomic and results repeat bit for bit.
 """
 
 import torch

@@ -5,8 +5,8 @@ between its product and the state.
 
 with a weight's rows along k or n: the products of h, forward, and those of their gradients. A
 program covers BLOCK_M sequences by BLOCK_N columns. Its result is in the type of sums, a number of
-the step's alone that stays in the L2 cache; the weight is read once a step, from there too where it
-fits.
+the step's alone that stays in the L2 cache; the weight is read once per step, from there too where
+it fits.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ direction, peepholes, dropout of the state, zoneout, a reset before the product 
 inside the step). The gates, and the order of all sums but those inside tl.dot, are the same as step
 by step.
 
-Bytes: gates and what backward needs once, the weight once a program. Few sequences leave most
+Bytes: gates and what backward needs once, the weight once per program. Few sequences leave most
 processors idle, but a step costs no launch: rnn_step.py takes at least two.
 """
 

@@ -7,8 +7,8 @@ and every option. Where rnn_sequence.py serves, its one launch does the same.
                weight_hr u, h'              rnn_product, rnn_projected
     backward   the same, last to first
 
-The states that run through the steps are in one place a sequence: h_n itself, c and their gradients
-in the type of sums.
+The states that run through the steps are in one place per sequence: h_n itself, c and their
+gradients in the type of sums.
 """
 
 from typing import NamedTuple
@@ -141,7 +141,7 @@ def forward(tensors: Tensors, steps: list[Step], how: How) -> None:
 
 def backward(tensors: Tensors, steps: list[Step], how: How) -> None:
     """Writes the gradients, all of which are in ``tensors``; those that add up over sequences as a
-    number a sequence: peephole_sums, norm_sums, norm_c_sums."""
+    number per sequence: peephole_sums, norm_sums, norm_c_sums."""
     weight, weight_hr = tensors["weight_hh"], tensors["weight_hr"]
     norm, drop = tensors["norm"], tensors["drop"]
     grad_gates, grad_products = tensors["grad_gates"], tensors["grad_products"]

@@ -24,11 +24,12 @@ def accelerate(model: torch.nn.Module, backend: str | None = None) -> torch.nn.M
     """Let this package serve every layer of ``model`` that has a counterpart in :mod:`pydl.nn`.
 
     In place: the model and each of its layers stay the same objects, of the same classes, with the
-    same parameters, buffers, hooks and ``state_dict``; only what a swapped layer computes by is
-    pydl's. So whatever looks for a layer of ``torch.nn`` finds it: ``isinstance``, ``torch.fx``,
-    ``torch.ao.quantization``, the parametrizations of ``torch.nn.utils``. A deep copy and a replica
-    are swapped as well; a pickle of the whole model and ``copy.copy`` hold the layers as torch.nn
-    made them, so that a pickle loads without pydl. ``torch.jit.script`` compiles torch.nn's own.
+    same parameters, buffers, hooks and ``state_dict``; only the code by which a swapped layer
+    computes is pydl's. So whatever looks for a layer of ``torch.nn`` finds it: ``isinstance``,
+    ``torch.fx``, ``torch.ao.quantization``, the parametrizations of ``torch.nn.utils``. A deep copy
+    and a replica are swapped as well; a pickle of the whole model and ``copy.copy`` hold the layers
+    as torch.nn made them, so that a pickle loads without pydl. ``torch.jit.script`` compiles
+    torch.nn's own.
 
     Nested and shared modules are swapped, and ``model`` itself; instances of a subclass too, unless
     it or the instance has a ``forward`` or ``_conv_forward`` of its own. Lazy layers are left until
@@ -96,7 +97,7 @@ class Report:
     """Which layers of a model this package serves; prints as a table.
 
     Attributes:
-        swapped: (module's name, its class, the class that serves it), one a layer.
+        swapped: (module's name, its class, the class that serves it), one per layer.
         left: (module's name, its class, why), for layers that have a counterpart and are not
             swapped.
     """
@@ -134,7 +135,7 @@ def report(model: torch.nn.Module) -> Report:
 
 
 def _layers(model: object) -> Iterator[tuple[str, torch.nn.Module, type, type]]:
-    """Each module that has a counterpart: its name, itself, the class that has it, and it."""
+    """Each module that has a counterpart: its name, the module, its class there and ours."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     counterparts = COUNTERPARTS | _torchvision()
@@ -145,7 +146,8 @@ def _layers(model: object) -> Iterator[tuple[str, torch.nn.Module, type, type]]:
 
 
 def _torchvision() -> dict[type[torch.nn.Module], type[torch.nn.Module]]:
-    """Nobody has a layer of torchvision who has not imported it, so it is not imported here."""
+    """A model has no layer of torchvision unless somebody has imported it, so it is not imported
+    here."""
     ops = sys.modules.get("torchvision.ops")
     return {getattr(ops, name): getattr(nn, name) for name in _REGIONS if hasattr(ops, name)}
 
@@ -175,7 +177,8 @@ def _name(cls: type) -> str:
 
 @functools.cache
 def _warn_where_nothing_is_ours() -> None:
-    """Once a process: a package without its extension swaps layers and speeds nothing up."""
+    """Warns once per process: a package without its extension swaps layers and speeds nothing
+    up."""
     reasons = {
         row.backend: backends.BACKENDS[row.backend].missing
         for rows in dispatch.AUTO.values()

@@ -30,7 +30,7 @@ class use_backend:
 
     It holds for this thread or asyncio task; one that starts inside the block begins as asyncio and
     ``threading`` define it, a task with the block's backend and a thread without. ``"auto"`` gives
-    the choice back to the dispatch table. ``with`` gives the object itself.
+    the choice back to the dispatch table. ``with ... as block`` gives the object itself.
 
     Args:
         name: ``auto``, ``reference``, ``aten``, ``cpu``, ``triton`` or ``cuda``.

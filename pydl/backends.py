@@ -97,7 +97,7 @@ class Backend:
     """One column of the grid."""
 
     name: str
-    package: str  # holds a module a family, with the family's functions
+    package: str  # holds one module per family, with its functions
     families: tuple[str, ...]
     devices: tuple[str, ...]  # device types; empty: any
     missing: str | None  # why it cannot be used in this process
@@ -368,8 +368,8 @@ def function(backend: str, name: str) -> Callable:
 
 
 def report() -> list[tuple[str, bool, str]]:
-    """One row a backend: its name, whether it can be used in this process, and what it is or why it
-    is missing."""
+    """One row per backend: its name, whether it can be used in this process, and what it is or why
+    it is missing."""
     return [
         (
             name,

@@ -21,7 +21,7 @@ class Row:
     backend: str
     evidence: str  # the file with the measurement
     channels_last: bool | None = None  # the layout it was measured for; None: either
-    least: int = 0  # elements of the input, below which a call of PyTorch's own costs less
+    least: int = 0  # elements of the input below which PyTorch's own operator costs less
     least_plane: int = 0  # elements of one channel of one image, likewise
     functions: tuple[str, ...] = ()  # of the family's; empty: all
     unit_stride: bool | None = None  # the stride it was measured for; None: any
@@ -81,7 +81,7 @@ _ROWS: tuple[Row, ...] = (
         least=1_000_000,
         functions=("avg_pool_forward",),
     ),
-    # Nor, so, has it their Lp pooling.
+    # Nor, for that reason, does it have Lp pooling of halves.
     Row("pool_lp", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
     Row("pool_lp_any", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
     Row("pool_lp", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
@@ -150,8 +150,8 @@ _ROWS: tuple[Row, ...] = (
     ),
     Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
     Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
-    # Long rows are at the limit of the exponential in PyTorch's kernel as well, and so is PyTorch's
-    # relu at the memory's: no row for these.
+    # PyTorch's kernel, too, runs at the speed of the exponential on long rows, and its relu at that
+    # of memory: no row for these.
     Row(
         "softmax_columns",
         "cpu",

@@ -15,9 +15,9 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def memory_format(x: torch.Tensor) -> torch.memory_format:
     """The layout that PyTorch's operators give a result which they compute from the map ``x``.
 
-    Channels last where the strides are ordered so, be the map dense or a view with gaps; contiguous
-    where it is empty, where it is expanded along its channels or over everything outside of them,
-    and where both descriptions fit and the strides do not say channels last.
+    Channels last where the strides are ordered that way, in a dense map or a view with gaps;
+    contiguous where it is empty, where it is expanded along its channels or over everything outside
+    of them, and where both descriptions fit and the strides do not say channels last.
     """
     channels_last = _CHANNELS_LAST.get(x.ndim)
     if channels_last is None:
@@ -46,8 +46,8 @@ def contiguous(x: torch.Tensor) -> torch.Tensor:
 
 
 def as_elementwise(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``result`` lying as PyTorch's elementwise operators lay what they make of ``x``, whose shape
-    it has: in the order of its axes in memory, whatever that is, and without gaps."""
+    """``result`` with the layout that PyTorch's elementwise operators give what they compute from
+    ``x``, whose shape it has: in the order of its axes in memory, without gaps."""
     if x.is_contiguous():
         return contiguous(result)
     if result.stride() == x.stride():
@@ -97,18 +97,18 @@ def resized(
 
 
 def sums_dtype(x: torch.Tensor) -> torch.dtype:
-    """What sums over ``x`` are taken and kept in: float32, float64 for float64."""
+    """The dtype in which sums over ``x`` are computed and kept: float32, float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def channel_sums(x: torch.Tensor) -> torch.Tensor:
-    """An unwritten number a channel of the map ``x``: float32, float64 for float64."""
+    """One unwritten number per channel of the map ``x``: float32, float64 for float64."""
     dtype = sums_dtype(x)
     return empty((x.shape[1],), x, dtype=dtype, layout=torch.contiguous_format)
 
 
 def nothing(x: torch.Tensor, *, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A tensor without elements: what stands for a result that was not asked for."""
+    """A tensor without elements, in the place of a result that was not asked for."""
     return empty((0,), x, dtype=dtype, layout=torch.contiguous_format)
 
 
@@ -135,7 +135,7 @@ def ordered(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
 def input_grad(
     grad_y: torch.Tensor, input_shape: Sequence[int], channels_last: bool
 ) -> torch.Tensor:
-    """The unwritten gradient of a map that the gradient ``grad_y`` does not show the layout of."""
+    """The unwritten gradient of a map whose layout the gradient ``grad_y`` does not show."""
     return empty(input_shape, grad_y, layout=chosen(channels_last, len(input_shape)))
 
 

@@ -1,9 +1,9 @@
 """Timing callables against each other, so that the figures can be believed.
 
-All are measured in one process, in turns, so that whatever else the machine does meets each alike;
-each is called before it is timed; each result is a minimum, a median, a 20th and an 80th percentile
-of many samples, in seconds a call. The time of one copy of the input, taken in the same loop, is
-the yardstick for whatever is bound by memory: see :func:`copier`.
+All are measured in one process, in turns, so that whatever else the machine does affects them
+equally; each is called before it is timed; each result is a minimum, a median, a 20th and an 80th
+percentile of many samples, in seconds per call. The time of one copy of the input, taken in the
+same loop, is the yardstick for whatever is bound by memory: see :func:`copier`.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def interleave(
     """Time several callables in turns.
 
     On a CPU by the monotonic clock, each sample of as many calls (the same number for all) as make
-    the fastest last 50 us. On a CUDA device one call a sample between two events, the L2 cache
+    the fastest last 50 us. On a CUDA device one call per sample between two events, the L2 cache
     overwritten before, and with the GPU kept busy while the CPU launches the call: what counts is
     the time on the device.
 
@@ -82,7 +82,7 @@ def interleave(
             ``device``.
         device: where they work.
         seconds: how long to measure all of them together, roughly, beyond warming up.
-        rounds: at least and at most so many samples each, whatever ``seconds`` says.
+        rounds: the least and the most samples of each, whatever ``seconds`` says.
 
     Returns:
         The times of one call, by the names given.
@@ -123,7 +123,7 @@ def _rounds(budget: float, one_round: float, limits: tuple[int, int]) -> int:
 
 
 def _in_turns(actions: Mapping[str, Action], rounds: int) -> Iterator[tuple[int, str, Action]]:
-    """Each action once a round; every round begins with another, so that none always follows the
+    """Each action once per round; every round begins with another, so that none always follows the
     same one."""
     items = list(actions.items())
     for i in range(rounds):
@@ -223,8 +223,8 @@ def extension() -> tuple[str, str]:
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str]:
-    """What a figure measured here depends on: versions, and PyTorch's settings. Empty where a thing
-    is absent."""
+    """What a figure measured here depends on: versions, and PyTorch's settings. A value is empty
+    where something is absent."""
     device = torch.device(device)
     isa, architectures = extension()
     found = {

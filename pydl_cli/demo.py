@@ -39,7 +39,7 @@ def demo(
     """Train LeNet-5 on handwritten digits, check and time its operators, and show it all on one
     page.
 
-    Exit status 1 where fewer than 97 % of the held-out digits are read rightly, or an operator is
+    Exit status 1 where fewer than 97 % of the held-out digits are read correctly, or an operator is
     wrong.
     """
     from rich.console import Console
@@ -57,7 +57,7 @@ def demo(
     console = Console()
     serving = use_backend(backend)
     device = torch.device(device_of(backend))
-    # Before the training, so that it is not in vain.
+    # Before the training, so that no training is wasted.
     output.mkdir(parents=True, exist_ok=True)
     if not os.access(output, os.W_OK):
         raise PermissionError(f"--output {output} cannot be written to")
@@ -127,7 +127,7 @@ def _train(
             yield epoch
     right = round(epoch.accuracy * len(digits.held_out))
     console.print(
-        f"{100 * epoch.accuracy:.2f} % of the held-out digits read rightly ({right} of "
+        f"{100 * epoch.accuracy:.2f} % of the held-out digits read correctly ({right} of "
         f"{len(digits.held_out)}), "
         f"trained in {epoch.seconds:.1f} s"
     )

@@ -20,10 +20,10 @@ def explain(
         str, typer.Option(help="Of the input; for rnn, steps x sequences x hidden units.")
     ],
     dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="How it lies.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="The layout.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     cell: Annotated[
-        str | None, typer.Option(help="A recurrent layer's, such as lstm (taken for granted).")
+        str | None, typer.Option(help="The recurrent cell, such as gru; lstm if not given.")
     ] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of depthwise; 1 if not given.")] = None,
     dim: Annotated[int | None, typer.Option(help="Of softmax; the last if not given.")] = None,
@@ -90,8 +90,8 @@ def explain(
 
 
 def _apart(questions: "list[Question]") -> "list[tuple[Question, str]]":
-    """One question of those with the same answer for the same reason, and in words which they are,
-    where there are others."""
+    """One question of each group with the same answer for the same reason, and which questions they
+    are, in words, where there are others."""
     groups: dict[tuple, list[Question]] = {}
     for one in questions:
         groups.setdefault((one.kind, one.answer, one.row), []).append(one)

@@ -2,7 +2,7 @@
 
 
 def info() -> None:
-    """Say which backends there are, why one is missing, and the versions at work."""
+    """Say which backends there are, why one is missing, and the versions in use."""
     import torch
     from rich.console import Console
     from rich.table import Table

@@ -1,8 +1,8 @@
-"""What several commands make of their arguments."""
+"""How several commands read their arguments."""
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
-    """``1x28x28`` or ``1,28,28`` to positive numbers that PyTorch can count to; none where it is
+    """``1x28x28`` or ``1,28,28`` to positive numbers in PyTorch's range; none where it is
     neither."""
     try:
         sizes = tuple(int(part) for part in text.replace(",", "x").split("x"))

@@ -13,7 +13,7 @@ from pydl import backends, functional
 from pydl.contract.rnn import GATES
 from pydl.dispatch import Row
 
-# How a call may differ beside its input, and what the command line takes for granted.
+# How a call may differ besides its input, and the command line's defaults.
 OPTIONS: dict[str, object] = {"stride": 1, "dim": -1, "cell": "lstm"}
 
 

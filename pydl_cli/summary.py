@@ -26,7 +26,7 @@ def summary(
         str | None, typer.Argument(help="An architecture; without one, they are listed.")
     ] = None,
     input: Annotated[
-        str | None, typer.Option(help="Channels x height x width, where not the usual.")
+        str | None, typer.Option(help="Channels x height x width, if not the usual.")
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")

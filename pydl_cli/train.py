@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train a network on real data that is already here.", no_args_is_help=True)
 
-TARGET = 2.6  # bits a character, on files that were held out
+TARGET = 2.6  # bits per character, on files that were held out
 _TWIN_STEPS = 10
-# The first steps, a part of the way, more of it: where the model shows what it writes.
+# Where the model shows what it writes: after the first steps, and at these parts of the way.
 _SAMPLES = {0.0: "At first", 0.05: "Train more", 0.3: "Train more", 1.0: "At the end"}
 _SAMPLE_LENGTH = 240
 
@@ -52,7 +52,7 @@ def char_lm(
 ) -> None:
     """Learn to write Python from the standard library's own source, character by character.
 
-    Exit status 1 where files that were held out take 2.6 bits a character or more.
+    Exit status 1 where files that were held out take 2.6 bits per character or more.
     """
     import torch
     from rich.console import Console
@@ -82,7 +82,7 @@ def char_lm(
         learner = model()
         _learn(console, learner, text, steps, seed)
         bits = training.bits_per_character(learner, text.held_out)
-    console.print(f"{bits:.3f} bits a character on the files held out; the target is {TARGET}")
+    console.print(f"{bits:.3f} bits per character on the files held out; the target is {TARGET}")
     if bits >= TARGET:
         raise typer.Exit(1)
 
@@ -121,7 +121,7 @@ def _learn(console: "Console", model: "CharLM", text: "Text", steps: int, seed: 
         TextColumn("step"),
         MofNCompleteColumn(),
         BarColumn(),
-        TextColumn("{task.fields[bits]} bits a character"),
+        TextColumn("{task.fields[bits]} bits per character"),
         TimeElapsedColumn(),
     )
     shown = {max(1, round(part * steps)): title for part, title in _SAMPLES.items()}

@@ -1,5 +1,5 @@
-"""Calls of convolution, normalisation, softmax, losses and dropout beside PyTorch's own: the rows
-that its habits are held to."""
+"""Calls of convolution, normalisation, softmax, losses and dropout beside PyTorch's own: the table
+of calls that the tests of PyTorch's habits run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ _SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "a
 def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
     """What the suite leaves out. Compiled kernels run each row of a table in every dtype; what is
     slow and has no code of its own for each (the reference, PyTorch's operators, Triton's
-    interpreter) in one of them, row after row another."""
+    interpreter) in one of them, another from row to row."""
     tables: dict[tuple, dict[tuple, list[pytest.Item]]] = {}
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
@@ -95,7 +95,8 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def poisoned_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results start as NaN, or as an absurd integer, so that an element nobody wrote shows."""
+    """Results start as NaN, or as an absurd integer, so that an element which was not written
+    shows."""
     allocate = layout.empty
 
     def poisoned(*args, **kwargs):

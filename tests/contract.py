@@ -1,5 +1,5 @@
-"""How a backend is held to the reference: who serves where, how operands lie in memory, what error
-is allowed."""
+"""How a backend is held to the reference: which backends serve where, how operands lie in memory,
+which error is allowed."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -165,8 +165,8 @@ def hold(
 
 
 def opcheck(operator: torch._ops.OpOverload, arguments: Sequence) -> None:
-    """PyTorch's own check of a registration. What it finds out by tracing is the same whoever
-    serves, so that part, the slowest, is left to the reference."""
+    """PyTorch's own check of a registration. What it finds out by tracing is the same for every
+    backend, so that part, the slowest, is left to the reference."""
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if "reference" in arguments:
         tests.append("test_aot_dispatch_dynamic")

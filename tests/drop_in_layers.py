@@ -147,7 +147,7 @@ LAYERS = (
     Layer("GRUCell", (C, 6), (3, 4), (64, 64)),
 )  # fmt: skip
 
-# Which of them README shows as one column.
+# Which of them docs/drop-in.md shows as one column.
 _KINDS = {
     "convolution": "Conv|LocallyConnected",
     "pooling": "MaxPool|AvgPool|LPPool|AdaptiveAvg|AdaptiveMax|SpatialPyramid|MaxUnpool",

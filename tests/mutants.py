@@ -419,7 +419,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="only these, without .cu")
     parser.add_argument("--kind", type=lambda given: given.split(","), help="only these")
-    parser.add_argument("--every", type=int, default=1, help="one mutant in so many")
+    parser.add_argument("--every", type=int, default=1, help="try one mutant in N")
     parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")

@@ -6,7 +6,7 @@ from contract import DTYPES, hold, laid_out, run, servers
 
 from pydl import backends, functional, layout, nn
 
-# shape, how it lies
+# shape, layout
 SHAPES = (
     ((), "contiguous"),
     ((19,), "contiguous"),

@@ -81,7 +81,7 @@ class _Asked(torch.utils.data.Dataset):
 
 
 def test_the_workers_of_a_loader_start_with_the_blocks():
-    """A forked worker begins where its parent was."""
+    """A forked worker starts with its parent's choice."""
     with pydl.use_backend("reference"):
         loader = torch.utils.data.DataLoader(
             _Asked(), num_workers=1, multiprocessing_context="fork"

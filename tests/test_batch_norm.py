@@ -260,7 +260,7 @@ PARTS = ("stats", "apply", "grad_sums", "grad_input")
 
 
 @pytest.mark.parametrize("server", servers("batch_norm"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     ops, how = torch.ops.pydl, (1e-3, "relu", 0.0)
     x, residual, grad_y = torch.randn(3, 2, 9, 3, 5, device=device).unbind()

@@ -1,5 +1,5 @@
 """Batch norm's running statistics move between a forward and its backward: what autograd saved must
-not mind, whoever serves which call."""
+not be affected, whichever backend serves which call."""
 
 import itertools
 

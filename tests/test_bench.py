@@ -88,8 +88,8 @@ def test_a_case_without_a_model_fits_together() -> None:
 
 
 def test_memory_kept_for_backward() -> None:
-    """A byte for each maximum where PyTorch keeps eight, nothing for LRN where PyTorch keeps its
-    parts; the operands themselves do not count."""
+    """One byte per maximum where PyTorch keeps eight, nothing for LRN where PyTorch keeps its
+    intermediate maps; the operands themselves do not count."""
     calls = {
         "max_pool2d": Call("max_pool2d", (2, 3, 9, 9), arguments={"kernel_size": 3}),
         "local_response_norm": Call("local_response_norm", (2, 3, 9, 9), arguments={"size": 5}),

@@ -74,7 +74,7 @@ def test_edges(server, epilogue):
 
 
 @pytest.mark.parametrize("server", servers("bias_act"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x = torch.randn(2, 3, 4, 5, device=device)
     for view in (x, x.contiguous(memory_format=torch.channels_last)):

@@ -1,5 +1,6 @@
 """Layers in graphs whose batch is not known while they are made: exported and compiled, strict and
-not, small and large, they serve another batch rightly, and no size is asked who serves."""
+not, small and large, they serve another batch correctly, and the choice of backend puts no guard on
+a size."""
 
 import pytest
 import torch

@@ -174,7 +174,7 @@ def _classes(x):
 @pytest.mark.parametrize("low", (torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("name", AUTOCAST)
 def test_dtypes_under_autocast(name, low):
-    """The dtype that PyTorch gives, whoever serves and however large; errors where it has them."""
+    """The dtype that PyTorch gives, for every backend and size; errors where it raises them."""
     call = AUTOCAST[name]
     for dtype in DTYPES:
         for shape in ((2, 4, 6, 6), (8, 4, 64, 64)):

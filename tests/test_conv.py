@@ -339,7 +339,7 @@ def test_no_filters_give_empty_gradients(server):
 
 
 @pytest.mark.parametrize("server", servers("conv"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     ops, window = torch.ops.pydl, ([2, 1], [1, 1], [1, 1], 2, backend)
     weight = torch.randn(6, 2, 3, 3, device=device)

@@ -108,7 +108,7 @@ def test_derivatives(server, activation):
 
 
 @pytest.mark.parametrize("server", servers("conv_bias_act"))
-def test_a_negative_slope_is_differentiated_rightly(server):
+def test_a_negative_slope_is_differentiated_correctly(server):
     """The sign of y no longer tells that of what went in."""
     backend, device = server
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64, device=device, requires_grad=True)

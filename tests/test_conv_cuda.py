@@ -138,8 +138,8 @@ def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
 
 def _hold(ours, theirs, exact, dtype, what: str) -> None:
     """The yardstick; but products of tf32 join one long float32 sum each, inside the tensor core,
-    where PyTorch's own float32 on a CPU adds in parts: a few more units of the largest value. To
-    round an operand otherwise than to the nearest tf32 costs hundreds."""
+    where PyTorch's own float32 on a CPU adds in parts: a few more units of the largest value.
+    Rounding an operand in another way than to the nearest tf32 costs hundreds."""
     if dtype != TF32 or exact.numel() == 0:
         return hold(ours, theirs, exact, what)
     assert ours.shape == exact.shape and ours.dtype == theirs.dtype

@@ -249,7 +249,7 @@ def test_forward_and_backward_of_different_backends_fit(server):
 
 
 @pytest.mark.parametrize("server", servers("cross_entropy"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x = torch.randn(2, 6, 3, 5, device=device)
     target = torch.randint(6, (2, 3, 5), device=device)

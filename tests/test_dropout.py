@@ -11,7 +11,7 @@ from contract import DTYPES, INSTRUCTION_SETS, instruction_set, laid_out, opchec
 from pydl import backends, functional, layout, nn
 from pydl.reference.dropout import philox
 
-# shape, how it lies, and why
+# shape, layout, and why
 SHAPES = (
     ((19,), "contiguous"),  # not a whole number of counters
     ((3, 700), "contiguous"),  # several runs and blocks of any kernel, the last not whole
@@ -144,7 +144,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("dropout"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     seed = torch.tensor(7, device=device)
     x = torch.randn(2, 3, 4, 5, device=device)

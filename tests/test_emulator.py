@@ -207,7 +207,7 @@ def test_sanitizers_notice_planted_faults(built, letter):
 
 @pytest.mark.parametrize("name", ["divergent_barrier", "early_exit", "missing_lane"])
 def test_what_a_fault_leaves_behind_is_no_race(built, name):
-    """A launch that was broken off leaves threads behind; whoever frees their memory does not race
+    """A launch that was broken off leaves threads behind; freeing their memory must not race
     with them."""
     report = run("thread", f"faulty:{name}")
     assert "fault:" in report

@@ -1,4 +1,4 @@
-"""FlopCounterMode counts a layer's operations whoever serves them."""
+"""FlopCounterMode counts a layer's operations, whichever backend serves them."""
 
 import subprocess
 import sys

@@ -149,7 +149,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("local"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     ops, window = torch.ops.pydl, ([2, 2], [1, 2], [0, 1], [1, 1], backend)
     x, weight = torch.randn(2, 3, 5, 6, device=device), torch.randn(4, 12, 4, 4, device=device)

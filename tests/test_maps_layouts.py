@@ -1,5 +1,5 @@
 """How results and gradients of pooling and normalisation lie in memory: as PyTorch's do, for every
-way in which a map can lie, whoever serves."""
+layout of the input and every backend."""
 
 import pytest
 import torch

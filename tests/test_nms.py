@@ -120,7 +120,7 @@ def test_what_is_no_overlap_does_not_suppress(server):
 
 @pytest.mark.parametrize("server", OURS)
 def test_many_boxes(server):
-    """Several words a row and several blocks; a float32 overlap is the reference's to the bit."""
+    """Several words per row and several blocks; a float32 overlap is the reference's to the bit."""
     backend, device = server
     boxes, scores = drawn(700, spread=40.0)
     for classes in (None, torch.arange(700) % 2):
@@ -163,7 +163,7 @@ def test_any_boxes(count, seed, spread, threshold, classes, backend):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_the_operator_is_registered_rightly(server):
+def test_the_operator_is_registered_correctly(server):
     backend, device = server
     boxes = drawn(9)[0].to(device)
     for classes in (None, torch.arange(9, device=device)):
@@ -172,7 +172,7 @@ def test_the_operator_is_registered_rightly(server):
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_compiles_whole(server):
-    """Where PyTorch is told to capture shapes that depend on numbers."""
+    """With PyTorch told to capture shapes that depend on values."""
     backend, device = server
     boxes, scores = (t.to(device) for t in drawn(50))
 

@@ -46,7 +46,7 @@ FAMILY = {"softmax": "softmax", "log_softmax": "softmax", "cross_entropy": "cros
 # A gradient of ones gives these a gradient of 0, or of rounding errors alone.
 CENTRED = ("batch_norm", "softmax", "log_softmax")
 
-# Triton's interpreter takes minutes for all samples of these, so it gets one in so many.
+# Triton's interpreter takes minutes for all samples of these, so it gets only some of them.
 INTERPRETED = {
     "max_pool1d": 24,
     "max_pool2d": 36,
@@ -78,7 +78,7 @@ CONSTANT = {"batch_norm": (1, 2), "cross_entropy": ("weight",)}
 
 
 def _served(backend: str, device: str = "cpu") -> None:
-    """Skips where the CUDA kernels are neither emulated here nor at home on this device."""
+    """Skips where the CUDA kernels are neither emulated here nor native to this device."""
     row = backends.BACKENDS[backend]
     if row.missing is not None or (row.devices and device not in row.devices):
         pytest.skip(f"{backend} does not serve a {device}: {row.missing or row.devices}")

@@ -101,7 +101,8 @@ def sdist(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "part", ("bench", "cmake", "csrc", "kernels", "pydl", "pydl_cli", "requirements", "tests")
+    "part",
+    ("bench", "cmake", "csrc", "docs", "kernels", "pydl", "pydl_cli", "requirements", "tests"),
 )
 def test_the_sdist_holds_all_that_builds_and_tests_it(sdist, part):
     def files(root: Path) -> list[str]:

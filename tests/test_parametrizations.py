@@ -64,7 +64,7 @@ PARAMETRIZED = [
 
 
 def found(module: torch.nn.Module, *args) -> tuple:
-    """What a module gives and its gradients, with each weight computed once a call: torch.nn's
+    """What a module gives and its gradients, with each weight computed once per call: torch.nn's
     recurrent layers read one several times, and each time spectral_norm iterates."""
     recurrent = isinstance(module, torch.nn.RNNBase)
     with parametrize.cached() if recurrent else contextlib.nullcontext():

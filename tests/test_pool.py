@@ -336,7 +336,7 @@ def test_contract_over_one_to_three_axes(server, window, channels_last):
 
 
 @pytest.mark.parametrize("server", servers("pool"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     contiguous = torch.randn(2, 3, 7, 8, device=device)
     ops, window = torch.ops.pydl, ([3, 3], [2, 2], [1, 1])

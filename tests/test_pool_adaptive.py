@@ -191,7 +191,7 @@ def test_by_hand(server):
 )
 @pytest.mark.parametrize("size, dtype", ((13, torch.uint8), (40, torch.int64)))
 def test_training_keeps_a_byte_where_it_can(server, size, dtype):
-    """PyTorch keeps eight bytes an output; here it is one, for bins of at most 256 elements."""
+    """PyTorch keeps eight bytes per output; here it is one, for bins of at most 256 elements."""
     backend, device = server
     x = torch.randn(1, 2, size, size, device=device, requires_grad=True)
     saved = []
@@ -224,7 +224,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("pool_adaptive"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     contiguous = torch.randn(2, 3, 7, 8, device=device)
     ops, check, levels = torch.ops.pydl, opcheck, [1, 1, 2, 3]
@@ -249,7 +249,7 @@ def test_operators_are_registered_rightly(server):
 @pytest.mark.parametrize("kind", ("max", "average"))
 @pytest.mark.parametrize("server", servers("pool_adaptive"))
 def test_pools_and_saved_places_fit_across_backends(server, kind):
-    """What one backend saved, the reference's backward reads, and the other way round."""
+    """The reference's backward reads what another backend saved, and the other way round."""
     backend, device = server
     x, levels = torch.randn(2, 3, 9, 8, device=device), [2, 3, 4, 1]
     for index in ("offset", "flat") if kind == "max" else ("none",):

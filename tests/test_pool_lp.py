@@ -225,7 +225,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("pool_lp"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     contiguous = torch.rand(2, 3, 7, 8, device=device)
     ops = torch.ops.pydl

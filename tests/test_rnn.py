@@ -107,7 +107,7 @@ def test_against_reference(server, case, dtype):
     theirs = aten(*tensors, *how, True)
     mine = ours(*tensors, *how, True)
     names = ("y", "h_n", "c_n", "c", "activated", "normalised", "rstd", "unprojected")
-    # A layer norm shows what was rounded before it so many times larger.
+    # A layer norm magnifies by this factor what was rounded before it.
     amplified = exact[6].max().item() if exact[6].numel() else 0.0
     for name, a, b, c in zip(names, mine, theirs, exact, strict=True):
         if c.numel():
@@ -245,7 +245,7 @@ def test_derivatives(server, cell):
 
 
 @pytest.mark.parametrize("server", servers("rnn"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     ops, tests = torch.ops.pydl, ("test_schema", "test_faketensor")
     for case in (CASES[7], CASES[10]):

@@ -195,7 +195,7 @@ def _hold(ours: dict, exact: dict, dtype: torch.dtype) -> None:
 
 @contextlib.contextmanager
 def _order(emulator, seed: int):
-    """Emulated threads in this order; 0 is greedy, where nothing is emulated all there is."""
+    """Runs emulated threads in this order; 0 is greedy, the only one where nothing is emulated."""
     if emulator is None:
         yield
         return

@@ -336,7 +336,7 @@ def test_nothing_to_pool(server):
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_lists_and_views_of_boxes(server):
-    """A list is numbered by its images; boxes may lie anyhow; they get no gradient."""
+    """A list is numbered by its images; boxes may have any strides; they get no gradient."""
     backend, device = server
     x = torch.randn(2, 3, 20, 24, device=device)
     boxes = boxes_for(torch.float32, device)
@@ -386,7 +386,7 @@ def test_derivatives(server, kind):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x = torch.randn(2, 3, 9, 8, device=device)
     boxes = torch.tensor([[0, 1, 1, 6, 5], [1, -2, 0, 3, 9.5]], device=device)

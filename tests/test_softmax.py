@@ -152,7 +152,7 @@ def test_forward_and_backward_of_different_backends_fit(server, log):
 
 
 @pytest.mark.parametrize("server", servers("softmax"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     for map in (x, x.contiguous(memory_format=torch.channels_last)):

@@ -117,7 +117,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("spatial_norm"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x, grad_y = torch.randn(2, 6, 3, 5, device=device), torch.randn(2, 6, 3, 5, device=device)
     arguments = (3, 0.5, 0.75, 1.0, backend)

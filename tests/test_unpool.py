@@ -107,7 +107,7 @@ def test_derivatives(server):
 
 
 @pytest.mark.parametrize("server", servers("unpool"))
-def test_operators_are_registered_rightly(server):
+def test_operators_are_registered_correctly(server):
     backend, device = server
     x, index = torch.nn.functional.max_pool2d(
         torch.randn(2, 3, 8, 6, device=device), 2, return_indices=True

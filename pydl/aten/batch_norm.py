@@ -1,4 +1,4 @@
-"""PyTorch's batch normalisation, and its residual and activation, an operator each."""
+"""PyTorch's batch normalisation, and its residual and activation, one operator each."""
 
 import torch
 

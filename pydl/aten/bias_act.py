@@ -1,4 +1,4 @@
-"""PyTorch's bias, residual and activation of a map, an operator each."""
+"""PyTorch's bias, residual and activation of a map, one operator each."""
 
 import torch
 

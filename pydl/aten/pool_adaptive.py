@@ -1,4 +1,4 @@
-"""PyTorch's adaptive pooling and its gradients, for one to three spatial axes; a pyramid as a
+"""PyTorch's adaptive pooling and its gradients, for one to three spatial axes; a pyramid as one
 level after the other."""
 
 import math

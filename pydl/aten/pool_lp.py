@@ -13,7 +13,7 @@ def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
     x, norm_type, kernel_size, stride, output_size = call
     still = [0] * len(stride), [1] * len(stride)
     rounds_up = ceil_mode(x.shape[2:], output_size, kernel_size, stride, *still)
-    if len(kernel_size) == 1:  # one integer is what it wants
+    if len(kernel_size) == 1:  # it takes one integer only
         return torch.nn.functional.lp_pool1d(x, norm_type, kernel_size[0], stride[0], rounds_up)
     functional = torch.nn.functional
     pool = functional.lp_pool2d if len(kernel_size) == 2 else functional.lp_pool3d

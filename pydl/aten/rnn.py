@@ -1,4 +1,4 @@
-"""A recurrent layer as one writes it with PyTorch's operators: a loop over the steps.
+"""A recurrent layer as one would write it with PyTorch's operators: a loop over the steps.
 
 PyTorch's own recurrent operators take whole networks; where one of them computes the same,
 ``pydl.ops.rnn`` calls it instead. And PyTorch has no gradient that begins at what a forward kept:

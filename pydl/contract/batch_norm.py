@@ -17,7 +17,7 @@ _PLACES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 def mask_rows_are_pixels(x: Tensor) -> bool:
     """Whether a row of the mask of a map like ``x`` is the channels of a pixel: channels last, or
-    one pixel per image; else it is a plane."""
+    one pixel per image; otherwise it is a plane."""
     return layout.channels_last(x) or math.prod(x.shape[2:]) == 1
 
 
@@ -74,7 +74,7 @@ class BatchNormStats(NamedTuple):
 
 
 class BatchNormApply(NamedTuple):
-    """Inference, by statistics that are given."""
+    """Inference, by given statistics."""
 
     x: Tensor  # (N, C, ...)
     mean: Tensor

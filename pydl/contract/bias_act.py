@@ -20,7 +20,7 @@ class BiasActForward(NamedTuple):
 
 class BiasActBackward(NamedTuple):
     grad_y: Tensor  # (N, C, ...)
-    saved: Tensor  # like grad_y: what went into the activation or, where that tells it, came out
+    saved: Tensor  # like grad_y: the activation's input or, where that suffices, its output
     activation: str
     slope: float
 

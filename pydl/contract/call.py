@@ -31,7 +31,7 @@ _TYPES = {
 class Call(Protocol):
     """The arguments of one contract function: a ``NamedTuple`` with this method.
 
-    It is named as the function, ``LrnForward`` for ``lrn_forward``.
+    It is named after the function: ``LrnForward`` for ``lrn_forward``.
     """
 
     def __init__(self, *arguments: object) -> None: ...

@@ -1,4 +1,5 @@
-"""Dropout (csrc/dropout.h has the definition). The mask is made again from the seed, not kept."""
+"""Dropout (csrc/dropout.h has the definition). The mask is computed again from the seed, not
+kept."""
 
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ from pydl.contract.call import Tensor
 
 
 class NmsKeep(NamedTuple):
-    boxes: Tensor  # (K, 4), in the order of falling scores
+    boxes: Tensor  # (K, 4), in the order of descending scores
     classes: Tensor | None  # (K,): only boxes of one class suppress each other
     threshold: float
 

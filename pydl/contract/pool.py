@@ -2,8 +2,8 @@
 forms of a max pooling index: ``offset``, the tap's number inside its window, and ``flat``, the
 position in the input plane.
 
-Inside the package the first is kept, one byte per output; PyTorch's users see the second, eight
-bytes.
+The package itself keeps the first, one byte per output; PyTorch's users see the second, eight
+bytes each.
 """
 
 import math

@@ -27,7 +27,7 @@ def norm_groups(cell: str) -> int:
 
 
 def added_up(cell: str, peephole: bool, has_norm: bool) -> int:
-    """Numbers per hidden unit and sequence that add up over the tokens."""
+    """Numbers per hidden unit and sequence that are summed over the tokens."""
     return 3 * peephole + (2 * GATES[cell] + 2) * has_norm
 
 

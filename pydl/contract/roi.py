@@ -9,7 +9,7 @@ from pydl.contract.call import Pair, Sizes, Tensor
 
 
 def check_images(boxes: Tensor, images: int) -> None:
-    """Raises RuntimeError where the first number of one of these boxes names none of so many
+    """Raises RuntimeError where the first number of one of these boxes names none of ``images``
     images.
 
     On a GPU it waits for the answer.

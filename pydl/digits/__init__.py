@@ -1,7 +1,7 @@
 """LeNet-5 learns handwritten digits: what ``pydl demo`` does, step by step.
 
-``dataset`` loads the images, ``training`` trains, ``operators`` holds every operator to the
-reference and to PyTorch's time, ``plots`` and ``page`` show it all.
+``dataset`` loads the images, ``training`` trains, ``operators`` compares every operator with
+the reference and with PyTorch's time, ``plots`` and ``page`` show it all.
 """
 
 import importlib.util

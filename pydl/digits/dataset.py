@@ -9,8 +9,8 @@ SIDE = 32  # pixels of LeNet-5's input
 
 @dataclass(frozen=True)
 class Digits:
-    """Images (N, 1, 32, 32) with the training images' mean 0 and deviation 1, labels (N), and who
-    is held out."""
+    """Images (N, 1, 32, 32) with the training images' mean 0 and deviation 1, labels (N), and which
+    are held out."""
 
     images: torch.Tensor
     labels: torch.Tensor

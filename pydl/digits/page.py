@@ -15,10 +15,8 @@ _STYLE = """
   --line: #363e4b; --ours: #6ea8ff; --loss: #ff9d5c; --good: #5cc493; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
-
-
-           font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
-           sans-serif; }
+  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
+  sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.02em; }
 h2 { font-size: 1.25rem; margin: 0 0 .5rem; letter-spacing: -.01em; }
@@ -67,8 +65,8 @@ def section(title: str, *parts: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """``text`` is HTML."""
-    return f"<p>{text}</p>"
+    """``text`` is HTML, its lines broken anywhere."""
+    return f"<p>{' '.join(text.split())}</p>"
 
 
 def table(
@@ -146,10 +144,10 @@ def speed_table(rows: Sequence[OperatorRow]) -> str:
 def page(title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str]) -> str:
     """The whole document; ``lead`` and ``parts`` are HTML."""
     said = ", ".join(f"{escape(key)} {escape(value)}" for key, value in versions.items() if value)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><style>{_STYLE}</style></head>'
-        f'<body><main><h1>{escape(title)}</h1><p class="lead">{lead}</p>{"".join(parts)}'
-        f"<footer>Measured with {said}.</footer></main></body></html>\n"
-    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<body><main><h1>{escape(title)}</h1><p class="lead">{" ".join(lead.split())}</p>
+{"".join(parts)}
+<footer>Measured with {said}.</footer></main></body></html>
+"""

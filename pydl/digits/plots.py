@@ -43,7 +43,7 @@ def _figure(theme: Theme, width: float, height: float) -> Figure:
 
 
 def _quiet(axes: Axes, theme: Theme) -> None:
-    """Only the lines that carry something."""
+    """Removes all lines but those that carry something."""
     axes.set_facecolor(theme.paper)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -209,7 +209,7 @@ def read_digits(
 
 
 def speed(theme: Theme, rows: Sequence[OperatorRow]) -> Figure:
-    """How many times faster than PyTorch each call is, one bar a pass, on a logarithmic scale
+    """How many times faster than PyTorch each call is, one bar per pass, on a logarithmic scale
     around 1."""
     bars = [
         (f"{row.layer}, {name}", row.ratio(kind), row)

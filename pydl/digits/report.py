@@ -70,12 +70,9 @@ def write(results: Results, folder: Path) -> Path:
         _exactness(results),
         _speed(results, album),
     ]
-    lead = (
-        "A small convolutional network learned to read handwritten digits on this machine a "
-        "moment ago. "
-        "This page shows what it learned, whether its operators compute rightly, and how fast "
-        "they are."
-    )
+    lead = """A small convolutional network learned to read handwritten digits on this machine a
+        moment ago. This page shows what it learned, whether its operators compute correctly, and
+        how fast they are."""
     html = page.page("LeNet-5 reads handwriting", lead, parts, measure.versions(results.device))
     target = folder / "index.html"
     target.write_text(html, encoding="utf-8")
@@ -98,7 +95,7 @@ def _tiles(results: Results, held_out: int) -> str:
         [
             (
                 f"{100 * last.accuracy:.1f} %",
-                f"of {held_out} held-out digits read rightly ({right}); "
+                f"of {held_out} held-out digits read correctly ({right}); "
                 f"the target is {100 * results.target:.0f} %",
                 last.accuracy >= results.target,
             ),
@@ -137,25 +134,18 @@ def _network(results: Results) -> str:
         ]
         for row in results.layers
     ]
-    who = (
-        "a table made from measurements decides who serves an operator on this device, and "
-        "where that is PyTorch's own, "
-        "as for dense convolutions on a CPU, PyTorch is called."
-        if results.backend == "auto"
-        else f"the backend <code>{results.backend}</code> was asked for."
-    )
+    who = f"the backend <code>{results.backend}</code> was asked for."
+    if results.backend == "auto":
+        who = """a table made from measurements decides who serves an operator on this device, and
+            where that is PyTorch's own, as for dense convolutions on a CPU, PyTorch is called."""
     return page.section(
         "The network",
-        page.paragraph(
-            "LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998; here with max pooling and ReLU) "
-            "looks at a picture of "
-            "32&times;32 pixels. Two <b>convolutions</b> slide small filters over it and note "
-            "where each one matches; "
-            "after each, a <b>pool</b> keeps the strongest answer of every 2&times;2 patch; "
-            "three fully connected "
-            "layers turn what remains into ten scores, one a digit. "
-            f"The last column says whose code computed each layer: {who}"
-        ),
+        page.paragraph(f"""
+            LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998; here with max pooling and ReLU) looks
+            at a picture of 32&times;32 pixels. Two <b>convolutions</b> slide small filters over it
+            and note where each one matches; after each, a <b>pool</b> keeps the strongest answer of
+            every 2&times;2 patch; three fully connected layers turn what remains into ten scores,
+            one per digit. The last column says whose code computed each layer: {who}"""),
         page.table(
             ["layer", "kind", "output", "parameters", "multiply-adds", "computed by"],
             rows,
@@ -168,18 +158,13 @@ def _learning(results: Results, album: _Album, held_out: int) -> str:
     image = album("learning_curve", plots.learning_curve, results.epochs, results.target)
     return page.section(
         "Learning",
-        page.paragraph(
-            "The 1,797 digits come with scikit-learn: 8&times;8 pixels each, scaled up to "
-            "32&times;32. "
-            f"A fifth of every digit, {held_out} images in all, was set aside and only used to "
-            "count errors; "
-            "the network never learned from them. The others were shown in batches of 32, each "
-            "turned, moved and "
-            "scaled a little at random. They are counted in this distorted form and while the "
-            "network still "
-            "changes, so their curve starts lower. "
-            f"Seed {results.seed}."
-        ),
+        page.paragraph(f"""
+            The 1,797 digits come with scikit-learn: 8&times;8 pixels each, scaled up to
+            32&times;32. A fifth of every digit, {held_out} images in all, was set aside and only
+            used to count errors; the network never learned from them. The others were shown in
+            batches of 32, each turned, moved and scaled a little at random. They are counted in
+            this distorted form and while the network still changes, so their curve starts lower.
+            Seed {results.seed}."""),
         page.picture(image, "Loss and accuracy by epoch"),
     )
 
@@ -235,13 +220,10 @@ def _filters(album: _Album, model: nn.Module) -> str:
     image = album("filters", plots.filters, model.conv1.weight.detach())
     return page.section(
         "What the first layer looks for",
-        page.paragraph(
-            "The six filters of the first convolution, 5&times;5 weights each, as they were "
-            "learned: "
-            "blue weights add ink, orange ones subtract it. A filter answers where the picture "
-            "looks like it: an edge, "
-            "a stroke in some direction, a corner."
-        ),
+        page.paragraph("""
+            The six filters of the first convolution, 5&times;5 weights each, as they were learned:
+            blue weights add ink, orange ones subtract it. A filter answers where the picture looks
+            like it: an edge, a stroke in some direction, a corner."""),
         page.picture(image, "Six filters of 5 by 5 weights"),
     )
 
@@ -261,15 +243,11 @@ def _activations(
     image = album("activations", plots.activations, images[i, 0], first[0], second[0])
     return page.section(
         "What the layers see in a digit",
-        page.paragraph(
-            f"A held-out {labels[i].item()} on its way through the network, after each "
-            "convolution and its ReLU, "
-            "which sets negative answers to zero. Bright is a strong answer, black none; each "
-            "map has its own scale. "
-            "The first maps still look like the digit; the second ones, made from all six of "
-            "the first and coarser, "
-            "say where its parts are."
-        ),
+        page.paragraph(f"""
+            A held-out {labels[i].item()} on its way through the network, after each convolution and
+            its ReLU, which sets negative answers to zero. Bright is a strong answer, black none;
+            each map has its own scale. The first maps still look like the digit; the second ones,
+            made from all six of the first and coarser, say where its parts are."""),
         page.picture(image, "Activations of both convolutions"),
     )
 
@@ -277,17 +255,12 @@ def _activations(
 def _exactness(results: Results) -> str:
     return page.section(
         "Are the operators right?",
-        page.paragraph(
-            "Each operator the network calls was run once more on a batch of real digits, "
-            "forward and backward, and "
-            "held to a reference that computes the definition in float64. The figures are the "
-            "largest "
-            "deviations, relative to the largest value. The bound is twice PyTorch's own "
-            "deviation in float32 "
-            "plus four roundings; the first layer's gradient with respect to the image is "
-            "checked although training "
-            "does not need it."
-        ),
+        page.paragraph("""
+            Each operator the network calls was run once more on a batch of real digits, forward and
+            backward, and compared with a reference that computes the definition in float64. The
+            figures are the largest deviations, relative to the largest value. The bound is twice
+            PyTorch's own deviation in float32 plus four roundings; the first layer's gradient with
+            respect to the image is checked although training does not need it."""),
         page.checks_table(results.operators),
     )
 
@@ -296,16 +269,13 @@ def _speed(results: Results, album: _Album) -> str:
     image = album("speed", plots.speed, results.operators)
     return page.section(
         "How fast are they?",
-        page.paragraph(
-            "The same calls, pydl's and stock PyTorch's in turns in one process on "
-            f"{measure.device_name(results.device)} ({_threads(results)}), medians. "
-            "<i>Copies</i> is pydl's time in units of one copy of the layer's input. "
-            "Where PyTorch's own operator serves, both columns run the same code and the ratio "
-            "is 1 "
-            "but for noise and the cost of the call itself. Other programs on the machine "
-            "disturb single "
-            "figures; <code>bench/</code> measures with more care."
-        ),
+        page.paragraph(f"""
+            The same calls, pydl's and stock PyTorch's in turns in one process on
+            {measure.device_name(results.device)} ({_threads(results)}), medians. <i>Copies</i> is
+            pydl's time in units of one copy of the layer's input. Where PyTorch's own operator
+            serves, both columns run the same code and the ratio is 1 but for noise and the cost of
+            the call itself. Other programs on the machine disturb single figures;
+            <code>bench/</code> measures with more care."""),
         page.picture(image, "Speed relative to PyTorch"),
         page.speed_table(results.operators),
     )

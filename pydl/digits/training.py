@@ -34,7 +34,7 @@ def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         generator: on the CPU.
 
     Returns:
-        Images of the same shape; what comes in from outside repeats the border.
+        Images of the same shape; pixels from outside repeat the border.
     """
 
     def uniform(most: float) -> torch.Tensor:  # [N] in -most ... most

@@ -19,13 +19,13 @@ def batch_norm(
     *,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """Batch normalisation: (x - mean) / sqrt(var + eps) * weight + bias, a mean and a variance a
-    channel.
+    """Batch normalisation: (x - mean) / sqrt(var + eps) * weight + bias, with a mean and a
+    variance per channel.
 
     Training takes both from the batch (the biased variance) and moves the running statistics, in
     place, towards them (the unbiased variance): running = (1 - momentum) running + momentum batch.
-    Inference takes the running ones. Statistics are made and kept in float32 (float64 for float64).
-    Differentiable twice in input, weight and bias.
+    Inference takes the running ones. Statistics are computed and kept in float32 (float64 for
+    float64). Differentiable twice in input, weight and bias.
 
     Args:
         input: (N, C) or (N, C, ...); float32, float64, float16 or bfloat16.
@@ -42,7 +42,7 @@ def batch_norm(
 
     Raises:
         TypeError, RuntimeError: as :func:`pydl.functional.conv2d`.
-        ValueError: training with one value a channel, an eps that is not positive, or one running
+        ValueError: training with one value per channel, an eps that is not positive, or one running
             statistic without the other; or there is no such backend.
 
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2; PyTorch's ``batch_norm``.
@@ -82,8 +82,11 @@ def batch_norm_act(
     """:func:`batch_norm`, a residual and an activation in the same pass: activation(batch_norm(x) +
     residual).
 
-    Training keeps the input and one bit an output for its backward, where separate operators keep
+    Training keeps the input and one bit per output for its backward, where separate operators keep
     the normalised map, the sum or the result as well.
+
+    Equivalent to: ``relu(batch_norm(input, running_mean, running_var, weight, bias, training,
+    momentum, eps) + residual)``, or another activation.
 
     Args:
         input, running_mean, running_var, weight, bias, training, momentum, eps: as
@@ -100,7 +103,7 @@ def batch_norm_act(
         TypeError, RuntimeError, ValueError: as :func:`batch_norm`; ValueError also for another
             activation.
 
-    Source: He et al. 2016, figure 2, where residual blocks end so.
+    Source: He et al. 2016, figure 2, where residual blocks end like this.
     """
     return ops.batch_norm(
         input,

@@ -47,11 +47,12 @@ def conv2d(
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
         weight: (F, C / groups, KH, KW), of the input's dtype and device.
         bias: (F) or None.
-        stride: of the window, one integer or one an axis.
-        padding: zeros on both sides, one integer or one an axis; ``'valid'`` none; ``'same'`` keeps
+        stride: of the window, an int or one per axis.
+        padding: zeros on both sides, an int or one per axis; ``'valid'`` none; ``'same'`` keeps
             H and W (stride 1 only; an odd total puts the extra zero on the right).
         dilation: the distance between the window's taps.
-        groups: input and output channels are split into so many groups that do not see each other.
+        groups: input and output channels are split into this many groups, which do not see each
+            other.
         backend: see the module.
 
     Returns:
@@ -128,10 +129,11 @@ def conv_transpose2d(
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
         weight: (C, F / groups, KH, KW), of the input's dtype and device.
         bias: (F) or None.
-        stride: by which the map grows, one integer or one an axis.
+        stride: by which the map grows, an int or one per axis.
         padding: rows and columns taken away on both sides.
         output_padding: rows and columns added on the right side; smaller than stride or dilation.
-        groups: input and output channels are split into so many groups that do not see each other.
+        groups: input and output channels are split into this many groups, which do not see each
+            other.
         dilation: the distance between the window's taps.
         backend: see the module.
 
@@ -189,6 +191,9 @@ def conv2d_bias_act(
     a dense product is PyTorch's own and one native pass over it does the rest. Differentiable to
     any order in input, weight, bias and residual. Training keeps the result (silu: what goes into
     it) and no mask.
+
+    Equivalent to: ``relu(conv2d(input, weight, bias, stride, padding, dilation, groups) +
+    residual)``, or another activation.
 
     Args:
         input, weight, bias, stride, padding, dilation, groups: as :func:`conv2d`.

@@ -24,27 +24,27 @@ def cross_entropy(
     """Cross entropy between the softmax of ``input`` and ``target``, pixel by pixel for maps.
 
     One pass forward and one backward: neither probabilities nor their logarithms are stored, but
-    two numbers a position. Contiguous and channels-last maps are read where they lie.
+    two numbers per position. Contiguous and channels-last maps are read where they lie.
 
     Args:
         input: scores, not probabilities: (C,), (N, C) or (N, C, d1, ...); float32, float64, float16
             or bfloat16.
         target: class indices () or (N,) or (N, d1, ...) of int64 or uint8; or class probabilities
             in the input's shape.
-        weight: one a class, (C,).
+        weight: one per class, (C,).
         size_average, reduce: PyTorch's deprecated forms of ``reduction``.
-        ignore_index: positions with this target count nothing; only for class indices.
+        ignore_index: positions with this target do not count; only for class indices.
         reduction: ``none``; ``sum``; ``mean``, over the sum of the targets' weights for class
             indices, over the number of positions for probabilities.
         label_smoothing: in [0, 1]: how much of each target is spread evenly over all classes.
         backend: see the module.
 
     Returns:
-        A number, or without reduction one a position.
+        A number, or without reduction one per position.
 
     Raises:
         IndexError: a target outside of [0, C) that is not ``ignore_index``. A GPU's kernel does not
-            wait to tell: there the loss and that position's gradient are NaN.
+            wait to report it: there the loss and that position's gradient are NaN.
         TypeError, RuntimeError, ValueError: as PyTorch's, and as :func:`pydl.functional.conv2d`.
 
     Source: PyTorch's ``cross_entropy``; label smoothing: Szegedy et al. 2015, section 7.
@@ -68,8 +68,8 @@ def nll_loss(
     *,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """The negative log likelihood of ``target``: what :func:`cross_entropy` is of the logarithms
-    that :func:`log_softmax` gives.
+    """The negative log likelihood of ``target``: what :func:`cross_entropy` computes from the
+    logarithms that :func:`log_softmax` gives.
 
     Served by PyTorch's own operator and by the reference.
 
@@ -77,14 +77,14 @@ def nll_loss(
         input: logarithms of probabilities: (C,), (N, C) or (N, C, d1, ...); float32, float64,
             float16 or bfloat16.
         target: class indices () or (N,) or (N, d1, ...) of int64 or uint8.
-        weight: one a class, (C,), of the input's dtype.
+        weight: one per class, (C,), of the input's dtype.
         size_average, reduce: PyTorch's deprecated forms of ``reduction``.
-        ignore_index: positions with this target count nothing.
+        ignore_index: positions with this target do not count.
         reduction: ``none``; ``sum``; ``mean``, over the sum of the targets' weights.
         backend: see the module.
 
     Returns:
-        A number, or without reduction one a position.
+        A number, or without reduction one per position.
 
     Raises:
         IndexError: a target outside of [0, C) that is not ``ignore_index``.

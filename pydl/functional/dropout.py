@@ -18,7 +18,7 @@ def dropout(
     """Zeroes elements with probability ``p`` and multiplies the others by 1 / (1 - p).
 
     The mask is a function of a seed and of an element's number in memory (Philox4x32-10), so the
-    backward computes it again and nothing is stored. The seed is one number a call from PyTorch's
+    backward computes it again and nothing is stored. The seed is one number per call from PyTorch's
     default generator of the tensor's device: ``torch.manual_seed`` repeats it. The backends of one
     device draw the same mask; PyTorch's own operator (``aten``) draws another.
 

@@ -20,7 +20,11 @@ def locally_connected1d(
     backend: str | None = None,
 ) -> torch.Tensor:
     """1-D locally connected layer of (N, C, L) or (C, L) with a weight (F, C, K, OL) and a bias
-    (F, OL): see :func:`locally_connected2d`."""
+    (F, OL): see :func:`locally_connected2d`.
+
+    Equivalent to: ``einsum("nclk,fckl->nfl", input.unfold(2, weight.shape[2], stride), weight) +
+    bias`` without padding and dilation.
+    """
     return ops.locally_connected(1, input, weight, bias, stride, padding, dilation, backend)
 
 
@@ -39,6 +43,9 @@ def locally_connected2d(
 
     y[n, f, o] = bias[f, o] + sum over c, t of x[n, c, o stride - padding + t dilation]
     weight[f, c, t, o]. Differentiable to any order in input, weight and bias.
+
+    Equivalent to: ``einsum("nkl,fkl->nfl", unfold(input, weight.shape[2:4], dilation, padding,
+    stride), weight.flatten(4).flatten(1, 3)).unflatten(2, weight.shape[4:]) + bias``
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.

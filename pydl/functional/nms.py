@@ -21,16 +21,20 @@ def nms(
     heights; where it is NaN (two boxes without area) nothing is suppressed. Every backend keeps the
     same boxes.
 
+    Equivalent to: ``if kept[i]: kept[i + 1 :] &= ~(iou[i, i + 1 :] > iou_threshold)`` for each box
+    i by descending score, from ``kept`` all true.
+
     Args:
         boxes: (K, 4) as (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2; float32, float64, float16 or
             bfloat16. Overlaps are computed in float32, in float64 for float64.
-        scores: (K,) of the same dtype. Of equal scores the first comes first; NaN before all.
+        scores: (K,) of the same dtype. Among equal scores the first comes first; NaN comes before
+            all.
         iou_threshold: 0 to 1.
         backend: as for :func:`roi_align`.
 
     Returns:
-        The indices of the kept, int64, by descending score. How many there are hangs on the
-        numbers, so ``torch.compile(fullgraph=True)`` needs
+        The indices of the boxes kept, int64, by descending score. How many there are depends on
+        the values, so ``torch.compile(fullgraph=True)`` needs
         ``torch._dynamo.config.capture_dynamic_output_shape_ops``.
 
     Raises:
@@ -56,11 +60,13 @@ def batched_nms(
 
     Classes are compared as they are; boxes are not moved apart, which would round them.
 
+    Equivalent to: :func:`nms` of each class alone, then ``kept[scores[kept].argsort(0, True)]``.
+
     Args:
         boxes, scores, iou_threshold, backend: as for :func:`nms`.
         idxs: (K,), the class of each box; integers.
 
     Returns:
-        The indices of the kept of all classes, int64, by descending score.
+        The indices of the boxes kept, of all classes, int64, by descending score.
     """
     return ops.nms("batched_nms", boxes, scores, idxs, iou_threshold, backend)

@@ -1,4 +1,4 @@
-"""What makes a function one that PyTorch's overrides reach."""
+"""Makes a function one that PyTorch's overrides reach."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 def overridable(function: Callable) -> Callable:
     """Lets arguments with ``__torch_function__`` (torch.fx's proxies, tensor subclasses) and modes
-    take a call over, as those of :mod:`torch.nn.functional` do."""
+    take over a call, as they do with those of :mod:`torch.nn.functional` do."""
 
     @functools.wraps(function)
     def face(*args: object, **kwargs: object) -> object:

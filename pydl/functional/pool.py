@@ -41,12 +41,12 @@ def max_pool2d(
     """2-D max pooling: each output is the largest value in a window of its channel.
 
     Padding is -inf. A NaN in the window wins. On ties the first in scan order is taken, and gets
-    the gradient. Training keeps one byte an output (the place in the window), inference nothing,
+    the gradient. Training keeps one byte per output (the place in the window), inference nothing,
     where PyTorch keeps eight.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        kernel_size, stride, padding, dilation: one integer or one an axis; stride is kernel_size
+        kernel_size, stride, padding, dilation: an int or one per axis; stride is kernel_size
             where it is None; padding is at most half of the window.
         ceil_mode: also take windows that reach beyond the right edge, if they start inside the
             input or its left padding.
@@ -97,7 +97,7 @@ def max_pool1d_with_indices(
     *,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`max_pool1d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    """:func:`max_pool1d` with its indices, whatever ``return_indices`` says, as in PyTorch."""
     return ops.max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
@@ -113,7 +113,7 @@ def max_pool2d_with_indices(
     *,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as in PyTorch."""
     return ops.max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
@@ -129,7 +129,7 @@ def max_pool3d_with_indices(
     *,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`max_pool3d` with its indices, whatever ``return_indices`` says, as PyTorch's."""
+    """:func:`max_pool3d` with its indices, whatever ``return_indices`` says, as in PyTorch."""
     return ops.max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, True, backend)
 
 
@@ -167,13 +167,13 @@ def avg_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        kernel_size, stride, padding: one integer or one an axis; stride is kernel_size where it is
+        kernel_size, stride, padding: an int or one per axis; stride is kernel_size where it is
             None; padding (zeros) is at most half of the window.
         ceil_mode: as :func:`max_pool2d`; what such a window holds beyond input and padding is not
             counted.
         count_include_pad: count the padding in the divisor.
         divisor_override: divide by this instead; not zero.
-        out: where to write the result, which is PyTorch's own operator's alone; no gradients.
+        out: where to write the result; only PyTorch's own operator does that, without gradients.
         backend: see the module.
 
     Returns:

@@ -30,7 +30,7 @@ def adaptive_avg_pool2d(
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        output_size: the bins, one integer or one an axis; None is the input's size.
+        output_size: the bins, an int or one per axis; None is the input's size.
         backend: see the module.
 
     Returns:
@@ -80,7 +80,7 @@ def adaptive_max_pool2d(
     :func:`adaptive_avg_pool2d`'s.
 
     A NaN wins; on ties the first in scan order is taken, and gets the gradient. Training keeps one
-    byte an output where the longest bin has at most 256 elements, else eight; inference nothing.
+    byte per output where the longest bin has at most 256 elements, else eight; inference nothing.
 
     Args:
         input, output_size, backend: as :func:`adaptive_avg_pool2d`.
@@ -158,14 +158,14 @@ def spatial_pyramid_pool(
     """Spatial pyramid pooling: a map of any size becomes a vector of one length.
 
     Each level pools the map into a grid of bins, those of :func:`adaptive_max_pool2d` and
-    :func:`adaptive_avg_pool2d`; the levels, which need not nest, are laid one behind the other,
-    each as (C, bins). That is what
-    ``torch.cat([adaptive_max_pool2d(input, n).flatten(1) for n in levels], 1)``
-    gives, in one read of the map. The gradient of an element is the sum over the levels.
+    :func:`adaptive_avg_pool2d`; the levels, which need not nest, follow one another, each as
+    (C, bins). The map is read once. The gradient of an element is the sum over the levels.
+
+    Equivalent to: ``cat([adaptive_max_pool2d(input, n).flatten(1) for n in levels], 1)``
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
-        levels: 1 to 16 of them, the bins of each: one integer (n x n) or one an axis.
+        levels: 1 to 16 of them, the bins of each: an int (n x n) or one per axis.
         kind: ``max`` or ``average``.
         backend: see the module.
 

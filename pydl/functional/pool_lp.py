@@ -35,14 +35,14 @@ def lp_pool2d(
     """2-D power-average pooling: each output is the ``norm_type``-norm of a window of its channel,
     (sum x^p)^(1 / p); L2 pooling with 2.
 
-    As PyTorch's it takes no absolute value: an odd p adds signed powers, and the root of a negative
-    sum is NaN. The gradient of a window whose sum is 0 is 0. Training keeps the input and a copy of
-    the output, where PyTorch's chain of operators keeps five more maps.
+    Like PyTorch's it takes no absolute value: an odd p adds signed powers, and the root of a
+    negative sum is NaN. The gradient of a window whose sum is 0 is 0. Training keeps the input and
+    a copy of the output, where PyTorch's chain of operators keeps five more maps.
 
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
         norm_type: p, not 0; infinite ones are max pooling of the magnitudes, or min pooling.
-        kernel_size, stride: one integer or one an axis; stride is kernel_size where it is None.
+        kernel_size, stride: an int or one per axis; stride is kernel_size where it is None.
         ceil_mode: also take windows that reach beyond the right edge, if they start inside the
             input; the mean of what they hold counts for a whole window.
         backend: see the module.

@@ -37,6 +37,11 @@ def lstm(
 ) -> tuple[torch.Tensor, Pair]:
     """One layer of LSTM in one direction over whole sequences.
 
+    Equivalent to: :class:`torch.nn.LSTM`, and at each step, where they are given, ``peephole``:
+    ``i = sigmoid(i + c * peephole[0])``, f likewise, and o with the new c; ``norm_ih``:
+    ``layer_norm(x @ weight_ih.T, [4 * H], norm_ih)`` for the product; ``zoneout`` in evaluation:
+    ``h = zoneout * h_old + (1 - zoneout) * h``.
+
     Args:
         input: (T, B, inputs), or with ``batch_sizes`` packed tokens (S, inputs); float32, float64,
             float16 or bfloat16.
@@ -97,11 +102,15 @@ def gru(
     """One layer of GRU in one direction over whole sequences: gates in PyTorch's order r z n, and
     h' = (1 - z) n + z h.
 
+    Equivalent to: :class:`torch.nn.GRU`, and at each step with ``reset_after=False``:
+    ``n = tanh(x @ W_in.T + b_in + (r * h) @ W_hn.T + b_hn)``.
+
     Args:
         weight_ih, weight_hh, bias_ih, bias_hh: (3 H, inputs), (3 H, H), (3 H,), (3 H,).
         hx: h to start from, (B, H).
         reset_after: r times the product of h, as PyTorch and cuDNN have it; False: the product of r
-            times h, as Cho et al. 2014, ONNX and textbooks do. Weights do not convert.
+            times h, as Cho et al. 2014, ONNX and textbooks do. Weights of one do not
+            fit the other.
         norm_ih, norm_hh: (3 H,); r and z are normalised together, n apart.
 
     The other arguments, results and errors are :func:`lstm`'s.

@@ -21,7 +21,7 @@ def softmax(
 
     The largest element is subtracted first, so no exponential overflows. -inf gives 0; a row of
     -inf alone, or with a NaN or +inf in it, gives NaN. Any axis of a contiguous tensor is served
-    where it lies, without a transposed copy.
+    in place, without a transposed copy.
 
     Args:
         input: any shape; float32, float64, float16 or bfloat16.

@@ -23,6 +23,9 @@ def spatial_response_norm(
     zeros. An even ``size`` looks at one position more before than after. Caffe's WITHIN_CHANNEL is
     this with k = 1.
 
+    Equivalent to: ``input / (k + alpha * avg_pool2d(input**2, size, 1, size // 2)) ** beta`` for
+    maps and an odd ``size``.
+
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W); float32, float64, float16 or bfloat16.
         size: of the box, along every spatial axis.

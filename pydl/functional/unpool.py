@@ -35,7 +35,8 @@ def max_unpool2d(
     *,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """2-D max unpooling: puts every value where :func:`max_pool2d` found it, zeros elsewhere.
+    """2-D max unpooling: puts every value back where :func:`max_pool2d` found it, with zeros
+    elsewhere.
 
     Where windows overlapped, two values may name one place: here the last in scan order stays, on
     every backend and in every run; PyTorch leaves that open. Every value that named a place gets
@@ -44,10 +45,11 @@ def max_unpool2d(
     Args:
         input: (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
         indices: as the input, int64: what :func:`max_pool2d` returned with ``return_indices``.
-        kernel_size, stride, padding: of that pooling, one integer or one an axis; stride is
+        kernel_size, stride, padding: of that pooling, an int or one per axis; stride is
             kernel_size where it is None.
         output_size: (OH, OW) or (N, C, OH, OW), less than a stride away from the size that the
-            pooling's arguments give; settles which of the sizes that pool alike it was.
+            pooling's arguments give; says which one it was of the sizes that pool to the same
+            result.
         backend: see the module.
 
     Returns:

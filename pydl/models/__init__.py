@@ -1,4 +1,4 @@
-"""Architectures, a file each, and the table of them."""
+"""Architectures, one file each, and the table of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -137,7 +137,7 @@ def alexnet(form: str = "2012", num_classes: int = 1000) -> nn.Module:
               units.
             - ``torchvision``: the layers of torchvision's ``alexnet``, for (N, 3, 224, 224); its
             ``state_dict`` loads.
-        num_classes: scores an image gets.
+        num_classes: scores per image.
 
     Returns:
         A module from images to (N, num_classes) scores, not normalised.

@@ -20,7 +20,7 @@ from pydl.models import stock
 PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 
 
-# What operators call their tensors that have neither weight nor bias.
+# The tensors' names of operators that have neither weight nor bias.
 _NAMES = {
     "cross_entropy": ("input", "target"),
     "roi_align": ("input", "boxes"),
@@ -46,8 +46,8 @@ class Call:
     """``operator`` of ``pydl.functional`` on an input of this shape.
 
     ``arguments`` are keywords that ``torch.nn.functional`` takes by the same names. ``grad_input``
-    is False for the first layer of a network, whose input is an image that nobody differentiates
-    by.
+    is False for the first layer of a network, whose input is an image that nothing is
+    differentiated by.
     """
 
     operator: str
@@ -109,7 +109,7 @@ class Call:
         return parts(**self.named(tensors), **self.arguments, backend="aten")
 
     def named(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors by the names that the operator gives them, wherever it takes them."""
+        """The tensors by the operator's names for them, in whichever order it takes them."""
         names = _NAMES.get(self.operator, ("input", "weight", "bias"))
         return dict(zip(names, tensors, strict=False))
 
@@ -169,8 +169,8 @@ class Call:
     ) -> int:
         """Bytes that stay in memory from a forward of training to its backward.
 
-        Memory of the operands themselves, which somebody else keeps as a rule, does not count; each
-        piece of memory counts once, as large as it was allocated.
+        Memory of the operands themselves, which are usually kept anyway, does not count; each piece
+        of memory counts once, with the size that was allocated.
         """
         leaves = [t.detach() for t in tensors]
         for i in self._differentiated():
@@ -198,7 +198,7 @@ class Call:
         if self.boxes is not None:
             wanted[1] = False
         leaves = [t.detach().requires_grad_(one) for t, one in zip(tensors, wanted, strict=True)]
-        # Whoever draws a mask draws it from the same state.
+        # Every mask is drawn from the same state.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             y = run(leaves)
@@ -259,14 +259,14 @@ def check(
         A row for the output and one for each gradient.
     """
     eps = torch.finfo(tensors[0].dtype).eps
-    # Where the bins of a box are hangs on how its coordinates are rounded, which is part of the
+    # Where the bins of a box are depends on how its coordinates are rounded, which is part of the
     # definition: so its truth is the reference's in the same dtype, and PyTorch's parts, which may
-    # round an edge the other way, excuse nothing.
+    # round an edge the other way, are no excuse.
     rounded = call.boxes is not None
     doubles = [t.double() if t.is_floating_point() and not rounded else t for t in tensors]
     if grad_output is not None and call.operator.endswith("_act"):
         # At an activation's kink a rounding error of the sum turns a whole gradient on or off, in
-        # PyTorch's as in ours; outputs that near to it pass nothing back.
+        # PyTorch's as in ours; outputs that close to it pass nothing back.
         y = call.ours(doubles, "reference")
         grad_output = grad_output.masked_fill(y.abs() <= 16 * eps * y.abs().max(), 0)
     exact_grad = None if grad_output is None else grad_output.to(doubles[0].dtype)
@@ -276,7 +276,7 @@ def check(
     slack = (16 if rounded else 4) * eps
     rows = []
     for name, truth in exact.items():
-        # PyTorch's may be no number at all (a float16 sum that overflows): then it excuses nothing.
+        # PyTorch's may be no number at all (a float16 sum that overflows): then it is no excuse.
         error = deviation(theirs[name], truth)
         error = error if math.isfinite(error) else 0.0
         bound = slack if rounded else 2 * error + slack

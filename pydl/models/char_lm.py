@@ -25,7 +25,7 @@ class CharLM(nn.Module):
             ``torch.nn``.
 
     Raises:
-        ValueError: there is no such cell, or its reset cannot act there.
+        ValueError: there is no such cell, or it has no reset to move.
     """
 
     def __init__(

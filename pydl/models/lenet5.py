@@ -15,12 +15,12 @@ def lenet5(num_classes: int = 10, *, pool: str = "max", activation: str = "relu"
     """LeNet-5 for images (N, 1, 32, 32): two convolutions, two pools, three fully connected layers.
 
     The paper pools by averages and squashes with a tanh: ``pool="average", activation="tanh"``
-    comes close to it. Three things of 1998 are left out, as most who rebuild it do: the trained
+    comes close to it. Three things of 1998 are left out, as most reimplementations do: the trained
     coefficient of each pool, the table that lets a map of the second convolution see only some maps
     of the first, and the radial basis units at the end.
 
     Args:
-        num_classes: scores an image gets.
+        num_classes: scores per image.
         pool: ``max`` or ``average``, windows of 2x2.
         activation: ``relu``, ``tanh`` or ``sigmoid``, after each layer with weights but the last.
 

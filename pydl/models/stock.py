@@ -1,5 +1,5 @@
-"""What a user of stock PyTorch would write where it has no operator: what those of this package are
-compared with."""
+"""What a user of stock PyTorch would write where it has no operator; the operators of this package
+are compared with it."""
 
 import torch
 from torch.nn import functional
@@ -44,7 +44,7 @@ def roi_pool(
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """All overlaps at once, then box after box a row of them."""
+    """All overlaps at once, then one row of them per box."""
     order = scores.argsort(descending=True, stable=True)
     x1, y1, x2, y2 = boxes[order].unbind(1)
     area = (x2 - x1) * (y2 - y1)

@@ -16,7 +16,7 @@ class LayerRow:
     ``weights`` counts the parameters without biases, ``biases`` those; both are 0 where a layer is
     called again. ``multiply_adds`` are those of convolutions and fully connected layers;
     ``operations`` are arithmetic operations and comparisons on numbers, a multiply-add being two,
-    the bias the addition that starts its sum; None where nobody has counted that kind of layer.
+    the bias the addition that starts its sum; None for kinds of layers that are not counted.
     """
 
     name: str

@@ -13,12 +13,12 @@ def _statistics(
     module: _NormBase,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, object]:
     """running_mean and running_var for this call, whether it normalises by the batch, and its
-    momentum. Counts the batch."""
+    momentum. Increments the count of batches."""
     tracks = module.training and module.track_running_stats
     momentum = 0.0 if module.momentum is None else module.momentum
     if tracks and module.num_batches_tracked is not None:
         module.num_batches_tracked.add_(1)
-        if module.momentum is None:  # a cumulative average; a tensor, as torch.compile wants it
+        if module.momentum is None:  # a cumulative average, as a tensor for torch.compile
             momentum = module.num_batches_tracked.to(torch.float64).reciprocal()
     if module.training and not tracks:
         return None, None, True, momentum
@@ -122,9 +122,9 @@ class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
 class BatchNormAct2d(Layer, _NormBase):
     """Batch normalisation of (N, C, H, W) with its activation and, if one is given, a residual.
 
-    ``state_dict`` and initial weights are those of :class:`torch.nn.BatchNorm2d`, of which this is
-    no subclass: what looks for batch normalisation in a model to replace it would drop the
-    activation. See :func:`pydl.functional.batch_norm_act`.
+    ``state_dict`` and initial weights are those of :class:`torch.nn.BatchNorm2d`, but this is
+    no subclass of it: code that finds batch normalisation in a model and replaces it would drop
+    the activation. See :func:`pydl.functional.batch_norm_act`.
 
     Args:
         activation: ``none``, ``relu`` or ``leaky_relu``.
@@ -162,18 +162,18 @@ class SyncBatchNorm(Layer, _BatchNormBase):
     """Batch normalisation by the statistics of all processes of a group, whose batches may differ
     in size.
 
-    On CPUs as well, under :class:`torch.nn.parallel.DistributedDataParallel` over gloo too. That
-    refuses every :class:`torch.nn.SyncBatchNorm` on a CPU, so this class is no subclass of it but
-    of what it derives from itself, with the same constructor, ``state_dict`` and results. A
-    ``torch.nn.SyncBatchNorm`` that :func:`pydl.accelerate` serves stays one and is refused; make
-    layers of this class by :meth:`convert_sync_batchnorm`.
+    It works on CPUs as well, also under :class:`torch.nn.parallel.DistributedDataParallel` over
+    gloo. That refuses every :class:`torch.nn.SyncBatchNorm` on a CPU, so this class derives not
+    from it but from its base class, with the same constructor, ``state_dict`` and results. A
+    ``torch.nn.SyncBatchNorm`` swapped by :func:`pydl.accelerate` stays one and is refused; use
+    :meth:`convert_sync_batchnorm` to make layers of this class.
 
     Each process gets the gradients of its own share, as :class:`torch.nn.SyncBatchNorm`'s do;
     DistributedDataParallel averages those of the parameters. See
     :func:`pydl.functional.batch_norm`.
 
     Args:
-        process_group: whose statistics they are; all processes', if not given.
+        process_group: the processes whose statistics are used; all of them, if not given.
         num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as
             :class:`torch.nn.BatchNorm2d`.
 

@@ -1,8 +1,8 @@
-"""Binding the methods of a layer of this package to an instance of torch.nn's class.
+"""Binds the methods of a layer of this package to an instance of torch.nn's class.
 
-The instance stays of its class, so whatever looks for that (``isinstance``, tables of exact types,
-parametrizations, which put a class of their own in its place) finds it. What is bound lies in the
-instance's ``__dict__`` beside the methods that keep it right when the instance is copied: a copy
+The instance keeps its class, so whatever looks for that (``isinstance``, tables of exact types,
+parametrizations, which put a class of their own in its place) finds it. What is bound is kept in
+the instance's ``__dict__``, with methods that keep it correct when the instance is copied: a copy
 is bound to itself, a pickle holds none of it.
 """
 
@@ -29,7 +29,7 @@ def bind(module: torch.nn.Module, base: type, layer: type, backend: str | None) 
 
 
 def unbind(module: torch.nn.Module) -> None:
-    """Undo :func:`bind`. Where a method of the user's has come to stand over a bound one, which it
+    """Undo :func:`bind`. Where a method of the user's now covers a bound one, which it
     presumably calls, both stay."""
     if is_bound(module):
         _take(module)
@@ -41,7 +41,7 @@ def is_bound(module: torch.nn.Module) -> bool:
 
 
 def is_ours(method: object) -> bool:
-    """Whether this is a method of :func:`bind`'s making."""
+    """Whether this is a method made by :func:`bind`."""
     return isinstance(method, types.MethodType) and method.__func__.__code__ is _CODE
 
 
@@ -70,7 +70,7 @@ _CODE = next(
 
 @functools.cache
 def _methods(base: type, layer: type) -> dict[str, types.FunctionType]:
-    """What ``layer`` computes otherwise than ``base``."""
+    """The methods by which ``layer`` computes something in another way than ``base``."""
     ours = {
         name: getattr(layer, name)
         for name in COMPUTES
@@ -82,8 +82,8 @@ def _methods(base: type, layer: type) -> dict[str, types.FunctionType]:
 
 
 def _in_no_pieces(ours: Callable) -> Callable:
-    """``torch.compile`` refuses whatever takes a recurrent layer, and would go on to compile what
-    that calls, piece by piece and again for each length."""
+    """``torch.compile`` refuses whatever takes a recurrent layer, and would then compile what that
+    calls, piece by piece and again for each length."""
     whole = functools.cache(lambda: torch.compiler.disable(ours))
 
     def method(self, *args, **kwargs):

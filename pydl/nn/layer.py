@@ -12,9 +12,10 @@ class Layer:
     """Takes ``backend=`` in the constructor and keeps it as an attribute; None leaves the choice
     open.
 
-    First in the bases of a layer, before the class of ``torch.nn``. ``forward`` may serve an
-    instance of ``torch.nn``'s class as well (``pydl.accelerate`` binds it to one): it reads that
-    class's attributes and ``_pydl_backend`` and calls no method that only a layer here has.
+    It comes first among the bases of a layer, before the class of ``torch.nn``. ``forward`` may
+    serve an instance of ``torch.nn``'s class as well (``pydl.accelerate`` binds it to one): it
+    reads that class's attributes and ``_pydl_backend`` and calls no method that only a layer here
+    has.
     """
 
     _pydl_backend: str | None = None
@@ -22,8 +23,8 @@ class Layer:
     def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if type(self).__module__.startswith("pydl.nn."):
-            # torch.fx and torch.compile ask the instance for this to know a layer of torch.nn,
-            # which the one keeps as a leaf and the other need not treat as a user's own code.
+            # torch.fx and torch.compile ask the instance for this to recognise a layer of
+            # torch.nn, which the one keeps as a leaf and the other need not treat as user code.
             self.__dict__["__module__"] = "torch.nn.modules"
         if backend is not None:
             self.backend = backend
@@ -58,7 +59,7 @@ class Layer:
         """What ``torch.jit.script`` compiles in this layer's place: torch.nn's layer, with the same
         parameters, buffers and hooks.
 
-        Scripting puts it into the model that it is given, too, where these kernels go on serving
+        Scripting also puts it into the model that it is given, where these kernels go on serving
         it.
         """
         cls = type(self)
@@ -82,6 +83,6 @@ class Layer:
 
 
 def with_backend(layer: Layer, said: str) -> str:
-    """``said`` of the layer's arguments, and its backend where it has one."""
+    """``said`` of the layer's arguments, followed by its backend if it has one."""
     name = layer._pydl_backend
     return said if name is None else f"{said}{', ' * bool(said)}backend={name!r}"

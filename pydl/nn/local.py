@@ -12,13 +12,13 @@ from pydl.ops import checks
 
 
 class _LocallyConnected(Layer, torch.nn.Module):
-    """Parameters ``weight`` (F, C, kernel..., output...) and ``bias`` (F, output...); both start
-    from U(-b, b) with b = 1 / sqrt(C * taps), as a convolution's do.
+    """Parameters ``weight`` (F, C, kernel..., output...) and ``bias`` (F, output...); both are
+    drawn from U(-b, b) with b = 1 / sqrt(C * taps), as a convolution's do.
 
     Args:
         in_channels: C.
         out_channels: F.
-        input_size: of the maps, one integer or one an axis: the output has as many filters as it
+        input_size: of the maps, an int or one per axis: the output has as many filters as it
             has positions, so it must be known.
         kernel_size, stride, padding, dilation: as a convolution's; padding in numbers.
         bias: whether there is one.
@@ -72,7 +72,7 @@ class _LocallyConnected(Layer, torch.nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias anew."""
+        """Draws new weights and biases."""
         bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
         for parameter in self.parameters(recurse=False):
             torch.nn.init.uniform_(parameter, -bound, bound)

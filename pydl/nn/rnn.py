@@ -14,10 +14,10 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 class HasOptions(Layer):
-    """The options of layers and cells beyond torch.nn's, to read, and the parameters they bring."""
+    """The options of layers and cells beyond torch.nn's, read-only, and the parameters they add."""
 
     def _set_up(self, cell: str, options: Options, suffixes: list[str]) -> None:
-        """After torch.nn's constructor; leaves nothing behind where the options are plain."""
+        """Call after torch.nn's constructor; sets nothing where the options are torch.nn's."""
         if options == PLAIN:
             return
         self._pydl_options = options
@@ -54,7 +54,7 @@ class HasOptions(Layer):
         return self.__dict__.get("_pydl_options", PLAIN).eps
 
     def reset_parameters(self) -> None:
-        """Gains 1 and the bias of c's norm 0; peepholes begin as the other weights do."""
+        """Sets gains to 1 and the bias of c's norm to 0; peepholes start like the other weights."""
         super().reset_parameters()
         for name, parameter in self.named_parameters():
             if name.startswith("norm_"):

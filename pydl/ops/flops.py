@@ -81,7 +81,7 @@ def _register(counter: ModuleType) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Registers the formulas when somebody imports the counter, which imports Triton (0.5 s)."""
+    """Registers the formulas when the counter is imported, which imports Triton (0.5 s)."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -184,7 +184,7 @@ class _PyramidGrad(Function):
 def _output_size(
     name: str, x: torch.Tensor, axes: int, output_size: int | Sequence[int | None]
 ) -> list[int]:
-    """One number of bins an axis, checked; None is the input's size."""
+    """One number of bins per axis, checked; None is the input's size."""
     one = isinstance(output_size, int | torch.SymInt | str) or getattr(output_size, "ndim", 1) == 0
     one = one or not hasattr(output_size, "__len__")
     given = [output_size] * axes if one else list(output_size)

@@ -1,6 +1,6 @@
 """Registration of the contract functions as ``torch.ops.pydl.<name>``.
 
-``Library.define`` and ``impl`` cost 4 us a call where ``custom_op`` costs 18. Operators carry no
+``Library.define`` and ``impl`` cost 4 us per call where ``custom_op`` costs 18. Operators carry no
 autograd of their own: the ``autograd.Function`` of the family is above them.
 """
 
@@ -75,8 +75,8 @@ def _one_by_one(operator: Callable) -> Callable:
     return rule
 
 
-# These two do not allocate through pydl.layout, so their results may lie otherwise than the fake
-# promised.
+# These two do not allocate through pydl.layout, so their results may have another layout than
+# the fake promised.
 _FOREIGN_LAYOUT = ("reference", "aten")
 
 

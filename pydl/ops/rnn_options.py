@@ -23,7 +23,7 @@ class Options(NamedTuple):
         return Regularisation(*self.zoneout, self.recurrent_dropout, training, self.eps)
 
     def sizes(self, cell: str, rows: int) -> dict[str, tuple[int, ...]]:
-        """The parameters beyond torch.nn's, for a weight_hh of so many rows."""
+        """The parameters beyond torch.nn's, for a weight_hh of this many rows."""
         hidden = rows // GATES[cell]
         sizes = {"norm_ih": (rows,), "norm_hh": (rows,)} if self.layer_norm else {}
         if self.layer_norm and cell == "lstm":

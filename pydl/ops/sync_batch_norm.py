@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of several processes: what they tell each other, and
+"""Batch normalisation over the batches of several processes: what they exchange, and
 autograd."""
 
 import torch
@@ -21,8 +21,8 @@ from pydl.ops.derivatives import Function
 
 
 def group_of(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
-    """The group to normalise over (the whole world by default), or None where there is nobody
-    else."""
+    """The group to normalise over (the whole world by default), or None where there is no other
+    process."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     group = dist.group.WORLD if group is None else group

@@ -67,7 +67,7 @@ def windows(
     padding: int | Sequence[int],
     dilation: int | Sequence[int],
 ) -> Window:
-    """Kernel, stride, padding and dilation, one integer an axis each, checked."""
+    """Kernel, stride, padding and dilation, one integer per axis each, checked."""
     kernel = checks.axes(name, "kernel_size", kernel_size, axes, least=1)
     # An absent stride is None in Python and an empty list in PyTorch's own schemas.
     stride = (

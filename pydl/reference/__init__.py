@@ -1,7 +1,7 @@
 """Each family from its definition, in plain differentiable tensor arithmetic: gathers, sums,
 products.
 
-Slow and obvious; differentiable to any order, so that double backward and the tests can lean on it.
+Slow and obvious; differentiable to any order, so that double backward and the tests can rely on it.
 It calls none of PyTorch's convolution, pooling, normalisation or recurrent operators. float16 and
 bfloat16 are computed in float32.
 """

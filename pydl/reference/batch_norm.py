@@ -24,7 +24,7 @@ def _raised(x: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _across(vector: torch.Tensor | None, x: torch.Tensor, absent: float) -> torch.Tensor | float:
-    """A number a channel, to be combined with the map ``x``."""
+    """One number per channel, shaped to be combined with the map ``x``."""
     return absent if vector is None else vector.reshape(-1, *[1] * (x.ndim - 2))
 
 

@@ -75,7 +75,7 @@ def adaptive_max_pool_backward(call: AdaptiveMaxPoolBackward) -> torch.Tensor:
 
 @in_full_precision
 def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
-    """The levels pooled apart, one behind the other."""
+    """The levels pooled separately, one after the other."""
     x, levels, kind, index = call
     results, taken = [], []
     for level in split(levels, x.ndim - 2):

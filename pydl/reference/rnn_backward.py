@@ -1,5 +1,5 @@
-"""The gradient of a recurrent layer in one direction, a step after the other from the last to the
-first (csrc/rnn.h)."""
+"""The gradient of a recurrent layer in one direction, one step after the other, from the last to
+the first (csrc/rnn.h)."""
 
 import torch
 

@@ -24,8 +24,8 @@ def _interpolation(
     """What the samples of a box along one axis are made of.
 
     Returns:
-        The bin, the pixel and the weight of every tap (two a sample, as far as they are on the map
-        and weigh anything), and the number of samples in a bin.
+        The bin, the pixel and the weight of every tap (two per sample, as far as they are on the
+        map and weigh anything), and the number of samples in a bin.
     """
     start, end = ends * scale - (0.5 if aligned else 0.0)
     if not (start.abs() < _FARTHEST and end.abs() < _FARTHEST):
@@ -78,7 +78,7 @@ def roi_align_forward(call: RoiAlignForward) -> torch.Tensor:
 
 @in_full_precision
 def roi_align_backward(call: RoiAlignBackward) -> torch.Tensor:
-    """Box after box: every tap adds its weighed share of its bin's gradient to its pixel."""
+    """Box after box: every tap adds its weighted share of its bin's gradient to its pixel."""
     grad_y, input_shape = call.grad_y, call.input_shape
     check_images(call.boxes, input_shape[0])
     grad_x = grad_y.new_zeros(tuple(input_shape))

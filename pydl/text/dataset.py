@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-# Every character a program in ASCII is written in; whatever else occurs counts as the last.
+# Every character that ASCII programs are written in; any other counts as the last.
 ALPHABET = "\n" + string.printable[:95] + "\N{REPLACEMENT CHARACTER}"
 _NUMBER = {character: number for number, character in enumerate(ALPHABET)}
 
-# Every so many files one is held out.
+# One of this many files is held out.
 _HELD_OUT = 20
 
 
 @dataclass(frozen=True)
 class Text:
-    """Numbers of characters, uint8: what is learnt from, and what only measures."""
+    """Numbers of characters, uint8: what the model learns from, and what only measures it."""
 
     train: torch.Tensor
     held_out: torch.Tensor

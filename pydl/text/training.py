@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time on text, and writing with what was learnt."""
+"""Truncated backpropagation through time on text, and writing with what was learned."""
 
 import math
 import time
@@ -15,12 +15,12 @@ from pydl.text import dataset
 
 STEPS_OF_TIME, STREAMS = 64, 32  # characters of a batch, along time and side by side
 _RATE = 4e-3
-_CLIP = 1.0  # the gradient's norm at most
+_CLIP = 1.0  # the largest norm of the gradient
 
 
 @dataclass(frozen=True)
 class Step:
-    """An update of the weights: its number from 1, the loss in bits a character before it."""
+    """An update of the weights: its number from 1, the loss in bits per character before it."""
 
     number: int
     bits: float

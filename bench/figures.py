@@ -1,0 +1,203 @@
+"""The figures under bench/results/cpu as documents tell them: every row with its family, its ratio,
+and whether ``auto`` takes this package's kernel for that call today."""
+
+import ast
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cases import CASES, Case
+from results import RESULTS
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from pydl import backends, functional, nn
+
+CPU = RESULTS / "cpu"
+_CASES = {case.name: case for case in CASES}
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured row; ``ratio`` is PyTorch's time over ours."""
+
+    file: str
+    kind: str  # what the dispatch table decides on together: lrn, depthwise, ...
+    operator: str
+    case: str
+    shape: str
+    layout: str
+    dtype: str
+    threads: int
+    step: str  # forward, both, grad_input, grad_weight
+    ratio: float
+    taken: bool  # by auto, as the dispatch table stands
+    row: dict[str, str]
+
+    @property
+    def family(self) -> str:
+        """The family whose functions serve it: the name of the operator's module."""
+        return getattr(functional, self.operator).__module__.rpartition(".")[2]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def every() -> list[Figure]:
+    """All figures of layers, of all files; those of ``overhead.csv`` are of another sort."""
+    found: list[Figure] = []
+    backends.BACKENDS["cpu"].missing = None  # what auto would take where the extension is built
+    for path in sorted(CPU.glob("*.csv")):
+        rows = read(path)
+        if "kind" in rows[0]:
+            found += [_of_case(path.name, row) for row in rows if row["ratio"]]
+        elif "pass" in rows[0]:
+            found += [_of_layer(path.name, row) for row in rows]
+    return found
+
+
+def _of_case(file: str, row: dict[str, str]) -> Figure:
+    case, batch = _CASES[row["case"]], int(row["shape"].partition("x")[0])
+    asked = _answers(case, batch, row["layout"], row["dtype"])
+    answers = asked if row["kind"] == "both" else asked[_WHICH[row["kind"]] :][:1] or asked[:1]
+    return Figure(
+        file,
+        case.family,
+        *(row[name] for name in ("operator", "case", "shape", "layout", "dtype")),
+        int(row["threads"]),
+        row["kind"],
+        float(row["ratio"]),
+        "cpu" in answers,
+        row,
+    )
+
+
+# Which of its questions an operator asks for a pass alone, if it asks for each pass apart.
+_WHICH = {"forward": 0, "grad_input": 1, "grad_weight": 2, "backward": 1}
+
+
+def _answers(case: Case, batch: int, layout: str, dtype: str) -> list[str]:
+    """Who serves a case under ``auto``: one answer or, where passes are chosen apart, three."""
+    call = case.call(batch if case.boxes is None else None)
+    shapes = [shape for shape in (call.input, call.weight, call.bias) if shape is not None]
+    tensors = [torch.empty(shape, dtype=getattr(torch, dtype)) for shape in shapes]
+    if layout == "channels_last":
+        plain = torch.contiguous_format
+        tensors = [t.contiguous(memory_format=_FORMATS.get(t.ndim, plain)) for t in tensors]
+    if call.target is not None:
+        tensors.append(torch.zeros(call.target, dtype=torch.int64))
+    if call.boxes is not None:
+        tensors.append(torch.zeros(call.boxes, 5))
+    if call.operator == "nms":
+        tensors = [torch.zeros(call.boxes, 4), torch.zeros(call.boxes)]
+    return _asked(lambda: call.ours(tensors, "auto"), 3 if case.family == "depthwise" else 1)
+
+
+class _AnsweredError(Exception):
+    """All was asked; nothing is to be computed."""
+
+
+def _asked(call: Callable[[], object], questions: int) -> list[str]:
+    """What ``backends.choose`` answers while ``call`` runs, until it has asked so often."""
+    answers: list[str] = []
+    choose = backends.choose
+
+    def observed(*arguments: object, **named: object) -> str:
+        answers.append(choose(*arguments, **named))
+        if len(answers) == questions:
+            raise _AnsweredError
+        return answers[-1]
+
+    backends.choose = observed
+    try:
+        call()
+    except _AnsweredError:
+        pass
+    finally:
+        backends.choose = choose
+    return answers or ["aten"]
+
+
+def _of_layer(file: str, row: dict[str, str]) -> Figure:
+    """A row of bench/rnn.py, whose case is ``LSTM-64x32x256,peephole=True,float32``."""
+    name, *options, dtype = row["case"].split(",")
+    layer, _, shape = name.partition("-")
+    steps, sequences, units = map(int, shape.split("x"))
+    pairs = (option.split("=") for option in options if "=" in option)
+    given = {key: ast.literal_eval(value) for key, value in pairs}
+    module = getattr(nn, layer)(units, units, **given, dtype=getattr(torch, dtype)).eval()
+    x = torch.empty(steps, sequences, units, dtype=getattr(torch, dtype))
+    if "packed" in options:
+        x = pack_padded_sequence(x, torch.full((sequences,), steps))
+    with torch.no_grad():
+        (answer,) = _asked(lambda: module(x), 1)
+    return Figure(
+        file,
+        "rnn_own" if row["against"] == "loop" else "rnn",
+        layer.lower(),
+        row["case"],
+        shape,
+        "nchw",
+        dtype,
+        int(row["threads"]),
+        {"forward": "forward"}.get(row["pass"], "both"),
+        float(row["ratio"]),
+        answer == "cpu",
+        row,
+    )
+
+
+def shown(ratio: float) -> str:
+    """A ratio to two digits or so."""
+    return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+
+
+def span(figures: Iterable[Figure]) -> str:
+    """The lowest and the highest ratio; empty for no figures."""
+    ratios = sorted(figure.ratio for figure in figures)
+    if not ratios:
+        return ""
+    low, high = shown(ratios[0]), shown(ratios[-1])
+    return f"{low}x" if low == high else f"{low} to {high}x"
+
+
+def plain(figures: Iterable[Figure]) -> list[Figure]:
+    """What one table can compare: float32, contiguous, one thread of one machine, each case once.
+
+    Where two files have the same case, the row in which a kernel here ran is kept, then the first.
+    """
+    figures = list(figures)
+    device = next(figure.row["device"] for figure in figures if figure.file == "results.csv")
+    kept: dict[tuple[str, str, str, str], Figure] = {}
+    for figure in figures:
+        comparable = (figure.dtype, figure.layout, figure.threads, figure.row["device"])
+        if comparable != ("float32", "nchw", 1, device):
+            continue
+        key = figure.kind, figure.case, figure.shape, figure.step
+        other = kept.get(key)
+        if other is None or (other.row["backend"] == "aten") > (figure.row["backend"] == "aten"):
+            kept[key] = figure
+    return list(kept.values())
+
+
+def by_kind(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
+    """By what the dispatch table decides on together, in the order of ``backends.FAMILIES``."""
+    order = list(backends.FAMILIES)
+    found: dict[str, list[Figure]] = {}
+    for figure in sorted(figures, key=lambda f: (order.index(f.family), f.kind)):
+        found.setdefault(figure.kind, []).append(figure)
+    return found
+
+
+def setting(rows: Sequence[dict[str, str]]) -> str:
+    """Processor, instruction set and PyTorch of some rows, in words."""
+    devices = " and ".join(sorted({row["device"] for row in rows}))
+    torches = " and ".join(sorted({row["torch"] for row in rows}))
+    isas = sorted({row["pydl_isa"] for row in rows if row.get("pydl_isa")})
+    isas = [isa.upper().replace("AVX5", "AVX-5") for isa in isas]
+    return ", ".join([devices, *([" and ".join(isas)] if isas else []), f"PyTorch {torches}"])

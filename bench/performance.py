@@ -1,0 +1,220 @@
+"""docs/performance.md: what was measured, file by file. Every number in it is from a file under
+bench/results/cpu; the words around them are here."""
+
+import math
+from collections.abc import Iterable, Sequence
+from textwrap import dedent
+
+from figures import CPU, Figure, read, setting, shown, span
+
+# Of each file: its title, and what is in it. No number stands here.
+_SECTIONS: dict[str, tuple[str, str]] = {
+    "results.csv": (
+        "The layers of LeNet-5 and AlexNet",
+        """\
+        Under `auto`, so that dense convolutions and small pools are PyTorch's own: there both sides
+        do the same work, and what differs is noise and the way to the call.""",
+    ),
+    "pool.csv": (
+        "Other pooling",
+        """\
+        Lp, adaptive, pyramid and three-dimensional pooling, the kernel asked for by name. Global
+        averages, and adaptive maxima and averages channels last, `auto` leaves to PyTorch.""",
+    ),
+    "small.csv": (
+        "Small pools",
+        """\
+        Where a kernel begins to pay: LeNet-5's pools for batches of several sizes, the kernel asked
+        for by name.""",
+    ),
+    "depthwise.csv": (
+        "Depthwise convolution",
+        """\
+        MobileNetV2's layers, each pass apart, the kernel asked for by name. Channels last it loses
+        with stride 2, on the smallest planes and for most weight gradients, so `auto` takes each
+        pass apart: there, the forward and the input's gradient at stride 1.""",
+    ),
+    "epilogue.csv": (
+        "Convolution with an epilogue, locally connected layers",
+        """\
+        Bias and activation in the pass that writes the map; a locally connected layer against
+        unfolding and a product.""",
+    ),
+    "batch_norm.csv": (
+        "Batch normalisation in training",
+        """\
+        With the activation where the name says so, the kernel asked for by name. Contiguous, a
+        channel's statistics and its result are one visit. Channels last pays only together with the
+        activation and on large maps; the rest, and inference by running statistics, is PyTorch's
+        own under `auto`.""",
+    ),
+    "softmax.csv": (
+        "Softmax, cross entropy, dropout, ReLU",
+        """\
+        The kernel asked for by name. Long rows are bound by the exponential in PyTorch's kernel as
+        well, and ReLU by memory: `auto` leaves both to PyTorch.""",
+    ),
+    "roi.csv": (
+        "Regions of interest",
+        """\
+        Against what can be written with PyTorch's operators, which has none of its own; torchvision
+        has not been measured.""",
+    ),
+}
+_STEPS = {
+    "forward": "forward",
+    "both": "forward + backward",
+    "grad_input": "input's gradient",
+    "grad_weight": "weight's gradient",
+}
+
+
+def document(figures: Sequence[Figure]) -> str:
+    """The whole file."""
+    said = read(CPU / "results.csv")
+    parts = [
+        "# Performance",
+        "<!-- made by `make readme` from bench/results; change bench/performance.py instead -->",
+        dedent(f"""\
+            A ratio is PyTorch's time over ours, both timed in turns in one process (`make bench`).
+            Above 1 the kernel here is faster. Unless a section says otherwise: one thread of
+            {setting(said)}. Every row of a CSV has a line in the `.md` beside it, with times,
+            spread and the error of both sides.
+
+            Nothing here has run on a GPU. The kernels in Triton and CUDA C++ are tested in Triton's
+            interpreter and in an emulator, and no speed of theirs is measured or predicted;
+            `make gpu` measures them where there is one."""),
+        *(_section(file, [f for f in figures if f.file == file]) for file in _SECTIONS),
+        _recurrent(figures),
+        _kept(figures),
+        _overhead(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _link(file: str, end: str = ".csv") -> str:
+    name = file.removesuffix(".csv") + end
+    return f"[{name}](../bench/results/cpu/{name})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
+    """The first ``words`` columns are flush left."""
+    lines = [head, ["---"] * words + ["--:"] * (len(head) - words), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _section(file: str, figures: Sequence[Figure]) -> str:
+    title, about = _SECTIONS[file]
+    steps = [step for step in _STEPS if any(f.step == step for f in figures)]
+    lines: dict[tuple[str, ...], dict[str, Figure]] = {}
+    for figure in figures:
+        key = figure.case, figure.shape, figure.layout.replace("_", " "), figure.dtype
+        lines.setdefault(key, {})[figure.step] = figure
+    rows = [[*key, *(_cell(found.get(step)) for step in steps)] for key, found in lines.items()]
+    left = [f for f in figures if not f.taken]
+    left = f" What it leaves to PyTorch, in brackets: {span(left)}." if left else ""
+    about = f"{dedent(about)} From {_link(file)}; every row: {_link(file, '.md')}."
+    found = f"What `auto` takes: {_taken(figures, steps)}.{left}"
+    head = ["case", "input", "layout", "dtype", *(_STEPS[step] for step in steps)]
+    return "\n\n".join([f"## {title}", about, found, _table(head, rows, 4)])
+
+
+def _taken(figures: Sequence[Figure], steps: Sequence[str]) -> str:
+    """By layout, the range of each pass that ``auto`` gives to a kernel here."""
+    said = []
+    for layout, name in (("nchw", "contiguous"), ("channels_last", "channels last")):
+        spans = {
+            step: span(f for f in figures if f.taken and (f.layout, f.step) == (layout, step))
+            for step in steps
+        }
+        parts = [f"{_STEPS[step]} {ratios}" for step, ratios in spans.items() if ratios]
+        said.append(f"{name}, {', '.join(parts)}" if parts else f"{name}, nothing")
+    return "; ".join(said)
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    ratio = shown(figure.ratio)
+    return (f"**{ratio}**" if figure.ratio >= 1 else ratio) if figure.taken else f"({ratio})"
+
+
+def _recurrent(figures: Sequence[Figure]) -> str:
+    figures = [f for f in figures if f.family == "rnn"]
+    columns = [(f"rnn-{n}.csv", step) for n in (1, 2) for step in ("forward", "both")]
+    lines: dict[tuple[str, ...], dict[tuple[str, str], Figure]] = {}
+    for figure in figures:
+        against = "a loop" if figure.kind == "rnn_own" else "`torch.nn`"
+        lines.setdefault((figure.case, against), {})[figure.file, figure.step] = figure
+    rows = [
+        [*key, *(_cell(found.get(column)) for column in columns)]
+        for key, found in lines.items()
+        if any(column in found for column in columns)
+    ]
+    head = ["layer, T x B x H", "against", "one thread, forward", "forward + backward"]
+    head += ["two threads, forward", "forward + backward"]
+    one = [f for f in figures if f.file == "rnn-1.csv"]
+    padded = [
+        float(f.row["ours_us"]) / float(f.row["padded_by_tokens_us"])
+        for f in one
+        if f.row["padded_by_tokens_us"]
+    ]
+    share = [
+        float(f.row["products_us"]) / float(f.row["theirs_us"])
+        for f in one
+        if f.kind == "rnn_own" and int(f.shape.split("x")[1]) > 1
+    ]
+    about = dedent(f"""\
+        The kernel asked for by name, against `torch.nn`'s layer or, where PyTorch has none, against
+        a loop over steps of PyTorch's operators. From {_link("rnn-1.csv")} and
+        {_link("rnn-2.csv")}; in brackets, what `auto` leaves to PyTorch: padded LSTMs where oneDNN
+        has one, and sequences of a few steps ({_link("rnn-short.csv")}, on
+        {_devices("rnn-short.csv")}).
+
+        With one thread, a packed batch takes {_between(padded)} of the padded one's time, by its
+        tokens. Of the loop's time with many sequences,
+        {_between([100 * one for one in share], "%")} are matrix products, which both make.""")
+    return "\n\n".join(["## Recurrent layers", about, _table(head, rows, 2)])
+
+
+def _devices(file: str) -> str:
+    return " and ".join(sorted({row["device"] for row in read(CPU / file)}))
+
+
+def _between(values: Sequence[float], unit: str = "") -> str:
+    low, high = min(values), max(values)
+    digits = 0 if unit else 2
+    return f"{low:.{digits}f} to {high:.{digits}f}{' ' * bool(unit)}{unit}"
+
+
+def _kept(figures: Sequence[Figure]) -> str:
+    """What stays in memory between forward and backward: the largest of each operator's rows."""
+    found: dict[str, tuple[float, float]] = {}
+    for figure in figures:
+        if figure.dtype != "float32" or not figure.row.get("kept_ours") or not figure.taken:
+            continue
+        elements = math.prod(map(int, figure.shape.split("x")))
+        ours, theirs = (int(figure.row[f"kept_{who}"]) / elements for who in ("ours", "theirs"))
+        found[figure.operator] = max(found.get(figure.operator, (0.0, 0.0)), (ours, theirs))
+    rows = [[f"`{name}`", f"{a:.2f}", f"{b:.2f}"] for name, (a, b) in sorted(found.items())]
+    about = dedent("""\
+        Bytes per element of a float32 input that autograd keeps from forward to backward, without
+        the operands themselves; the row that keeps most, of the files above. Max pooling keeps one
+        byte per output, adaptive and pyramid maxima too while their bins have at most 256 elements,
+        where PyTorch keeps eight.""")
+    head = ["operator", "here", "PyTorch"]
+    return "\n\n".join(["## Memory kept for the backward", about, _table(head, rows, 1)])
+
+
+def _overhead() -> str:
+    rows = read(CPU / "overhead.csv")
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row["layer"], []).extend([row["torch_us"], row["auto_above_us"]])
+    about = dedent(f"""\
+        A call of a few hundred bytes is PyTorch's own under `auto` (local response normalisation
+        apart). How many microseconds PyTorch's layer takes, and how many more the one here does.
+        From {_link("overhead.csv")}.""")
+    head = ["layer", "forward, us", "more", "forward + backward, us", "more"]
+    table = _table(head, [[f"`{name}`", *cells] for name, cells in lines.items()], 1)
+    return "\n\n".join(["## The way to a call", about, table])
