@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NAME, VERSION = re.search(
     r'^name = "(.+)"\nversion = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
 ).groups()
