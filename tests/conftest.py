@@ -49,15 +49,20 @@ _SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "a
 def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
     """What the suite leaves out. Compiled kernels run each row of a table in every dtype; what is
     slow and has no code of its own for each (the reference, PyTorch's operators, Triton's
-    interpreter) in one of them, row after row another."""
+    interpreter) in one of them, row after row another. So do tests marked ``in_turns`` with the
+    parameters that they name, whoever serves."""
     tables: dict[tuple, dict[tuple, list[pytest.Item]]] = {}
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         server = parameters.get("server", (parameters.get("backend"),))[0]
-        if server not in _SLOW or "dtype" not in parameters:
+        turning = {name for mark in item.iter_markers("in_turns") for name in mark.args}
+        if server in _SLOW and "dtype" in parameters:
+            turning.add("dtype")
+        if not turning:
             continue
-        table = tables.setdefault((item.path, item.originalname, server), {})
-        others = (v for name, v in parameters.items() if name not in ("server", "backend", "dtype"))
+        table = tables.setdefault((item.path, item.originalname, server, frozenset(turning)), {})
+        turning |= {"server", "backend"}
+        others = (v for name, v in parameters.items() if name not in turning)
         table.setdefault(tuple(map(id, others)), []).append(item)
     return {
         item
