@@ -41,8 +41,8 @@ demo: $(VENV)/.built
 
 # What a processor without AVX-512 would do, on one that has it: PyTorch, oneDNN and the CPU kernels
 # are held to AVX2. Who serves a call differs there, so these are the tests in which that shows.
-AVX2_TESTS := tests/test_rnn_layers.py tests/test_rnn_halves.py tests/test_batch_norm_layers.py tests/test_moduleinfo.py \
-  tests/test_drop_in.py -k "not test_as_stock or float64 or autocast"
+AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/grid/test_batch_norm_layers.py \
+  tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
 test: $(VENV)/.built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
@@ -95,13 +95,13 @@ nvcc: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
 cubins: $(VENV)/.built
-	$(BIN)/python tests/test_cubins.py
+	$(BIN)/python tests/tools/test_cubins.py
 
 sanitize: $(VENV)/.built
-	$(BIN)/python tests/sanitize.py
+	$(BIN)/python tests/tools/sanitize.py
 
 mutants: $(VENV)/.built
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/tools/mutants.py
 
 # No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.
 gpu gpu-build gpu-test gpu-sanitize gpu-bench:

@@ -1,6 +1,8 @@
 """What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA,
 poisoned allocations."""
 
+import dataclasses
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -48,15 +50,20 @@ _SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "a
 def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
     """What the suite leaves out. Compiled kernels run each row of a table in every dtype; what is
     slow and has no code of its own for each (the reference, PyTorch's operators, Triton's
-    interpreter) in one of them, another from row to row."""
+    interpreter) in one of them, another from row to row. So do tests marked ``in_turns`` with the
+    parameters that they name, whoever serves."""
     tables: dict[tuple, dict[tuple, list[pytest.Item]]] = {}
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         server = parameters.get("server", (parameters.get("backend"),))[0]
-        if server not in _SLOW or "dtype" not in parameters:
+        turning = {name for mark in item.iter_markers("in_turns") for name in mark.args}
+        if server in _SLOW and "dtype" in parameters:
+            turning.add("dtype")
+        if not turning:
             continue
-        table = tables.setdefault((item.path, item.originalname, server), {})
-        others = (v for name, v in parameters.items() if name not in ("server", "backend", "dtype"))
+        table = tables.setdefault((item.path, item.originalname, server, frozenset(turning)), {})
+        turning |= {"server", "backend"}
+        others = (v for name, v in parameters.items() if name not in turning)
         table.setdefault(tuple(map(id, others)), []).append(item)
     return {
         item
@@ -72,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
         native.library("cpu").functions.use_isa(config.getoption("--isa"))
     if torch.cuda.is_available():
         return
+    if importlib.util.find_spec("triton") is not None:
+        _spare_the_interpreter()
     path = config.getoption("--emulated")
     spec = (
         importlib.util.spec_from_file_location("pydl._emulated", Path(path).resolve())
@@ -87,6 +96,22 @@ def pytest_configure(config: pytest.Config) -> None:
     spec.loader.exec_module(module)
     module.emulator.set_order(config.getoption("--order"))
     emulate_cuda(module)
+
+
+def _spare_the_interpreter() -> None:
+    """What Triton's interpreter computes to no end, two thirds of its time: beside each sum of
+    32-bit integers the same in 64 bits, for an assertion that it then leaves out, since only
+    ``debug=True`` would have it made; and the same table of types at every operation."""
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    assert not builder.options.debug
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+    of_pointers = interpreter._get_np_dtype
+    of_numbers = functools.cache(of_pointers)
+    interpreter._get_np_dtype = lambda type: (
+        of_pointers(type) if type.scalar.is_ptr() else of_numbers(type.scalar)
+    )
 
 
 def pytest_report_header() -> list[str]:

@@ -1,8 +1,8 @@
 """What a layer shares with its counterpart in torch.nn: a table of features and layers.
 
-``tests/test_drop_in.py`` runs it, ``bench/readme.py`` prints it. A feature is a function that makes
-a layer and its counterpart for inputs of a shape and compares what they do; ``drop_in_layers.py``
-has the layers.
+``tests/dropin/test_drop_in.py`` runs it, ``bench/readme.py`` prints it. A feature is a function
+that makes a layer and its counterpart for inputs of a shape and compares what they do;
+``drop_in_layers.py`` has the layers.
 """
 
 import copy

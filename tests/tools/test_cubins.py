@@ -3,9 +3,9 @@ GPU and without spills.
 
 The kernels' own launchers are called on tensors of the meta device, and what they would launch is
 compiled instead: the configurations are those that real calls of these shapes get. The suite takes
-every third kernel, for one architecture or the other; ``--whole`` and ``make cubins``, which prints
-the table and is part of CI, compile every one for both. Compilation needs Triton without its
-interpreter, so it happens in two processes of this file run as a script.
+one configuration of each kernel, for one architecture or the other; ``--whole`` and ``make
+cubins``, which prints the table and is part of CI, compile every one for both. Compilation needs
+Triton without its interpreter, so it happens in two processes of this file run as a script.
 """
 
 import json
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,37 +149,45 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
     return out
 
 
-def _targets(number: int, whole: bool) -> list[int]:
-    """What the kernel of this number is compiled for."""
-    targets = list(TARGETS)
-    third, left = divmod(number, 3)
-    return targets if whole else [targets[third % 2]] if left == 0 else []
+def _chosen(
+    found: list[tuple[Case, tuple]], whole: bool
+) -> Iterator[tuple[Case, tuple, tuple[int, ...]]]:
+    """What is compiled, and for which architectures: everything for all, or of each kernel one
+    configuration for one, kernel after kernel another."""
+    if whole:
+        yield from ((case, specialisation, tuple(TARGETS)) for case, specialisation in found)
+        return
+    kernels: dict[str, list[tuple[Case, tuple]]] = {}
+    for case, specialisation in found:
+        kernels.setdefault(specialisation[0].__name__, []).append((case, specialisation))
+    for number, configurations in enumerate(kernels.values()):
+        target = tuple(TARGETS)[number % len(TARGETS)]
+        yield (*configurations[number % len(configurations)], (target,))
 
 
 def _compile_share(share: int, whole: bool) -> None:
-    """Compiles every PROCESSES-th case and prints what became of each as a line of JSON."""
+    """Compiles every PROCESSES-th of the chosen and prints what became of each as a line of
+    JSON."""
     from pydl.kernels import runtime
 
     launches: list[tuple] = []
-    seen: set[str] = set()
+    found: dict[str, tuple[Case, tuple]] = {}
     runtime.launch = lambda kernel, count, device, *arguments, **named: launches.append(
         (kernel, arguments, named)
     )
+    for case in cases():
+        launches.clear()
+        case.call()
+        assert launches, f"{case.reason} launched nothing"
+        for specialisation in map(_specialisation, launches):
+            found.setdefault(str(specialisation), (case, specialisation))
     with tempfile.TemporaryDirectory() as directory:
-        for case in list(cases())[share::PROCESSES]:
-            launches.clear()
-            case.call()
-            assert launches, f"{case.reason} launched nothing"
-            for specialisation in map(_specialisation, launches):
-                name = str(specialisation)
-                if name in seen:
-                    continue
-                for target in _targets(len(seen), whole):
-                    print(
-                        json.dumps(asdict(_compile(case, target, specialisation, Path(directory)))),
-                        flush=True,
-                    )
-                seen.add(name)
+        for case, specialisation, targets in list(_chosen([*found.values()], whole))[
+            share::PROCESSES
+        ]:
+            for target in targets:
+                compiled = _compile(case, target, specialisation, Path(directory))
+                print(json.dumps(asdict(compiled)), flush=True)
 
 
 def compile_all(whole: bool) -> list[Compiled]:

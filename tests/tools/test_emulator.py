@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CUDA = ROOT / "csrc/cuda"
 EMULATOR = ROOT / "csrc/emulator"
-CASES = ROOT / "tests/emulator"
+CASES = ROOT / "tests/tools/emulator"
 BUILD = ROOT / "build/emulator"
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = "-std=c++20 -fno-strict-aliasing -DPYDL_EMULATED -Wall -Wextra -Werror"

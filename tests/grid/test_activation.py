@@ -1,4 +1,4 @@
-"""relu and leaky_relu of any shape: what bias_act's kernels (tests/test_bias_act.py) do alone."""
+"""relu and leaky_relu of any shape: what bias_act's kernels (test_bias_act.py) do alone."""
 
 import pytest
 import torch

@@ -14,7 +14,7 @@ from contract import servers
 import pydl
 from pydl import backends, functional, layout
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 X = torch.randn(2, 4, 9, 9)
 BOX = torch.tensor([[0, 1, 1, 7, 6.5]])
 
@@ -29,7 +29,7 @@ def test_a_family_has_all_its_rooms(family):
     rooms = [
         f"csrc/{family}.h",
         f"csrc/bindings/{family}.cpp",
-        f"tests/test_{family}.py",
+        f"tests/grid/test_{family}.py",
         *(f"pydl/{room}/{family}.py" for room in ("functional", "native", "ops", "reference")),
     ]
     rooms_of = {
@@ -270,9 +270,9 @@ def test_every_instruction_set_gives_the_same_answer(isa):
 # layers
 
 
-# Lazy layers have no weights to compare before their first input: tests/test_conv_layers.py and
+# Lazy layers have no weights to compare before their first input: tests/grid/test_conv_layers.py,
 # test_batch_norm_layers.py. An unpooling takes two tensors, a recurrent layer sequences:
-# tests/test_unpool.py, test_rnn_layers.py.
+# tests/grid/test_unpool.py, test_rnn_layers.py.
 TWINS = [
     name
     for name in pydl.nn.__all__

@@ -1,4 +1,4 @@
-// Kernels with a planted fault each, and what they would compute without it. tests/test_emulator.py
+// Kernels with a planted fault each, and what they would compute without it. test_emulator.py
 // says what must notice.
 #include "cases.h"
 

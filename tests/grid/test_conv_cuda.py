@@ -1,4 +1,4 @@
-"""The CUDA kernels of convolution that tests/test_conv.py's small shapes do not reach: tiles that
+"""The CUDA kernels of convolution that test_conv.py's small shapes do not reach: tiles that
 shapes straddle, classes of residues, splits, the epilogue, every way operands can lie."""
 
 from dataclasses import dataclass

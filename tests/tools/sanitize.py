@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mutants import Build, library
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = [
-    f"tests/test_{family}.py"
+    f"tests/grid/test_{family}.py"
     for family in (
         *("conv", "conv_cuda", "depthwise", "bias_act", "local", "pool", "pool_lp"),
         *("pool_adaptive", "unpool", "roi", "nms", "lrn", "spatial_norm", "batch_norm", "softmax"),

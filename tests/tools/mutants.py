@@ -1,11 +1,11 @@
 """Tests the tests: takes each barrier, wait, mask and bound out of each CUDA kernel in turn and
 expects the suite to fail.
 
-    python tests/mutants.py                 every kernel (`make mutants`)
-    python tests/mutants.py conv --only 109 one file, one line of it
-    python tests/mutants.py roi --kind barrier,mask --every 4
+    python tests/tools/mutants.py                 every kernel (`make mutants`)
+    python tests/tools/mutants.py conv --only 109 one file, one line of it
+    python tests/tools/mutants.py roi --kind barrier,mask --every 4
                                             every fourth of these kinds of mutants of a file
-    python tests/mutants.py --list          what would be tried
+    python tests/tools/mutants.py --list          what would be tried
 
 A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`,
 `pool_*.h`, `rnn_*.h`):
@@ -40,7 +40,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "csrc/cuda"
 BUILD = ROOT / "build/mutants"
 KEEN = 16  # the tests that noticed earlier mutants and are asked first
@@ -171,7 +171,7 @@ def sources() -> list[Path]:
 
 def tests_of(family: str) -> list[str]:
     """The tests of the family's CUDA kernels alone, which notice sooner, and all the family's."""
-    files = (f"tests/test_{family}_cuda.py", f"tests/test_{family}.py")
+    files = (f"tests/grid/test_{family}_cuda.py", f"tests/grid/test_{family}.py")
     return [file for file in files if (ROOT / file).exists()]
 
 

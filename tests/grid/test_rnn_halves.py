@@ -78,7 +78,7 @@ def test_so_it_does_with_avx2():
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env=os.environ | HELD_TO_AVX2,
         capture_output=True,
         text=True,

@@ -122,7 +122,9 @@ def test_transforms_under_auto(name, shape):
 def test_transforms_by_name(server, name):
     backend, device = server
     ours, theirs = both(name)
-    x, tangent = (torch.rand(1, 2, 6, 6, dtype=torch.float64, device=device) + 0.5 for _ in "xt")
+    # jacrev asks once for each result: few, where kernels are interpreted.
+    shape = (1, 1, 4, 4) if backend == "triton" and device == "cpu" else (1, 2, 6, 6)
+    x, tangent = (torch.rand(shape, dtype=torch.float64, device=device) + 0.5 for _ in "xt")
 
     def named(x):
         return ours(x, backend=backend)

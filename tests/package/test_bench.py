@@ -15,7 +15,7 @@ import torch
 from pydl import functional, measure, models
 from pydl.models.calls import Call, check, layer_calls
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import cases  # noqa: E402
