@@ -14,7 +14,7 @@ from pydl import backends
 from pydl.contract import FAMILIES
 from pydl.contract.call import schema_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CALLS = [
     pytest.param(family, name, call, id=name)
     for family, functions in FAMILIES.items()
