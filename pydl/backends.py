@@ -237,7 +237,8 @@ def transformed() -> bool:
 
 # torch.compile calls these while it makes a graph, and guards the transforms itself. This is what
 # torch.compiler.assume_constant_result sets, which imports the whole compiler to do it.
-_forward_mode._dynamo_marked_constant = transformed._dynamo_marked_constant = True
+for _function in (_forward_mode, transformed):
+    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def _traced(compiling: bool) -> bool:

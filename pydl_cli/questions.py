@@ -6,6 +6,7 @@ operator knows; so it is called as a user calls it, and stopped when it has aske
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from pydl.contract.rnn import GATES
 from pydl.dispatch import Row
 
 # How a call may differ besides its input, and the command line's defaults.
-OPTIONS: dict[str, object] = {"stride": 1, "dim": -1, "cell": "lstm"}
+OPTIONS: dict[str, Any] = {"stride": 1, "dim": -1, "cell": "lstm"}
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def char_lm(
 
     def model() -> "CharLM":
         torch.manual_seed(seed)
-        options = {"hidden": hidden, "reset_before": reset_before}
-        return CharLM(len(dataset.ALPHABET), cell.value, **options)
+        size = len(dataset.ALPHABET)
+        return CharLM(size, cell.value, hidden=hidden, reset_before=reset_before)
 
     with use_backend(backend):
         if not reset_before:

@@ -1,5 +1,7 @@
 """PyTorch's batch normalisation, and its residual and activation, one operator each."""
 
+from typing import Any
+
 import torch
 
 from pydl import layout
@@ -49,6 +51,7 @@ def batch_norm_apply(call: BatchNormApply) -> Pair:
 def batch_norm_forward(
     call: BatchNormForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rest: list[Any]
     x, *rest = call
     mean, var = batch_norm_stats(BatchNormStats(x))
     return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var

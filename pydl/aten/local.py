@@ -6,6 +6,7 @@ PyTorch has no operator for them.
 import itertools
 import math
 from collections.abc import Sequence
+from types import EllipsisType
 
 import torch
 
@@ -43,13 +44,19 @@ def local_grad_input(call: LocalGradInput) -> torch.Tensor:
     shares = torch.einsum("nf...,fk...->nk...", grad_y, weight)
     shares = shares.unflatten(1, (channels, math.prod(kernel_size)))
     for t, tap in enumerate(itertools.product(*map(range, kernel_size))):
-        reads = [
-            slice(at * d, at * d + s * (o - 1) + 1, s)
-            for at, s, d, o in zip(tap, stride, dilation, out, strict=True)
-        ]
-        grad_x[(..., *reads)] += shares[:, :, t]
-    inside = [slice(p, p + n) for n, p in zip(input_size, padding, strict=True)]
-    return grad_x[(..., *inside)].contiguous()
+        reads: tuple[slice | EllipsisType, ...] = (
+            ...,
+            *(
+                slice(at * d, at * d + s * (o - 1) + 1, s)
+                for at, s, d, o in zip(tap, stride, dilation, out, strict=True)
+            ),
+        )
+        grad_x[reads] += shares[:, :, t]
+    inside: tuple[slice | EllipsisType, ...] = (
+        ...,
+        *(slice(p, p + n) for n, p in zip(input_size, padding, strict=True)),
+    )
+    return grad_x[inside].contiguous()
 
 
 def local_grad_weight(call: LocalGradWeight) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """PyTorch's pooling and its gradients, for one to three spatial axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -36,7 +36,7 @@ def ceil_mode(
 def max_pool_forward(call: MaxPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
     x, kernel_size, stride, padding, dilation, output_size, index = call
     axes = len(kernel_size)
-    pool = (
+    pool: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
         torch.nn.functional.max_pool1d,
         torch.nn.functional.max_pool2d,
         torch.nn.functional.max_pool3d,
@@ -91,7 +91,7 @@ def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
         input_size, grad_y.shape[2:], kernel_size, stride, padding, [1] * len(stride)
     )
     if len(kernel_size) == 1:
-        one_row = [[1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding]]
+        one_row = [1, *input_size], [1, *kernel_size], [1, *stride], [0, *padding]
         divide = call.count_include_pad, call.divisor, call.channels_last
         call = AvgPoolBackward(grad_y.unsqueeze(2), *one_row, *divide)
         return avg_pool_backward(call).squeeze(2)

@@ -1,6 +1,7 @@
 """PyTorch's power-average pooling, which is a chain of its other operators, and its gradient."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -16,15 +17,15 @@ def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
     if len(kernel_size) == 1:  # it takes one integer only
         return torch.nn.functional.lp_pool1d(x, norm_type, kernel_size[0], stride[0], rounds_up)
     functional = torch.nn.functional
-    pool = functional.lp_pool2d if len(kernel_size) == 2 else functional.lp_pool3d
-    return pool(x, norm_type, tuple(kernel_size), tuple(stride), rounds_up)
+    pools: tuple[Callable[..., torch.Tensor], ...] = functional.lp_pool2d, functional.lp_pool3d
+    return pools[len(kernel_size) - 2](x, norm_type, tuple(kernel_size), tuple(stride), rounds_up)
 
 
 def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
     # Its chain in reverse: the power of the sum of means, the mean, the power. No gradient passes
     # where a mean is 0.
     grad_y, x, y, norm_type, kernel_size, stride = call
-    window = [*map(list, (kernel_size, stride)), [0] * len(stride)]
+    window = list(kernel_size), list(stride), [0] * len(stride)
     mean = avg_pool_forward(AvgPoolForward(x.pow(norm_type), *window, y.shape[2:], True, 0))
     taps = math.prod(kernel_size)
     slope = (mean * taps).pow(1 / norm_type - 1) * (taps / norm_type)

@@ -129,6 +129,7 @@ def rnn_forward(call: RnnForward) -> Tensors:
 def rnn_cell_forward(call: RnnCellForward) -> Tensors:
     gates, products, h, c, peephole, cell, keep = call
     new_c = layout.nothing(gates)
+    activated: Tensors
     if cell == "lstm":
         i, f, g, o = (gates + products).chunk(4, 1)
         if peephole is not None:

@@ -7,6 +7,7 @@ of one backend and a backward of another fit together.
 """
 
 import importlib
+from typing import Any
 
 from pydl.contract.call import Call, name_of
 
@@ -31,7 +32,7 @@ _NAMES = (
 )
 
 
-def _calls(family: str) -> dict[str, type[Call]]:
+def _calls(family: str) -> dict[str, type[Call[Any]]]:
     module = importlib.import_module(f"{__name__}.{family}")
     own = (
         one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
@@ -40,7 +41,7 @@ def _calls(family: str) -> dict[str, type[Call]]:
 
 
 # The functions of each family by name, in the order in which they are defined.
-FAMILIES: dict[str, dict[str, type[Call]]] = {family: _calls(family) for family in _NAMES}
+FAMILIES: dict[str, dict[str, type[Call[Any]]]] = {family: _calls(family) for family in _NAMES}
 FAMILY_OF: dict[str, str] = {
     function: family for family, functions in FAMILIES.items() for function in functions
 }

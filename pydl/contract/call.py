@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 
@@ -28,25 +28,28 @@ _TYPES = {
 }
 
 
-class Call(Protocol):
+Results_co = TypeVar("Results_co", bound=Tensor | Tensors, covariant=True)
+
+
+class Call(Protocol[Results_co]):
     """The arguments of one contract function: a ``NamedTuple`` with this method.
 
     It is named after the function: ``LrnForward`` for ``lrn_forward``.
     """
 
-    def __init__(self, *arguments: object) -> None: ...
+    def __init__(self, *arguments: Any) -> None: ...
 
-    def results(self) -> Tensor | Tensors:
+    def results(self) -> Results_co:
         """What the function returns, unwritten: the one place where its shapes, dtypes and memory
         layout are decided, for each backend, for the operator and for its fake."""
 
 
-def name_of(call: type[Call]) -> str:
+def name_of(call: type[Call[Any]]) -> str:
     """``lrn_forward`` for ``LrnForward``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", call.__name__).lower()
 
 
-def schema_of(call: type[Call]) -> str:
+def schema_of(call: type[Call[Any]]) -> str:
     """The operator's schema: these arguments, and ``str backend``."""
     arguments = [f"{_TYPES[kind]} {name}" for name, kind in call.__annotations__.items()]
     returned = call.results.__annotations__["return"]

@@ -129,7 +129,7 @@ class RnnBackward(NamedTuple):
         return (
             _matrix(y, tokens, columns),
             _matrix(y, tokens, products, products > 0),
-            _matrix(y, *y.shape, self.weight_hr is not None),
+            _matrix(y, tokens, y.shape[1], self.weight_hr is not None),
             _matrix(y, *h0.shape),
             _matrix(y, h0.shape[0], hidden, self.c0 is not None),
             _matrix(y, 3, hidden, self.peephole is not None, sums),

@@ -5,12 +5,14 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from pydl.digits.operators import PASSES, OperatorRow
@@ -37,9 +39,8 @@ DARK = Theme("#1a1f27", "#e7ebf1", "#98a2b3", "#363e4b", "#6ea8ff", "#ff9d5c", "
 
 
 def _figure(theme: Theme, width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    return figure
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    return Figure(figsize=(width, height), facecolor=theme.paper, layout=layout)
 
 
 def _quiet(axes: Axes, theme: Theme) -> None:
@@ -131,8 +132,9 @@ def confusion_matrix(theme: Theme, counts: torch.Tensor) -> Figure:
                 )
             elif i != j:
                 axes.text(j, i, "·", ha="center", va="center", color=theme.line, fontsize=10)
-    axes.set_xticks(range(10), range(10))
-    axes.set_yticks(range(10), range(10))
+    digits = [str(digit) for digit in range(10)]
+    axes.set_xticks(range(10), digits)
+    axes.set_yticks(range(10), digits)
     axes.set_xlabel("read as", color=theme.faint)
     axes.set_ylabel("written", color=theme.faint)
     axes.tick_params(length=0, labelcolor=theme.ink)
@@ -167,7 +169,7 @@ def activations(
     """The digit ``image`` (H, W), the maps of both convolutions, (6, ...) and (16, ...), each map
     on its own scale."""
     figure = _figure(theme, 9.6, 3.9)
-    parts = figure.subfigures(1, 3, width_ratios=(1.15, 1.5, 2.35))
+    parts: Any = figure.subfigures(1, 3, width_ratios=(1.15, 1.5, 2.35))
     groups = (
         (f"input, {_size(image[None])}", image[None], (1, 1), _ink(theme)),
         (f"after conv1: {_size(first)}", first, (3, 2), "magma"),

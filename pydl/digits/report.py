@@ -217,7 +217,7 @@ def _misread(
 
 
 def _filters(album: _Album, model: nn.Module) -> str:
-    image = album("filters", plots.filters, model.conv1.weight.detach())
+    image = album("filters", plots.filters, model.get_parameter("conv1.weight").detach())
     return page.section(
         "What the first layer looks for",
         page.paragraph("""
@@ -237,9 +237,10 @@ def _activations(
 ) -> str:
     right = (probabilities.argmax(1) == labels).nonzero().flatten()
     i = int(right[0]) if len(right) else 0
+    layer = model.get_submodule
     with torch.no_grad():
-        first = model.act1(model.conv1(images[i : i + 1]))
-        second = model.act2(model.conv2(model.pool1(first)))
+        first = layer("act1")(layer("conv1")(images[i : i + 1]))
+        second = layer("act2")(layer("conv2")(layer("pool1")(first)))
     image = album("activations", plots.activations, images[i, 0], first[0], second[0])
     return page.section(
         "What the layers see in a digit",

@@ -1,13 +1,67 @@
 """Max and average pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, overload
 
 import torch
 
 from pydl.functional.overridable import overridable
 from pydl.ops import pool as ops
 
+Ints = int | Sequence[int]
+Pair = tuple[torch.Tensor, torch.Tensor]
 
+
+class _MaxPool(Protocol):
+    """What a maximum returns, by ``return_indices``."""
+
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        ceil_mode: bool = False,
+        return_indices: Literal[False] = False,
+        *,
+        backend: str | None = None,
+    ) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        ceil_mode: bool = False,
+        *,
+        return_indices: Literal[True],
+        backend: str | None = None,
+    ) -> Pair: ...
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+        *,
+        backend: str | None = None,
+    ) -> torch.Tensor | Pair: ...
+
+
+def _typed(function: Callable[..., Any]) -> _MaxPool:
+    """The function itself, to a type checker with these three ways to call it."""
+    return function
+
+
+@_typed
 @overridable
 def max_pool1d(
     input: torch.Tensor,
@@ -26,6 +80,7 @@ def max_pool1d(
     )
 
 
+@_typed
 @overridable
 def max_pool2d(
     input: torch.Tensor,
@@ -67,6 +122,7 @@ def max_pool2d(
     )
 
 
+@_typed
 @overridable
 def max_pool3d(
     input: torch.Tensor,

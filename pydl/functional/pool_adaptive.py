@@ -1,11 +1,51 @@
 """Adaptive and pyramid pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, overload
 
 import torch
 
 from pydl.functional.overridable import overridable
 from pydl.ops import pool_adaptive as ops
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class _MaxPool(Protocol):
+    """What a maximum returns, by ``return_indices``."""
+
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        output_size: int | Sequence[int | None] | None,
+        return_indices: Literal[False] = False,
+        *,
+        backend: str | None = None,
+    ) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        output_size: int | Sequence[int | None] | None,
+        return_indices: Literal[True],
+        *,
+        backend: str | None = None,
+    ) -> Pair: ...
+    @overload
+    def __call__(
+        self,
+        input: torch.Tensor,
+        output_size: int | Sequence[int | None] | None,
+        return_indices: bool,
+        *,
+        backend: str | None = None,
+    ) -> torch.Tensor | Pair: ...
+
+
+def _typed(function: Callable[..., Any]) -> _MaxPool:
+    """The function itself, to a type checker with these three ways to call it."""
+    return function
 
 
 @overridable
@@ -56,6 +96,7 @@ def adaptive_avg_pool3d(
     return ops.adaptive_avg_pool(3, input, output_size, backend)
 
 
+@_typed
 @overridable
 def adaptive_max_pool1d(
     input: torch.Tensor,
@@ -68,6 +109,7 @@ def adaptive_max_pool1d(
     return ops.adaptive_max_pool(1, input, output_size, return_indices, backend)
 
 
+@_typed
 @overridable
 def adaptive_max_pool2d(
     input: torch.Tensor,
@@ -98,6 +140,7 @@ def adaptive_max_pool2d(
     return ops.adaptive_max_pool(2, input, output_size, return_indices, backend)
 
 
+@_typed
 @overridable
 def adaptive_max_pool3d(
     input: torch.Tensor,

@@ -78,7 +78,8 @@ def _krizhevsky(num_classes: int) -> nn.Sequential:
     for name, layer in model.named_children():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, 1.0 if name in biased else 0.0)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, 1.0 if name in biased else 0.0)
     return model
 
 

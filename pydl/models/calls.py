@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class Call:
     input: tuple[int, ...]
     weight: tuple[int, ...] | None = None
     bias: tuple[int, ...] | None = None
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     grad_input: bool = True
     target: tuple[int, ...] | None = None  # of class indices, a loss's
     boxes: int | None = None  # in an image as large as the input under spatial_scale
@@ -298,7 +299,7 @@ def served() -> Iterator[set[str]]:
         seen.add(backend)
         return original(backend, name)
 
-    backends.implementation = observed
+    backends.implementation = observed  # type: ignore[assignment]  # it is cached, this is not
     try:
         yield seen
     finally:
@@ -332,7 +333,8 @@ def _local_response_norm(layer: nn.LocalResponseNorm) -> dict[str, object]:
     return {name: getattr(layer, name) for name in ("size", "alpha", "beta", "k")}
 
 
-_OPERATORS: dict[type[nn.Module], tuple[str, Callable[[nn.Module], dict[str, object]]]] = {
+# By the kind of layer, its operator and that one's arguments from such a layer.
+_OPERATORS: dict[type[nn.Module], tuple[str, Callable[[Any], dict[str, object]]]] = {
     layers.Conv2d: ("conv2d", _conv2d),
     layers.MaxPool2d: ("max_pool2d", _max_pool2d),
     layers.AvgPool2d: ("avg_pool2d", _avg_pool2d),
@@ -351,12 +353,18 @@ def layer_calls(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[Call, list
     def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             operator, arguments = _OPERATORS[type(layer)]
-            tensors = [inputs[0], getattr(layer, "weight", None), getattr(layer, "bias", None)]
-            shapes = [None if t is None else tuple(t.shape) for t in tensors]
+            x, parameters = inputs[0], [getattr(layer, name, None) for name in ("weight", "bias")]
+            weight, bias = (None if t is None else tuple(t.shape) for t in parameters)
             call = Call(
-                operator, *shapes, arguments=arguments(layer), grad_input=inputs[0].requires_grad
+                operator,
+                tuple(x.shape),
+                weight,
+                bias,
+                arguments=arguments(layer),
+                grad_input=x.requires_grad,
             )
-            found[name] = call, [t.detach().clone() for t in tensors if t is not None]
+            tensors = [x, *(t for t in parameters if t is not None)]
+            found[name] = call, [t.detach().clone() for t in tensors]
 
         return hook
 

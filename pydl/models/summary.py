@@ -4,6 +4,7 @@ while it runs."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,15 +44,15 @@ def _multiply_adds(layer: nn.Module, y: torch.Tensor) -> int:
     return 0
 
 
-def _window(layer: nn.Module) -> int:
+def _window(layer: nn.MaxPool2d | nn.AvgPool2d) -> int:
     """Elements a 2-D pooling window covers."""
     size = layer.kernel_size
     return math.prod(size) if isinstance(size, tuple) else size * size
 
 
-# Operations for one output element, by kind of layer: (layer, x, y) -> int.
+# Operations for one output element, by kind of layer: from one of that kind, x and y.
 _PER_OUTPUT: tuple[
-    tuple[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], float]], ...
+    tuple[type[nn.Module], Callable[[Any, torch.Tensor, torch.Tensor], float]], ...
 ] = (
     (nn.MaxPool2d, lambda layer, x, y: _window(layer) - 1),  # comparisons
     (nn.AvgPool2d, lambda layer, x, y: _window(layer)),  # additions and one product

@@ -4,6 +4,8 @@ On a CPU the statistics and what is made with them are one call, so that a chann
 memory; on a GPU they are two.
 """
 
+from typing import Any
+
 import torch
 
 from pydl import layout
@@ -59,6 +61,7 @@ def batch_norm_apply(library: Library, call: BatchNormApply) -> Pair:
 
 
 def batch_norm_forward(library: Library, call: BatchNormForward) -> Four:
+    rest: list[Any]
     x, *rest = call
     fused = library.name == "cpu" and x.numel() > 0
     mean, var = sums(x) if fused else batch_norm_stats(library, BatchNormStats(x))
@@ -66,6 +69,7 @@ def batch_norm_forward(library: Library, call: BatchNormForward) -> Four:
 
 
 def batch_norm_grad_sums(library: Library, call: BatchNormGradSums) -> Pair:
+    how: list[Any]
     grad_y, x, mean, var, mask, *how = call
     sum_g, sum_gx = call.results()
     pixels = mask_rows_are_pixels(x)
@@ -90,6 +94,7 @@ def batch_norm_grad_input(library: Library, call: BatchNormGradInput) -> Pair:
 
 
 def batch_norm_backward(library: Library, call: BatchNormBackward) -> Four:
+    how: list[Any]
     grad_y, x, mean, var, weight, mask, *how, wants_residual = call
     fused = library.name == "cpu" and x.numel() > 0
     if fused:
@@ -98,5 +103,5 @@ def batch_norm_backward(library: Library, call: BatchNormBackward) -> Four:
         both = batch_norm_grad_sums(library, BatchNormGradSums(grad_y, x, mean, var, mask, *how))
     count = max(x.numel() // max(x.shape[1], 1), 1)
     operands = grad_y, x, mean, var, weight, mask
-    given = BatchNormGradInput(*operands, *both, count, *how, wants_residual)
-    return *_grad_input(library, given, fused), *both
+    given: tuple[Any, ...] = *operands, *both, count, *how, wants_residual
+    return *_grad_input(library, BatchNormGradInput(*given), fused), *both

@@ -71,14 +71,14 @@ def conv_grad_weight(library: Library, call: ConvGradWeight) -> torch.Tensor:
     if _dense_on_cpu(library, x.shape[1] // call.groups, call.groups):
         return aten.conv_grad_weight(call).contiguous()
     grad_weight, like = call.results(), layout.memory_format(x)
-    window = *window, allows_tf32(x)
+    how = *window, allows_tf32(x)
     operands = library.operand(grad_y, like), library.operand(x, like), grad_weight
     parts = None
     if library.name == "cuda":  # where long sums are split: how many floats their parts take
-        count = library.functions.conv_grad_weight_parts(*operands, *window)
+        count = library.functions.conv_grad_weight_parts(*operands, *how)
         sums = layout.sums_dtype(x)
         parts = layout.empty((count,), x, dtype=sums) if count else None
-    library.call("conv_grad_weight", *operands, *window, parts, on=grad_y)
+    library.call("conv_grad_weight", *operands, *how, parts, on=grad_y)
     return grad_weight
 
 

@@ -30,8 +30,8 @@ def rnn_forward(library: Library, call: RnnForward) -> Tensors:
     if library.name == "cuda":
         tokens = call.gates.shape[0]
         work = room(call.h0, call.weight_hh, tokens, call.batch_sizes, call.cell, 2)
-    operands = *_contiguous(*operands), *_written(results)
-    library.call("rnn_forward", *operands, work, on=call.gates)
+    arguments = *_contiguous(*operands), *_written(results)
+    library.call("rnn_forward", *arguments, work, on=call.gates)
     return results
 
 
@@ -41,21 +41,21 @@ def rnn_backward(library: Library, call: RnnBackward) -> Tensors:
         tokens = call.y.shape[0]
         numbers = 4 + added_up(call.cell, call.peephole is not None, call.norm is not None)
         work = room(call.h0, call.weight_hh, tokens, call.batch_sizes, call.cell, numbers)
-    operands = *_contiguous(*call), *_written(results)
-    library.call("rnn_backward", *operands, work, on=call.y)
+    arguments = *_contiguous(*call), *_written(results)
+    library.call("rnn_backward", *arguments, work, on=call.y)
     return results
 
 
 def rnn_cell_forward(library: Library, call: RnnCellForward) -> Tensors:
     *operands, _ = call
     results = call.results()
-    operands = *_contiguous(*operands), *_written(results)
-    library.call("rnn_cell_forward", *operands, on=call.gates)
+    arguments = *_contiguous(*operands), *_written(results)
+    library.call("rnn_cell_forward", *arguments, on=call.gates)
     return results
 
 
 def rnn_cell_backward(library: Library, call: RnnCellBackward) -> Tensors:
     results = call.results()
-    operands = *_contiguous(*call), *_written(results)
-    library.call("rnn_cell_backward", *operands, on=call.activated)
+    arguments = *_contiguous(*call), *_written(results)
+    library.call("rnn_cell_backward", *arguments, on=call.activated)
     return results

@@ -1,6 +1,10 @@
 """Batch normalisation layers."""
 
+import inspect
+from typing import TYPE_CHECKING
+
 import torch
+import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm as _BatchNormBase
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -11,11 +15,11 @@ from pydl.ops import sync_batch_norm
 
 def _statistics(
     module: _NormBase,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, object]:
+) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, float | torch.Tensor]:
     """running_mean and running_var for this call, whether it normalises by the batch, and its
     momentum. Increments the count of batches."""
     tracks = module.training and module.track_running_stats
-    momentum = 0.0 if module.momentum is None else module.momentum
+    momentum: float | torch.Tensor = 0.0 if module.momentum is None else module.momentum
     if tracks and module.num_batches_tracked is not None:
         module.num_batches_tracked.add_(1)
         if module.momentum is None:  # a cumulative average, as a tensor for torch.compile
@@ -28,6 +32,7 @@ def _statistics(
 
 def _normalised(
     module: _NormBase,
+    backend: str | None,
     input: torch.Tensor,
     activation: str = "none",
     slope: float = 0.0,
@@ -46,14 +51,21 @@ def _normalised(
         activation,
         slope,
         residual,
-        module._pydl_backend,
+        backend,
     )
 
 
-class _BatchNorm(Layer):
+# Its base is that of the layer it is mixed into.
+if TYPE_CHECKING:
+    _Batch = _BatchNormBase
+else:
+    _Batch = object
+
+
+class _BatchNorm(Layer, _Batch):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(input)
-        return _normalised(self, input)
+        return _normalised(self, self._pydl_backend, input)
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
@@ -151,7 +163,8 @@ class BatchNormAct2d(Layer, _NormBase):
 
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         self._check_input_dim(input)
-        return _normalised(self, input, self.activation, self.negative_slope, residual)
+        how = self.activation, self.negative_slope, residual
+        return _normalised(self, self._pydl_backend, input, *how)
 
     def extra_repr(self) -> str:
         slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
@@ -189,7 +202,7 @@ class SyncBatchNorm(Layer, _BatchNormBase):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
-        process_group: object | None = None,
+        process_group: dist.ProcessGroup | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **kwargs,
@@ -198,15 +211,16 @@ class SyncBatchNorm(Layer, _BatchNormBase):
         super().__init__(*how, device=device, dtype=dtype, **kwargs)
         self.process_group = process_group
 
+    # They ask nothing of the layer, whatever class they say it is of.
     _check_input_dim = torch.nn.SyncBatchNorm._check_input_dim
     _check_non_zero_input_channels = torch.nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        self._check_input_dim(input)
-        self._check_non_zero_input_channels(input)
+        self._check_input_dim(input)  # type: ignore[misc]
+        self._check_non_zero_input_channels(input)  # type: ignore[misc]
         group = sync_batch_norm.group_of(self.process_group) if self.training else None
         if group is None:
-            return _normalised(self, input)
+            return _normalised(self, self._pydl_backend, input)
         running_mean, running_var, _, momentum = _statistics(self)
         return sync_batch_norm.batch_norm(
             input,
@@ -222,7 +236,7 @@ class SyncBatchNorm(Layer, _BatchNormBase):
 
     @classmethod
     def convert_sync_batchnorm(
-        cls, module: torch.nn.Module, process_group: object | None = None
+        cls, module: torch.nn.Module, process_group: dist.ProcessGroup | None = None
     ) -> torch.nn.Module:
         """The model with each batch normalisation, of ``torch.nn`` or of ``pydl.nn``, replaced by
         one of this class with the same parameters and buffers: see
@@ -250,4 +264,4 @@ class SyncBatchNorm(Layer, _BatchNormBase):
 
 
 # What a subclass of torch.nn's would show.
-SyncBatchNorm.__signature__ = type("", (Layer, torch.nn.SyncBatchNorm), {}).__signature__
+SyncBatchNorm.__signature__ = inspect.signature(type("", (Layer, torch.nn.SyncBatchNorm), {}))

@@ -12,6 +12,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes
 
 def bind(module: torch.nn.Module, base: type, layer: type, backend: str | None) -> None:
     """Let ``layer``'s methods serve ``module``, an instance of ``base``, by this backend."""
-    ours = {"_pydl_backend": backend}
+    ours: dict[str, object] = {"_pydl_backend": backend}
     for name, method in (_methods(base, layer) | _KEPT).items():
         ours[name] = types.MethodType(method, module)
     module.__dict__.update(ours)
@@ -58,7 +59,8 @@ def _standing_for(theirs: types.FunctionType, ours: Callable) -> types.FunctionT
     made = types.FunctionType(
         method.__code__, theirs.__globals__, theirs.__name__, None, method.__closure__
     )
-    return functools.update_wrapper(made, theirs)
+    functools.update_wrapper(made, theirs)
+    return made
 
 
 _CODE = next(
@@ -69,7 +71,7 @@ _CODE = next(
 
 
 @functools.cache
-def _methods(base: type, layer: type) -> dict[str, types.FunctionType]:
+def _methods(base: type, layer: type) -> dict[str, Callable[..., Any]]:
     """The methods by which ``layer`` computes something in another way than ``base``."""
     ours = {
         name: getattr(layer, name)
@@ -114,8 +116,9 @@ def _unbound(module: torch.nn.Module) -> Iterator[dict[str, object]]:
 
 def _rebound(made: torch.nn.Module, ours: dict[str, object]) -> torch.nn.Module:
     for name, value in ours.items():
-        is_method = isinstance(value, types.MethodType)
-        made.__dict__[name] = types.MethodType(value.__func__, made) if is_method else value
+        if isinstance(value, types.MethodType):
+            value = types.MethodType(value.__func__, made)
+        made.__dict__[name] = value
     return made
 
 
@@ -141,7 +144,7 @@ def _reduce(module: torch.nn.Module, protocol: int) -> str | tuple:
 
 
 def _prepare_scriptable(module: torch.nn.Module) -> torch.nn.Module:
-    name = backends.asked(module._pydl_backend)
+    name = backends.asked(module.__dict__["_pydl_backend"])
     if name not in ("auto", "aten"):
         raise RuntimeError(
             f"torch.jit.script compiles torch.nn's own {type(module).__name__} and cannot have "
@@ -151,7 +154,7 @@ def _prepare_scriptable(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-_KEPT = {
+_KEPT: dict[str, Callable[..., Any]] = {
     "__deepcopy__": _deepcopy,
     "__reduce_ex__": _reduce,
     "_replicate_for_data_parallel": _replicate,

@@ -1,9 +1,10 @@
 """Convolution layers."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pydl import functional
 from pydl.nn.layer import Layer
@@ -21,7 +22,7 @@ def _padded(
 
 
 def _convolved(
-    conv: Callable,
+    conv: Callable[..., torch.Tensor],
     module: _ConvNd,
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -71,26 +72,27 @@ class Conv3d(Layer, torch.nn.Conv3d):
         return _convolved(functional.conv3d, self, input, weight, bias)
 
 
-class _ConvTranspose(Layer):
+# Its base is that of the layer it is mixed into.
+if TYPE_CHECKING:
+    _Transposed = _ConvTransposeNd
+else:
+    _Transposed = object
+
+
+class _ConvTranspose(Layer, _Transposed):
     """What ConvTranspose1d, ConvTranspose2d and ConvTranspose3d share: the call."""
 
     def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         axes = len(self.kernel_size)
-        output_padding = self._output_padding(
-            input,
-            output_size,
-            self.stride,
-            self.padding,
-            self.kernel_size,
-            axes,
-            self.dilation,
-        )
+        how = self.stride, self.padding, self.kernel_size, axes, self.dilation
+        # To PyTorch's annotations these are lists, and the padding may be a word, which is refused.
+        output_padding = self._output_padding(input, output_size, *how)  # type: ignore[arg-type]
         return _TRANSPOSED[axes](
             input,
             self.weight,
             self.bias,
             self.stride,
-            self.padding,
+            self.padding,  # type: ignore[arg-type]
             output_padding,
             self.groups,
             self.dilation,
@@ -176,10 +178,11 @@ class ConvBiasAct2d(Conv2d):
 
 
 # Each becomes its counterpart above when the first input tells the number of channels; that first
-# call already goes through the counterpart's methods, which come before torch.nn's.
+# call already goes through the counterpart's methods, which come before torch.nn's. A parameter has
+# another type before that call, which torch.nn's own lazy layers do not get past a type checker.
 
 
-class LazyConv1d(Conv1d, torch.nn.LazyConv1d):
+class LazyConv1d(Conv1d, torch.nn.LazyConv1d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConv1d`; becomes a :class:`Conv1d`.
 
     >>> layer = pydl.nn.LazyConv1d(8, 3)
@@ -191,7 +194,7 @@ class LazyConv1d(Conv1d, torch.nn.LazyConv1d):
     cls_to_become = Conv1d
 
 
-class LazyConv2d(Conv2d, torch.nn.LazyConv2d):
+class LazyConv2d(Conv2d, torch.nn.LazyConv2d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d`.
 
     >>> layer = pydl.nn.LazyConv2d(8, 3)
@@ -203,7 +206,7 @@ class LazyConv2d(Conv2d, torch.nn.LazyConv2d):
     cls_to_become = Conv2d
 
 
-class LazyConv3d(Conv3d, torch.nn.LazyConv3d):
+class LazyConv3d(Conv3d, torch.nn.LazyConv3d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConv3d`; becomes a :class:`Conv3d`.
 
     >>> layer = pydl.nn.LazyConv3d(8, 3)
@@ -215,7 +218,7 @@ class LazyConv3d(Conv3d, torch.nn.LazyConv3d):
     cls_to_become = Conv3d
 
 
-class LazyConvTranspose1d(ConvTranspose1d, torch.nn.LazyConvTranspose1d):
+class LazyConvTranspose1d(ConvTranspose1d, torch.nn.LazyConvTranspose1d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConvTranspose1d`; becomes a :class:`ConvTranspose1d`.
 
     >>> layer = pydl.nn.LazyConvTranspose1d(8, 3)
@@ -227,7 +230,7 @@ class LazyConvTranspose1d(ConvTranspose1d, torch.nn.LazyConvTranspose1d):
     cls_to_become = ConvTranspose1d
 
 
-class LazyConvTranspose2d(ConvTranspose2d, torch.nn.LazyConvTranspose2d):
+class LazyConvTranspose2d(ConvTranspose2d, torch.nn.LazyConvTranspose2d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConvTranspose2d`; becomes a :class:`ConvTranspose2d`.
 
     >>> layer = pydl.nn.LazyConvTranspose2d(8, 3)
@@ -239,7 +242,7 @@ class LazyConvTranspose2d(ConvTranspose2d, torch.nn.LazyConvTranspose2d):
     cls_to_become = ConvTranspose2d
 
 
-class LazyConvTranspose3d(ConvTranspose3d, torch.nn.LazyConvTranspose3d):
+class LazyConvTranspose3d(ConvTranspose3d, torch.nn.LazyConvTranspose3d):  # type: ignore[misc]
     """See :class:`torch.nn.LazyConvTranspose3d`; becomes a :class:`ConvTranspose3d`.
 
     >>> layer = pydl.nn.LazyConvTranspose3d(8, 3)

@@ -1,14 +1,21 @@
 """What every layer here adds to its counterpart in ``torch.nn``."""
 
 import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from pydl import backends
 from pydl.nn import binding
 
+# A layer is a module by the base that comes after this one.
+if TYPE_CHECKING:
+    _Module = torch.nn.Module
+else:
+    _Module = object
 
-class Layer:
+
+class Layer(_Module):
     """Takes ``backend=`` in the constructor and keeps it as an attribute; None leaves the choice
     open.
 
@@ -18,9 +25,10 @@ class Layer:
     has.
     """
 
+    __signature__: ClassVar[inspect.Signature]
     _pydl_backend: str | None = None
 
-    def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
+    def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if type(self).__module__.startswith("pydl.nn."):
             # torch.fx and torch.compile ask the instance for this to recognise a layer of
@@ -36,9 +44,9 @@ class Layer:
         theirs = [base for base in constructors if base.__module__.startswith("torch.nn.modules")]
         if not theirs or theirs[0] is torch.nn.Module:
             return
-        parameters = list(inspect.signature(theirs[0].__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(theirs[0])["__init__"]).parameters.values())[1:]
         for base in constructors[: constructors.index(Layer)]:
-            own = inspect.signature(base.__init__).parameters.values()
+            own = inspect.signature(vars(base)["__init__"]).parameters.values()
             parameters += [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
         parameters.append(inspect.signature(Layer.__init__).parameters["backend"])
         cls.__signature__ = inspect.Signature(parameters)

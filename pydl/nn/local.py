@@ -62,11 +62,11 @@ class _LocallyConnected(Layer, torch.nn.Module):
                 f"{name}: a kernel of {self.kernel_size} with dilation {self.dilation} does not "
                 f"fit an input of {self.input_size} with padding {self.padding}"
             )
-        options = {"device": device, "dtype": dtype}
         shape = (out_channels, in_channels, *self.kernel_size, *sizes)
-        self.weight = torch.nn.Parameter(torch.empty(shape, **options))
+        self.weight = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         if bias:
-            self.bias = torch.nn.Parameter(torch.empty((out_channels, *sizes), **options))
+            made = torch.empty((out_channels, *sizes), device=device, dtype=dtype)
+            self.bias = torch.nn.Parameter(made)
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
@@ -100,7 +100,7 @@ class LocallyConnected1d(_LocallyConnected):
     torch.Size([2, 8, 8])
     """
 
-    __doc__ += "\n    " + _LocallyConnected.__doc__
+    __doc__ = f"{__doc__}\n    {_LocallyConnected.__doc__}"
     axes = 1
 
 
@@ -113,5 +113,5 @@ class LocallyConnected2d(_LocallyConnected):
     torch.Size([2, 8, 10, 8])
     """
 
-    __doc__ += "\n    " + _LocallyConnected.__doc__
+    __doc__ = f"{__doc__}\n    {_LocallyConnected.__doc__}"
     axes = 2

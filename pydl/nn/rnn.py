@@ -55,7 +55,7 @@ class HasOptions(Layer):
 
     def reset_parameters(self) -> None:
         """Sets gains to 1 and the bias of c's norm to 0; peepholes start like the other weights."""
-        super().reset_parameters()
+        super().reset_parameters()  # type: ignore[misc]  # the base it is mixed into has it
         for name, parameter in self.named_parameters():
             if name.startswith("norm_"):
                 torch.nn.init.ones_(parameter)
@@ -173,10 +173,10 @@ class LSTM(_Recurrent):
         options = Options(peephole=peephole, layer_norm=layer_norm, **regularisation)
         self._set_up("lstm", options, self._suffixes())
 
-    # torch.nn's forward calls them.
-    check_forward_args = torch.nn.LSTM.check_forward_args
+    # torch.nn's forward calls them; there, too, two of them are not what the base class declares.
+    check_forward_args = torch.nn.LSTM.check_forward_args  # type: ignore[assignment]
     get_expected_cell_size = torch.nn.LSTM.get_expected_cell_size
-    permute_hidden = torch.nn.LSTM.permute_hidden
+    permute_hidden = torch.nn.LSTM.permute_hidden  # type: ignore[assignment]
 
     def forward(
         self, input: torch.Tensor | PackedSequence, hx: Tensors | None = None

@@ -310,15 +310,15 @@ def _by_tensor_momentum(
 ) -> torch.Tensor:
     """PyTorch's operator takes a number, which a tensor cannot become while a graph is made: there
     the statistics are moved beside it."""
-    rest = weight, bias, training
     if torch.compiler.is_compiling() and x.numel() > 0:
         count = x.numel() // x.shape[1]
         mean, var = stats_by_pytorch(BatchNormStats(x.detach()))
         update(running_mean, mean, momentum)
         update(running_var, var * (count / (count - 1)), momentum)
-        return torch.nn.functional.batch_norm(x, None, None, *rest, 0.0, eps)
-    moved = running_mean, running_var
-    return torch.nn.functional.batch_norm(x, *moved, *rest, float(momentum), eps)
+        return torch.nn.functional.batch_norm(x, None, None, weight, bias, training, 0.0, eps)
+    return torch.nn.functional.batch_norm(
+        x, running_mean, running_var, weight, bias, training, float(momentum), eps
+    )
 
 
 def check_act(x: torch.Tensor, activation: str, residual: torch.Tensor | None) -> None:

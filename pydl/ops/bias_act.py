@@ -3,6 +3,8 @@
 The epilogue of a convolution, fused into it where the kernel can, an operator of its own otherwise.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from pydl import backends, layout
@@ -86,7 +88,10 @@ def bias_act(x: torch.Tensor, activation: str, slope: float, backend: str) -> to
     return _forward(x, None, None, activation, slope, backend)
 
 
-_PYTORCH = {"relu": torch.nn.functional.relu, "leaky_relu": torch.nn.functional.leaky_relu}
+_PYTORCH: dict[str, Callable[..., torch.Tensor]] = {
+    "relu": torch.nn.functional.relu,
+    "leaky_relu": torch.nn.functional.leaky_relu,
+}
 
 
 def activate(

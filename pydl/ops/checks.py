@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from operator import index
+from typing import Any
 
 import torch
 
@@ -13,14 +14,14 @@ def tensor(operator: str, argument: str, value: object) -> None:
         )
 
 
-def integer(operator: str, argument: str, value: object, kind: str = "int") -> int:
+def integer(operator: str, argument: str, value: Any, kind: str = "int") -> int:
     """``value`` as an int: one of Python's, of NumPy's, a SymInt, or anything with ``__index__``.
 
     Raises:
         TypeError: it is none, or a bool.
     """
     if type(value) is int or isinstance(value, torch.SymInt):
-        return value
+        return value  # type: ignore[return-value]  # a SymInt passes for an int everywhere
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(
             f"{operator}(): argument '{argument}' must be {kind}, not {type(value).__name__}"
@@ -40,10 +41,8 @@ def axes(
         TypeError: not an integer or a sequence of integers.
         RuntimeError: the wrong number of them, or one below ``least``.
     """
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    given = [
-        integer(operator, argument, one, "tuple of ints") for one in (value if many else [value])
-    ]
+    many = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    given = [integer(operator, argument, one, "tuple of ints") for one in many]
     if len(given) not in (1, count):
         raise RuntimeError(
             f"{operator}: {argument} must either be a single int, or a tuple of {count} ints, "

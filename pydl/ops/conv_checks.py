@@ -17,10 +17,8 @@ def per_axis(name: str, argument: str, value: Ints, axes: int, *, least: int) ->
         TypeError: not an integer or a sequence of integers.
         RuntimeError: the wrong number of them, or one below ``least``.
     """
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    given = [
-        checks.integer(name, argument, one, "tuple of ints") for one in (value if many else [value])
-    ]
+    many = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    given = [checks.integer(name, argument, one, "tuple of ints") for one in many]
     if len(given) not in (1, axes):
         raise RuntimeError(
             f"expected {argument} to be a single integer value or a list of {axes} values to match "

@@ -1,6 +1,7 @@
 """Derivatives of a backward pass, for double backward."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -14,14 +15,15 @@ class Function(torch.autograd.Function):
     generate_vmap_rule = True
 
     @classmethod
-    def apply(cls, *arguments: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def apply(cls, *arguments: Any) -> Any:
         """PyTorch's ``apply`` without what it does for keyword arguments (20 us)."""
         if torch._C._are_functorch_transforms_active():
             return super().apply(*arguments)
-        return super(torch.autograd.Function, cls).apply(*arguments)
+        # PyTorch's stubs do not have it.
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
 
-def apply(function: type[Function], *arguments: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
+def apply(function: type[Function], *arguments: Any) -> Any:
     """``function`` inside a backward: recorded where a graph is being made of it, else only
     computed (6 us less)."""
     recorded = torch.is_grad_enabled() or transformed()
@@ -89,7 +91,10 @@ def _by_vjp(
             given[index] = tensor
         return function(*given)
 
-    results, pull = torch.func.vjp(of_wanted, *(tensors[index] for index in wanted))
+    # Three, to PyTorch's annotations, where it would return what it does with has_aux=True.
+    results, pull = torch.func.vjp(  # type: ignore[misc]
+        of_wanted, *(tensors[index] for index in wanted)
+    )
     grads = dict(
         zip(
             wanted,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -64,13 +65,13 @@ def local_grad_weight(grad_y: Shape, x: Shape, *_: object, out_shape: Shape) -> 
 
 
 @_formula
-def rnn_forward(*arguments: object, out_shape: object) -> int:
+def rnn_forward(*arguments: Any, out_shape: Shape) -> int:
     gates, weight_hh, weight_hr = arguments[0], arguments[1], arguments[5]
     return 2 * gates[0] * (math.prod(weight_hh) + math.prod(weight_hr or (0,)))
 
 
 @_formula
-def rnn_backward(*arguments: object, out_shape: object) -> int:
+def rnn_backward(*arguments: Any, out_shape: Shape) -> int:
     y, weight_hh, weight_hr = arguments[3], arguments[8], arguments[11]
     return 2 * y[0] * (math.prod(weight_hh) + math.prod(weight_hr or (0,)))
 
@@ -96,7 +97,7 @@ class _WhenImported(MetaPathFinder):
             run(module)
             _register(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # which is the point
         return spec
 
 

@@ -1,12 +1,14 @@
 """Max and average pooling over one to three axes: checks, autograd, registered operators."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch.nn import functional
 
 from pydl import backends, layout
+from pydl.contract.call import Pair
 from pydl.contract.pool import (
     AvgPoolBackward,
     AvgPoolForward,
@@ -29,12 +31,24 @@ from pydl.ops.window import (
     windows,
 )
 
-_MAX = (None, functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
-_AVERAGES = (None, functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+_MAX: tuple[Callable[..., Any], ...] = (
+    None,
+    functional.max_pool1d,
+    functional.max_pool2d,
+    functional.max_pool3d,
+)
+_AVERAGES: tuple[Callable[..., torch.Tensor], ...] = (
+    None,
+    functional.avg_pool1d,
+    functional.avg_pool2d,
+    functional.avg_pool3d,
+)
 _max_forward = operator(MaxPoolForward)
 _max_backward = operator(MaxPoolBackward)
 _avg_forward = operator(AvgPoolForward)
 _avg_backward = operator(AvgPoolBackward)
+
+Ints = int | Sequence[int]
 
 
 class _MaxPool(Function):
@@ -149,17 +163,53 @@ def average(
     return _avg_forward(batch, *window, output_size, *divide, backend)
 
 
+@overload
 def max_pool(
     axes: int,
     x: torch.Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None,
-    padding: int | Sequence[int],
-    dilation: int | Sequence[int],
+    kernel_size: Ints,
+    stride: Ints | None,
+    padding: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    return_indices: Literal[True],
+    backend: str | None,
+) -> Pair: ...
+@overload
+def max_pool(
+    axes: int,
+    x: torch.Tensor,
+    kernel_size: Ints,
+    stride: Ints | None,
+    padding: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    return_indices: Literal[False],
+    backend: str | None,
+) -> torch.Tensor: ...
+@overload
+def max_pool(
+    axes: int,
+    x: torch.Tensor,
+    kernel_size: Ints,
+    stride: Ints | None,
+    padding: Ints,
+    dilation: Ints,
     ceil_mode: bool,
     return_indices: bool,
     backend: str | None,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor | Pair: ...
+def max_pool(
+    axes: int,
+    x: torch.Tensor,
+    kernel_size: Ints,
+    stride: Ints | None,
+    padding: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    return_indices: bool,
+    backend: str | None,
+) -> torch.Tensor | Pair:
     name = f"max_pool{axes}d"
     checks.tensor(name, "input", x)
     arguments = kernel_size, stride, padding, dilation, ceil_mode, return_indices
@@ -181,12 +231,12 @@ def max_pool(
     batch, window, output_size = of_maps(batch, window, output_size)
     if axes == 1 and not return_indices and batch.device.type == "cpu" and not needs_grad(batch):
         batch = layout.contiguous(batch)  # PyTorch has a kernel of its own for these
-    results = maximum(batch, window, output_size, return_indices, backend)
-    results = results if return_indices else results[:1]
+    both = maximum(batch, window, output_size, return_indices, backend)
+    results: Sequence[torch.Tensor] = both if return_indices else both[:1]
     if last:
         results = [y.contiguous(memory_format=torch.channels_last_3d) for y in results]
-    results = tuple(unbatched(y, x, axes) for y in results)
-    return results if return_indices else results[0]
+    y, *index = (unbatched(result, x, axes) for result in results)
+    return (y, index[0]) if return_indices else y
 
 
 def avg_pool(

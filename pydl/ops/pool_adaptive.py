@@ -2,13 +2,15 @@
 operators."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch.nn import functional
 
 from pydl import backends, layout
 from pydl.aten import pool_adaptive as aten
+from pydl.contract.call import Pair
 from pydl.contract.pool_adaptive import (
     MOST_LEVELS,
     AdaptiveAvgPoolBackward,
@@ -28,13 +30,13 @@ from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused, unbatched
 
-_AVERAGES = (
+_AVERAGES: tuple[Callable[..., torch.Tensor], ...] = (
     None,
     functional.adaptive_avg_pool1d,
     functional.adaptive_avg_pool2d,
     functional.adaptive_avg_pool3d,
 )
-_MAX = (
+_MAX: tuple[Callable[..., Any], ...] = (
     None,
     functional.adaptive_max_pool1d,
     functional.adaptive_max_pool2d,
@@ -46,6 +48,8 @@ _max_forward = operator(AdaptiveMaxPoolForward)
 _max_backward = operator(AdaptiveMaxPoolBackward)
 _pyramid_forward = operator(PyramidPoolForward)
 _pyramid_backward = operator(PyramidPoolBackward)
+
+Bins = int | Sequence[int | None] | None
 
 
 class _AvgPool(Function):
@@ -181,9 +185,7 @@ class _PyramidGrad(Function):
         return torch.cat(parts, 1), None, None, None, None, None, None
 
 
-def _output_size(
-    name: str, x: torch.Tensor, axes: int, output_size: int | Sequence[int | None]
-) -> list[int]:
+def _output_size(name: str, x: torch.Tensor, axes: int, output_size: Any) -> list[int]:
     """One number of bins per axis, checked; None is the input's size."""
     one = isinstance(output_size, int | torch.SymInt | str) or getattr(output_size, "ndim", 1) == 0
     one = one or not hasattr(output_size, "__len__")
@@ -227,7 +229,7 @@ def _is_one(output_size: object) -> bool:
 def adaptive_avg_pool(
     axes: int,
     x: torch.Tensor,
-    output_size: int | Sequence[int | None],
+    output_size: Bins,
     backend: str | None,
 ) -> torch.Tensor:
     name = f"adaptive_avg_pool{axes}d"
@@ -260,13 +262,25 @@ def adaptive_avg_pool(
     return unbatched(y, x, axes)
 
 
+@overload
 def adaptive_max_pool(
     axes: int,
     x: torch.Tensor,
-    output_size: int | Sequence[int | None],
+    output_size: Bins,
+    return_indices: Literal[True],
+    backend: str | None,
+) -> Pair: ...
+@overload
+def adaptive_max_pool(
+    axes: int, x: torch.Tensor, output_size: Bins, return_indices: bool, backend: str | None
+) -> torch.Tensor | Pair: ...
+def adaptive_max_pool(
+    axes: int,
+    x: torch.Tensor,
+    output_size: Bins,
     return_indices: bool,
     backend: str | None,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor | Pair:
     name = f"adaptive_max_pool{axes}d"
     checks.tensor(name, "input", x)
     backend = backends.choose("pool_adaptive", backend, x, "adaptive_max_pool_forward")
@@ -287,13 +301,13 @@ def adaptive_max_pool(
         window = kernel, kernel, [0] * len(size), [1] * len(size)
         results = windows.maximum(batch, window, size, return_indices, backend)
     elif needs_grad(batch):
-        index = "flat" if return_indices else index_form(batch.shape[2:], [size])
-        results = _MaxPool.apply(batch, size, index, backend)
+        form = "flat" if return_indices else index_form(batch.shape[2:], [size])
+        results = _MaxPool.apply(batch, size, form, backend)
     else:
         results = _max_forward(batch, size, "flat" if return_indices else "none", backend)
-    if return_indices:
-        return tuple(unbatched(y, x, axes) for y in results)
-    return unbatched(results[0], x, axes)
+    y, index = results
+    y = unbatched(y, x, axes)
+    return (y, unbatched(index, x, axes)) if return_indices else y
 
 
 def pyramid_pool(

@@ -98,8 +98,8 @@ def lp_pool(
     # The limits are the largest magnitude and the smallest.
     if norm_type in (math.inf, -math.inf):
         sign = 1 if norm_type > 0 else -1
-        window = kernel_size, stride, 0, 1, ceil_mode, False
-        return sign * max_pool(axes, sign * x.abs(), *window, backend)
+        largest = sign * x.abs()
+        return sign * max_pool(axes, largest, kernel_size, stride, 0, 1, ceil_mode, False, backend)
     # Other powers than 1 and 2 are chosen apart: they have no kernels of their own on a CPU.
     kind = "pool_lp" if norm_type in (1, 2) else "pool_lp_any"
     backend = backends.choose(kind, backend, x, "lp_pool_forward")
@@ -119,9 +119,9 @@ def lp_pool(
         # of which none are expanded.
         batch = layout.contiguous(batch) if axes == 3 else batch.clone()
     batch, (kernel, steps, *_), output_size = of_maps(batch, window, output_size)
-    arguments = power, kernel, steps
+    constants = power, kernel, steps
     if needs_grad(batch):
-        y, _ = _LpPool.apply(batch, arguments, output_size, backend)
+        y, _ = _LpPool.apply(batch, constants, output_size, backend)
     else:
-        y = _forward(batch, *arguments, output_size, backend)
+        y = _forward(batch, *constants, output_size, backend)
     return unbatched(layout.as_elementwise(y, y), x, axes)

@@ -5,16 +5,21 @@ autograd of their own: the ``autograd.Function`` of the family is above them.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
 from pydl import backends
 from pydl.contract.call import Call, Tensor, Tensors, name_of, schema_of
 
+Results = TypeVar("Results", bound=Tensor | Tensors)
+
 _LIBRARY = torch.library.Library("pydl", "DEF")
+# A call of the contract as it is, without the checks of its constructor.
+_made: Callable[..., Any] = tuple.__new__
 
 
-def operator(call: type[Call]) -> Callable:
+def operator(call: type[Call[Results]]) -> Callable[..., Results]:
     """Registers the contract function whose arguments are a ``call``.
 
     Returns:
@@ -24,16 +29,16 @@ def operator(call: type[Call]) -> Callable:
     """
     name, schema = name_of(call), schema_of(call)
 
-    def fake(*arguments: object) -> Tensor | Tensors:
+    def fake(*arguments: Any) -> Results:
         return call(*arguments[:-1]).results()
 
-    def run(*arguments: object) -> Tensor | Tensors:
+    def run(*arguments: Any) -> Tensor | Tensors:
         backend = arguments[-1]
         if backend.startswith("auto"):
             backend = backends.at_run_time(backend, name, arguments)
         served = backends.implementation(backend, name)
         # As call(*arguments[:-1]) in a quarter of the time; how many there are, the schema says.
-        given = tuple.__new__(call, arguments[:-1])
+        given = _made(call, arguments[:-1])
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"pydl::{name} ({backend})"):
                 results = served(given)
@@ -54,10 +59,10 @@ def operator(call: type[Call]) -> Callable:
     return operator
 
 
-def _one_by_one(operator: Callable) -> Callable:
+def _one_by_one(operator: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     """What ``torch.vmap`` makes of an operator: a call for each sample, stacked."""
 
-    def rule(info: object, dims: tuple[int | None, ...], *arguments: object) -> tuple:
+    def rule(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
         results = [
             operator(
                 *(

@@ -5,16 +5,15 @@ The inputs' product and every gradient of a weight are one product over all toke
 between stands one operator that goes through the steps.
 """
 
-from collections import namedtuple
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import layer_norm, linear
 
 from pydl import backends
-from pydl.contract.rnn import GATES, RnnBackward, RnnForward, norm_groups
+from pydl.contract.rnn import GATES, RnnBackward, RnnForward, Three, norm_groups
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
@@ -27,9 +26,26 @@ _forward = operator(RnnForward)
 _backward = operator(RnnBackward)
 
 
-# The tensors of a call, of which the first ten may want a gradient.
-Operands = namedtuple("Operands", RnnForward._fields[:14])
-_DIFFERENTIABLE = 10
+class Operands(NamedTuple):
+    """The tensors of an ``RnnForward``, which come first in it."""
+
+    gates: torch.Tensor
+    weight_hh: torch.Tensor
+    bias_hh: Optional
+    h0: torch.Tensor
+    c0: Optional
+    weight_hr: Optional
+    peephole: Optional
+    norm: Optional
+    norm_c: Optional
+    bias_c: Optional
+    drop: Optional
+    zone_h: Optional
+    zone_c: Optional
+    batch_sizes: Optional
+
+
+_DIFFERENTIABLE = 10  # so many of them may want a gradient, the first ones
 
 
 class _Rnn(Function):
@@ -172,8 +188,7 @@ def _states_before(y: torch.Tensor, operands: Operands, reverse: bool) -> torch.
     sequences = h0.shape[0]
     if batch_sizes is None:
         tokens = y.shape[0]
-        before = (y[sequences:], h0) if reverse else (h0, y[: tokens - sequences])
-        before = torch.cat(before)
+        before = torch.cat((y[sequences:], h0) if reverse else (h0, y[: tokens - sequences]))
         if drop is None:
             return before
         return (before.view(-1, *drop.shape) * drop).view(y.shape)
@@ -260,7 +275,7 @@ def layer(
     how: Regularisation,
     backend: str,
     fused: bool = False,
-) -> Tensors:
+) -> Three:
     """y, h_n and c_n (without elements where the cell has none) for tokens x of (S, inputs).
 
     ``fused``: whether results have the dtypes of PyTorch's fused operator under autocast.
@@ -291,18 +306,18 @@ def layer(
         *(gates, weights.weight_hh, bias_hh, h0, c0, weights.weight_hr, weights.peephole),
         *(weights.norm_hh, weights.norm_c, weights.bias_c),
     )
-    operands = Operands(
+    tensors: list[Optional] = [
         *(t if t is None or t.dtype == dtype else t.to(dtype) for t in differentiable),
         *(drop, zone_h, zone_c, batch_sizes),
-    )
-    numbers = how.zoneout_h, how.zoneout_c, how.eps
+    ]
+    operands = Operands(*tensors)
+    numbers: tuple[float, ...] = how.zoneout_h, how.zoneout_c, how.eps
     if torch.compiler.is_compiling():
         # torch.compile makes inputs of numbers that may change. One that it first meets inside of a
         # Function it counts as that Function's, and stops at the next Function that reads it.
         numbers = tuple(number + 0.0 for number in numbers)
-    how = cell, reverse, *numbers
     with torch.autocast(x.device.type, enabled=False) if low is not None else nullcontext():
-        y, h, c = run(operands, how, backend)
+        y, h, c = run(operands, (cell, reverse, *numbers), backend)
     if weights.weight_hr is not None:  # a product, too
         y, h = y.to(products), h.to(products)
     return y, h, c
@@ -314,7 +329,7 @@ def in_graph() -> bool:
     return torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
 
 
-def run(operands: Operands, how: tuple, backend: str) -> Tensors:
+def run(operands: Operands, how: tuple[Any, ...], backend: str) -> Three:
     """y, h_n, c_n of the steps."""
     if backend == "aten" and (backends.transformed() or not in_graph()):
         return backends.function("aten", "rnn_forward")(*operands, *how, False)[:3]

@@ -1,17 +1,20 @@
 """One step of a recurrent network: both products by PyTorch, all behind them one operator."""
 
+from typing import Any, Protocol, overload
+
 import torch
 from torch import _VF
 from torch.nn.functional import linear
 
 from pydl import backends
+from pydl.contract.call import Pair
 from pydl.contract.rnn import RnnCellBackward, RnnCellForward
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
-from pydl.ops.rnn_options import PLAIN, weights_of
+from pydl.ops.rnn_options import PLAIN, HasWeights, weights_of
 from pydl.reference import rnn_cell as reference
 
 _forward = operator(RnnCellForward)
@@ -107,12 +110,31 @@ def _present(made: Tensors, h, c, peephole, cell: str) -> Tensors:
     )
 
 
+class Cell(HasWeights, Protocol):
+    """A module with the attributes of one of torch.nn, and the backend that must serve it."""
+
+    hidden_size: int
+    training: bool
+    _pydl_backend: str | None
+
+
+@overload
 def forward(
-    module: torch.nn.RNNCellBase,
+    module: Cell, stock: type[torch.nn.LSTMCell], input: torch.Tensor, hx: Pair | None
+) -> Pair: ...
+@overload
+def forward(
+    module: Cell,
+    stock: type[torch.nn.RNNCell] | type[torch.nn.GRUCell],
+    input: torch.Tensor,
+    hx: torch.Tensor | None,
+) -> torch.Tensor: ...
+def forward(
+    module: Cell,
     stock: type[torch.nn.RNNCellBase],
     input: torch.Tensor,
-    hx: torch.Tensor | Tensors | None,
-) -> torch.Tensor | Tensors:
+    hx: Any,
+) -> torch.Tensor | Pair:
     """The forward of a module that has the attributes of the class ``stock`` of torch.nn: that
     one's where PyTorch serves."""
     options = module.__dict__.get("_pydl_options", PLAIN)
@@ -121,10 +143,10 @@ def forward(
         return stock.forward(module, input, hx)
     name = stock.__name__
     if name == "RNNCell":
-        kind = checks.rnn_kind(module.nonlinearity)
+        kind = checks.rnn_kind(module.nonlinearity)  # type: ignore[attr-defined]  # this one's
     else:
         kind = "lstm" if name == "LSTMCell" else "gru" if options.reset_after else _RESET_BEFORE
-    states = hx if hx is None or kind == "lstm" else (hx,)
+    states: Tensors | None = hx if hx is None or kind == "lstm" else (hx,)
     checks.cell_ranks(name, input, states)
     batched = input.dim() == 2
     x = input if batched else input.unsqueeze(0)
@@ -152,7 +174,7 @@ def cell(
     weights: Weights,
     how: Regularisation,
     backend: str,
-) -> Tensors:
+) -> Pair:
     """h and c after one step, for x of (B, inputs); c has no elements where the cell has none."""
     plain = weights.norm_ih is None and not (how.zoneout_h or how.zoneout_c)
     if not plain or name == _RESET_BEFORE:
@@ -162,16 +184,16 @@ def cell(
         backend = "aten"  # there is nothing for a kernel to do
     # PyTorch's cells have no vmap, what they are made of has.
     if backend == "aten" and weights.peephole is None and not backends.transformed():
-        given = weights[:4]
+        own = weights[:4]
         if name == "lstm":
-            return _VF.lstm_cell(x, (h, c), *given)
+            return _VF.lstm_cell(x, (h, c), *own)
         one = {"gru": _VF.gru_cell, "rnn_tanh": _VF.rnn_tanh_cell, "rnn_relu": _VF.rnn_relu_cell}
-        return one[name](x, h, *given), x.new_empty(0)
+        return one[name](x, h, *own), x.new_empty(0)
     gates = linear(x, weights.weight_ih, weights.bias_ih)
     products = linear(h, weights.weight_hh, weights.bias_hh)
     dtype = rnn.state_dtype(gates.dtype, h if c is None else c, name)
-    operands = gates, products, h if name == "gru" else None, c, weights.peephole
-    operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in operands]
+    given = gates, products, h if name == "gru" else None, c, weights.peephole
+    operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in given]
     if backend == "aten":
         h, c, _ = backends.function("aten", "rnn_cell_forward")(*operands, name, False)
         return h, rnn.given_away(c)

@@ -1,5 +1,7 @@
 """Argument checks of the recurrent family."""
 
+from collections.abc import Sequence
+
 import torch
 
 from pydl.contract.rnn import GATES
@@ -132,7 +134,7 @@ def state_ranks(states: Tensors, batched: bool) -> None:
     raise RuntimeError(f"For {kind} input, {what} should also be {rank}-D but got {given}")
 
 
-def layer_states(x: torch.Tensor, states: Tensors, shapes: list[tuple[int, ...]]) -> None:
+def layer_states(x: torch.Tensor, states: Tensors, shapes: Sequence[tuple[int, ...]]) -> None:
     """What they and PyTorch's operators say of states."""
     for state, shape, which in zip(states, shapes, ("[0]", "[1]"), strict=False):
         if state.shape != shape:
@@ -141,7 +143,7 @@ def layer_states(x: torch.Tensor, states: Tensors, shapes: list[tuple[int, ...]]
     same_kind(x, states)
 
 
-def same_kind(x: torch.Tensor, states: Tensors) -> None:
+def same_kind(x: torch.Tensor, states: Sequence[torch.Tensor]) -> None:
     """The device and dtype of states. Autocast takes any mixture of those that it casts."""
     for state in states:
         if state.device != x.device:
@@ -225,20 +227,20 @@ def weights(name: str, cell: str, x: torch.Tensor, given: Weights) -> None:
     gates = GATES[cell]
     rows, projected = given.weight_hh.shape
     hidden = rows // gates
-    sizes = Weights(
-        weight_ih=(rows, x.shape[-1]),
-        weight_hh=(gates * hidden, hidden if given.weight_hr is None else projected),
-        bias_ih=(rows,),
-        bias_hh=(rows,),
-        weight_hr=(projected, hidden),
-        peephole=(3, hidden),
-        norm_ih=(rows,),
-        norm_hh=(rows,),
-        norm_c=(hidden,),
-        bias_c=(hidden,),
-    )
+    sizes: dict[str, tuple[int, ...]] = {
+        "weight_ih": (rows, x.shape[-1]),
+        "weight_hh": (gates * hidden, hidden if given.weight_hr is None else projected),
+        "bias_ih": (rows,),
+        "bias_hh": (rows,),
+        "weight_hr": (projected, hidden),
+        "peephole": (3, hidden),
+        "norm_ih": (rows,),
+        "norm_hh": (rows,),
+        "norm_c": (hidden,),
+        "bias_c": (hidden,),
+    }
     casts = checks.autocast_dtype(x) is not None
-    for field, tensor, size in zip(Weights._fields, given, sizes, strict=True):
+    for (field, size), tensor in zip(sizes.items(), given, strict=True):
         if tensor is None:
             continue
         if tensor.shape != size:

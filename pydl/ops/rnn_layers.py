@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import torch
 from torch import _VF
@@ -14,22 +15,41 @@ from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.rnn import Regularisation, Tensors
-from pydl.ops.rnn_options import PLAIN, Options, weights_of
+from pydl.ops.rnn_options import PLAIN, HasWeights, Options, weights_of
+
+# What runs the layers: x, batch_sizes, the number of sequences and the states they start from.
+Run = Callable[
+    [torch.Tensor, torch.Tensor | None, int, Tensors | None], tuple[torch.Tensor, Tensors]
+]
+
+
+class Layers(HasWeights, Protocol):
+    """A module with the attributes of one of torch.nn, and the backend that must serve it."""
+
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    training: bool
+    _pydl_backend: str | None
 
 
 def forward(
-    module: torch.nn.RNNBase,
-    stock: Callable,
+    module: Layers,
+    stock: Callable[..., tuple[Any, Any]],
     input: torch.Tensor | PackedSequence,
     hx: torch.Tensor | Tensors | None,
-) -> tuple:
+) -> tuple[Any, Any]:
     """The forward of a module that has the attributes of one of torch.nn, whose forward ``stock``
     is: that itself where PyTorch serves."""
-    packed = isinstance(input, PackedSequence)
-    if packed:
-        x, steps = input.data, len(input.batch_sizes)
+    if isinstance(input, PackedSequence):
+        x, packed, steps = input.data, True, len(input.batch_sizes)
     else:
-        x, rank = input, input.dim()
+        x, packed, rank = input, False, input.dim()
         if rank not in (2, 3):
             return stock(module, input, hx)  # which says so
         steps = x.size(1 if module.batch_first and rank == 3 else 0)
@@ -46,14 +66,18 @@ def forward(
         return stock(module, input, hx)
     how = how or options.regularisation(module.training)
 
-    def run(x: torch.Tensor, batch_sizes: torch.Tensor | None, sequences: int, states) -> tuple:
+    def run(x, batch_sizes, sequences, states):  # annotations would be computed at each call
         given = x, batch_sizes, sequences, states
         y, states = _layers(module, *given, cell, options, how, backend, fused and not own)
         return (rnn.given_away(y) if backend != "aten" else y), states
 
     is_lstm = cell == "lstm"
-    states = hx if hx is None or is_lstm else (hx,)
-    y, states = (_packed if packed else _padded)(module, input, states, run)
+    given: Any = hx if hx is None or is_lstm else (hx,)
+    y: torch.Tensor | PackedSequence
+    if isinstance(input, PackedSequence):
+        y, states = _packed(module, input, given, run)
+    else:
+        y, states = _padded(module, input, given, run)
     return y, states if is_lstm else states[0]
 
 
@@ -89,7 +113,9 @@ def _undisturbed() -> bool:
     return not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())
 
 
-def _packed(module: torch.nn.RNNBase, input: PackedSequence, states, run: Callable) -> tuple:
+def _packed(
+    module: Layers, input: PackedSequence, states: Tensors | None, run: Run
+) -> tuple[PackedSequence, Tensors]:
     x, batch_sizes, order, back = input
     if not is_compiling():
         checks.sequences(module.mode, x, batch_sizes)
@@ -102,7 +128,9 @@ def _packed(module: torch.nn.RNNBase, input: PackedSequence, states, run: Callab
     return PackedSequence(y, batch_sizes, order, back), states
 
 
-def _padded(module: torch.nn.RNNBase, input: torch.Tensor, states, run: Callable) -> tuple:
+def _padded(
+    module: Layers, input: torch.Tensor, states: Tensors | None, run: Run
+) -> tuple[torch.Tensor, Tensors]:
     batched = input.dim() == 3
     if states is not None:
         checks.state_ranks(states, batched)
@@ -118,7 +146,7 @@ def _padded(module: torch.nn.RNNBase, input: torch.Tensor, states, run: Callable
 
 
 def _layers(
-    module: torch.nn.RNNBase,
+    module: Layers,
     x: torch.Tensor,
     batch_sizes: torch.Tensor | None,
     sequences: int,
@@ -154,10 +182,10 @@ def _layers(
         done = []
         for direction in range(directions):
             first = [state[layer * directions + direction] for state in states]
-            first = first if len(first) == 2 else [*first, None]
+            h, c = first if len(first) == 2 else [*first, None]
             checks.weights(module.mode, cell, x, weights[layer][direction])
             args = weights[layer][direction], batch_sizes, direction == 1, how, backend, fused
-            y, *last = rnn.layer(cell, x, *first, *args)
+            y, *last = rnn.layer(cell, x, h, c, *args)
             done.append(y)
             ends.append(tuple(last))
         x = done[0] if directions == 1 else torch.cat(done, 1)

@@ -1,8 +1,6 @@
 """What recurrent modules hold beyond torch.nn's: their options, and where their weights are."""
 
-from typing import NamedTuple
-
-import torch
+from typing import Any, NamedTuple, Protocol
 
 from pydl.contract.rnn import GATES
 from pydl.ops.rnn import Regularisation, Weights
@@ -25,7 +23,9 @@ class Options(NamedTuple):
     def sizes(self, cell: str, rows: int) -> dict[str, tuple[int, ...]]:
         """The parameters beyond torch.nn's, for a weight_hh of this many rows."""
         hidden = rows // GATES[cell]
-        sizes = {"norm_ih": (rows,), "norm_hh": (rows,)} if self.layer_norm else {}
+        sizes: dict[str, tuple[int, ...]] = (
+            {"norm_ih": (rows,), "norm_hh": (rows,)} if self.layer_norm else {}
+        )
         if self.layer_norm and cell == "lstm":
             sizes |= {"norm_c": (hidden,), "bias_c": (hidden,)}
         if self.peephole:
@@ -49,11 +49,17 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-def weights_of(module: torch.nn.Module, suffix: str, options: Options) -> Weights:
+class HasWeights(Protocol):
+    """A recurrent module, layer or cell."""
+
+    bias: bool
+
+
+def weights_of(module: HasWeights, suffix: str, options: Options) -> Weights:
     """A module's weights, by attribute: pruned, parametrised and replicated ones are no
     parameters."""
 
-    def read(name: str, there: bool = True) -> torch.Tensor | None:
+    def read(name: str, there: bool = True) -> Any:
         return getattr(module, name + suffix) if there else None
 
     norm = options.layer_norm

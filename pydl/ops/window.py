@@ -3,15 +3,17 @@ PyTorch's own pooling is called."""
 
 from collections.abc import Callable, Sequence
 from operator import index, is_
+from typing import Any, TypeVar
 
 import torch
 
 from pydl.ops import checks
 
 Window = tuple[list[int], list[int], list[int], list[int]]
+Result = TypeVar("Result")
 
 
-def by_pytorch(function: Callable, x: torch.Tensor, *arguments: object) -> object:
+def by_pytorch(function: Callable[..., Result], x: torch.Tensor, *arguments: object) -> Result:
     """``function(x, *arguments)``, an operator of PyTorch's. Some of these take Python's own
     integers only, others whatever has ``__index__``: those get what they take."""
     try:
@@ -23,7 +25,7 @@ def by_pytorch(function: Callable, x: torch.Tensor, *arguments: object) -> objec
     return function(x, *plain)
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         plain = tuple(map(_plain, value))
         return value if all(map(is_, plain, value)) else plain
@@ -31,7 +33,7 @@ def _plain(value: object) -> object:
     return index(value) if whole and getattr(value, "ndim", 0) == 0 else value
 
 
-def refused(error: Exception, function: Callable, *arguments: object) -> Exception:
+def refused(error: Exception, function: Callable[..., object], *arguments: object) -> Exception:
     """What to raise where the checks here refuse a call: what PyTorch's operator says to it, or
     ``error`` if that takes it."""
     try:

@@ -8,11 +8,15 @@ bfloat16 are computed in float32.
 
 import functools
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
+Call = TypeVar("Call")
+Results = TypeVar("Results")
 
-def in_full_precision(function: Callable) -> Callable:
+
+def in_full_precision(function: Callable[[Call], Results]) -> Callable[[Call], Results]:
     """Computes a reference function on float32 copies of half tensors and rounds floating results
     back once.
 
@@ -20,7 +24,7 @@ def in_full_precision(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def wrapped(call):
+    def wrapped(call: Any) -> Any:
         first = next(a for a in call if isinstance(a, torch.Tensor))
         low, half = first.dtype, first.dtype in (torch.float16, torch.bfloat16)
         if half:
@@ -31,7 +35,7 @@ def in_full_precision(function: Callable) -> Callable:
                 )
             )
         with torch.autocast(first.device.type, enabled=False):
-            results = function(call)
+            results: Any = function(call)
         if not half:
             return results
         if isinstance(results, tuple):

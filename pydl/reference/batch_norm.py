@@ -1,6 +1,8 @@
 """Batch normalisation with residual and activation from its definition (csrc/batch_norm.h has the
 equations, and the order of the mask's bits)."""
 
+from typing import Any
+
 import torch
 
 from pydl import layout
@@ -76,6 +78,7 @@ def batch_norm_forward(
     call: BatchNormForward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y and mask by the statistics of x, and those."""
+    rest: list[Any]
     x, *rest = call
     mean, var = batch_norm_stats(BatchNormStats(x))
     return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
@@ -105,8 +108,9 @@ def batch_norm_backward(
     call: BatchNormBackward,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """grad_x, grad_residual and the two sums, where mean and var are those of x."""
+    how: list[Any]
     grad_y, x, mean, var, weight, mask, *how, wants_residual = call
     sums = batch_norm_grad_sums(BatchNormGradSums(grad_y, x, mean, var, mask, *how))
     count = max(x.numel() // max(x.shape[1], 1), 1)
-    rest = weight, mask, *sums, count, *how, wants_residual
+    rest: tuple[Any, ...] = weight, mask, *sums, count, *how, wants_residual
     return *batch_norm_grad_input(BatchNormGradInput(grad_y, x, mean, var, *rest)), *sums

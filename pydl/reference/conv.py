@@ -21,7 +21,8 @@ def _grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
 @in_full_precision
 def conv_forward(call: ConvForward) -> torch.Tensor:
     """activation(residual + bias[f] + sum over c, t of x[n, c, o s - p + t d] weight[f, c, t])."""
-    x, weight, bias, residual, *window, groups, activation, slope = call
+    x, weight, bias, residual, stride, padding, dilation, groups, activation, slope = call
+    window = stride, padding, dilation
     kernel_size = weight.shape[2:]
     output_size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -32,7 +33,8 @@ def conv_forward(call: ConvForward) -> torch.Tensor:
     y = x.new_zeros(x.shape[0], groups, filters.shape[1], math.prod(output_size))
     for tap, position, inside in taps(x.shape[2:], output_size, kernel_size, *window, x.device):
         read = torch.where(inside, maps[..., position], 0)
-        y = y + torch.einsum(_PRODUCT, read, filters[(..., *tap)])
+        of_tap = (..., *tap)
+        y = y + torch.einsum(_PRODUCT, read, filters[of_tap])
     y = y.reshape(x.shape[0], weight.shape[0], *output_size)
     return bias_act_forward(BiasActForward(y, bias, residual, activation, slope))
 
@@ -50,7 +52,8 @@ def conv_grad_input(call: ConvGradInput) -> torch.Tensor:
     for tap, position, inside in taps(
         input_size, outputs, weight.shape[2:], stride, padding, dilation, grad_y.device
     ):
-        share = torch.einsum(_PRODUCT, grads, filters[(..., *tap)])
+        of_tap = (..., *tap)
+        share = torch.einsum(_PRODUCT, grads, filters[of_tap])
         grad_x = grad_x.index_add(-1, position[inside], share[..., inside])
     return grad_x.reshape(grad_y.shape[0], groups * weight.shape[1], *input_size)
 

@@ -88,8 +88,9 @@ def avg_pool_forward(call: AvgPoolForward) -> torch.Tensor:
 @in_full_precision
 def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     """Every input adds up its share of the windows that hold it."""
-    grad_y, input_size, *window, count_include_pad, divisor, _ = call
+    grad_y, input_size, kernel_size, stride, padding, count_include_pad, divisor, _ = call
     outputs = grad_y.shape[2:]
+    window = kernel_size, stride, padding
     divisors = _divisors(input_size, outputs, *window, count_include_pad, divisor, grad_y)
     shares = grad_y.flatten(2) / divisors
     grad_x = shares.new_zeros(*shares.shape[:2], math.prod(input_size))

@@ -4,8 +4,6 @@ and the names. Backward is rnn_backward.py's, one step of it rnn_cell.py's.
 Where something does not apply, an argument is None and a result has no elements.
 """
 
-from collections.abc import Sequence
-
 import torch
 
 from pydl import layout
@@ -101,7 +99,7 @@ def rnn_forward(call: RnnForward) -> Tensors:
         h = torch.cat((h_new, h[n:]))
 
     def all_steps(name: str, wanted: bool, dtype: torch.dtype) -> torch.Tensor:
-        steps: Sequence[torch.Tensor] = [kept[name][t] for t in range(len(rows)) if kept[name]]
+        steps = [kept[name][t] for t in range(len(rows)) if kept[name]]
         if not (wanted and steps):
             return layout.nothing(gates, dtype=dtype)
         return torch.cat(steps).to(dtype)

@@ -39,13 +39,11 @@ def _interpolation(
     bin, which = ((at >= -1) & (at <= size)).nonzero(as_tuple=True)
     at = at[bin, which].clamp(0, size - 1)
     low = at.floor()
-    taps = (
-        torch.cat([bin, bin]),
-        torch.cat([low, (low + 1).clamp_max(size - 1)]).long(),
-        torch.cat([1 - (at - low), at - low]),
-    )
-    weighs = taps[2] != 0
-    return *(tap[weighs] for tap in taps), max(count, 1)
+    bins_of = torch.cat([bin, bin])
+    taps = torch.cat([low, (low + 1).clamp_max(size - 1)]).long()
+    weights = torch.cat([1 - (at - low), at - low])
+    weighs = weights != 0
+    return bins_of[weighs], taps[weighs], weights[weighs], max(count, 1)
 
 
 def _along(box: torch.Tensor, x: torch.Tensor, output_size: Sequence[int], arguments: tuple):

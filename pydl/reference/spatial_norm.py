@@ -2,6 +2,7 @@
 equations)."""
 
 import itertools
+from types import EllipsisType
 
 import torch
 
@@ -16,8 +17,14 @@ def _box_sum(values: torch.Tensor, below: int, above: int) -> torch.Tensor:
     total = torch.zeros_like(values)
     for offsets in itertools.product(*reach):
         moves = tuple(zip(offsets, sizes, strict=True))
-        to = (..., *(slice(max(0, -o), n - max(0, o)) for o, n in moves))
-        near = (..., *(slice(max(0, o), n + min(0, o)) for o, n in moves))
+        to: tuple[slice | EllipsisType, ...] = (
+            ...,
+            *(slice(max(0, -o), n - max(0, o)) for o, n in moves),
+        )
+        near: tuple[slice | EllipsisType, ...] = (
+            ...,
+            *(slice(max(0, o), n + min(0, o)) for o, n in moves),
+        )
         shifted = torch.zeros_like(values)
         shifted[to] = values[near]
         total = total + shifted
