@@ -3,7 +3,7 @@
 #
 #   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
 #   make test      the suite; test-whole: the slow backends in every dtype too
-#   make lint      ruff, clang-format
+#   make lint      ruff, mypy, clang-format
 #   make bench     the benchmark on this CPU, into bench/results/cpu/
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
@@ -58,6 +58,7 @@ test-whole: $(VENV)/.built
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
 	$(BIN)/python bench/readme.py --check
 
