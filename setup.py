@@ -48,4 +48,5 @@ setup(
     # The Triton kernels live at the top of the repository and are installed inside the package.
     packages=[*find_packages(include=["pydl", "pydl.*", "pydl_cli"]), "pydl.kernels"],
     package_dir={"pydl": "pydl", "pydl.kernels": "kernels"},
+    package_data={"pydl": ["py.typed"]},
 )

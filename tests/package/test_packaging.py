@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
     assert about.startswith(f"{NAME.replace('-', '_')}-")
     # A top-level `kernels` would clash with another package.
     assert tops == {"pydl", "pydl_cli", about}
-    assert "pydl/kernels/lrn.py" in names
+    assert "pydl/kernels/lrn.py" in names and "pydl/py.typed" in names
     assert any(name.startswith("pydl/_C.") for name in names) and not any(
         "_emulated" in name for name in names
     )
