@@ -20,9 +20,10 @@ inline constexpr int64_t kTileElements = 1 << 15;  // of one tensor: a quarter o
 
 // A map whose tiles are taken one after another.
 template <class T>
-class Tiles {
+class TiledMap {
  public:
-  explicit Tiles(const Tensor& map) : map_(map), plane_(map.size[2] * map.size[3] * map.size[4]) {}
+  explicit TiledMap(const Tensor& map)
+      : map_(map), plane_(map.size[2] * map.size[3] * map.size[4]) {}
 
   int64_t size(int64_t images) const { return images * plane_ * kTileChannels; }
   // The tile as a map of its own.
@@ -66,7 +67,7 @@ inline bool tiles_serve(const Tensor& x, int64_t most_x, const Tensor& y, int64_
 // channels in turn.
 template <class T>
 struct TilePair {
-  Tiles<T> x, y;
+  TiledMap<T> x, y;
   int64_t batch, channels, images, blocks, team;
   Scratch<T> memory;
 

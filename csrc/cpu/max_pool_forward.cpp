@@ -27,22 +27,12 @@
 #include <limits>
 
 #include "../pool.h"
+#include "maxima.h"
 #include "parallel.h"
 #include "pool_window.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
-
-struct NoIndex {};
-
-template <class A>
-constexpr A kLowest = -std::numeric_limits<A>::infinity();
-
-// In scan order: the first of equals stays, a NaN is taken and kept until the next.
-template <class A>
-inline bool beats(A value, A best) {
-  return (value > best) | (value != value);
-}
 
 struct Max {
   template <class A>

@@ -58,9 +58,4 @@ class Boxes {
   std::vector<int64_t> image_, begin_, order_;
 };
 
-// Rows of a band of an image in channels last that a thread sums up, while they are in a cache.
-inline int64_t band_rows(int64_t row_bytes) {
-  return std::max<int64_t>(1, (int64_t{1} << 18) / std::max<int64_t>(1, row_bytes));
-}
-
 }  // namespace pydl::cpu::PYDL_ISA

@@ -334,14 +334,6 @@ Product<T> product_of(const Tensor& source, const Tensor& weight, const Tensor& 
   return p;
 }
 
-// float stands for tf32.
-template <class Function>
-void dispatch_operand(DType dtype, Function&& function) {
-  if (dtype == DType::float16) return function(float16{});
-  if (dtype == DType::bfloat16) return function(bfloat16{});
-  function(float{});
-}
-
 }  // namespace
 
 void conv_forward_gemm(const ConvForward& args, int64_t stream) {

@@ -231,14 +231,6 @@ void launch_product(const WeightProduct<T>& p, int64_t splits, int64_t stream) {
          stream, p);
 }
 
-// float stands for tf32.
-template <class Function>
-auto dispatch_operand(DType dtype, Function&& function) {
-  if (dtype == DType::float16) return function(float16{});
-  if (dtype == DType::bfloat16) return function(bfloat16{});
-  return function(float{});
-}
-
 }  // namespace
 
 int64_t conv_grad_weight_gemm_parts(const ConvGradWeight& args) {

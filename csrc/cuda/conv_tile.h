@@ -180,4 +180,13 @@ inline bool whole_chunks(const void* data, size_t element_bytes, const int64_t* 
   return whole;
 }
 
+// Calls function(value) with a value of the type that the tensor cores multiply; float stands for
+// tf32.
+template <class Function>
+auto dispatch_operand(DType dtype, Function&& function) {
+  if (dtype == DType::float16) return function(float16{});
+  if (dtype == DType::bfloat16) return function(bfloat16{});
+  return function(float{});
+}
+
 }  // namespace pydl::cuda
