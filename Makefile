@@ -8,13 +8,12 @@
 #   make readme    README's tables, from the dispatch table and the benchmark's results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
 #   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
-#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated
-#   ones under ThreadSanitizer
-#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must
-#   notice
+#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
+#                  the emulated ones under ThreadSanitizer
+#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn;
+#                  the suite must notice
 #   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
-#   benchmark
-#                  (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
+#                  benchmark (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
 
 PYTHON ?= python3
 VENV := .venv

@@ -1,7 +1,8 @@
 // Batch normalisation with what follows it (Ioffe and Szegedy 2015, algorithm 1; PyTorch's). For
 // each channel c, over the P = N * D * H * W values it has:
 //
-//   mean[c] = sum of x / P      var[c] = sum of (x - mean[c])^2 / P, the biased one
+//   mean[c] = sum of x / P
+//   var[c]  = sum of (x - mean[c])^2 / P                 the biased one
 //   xhat    = (x - mean[c]) / sqrt(var[c] + eps)
 //   z       = xhat * weight[c] + bias[c] + residual
 //   y       = z, or relu(z), or leaky_relu(z)
@@ -10,8 +11,11 @@
 // !(z <= 0) for relu, z > 0 for leaky_relu. With g = grad_y there and slope * grad_y elsewhere
 // (slope 0 for relu):
 //
-//   grad_residual = g     grad_bias[c] = sum of g     grad_weight[c] = sum of g * xhat
-//   grad_x = weight[c] / sqrt(var[c] + eps) * (g - grad_bias[c] / P - xhat * grad_weight[c] / P)
+//   grad_residual  = g
+//   grad_bias[c]   = sum of g
+//   grad_weight[c] = sum of g * xhat
+//   grad_x         = weight[c] / sqrt(var[c] + eps)
+//                    * (g - grad_bias[c] / P - xhat * grad_weight[c] / P)
 //
 // where the last two terms stand only if mean and var came from x, not from running statistics.
 // Where several processes normalise together, P and the two sums are those of all of them.

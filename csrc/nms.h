@@ -2,7 +2,7 @@
 // box is kept unless one kept before it, of its class where there are classes, overlaps it by more
 // than `threshold`:
 //
-//   inter = max(0, min(x2) - max(x1)) * max(0, min(y2) - max(y1))
+//   inter   = max(0, min(x2) - max(x1)) * max(0, min(y2) - max(y1))
 //   overlap = inter / (area of the kept + area of the other - inter)
 //
 // in the type sums are taken in, each step rounded in this order, so that all backends keep the

@@ -13,6 +13,7 @@
 //   y[n, C * (M_0 + ... + M_(l-1)) + c * M_l + (od * OH_l + oh) * OW_l + ow]
 //
 // The index of a maximum is kept as
+//
 //   uint8   its place inside the bin, (td * KH + th) * KW + tw, where K is the longest bin of each
 //           axis (levels whose longest bins have at most 256 elements)
 //   int64   the flat position in the input's D * H * W plane

@@ -1,6 +1,7 @@
 // Gradients of batch normalisation with its activation (definition in ../batch_norm.h).
 //
-//   sum_g = sum of g, sum_gx = sum of g * (x - mean) / deviation
+//   sum_g  = sum of g
+//   sum_gx = sum of g * (x - mean) / deviation
 //   grad_x = weight / deviation * (g - sum_g / P - (x - mean) / deviation * sum_gx / P)
 //
 // N, C, D, H, W: a task is a run of channels, whose planes are read once from memory for the sums

@@ -14,11 +14,13 @@ namespace pydl::cpu::PYDL_ISA {
 // Floats of a staged band of one slice: half a first-level cache.
 inline constexpr int64_t kStaged = 4096;
 
-// One axis from targets to sources. Forward the targets are outputs o and tap t reads the input o *
-// stride - padding + t * dilation; transposed they are inputs i, and tap t reads the output (i +
-// padding - t * dilation) / stride where that is whole. The targets of one residue modulo
-// `target_step` have the same taps, and a tap's sources are `source_step` apart from one of them to
-// the next.
+// One axis from targets to sources, which tap t reads:
+//
+//   forward      target o, an output:  input o * stride - padding + t * dilation
+//   transposed   target i, an input:   output (i + padding - t * dilation) / stride, if whole
+//
+// The targets of one residue modulo `target_step` have the same taps, and a tap's sources are
+// `source_step` apart from one of them to the next.
 struct ConvAxis {
   bool transposed;
   int64_t sources, targets, kernel, stride, padding, dilation;

@@ -1,6 +1,7 @@
 // Max pooling, forward (definition in ../pool.h):
 //
-//   y[o] = max over the taps of window o inside the input,  index[o] = where
+//   y[o]     = max over the taps of window o inside the input
+//   index[o] = where that is
 //
 // A task is a run of output lines, (n, c, d, h) or, channels last, (n, d, h).
 //

@@ -2,11 +2,12 @@
 // (spatial_norm.cpp): the power of the scale, and one row of each pass, given the rows of its
 // window.
 //
-//   scale = k + rate * sum of x^2 over the window
-//   y = x * scale^-beta
-//   direct = grad_y * scale^-beta,  indirect = direct * x / scale
-//   grad_x = direct - slope * x * sum of indirect over the transposed window,  slope = 2 * rate *
-//   beta
+//   scale    = k + rate * sum of x^2 over the window
+//   y        = x * scale^-beta
+//   direct   = grad_y * scale^-beta
+//   indirect = direct * x / scale
+//   slope    = 2 * rate * beta
+//   grad_x   = direct - slope * x * sum of indirect over the transposed window
 #pragma once
 
 #include <cmath>

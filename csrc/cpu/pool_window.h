@@ -109,9 +109,9 @@ class Cover {
   int64_t most_ = 0;
 };
 
-// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part q %
-// stride at q / stride. Tap t of window o is column o * stride + t * dilation, so over all windows
-// it is a contiguous run of one part:
+// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part
+// q % stride at q / stride. Tap t of window o is column o * stride + t * dilation, so over all
+// windows it is a contiguous run of one part:
 //
 //   line   [ p | x0 x1 x2 x3 x4 x5 x6 ... | p p ]        stride 2, padding 1
 //   part 0 [ p   x1 x3 x5 ...  ]     tap 0 of windows 0, 1, 2, ...; tap 2 one further
@@ -212,8 +212,8 @@ struct Columns {
 };
 
 // The same for the transposed pass: a line of the windows' gradients lies between zeros, so that
-// part `p` of an input line is a sum of contiguous runs, one for each tap t with t * dilation %
-// stride == p, which starts t * dilation / stride before.
+// part `p` of an input line is a sum of contiguous runs, one for each tap t with
+// t * dilation % stride == p, which starts t * dilation / stride before.
 struct WindowLine {
   int64_t lead, size,
       inputs;  // zeros before the first window; length of the line; columns of a part

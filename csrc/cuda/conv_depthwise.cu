@@ -1,7 +1,8 @@
 // Convolution with one channel a group, F = m C filters:
 //
-//   y[n, f, o]        = activation(bias[f] + residual + sum over t of x[n, f / m, i] * weight[f,
-//   t]) grad_x[n, c, i]   = sum over f in [m c, m c + m), t of grad_y[n, f, o] * weight[f, t]
+//   y[n, f, o]        = activation(bias[f] + residual[n, f, o]
+//                                  + sum over t of x[n, f / m, i] * weight[f, t])
+//   grad_x[n, c, i]   = sum over f in [m c, m c + m), t of grad_y[n, f, o] * weight[f, t]
 //   grad_weight[f, t] = sum over n, o of grad_y[n, f, o] * x[n, f / m, i]
 //
 // where i = o * stride - padding + t * dilation on each of three axes. There is nothing to multiply

@@ -17,10 +17,10 @@
 // and the same weight; in channels last one x and 32 filters' weights, whose lines later channels
 // use up.
 //
-// grad_weight, grad_bias: a block owns a few elements and its threads share out the N * OD * OH *
-// OW terms. Each thread strides through the terms in ascending order, then the block adds up by
-// halves in shared memory: an order that depends on the shape alone, so results repeat bit for bit,
-// in every layout the same.
+// grad_weight, grad_bias: a block owns a few elements and its threads share out the
+// N * OD * OH * OW terms. Each thread strides through the terms in ascending order, then the block
+// adds up by halves in shared memory: an order that depends on the shape alone, so results repeat
+// bit for bit, in every layout the same.
 //
 // Arithmetic that cannot be avoided: 2 * N * F * OD * OH * OW * C/G * KD * KH * KW operations for y
 // and for each of the two big gradients. Least traffic: each tensor once. The caches stand between
@@ -193,9 +193,9 @@ __global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> g
     grad_weight.at(f + threadIdx.x, c, kd, kh, kw) = T(partial[threadIdx.x][0]);
 }
 
-// A block owns one filter and adds up in double: these sums are the longest of all (N * OD * OH *
-// OW), and a single addition for each value loaded is not what they wait for, even where doubles
-// are slow.
+// A block owns one filter and adds up in double: these sums are the longest of all
+// (N * OD * OH * OW), and a single addition for each value loaded is not what they wait for, even
+// where doubles are slow.
 template <class T>
 __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   SHARED(double, partial, [1][block_size]);

@@ -1,8 +1,8 @@
 // Convolution forward for up to four channels a group, the first layer of a network:
 //
 //   y[n, f, o] = activation(bias[f] + residual[n, f, o]
-//                           + sum over c, t of x[n, c, o * stride - padding + t * dilation]
-//                                            * weight[f, c, t])
+//                           + sum over c, t of x[n, c, i] * weight[f, c, t])
+//   i          = o * stride - padding + t * dilation
 //
 // A chunk of eight channels on tensor cores would be mostly padding, so this multiplies in float32
 // registers (float64 for float64), exactly. A block covers 8 x 32 outputs of one map by 16 filters.

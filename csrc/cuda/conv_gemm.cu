@@ -1,9 +1,8 @@
 // Convolution forward and its data gradient as one product of matrices on tensor cores, with no
 // rearranged copy of anything:
 //
-//   out[n, column, q] = sum over taps j, channels c of source[n, c, q * step + start + j *
-//   dilation]
-//                                                      * weight[column, c, j]
+//   out[n, column, q] = sum over taps j, channels c of
+//                       source[n, c, q * step + start + j * dilation] * weight[column, c, j]
 //
 // over rows (n, q), columns and the reduction (j, c), c innermost, per group. Forward is that as it
 // stands: source x, out y, columns are filters. The data gradient at stride s falls into s residue

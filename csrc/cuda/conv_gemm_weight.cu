@@ -1,6 +1,7 @@
 // The weight gradient of a convolution as a product of matrices on tensor cores:
 //
-//   grad_weight[f, (t, c)] = sum over n, o of grad_y[n, f, o] * x[n, c, o * stride - padding + t d]
+//   grad_weight[f, (t, c)] = sum over n, o of grad_y[n, f, o] * x[n, c, i]
+//   i                      = o * stride - padding + t * dilation
 //
 // rows are filters, columns are taps and channels, c innermost and padded to chunks of 8 halves or
 // 4 floats a tap, and the reduction runs over the pixels (n, o), all of a group. The reduction is

@@ -10,8 +10,7 @@
 //            kept at c ^ (r / 2 % 4), so that 8 rows' chunks of one number lie in 8 different
 //            16-byte banks
 //   across   [32][R / 8 chunks]: a chunk runs along the rows; halves only, since ldmatrix
-//   transposes
-//            nothing but halves. Chunk c of step k is kept at c ^ (k % 8)
+//            transposes nothing but halves. Chunk c of step k is kept at c ^ (k % 8)
 //
 // and is filled by cp.async of whole chunks where memory has them so (`along`, `across`), else
 // element by element (`gather`, which makes an `along` tile).

@@ -5,19 +5,25 @@
 // The words below stand for what C++ cannot spell (shared arrays, <<<>>>) or CUDA spells in PTX
 // only; each has a body for either world.
 //
-//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared
-//   variable; aligned as
-//                                                        its type is: for 16-byte accesses declare
-//                                                        float4 or uint4
-//   DYNAMIC_SHARED(float, stage);                        float* stage: what launch() was asked for,
-//   16-byte aligned
+//   SHARED(float, tile, [32][33]);  a shared array, or without sizes a shared variable; aligned as
+//                                   its type is: for 16-byte accesses declare float4 or uint4
+//   DYNAMIC_SHARED(float, stage);   float* stage: what launch() was asked for, 16-byte aligned
+//
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
-//   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
+//   launch_cooperative(...);
+//   resident_blocks(kernel, block, shared_bytes);
 //   max_shared_bytes();
-//   cp_async<16>(shared, global[, source_bytes]); cp_async_commit(); cp_async_wait<groups_left>();
-//   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row);
+//   grid_barrier();
+//   load_acquire(address);
+//   store_release(address, value);
+//
+//   cp_async<16>(shared, global[, source_bytes]);
+//   cp_async_commit();
+//   cp_async_wait<groups_left>();
+//
+//   mma_sync<float16 | bfloat16 | tf32>(c, a, b);
+//   ldmatrix<1 | 2 | 4, transposed>(registers, row);
 //   to_tf32(x);
-//   load_acquire(address); store_release(address, value);
 #pragma once
 
 #include <cstdint>
@@ -336,12 +342,14 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
 // float16 and bfloat16 (two values a register, the lower half first), 8 for tf32. With g = lane / 4
 // and t = lane % 4, lane holds
 //
-//   a   16-bit: [0] (g, 2t..2t+1)  [1] (g + 8, 2t..)  [2] (g, 2t + 8..)  [3] (g + 8, 2t + 8..)
-//   row, column
-//       tf32:   [0] (g, t)         [1] (g + 8, t)     [2] (g, t + 4)     [3] (g + 8, t + 4)
-//   b   16-bit: [0] (2t..2t+1, g)  [1] (2t + 8.., g);   tf32: [0] (t, g)  [1] (t + 4, g)
-//   k, column
-//   c   [0] (g, 2t)  [1] (g, 2t + 1)  [2] (g + 8, 2t)  [3] (g + 8, 2t + 1)
+//   a   (row, k)       16-bit   [0] (g, 2t..2t+1)   [1] (g + 8, 2t..)
+//                               [2] (g, 2t + 8..)   [3] (g + 8, 2t + 8..)
+//                      tf32     [0] (g, t)          [1] (g + 8, t)
+//                               [2] (g, t + 4)      [3] (g + 8, t + 4)
+//   b   (k, column)    16-bit   [0] (2t..2t+1, g)   [1] (2t + 8.., g)
+//                      tf32     [0] (t, g)          [1] (t + 4, g)
+//   c   (row, column)  float    [0] (g, 2t)         [1] (g, 2t + 1)
+//                               [2] (g + 8, 2t)     [3] (g + 8, 2t + 1)
 template <class T>
 __device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4],
                                          const uint32_t (&b)[2] PYDL_WHERE) {

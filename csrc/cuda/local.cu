@@ -1,12 +1,13 @@
 // Locally connected layers: ../local.h has the definitions.
 //
-//   y[n, f, o]                     = bias[f, o] + sum over c, t of x[n, c, i] * weight[f, c T + t,
-//   o] grad_x[n, c, i]                = sum over f, t of grad_y[n, f, o] * weight[f, c T + t, o]
-//   grad_weight[f, c * taps + t, o] = sum over n of grad_y[n, f, o] * x[n, c, i]
+//   y[n, f, o]                 = bias[f, o] + sum over c, t of x[n, c, i] * weight[f, c T + t, o]
+//   grad_x[n, c, i]            = sum over f, t of grad_y[n, f, o] * weight[f, c T + t, o]
+//   grad_weight[f, c T + t, o] = sum over n of grad_y[n, f, o] * x[n, c, i]
 //
-// where i = o * stride - padding + t * dilation on each of three axes. A thread owns one element of
-// the result, threads are numbered with the position innermost whatever the layouts, since the
-// weight lies so: a warp reads 32 neighbours of the weight, which is by far the largest tensor.
+// where i = o * stride - padding + t * dilation on each of three axes and T is the number of taps.
+// A thread owns one element of the result, threads are numbered with the position innermost
+// whatever the layouts, since the weight lies so: a warp reads 32 neighbours of the weight, which
+// is by far the largest tensor.
 //
 // Least traffic: the weight, F * C * T * positions elements, once. Every element of it is used by N
 // images only, so with few images the layer runs at the speed of memory whatever its arithmetic, 2

@@ -1,10 +1,12 @@
 // Local response normalisation across channels: ../lrn.h has the equations.
 //
-//   forward    scale[c] = k + alpha / size * sum of x[c']^2 over the window of c;       y[c] = x[c]
-//   * scale[c]^-beta
-//   backward   own[c] = grad_y[c] * scale[c]^-beta;     term[c] = own[c] * x[c] / scale[c]
-//              grad_x[c] = own[c] - 2 * alpha * beta / size * x[c] * sum of term[c'] over the
-//              transposed window of c
+//   forward    scale[c]  = k + alpha / size * sum of x[c']^2 over the window of c
+//              y[c]      = x[c] * scale[c]^-beta
+//   backward   own[c]    = grad_y[c] * scale[c]^-beta
+//              term[c]   = own[c] * x[c] / scale[c]
+//              grad_x[c] = own[c]
+//                          - 2 * alpha * beta / size * x[c] * sum of term[c']
+//                            over the transposed window of c
 //
 // Every position (n, d, h, w) is a column of C values by itself. A thread owns one position and a
 // strip of neighbouring channels, one sum for each in registers. It walks the channels that any

@@ -1,9 +1,9 @@
 // Max and average pooling: ../pool.h has the definitions.
 //
-//   max forward    y[o] = max of x[o * stride - padding + t * dilation] over the taps t inside x,
-//   and which tap that was
+//   max forward    y[o]      = max over taps t inside x of x[o * stride - padding + t * dilation]
+//                  index[o]  = which tap that was
 //   max backward   grad_x[i] = sum of grad_y[o] over the windows o that chose i
-//   avg forward    y[o] = sum of x[o * stride - padding + t] / divisor[o]
+//   avg forward    y[o]      = sum of x[o * stride - padding + t] / divisor[o]
 //   avg backward   grad_x[i] = sum of grad_y[o] / divisor[o] over the windows o that cover i
 //
 // A thread owns one element of the output: of y forward, of grad_x backward. Backward gathers. An

@@ -1,8 +1,8 @@
 // Power-average pooling: ../pool_lp.h has the definition.
 //
-//   forward    y[o] = (k / count[o] * sum of x[i]^p over window o)^(1 / p)
-//   backward   grad_x[i] = x[i]^(p - 1) * sum of grad_y[o] * k / count[o] * y[o]^(1 - p) over the
-//              windows o that hold i and have y[o] != 0
+//   forward    y[o]      = (k / count[o] * sum of x[i]^p over window o)^(1 / p)
+//   backward   grad_x[i] = x[i]^(p - 1) * sum of grad_y[o] * k / count[o] * y[o]^(1 - p)
+//                          over the windows o that hold i and have y[o] != 0
 //
 // A thread owns one element of the output, y forward and grad_x backward, and backward gathers, in
 // ascending order of the windows. Least traffic: forward x read and y written once, backward x, y

@@ -1,6 +1,5 @@
 // A recurrent layer in one direction: what is asked of the operands, and which kernels serve a
-// call.
-// ../rnn.h has the definitions.
+// call. ../rnn.h has the definitions.
 #include <mutex>
 
 #include "../rnn_checks.h"
