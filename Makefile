@@ -38,7 +38,7 @@ demo: $(VENV)/.built
 	$(BIN)/pydl demo
 
 # What a processor without AVX-512 would do, on one that has it: PyTorch, oneDNN and the CPU kernels
-# are held to AVX2. Who serves a call differs there, so these are the tests in which that shows.
+# are held to AVX2. What serves a call differs there, so these are the tests in which that shows.
 AVX2_TESTS := tests/test_rnn_layers.py tests/test_rnn_halves.py tests/test_batch_norm_layers.py tests/test_moduleinfo.py \
   tests/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 

@@ -66,7 +66,7 @@ void conv_forward(const ConvForward& args, int64_t stream);
 void conv_grad_input(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight(const ConvGradWeight& args, int64_t stream);
 void conv_grad_bias(const ConvGradBias& args, int64_t stream);
-// The room for partial sums that conv_grad_weight wants for these sizes, layouts and pointers.
+// How much room conv_grad_weight wants for partial sums with these sizes, layouts and pointers.
 int64_t conv_grad_weight_parts(const ConvGradWeight& args);
 }  // namespace cuda
 

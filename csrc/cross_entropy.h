@@ -17,9 +17,9 @@
 // Reductions: none; sum; mean, which divides the sum by `divisor`: the sum of w[t] over the
 // positions that count, or the number of positions where the target is probabilities.
 //
-// Saved are peak and total of each position, two numbers where a probability map has C. (One, lse,
-// would do but for its rounding error: at x = 100 it is 4e-6, and so is that of every probability.)
-// The gradient recomputes the probabilities,
+// What is saved is peak and total of each position, two numbers where a probability map has C.
+// (One, lse, would do but for its rounding error: at x = 100 it is 4e-6, and so is that of every
+// probability.) The gradient recomputes the probabilities,
 //
 //   p[c]      = exp(x[c] - peak) / total
 //

@@ -33,8 +33,8 @@ struct LrnBackward {
   double alpha, beta, k;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void lrn_forward(const LrnForward& args, int64_t threads);
 void lrn_backward(const LrnBackward& args, int64_t threads);

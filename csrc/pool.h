@@ -5,7 +5,7 @@
 // Padding is at most half of the window's span, 2 * padding <= (kernel - 1) * dilation + 1. The
 // output's size is the caller's (floor or ceil mode); every window starts inside the input or its
 // left padding. A dilated window may still step over a small input: its maximum is -inf, its index
-// no position, and no gradient comes of it.
+// is no position, and no gradient comes from it.
 //
 // Max: padding is -inf, NaN wins. The index of a window is that of its maximum, the first on ties,
 // the last NaN if there is one, the first tap inside the input if all are -inf. It is kept as
@@ -59,8 +59,8 @@ struct AvgPoolBackward {
   int64_t divisor;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void max_pool_forward(const MaxPoolForward& args, int64_t threads);
 void max_pool_backward(const MaxPoolBackward& args, int64_t threads);

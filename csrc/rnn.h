@@ -34,7 +34,7 @@
 //   y = h                              where zone_h is 1, and the old c where zone_c is 1
 //   y = z h + (1 - z) h'               with z = zoneout_h, without these masks, and c likewise
 //
-// Every tensor is contiguous and in one dtype, but c, rstd and what adds up over tokens
+// Every tensor is contiguous and in one dtype, except c, rstd and what adds up over tokens
 // (grad_peephole, grad_norm, grad_norm_c), which are float32, or float64 for float64: `sums`. All
 // arithmetic is in `sums`. A matrix (rows, columns) comes as (1, rows, 1, 1, columns), a vector as
 // (1, size, 1, 1, 1). Tensors marked [..] have no data where they do not apply.
@@ -149,7 +149,7 @@ struct RnnCellBackward {
   Tensor peephole;       // (3, H); [lstm]
   Tensor grad_gates;     // (B, G H), written
   Tensor grad_products;  // (B, G H), written; [gru: elsewhere it is grad_gates]
-  Tensor grad_h_before;  // (B, H), written: what does not come by way of the products; [gru]
+  Tensor grad_h_before;  // (B, H), written: what does not go through the products; [gru]
   Tensor grad_c_before;  // (B, H), written; [lstm]
   Tensor grad_peephole;  // (3, H), sums, written; [peephole]
   RnnCell cell;

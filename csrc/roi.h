@@ -16,7 +16,7 @@
 // and a pixel that weighs 0 is not read. y is the mean over the samples of a bin, 0 if it has none.
 // A box that is not within +-2^22 pixels of the map's origin, or is NaN, has no samples.
 //
-// Bilinear weights are products of one weight an axis, and the samples of a bin are a grid. So
+// Bilinear weights are products of one weight per axis, and the samples of a bin are a grid. So
 //
 //   y      = R x S^T
 //   grad_x = sum over the boxes of R^T grad_y S
@@ -86,7 +86,7 @@ inline void check_roi(const Tensor& map, const Tensor& boxes, const Tensor& pool
         "roi pooling expects maps of two axes, of one dtype and number of channels");
   check(boxes.size[1] == 5 * pooled.size[0] && boxes.numel() == boxes.size[1] &&
             (boxes.size[1] <= 1 || boxes.stride[1] == 1),
-        "roi pooling expects five contiguous numbers a box");
+        "roi pooling expects five contiguous numbers per box");
   check(map.size[3] >= 1 && map.size[4] >= 1 && map.size[3] * map.size[4] <= INT32_MAX,
         "roi pooling serves maps of 1 to 2^31 - 1 pixels");
 }
@@ -136,9 +136,9 @@ struct Samples {
     return start + rounded_product(static_cast<A>(o), bin) + into;
   }
 
-  // The first sample of bin o that is not below `least`; they ascend, but in a box that ends before
-  // it starts, where it is the very first. A box much larger than the map so costs no more than
-  // the samples that are on it.
+  // The first sample of bin o that is not below `least`; they ascend, except in a box that ends
+  // before it starts, where it is the very first. So a box much larger than the map costs no more
+  // than the samples that are on it.
   PYDL_HOST_DEVICE int64_t first(int64_t o, A least) const {
     int64_t below = 0, beyond = count;
     if (!(bin > 0) || count == 0 || at(o, 0) >= least) return 0;
@@ -200,7 +200,7 @@ PYDL_HOST_DEVICE Pooled<A> pooled_of(A from, A to, double scale, int64_t bins) {
 }
 
 // CPU: every map dense, all in one layout (N, C, ... or channels last); std::runtime_error where a
-// box is of no image. `threads` at most this many.
+// box is of no image. It runs on at most `threads` threads.
 namespace cpu {
 void roi_align_forward(const RoiAlignForward& args, int64_t threads);
 void roi_align_backward(const RoiAlignBackward& args, int64_t threads);

@@ -37,8 +37,8 @@ struct SpatialNormBackward {
   double rate, beta, k;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void spatial_norm_forward(const SpatialNormForward& args, int64_t threads);
 void spatial_norm_backward(const SpatialNormBackward& args, int64_t threads);

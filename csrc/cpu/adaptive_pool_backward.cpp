@@ -7,7 +7,7 @@
 // Channels last: a task is an image's block of channels; its bins' shares are laid out by bin, and
 // a pixel is the sum of the rows of the bins that hold it, for maxima under a comparison of their
 // positions with its own. N, C, D, H, W: the same with the bins of as many planes as a vector has
-// lanes turned into rows, and their pixels turned back. Of planes too large for that, averages:
+// lanes turned into rows, and their pixels turned back. For planes too large for that, averages:
 // each line of bins is divided and spread over the columns once, and a row of the input is the sum
 // of the few spread lines above it; maxima: a plane's bins add to the elements they chose, in scan
 // order, and its memory is written once.
@@ -247,7 +247,7 @@ void pool_tiles(const AdaptivePoolBackward& args, int64_t threads) {
 
   const PlaneTiles<lanes, A> tiles(images, channels, pixels, pyramid.bins, threads);
   const Scratch<Code<A>> chosen(tiles.team(), maximum ? pyramid.bins * lanes : 0);
-  // For the lanes of planes that there are not.
+  // For lanes that have no plane.
   const auto begin = [&](const auto& tile) {
     std::fill_n(tile.bins, pyramid.bins * lanes, A{0});
     if constexpr (maximum) std::fill_n(chosen.of(tile.member), pyramid.bins * lanes, Code<A>{0});

@@ -3,15 +3,15 @@
 // Channels last: a task is an image's block of channels, or with one level a line of bins; the
 // pixels of a bin are folded in vectors of channels. N, C, D, H, W: as many planes as a vector has
 // lanes are turned into pixels, folded in the same way, and their bins turned back; a plane's rows
-// are too short for vectors along them. Of planes too large for that the rows of a line of bins are
-// folded column by column, in vectors, and the columns of each bin from there. Either way all
+// are too short for vectors along them. For planes too large for that, the rows of a line of bins
+// are folded column by column, in vectors, and the columns of each bin from there. Either way all
 // levels of a pyramid read a map from memory once.
 //
 // Maxima with an index: a column keeps its best value and the row it is in; columns are compared by
 // value, then by row, then by column, which is the scan order of the bin.
 //
-// Bytes: x read once, y (and index) written once. Operations: an addition or comparison an element
-// and level, in vectors; for planes a shuffle for four elements and more, to turn them.
+// Bytes: x read once, y (and index) written once. Operations: an addition or comparison per element
+// and level, in vectors; for planes also one shuffle or more per four elements, to turn them.
 #include "../pool_adaptive.h"
 #include "bins.h"
 #include "maxima.h"
@@ -121,7 +121,7 @@ void pool_planes(const AdaptivePoolForward& args, int64_t threads) {
                                         static_cast<A>(count * w.size()));
                 continue;
               }
-              // Without branches, which maxima would mislead every other time.
+              // Without branches, which maxima would mispredict every other time.
               if constexpr (!coded) {
                 A best = columns[w.first];
                 bool nan = false;
@@ -155,8 +155,8 @@ void pool_planes(const AdaptivePoolForward& args, int64_t threads) {
 
 // Channels last
 
-// The bin (d, h, w) of an image in `vecs` vectors of channels. Every row of the bin is folded for
-// itself, so that a sum over many pixels rounds no more than a plane's does.
+// The bin (d, h, w) of an image in `vecs` vectors of channels. Every row of the bin is folded on
+// its own, so that a sum over many pixels rounds no more than a plane's does.
 template <int vecs, int lanes, bool maximum, class T>
 PYDL_INLINE void fold_pixels(const T* image, int64_t height, int64_t width, int64_t channels,
                              const Run& d, const Run& h, const Run& w, accumulate_t<T>* out) {
@@ -319,7 +319,7 @@ void pool_tiles(const AdaptivePoolForward& args, int64_t threads) {
 
   const PlaneTiles<lanes, A> tiles(images, channels, pixels, pyramid.bins, threads);
   const Scratch<Code<A>> chosen(tiles.team(), coded ? pyramid.bins * lanes : 0);
-  // For the lanes of planes that there are not.
+  // For lanes that have no plane.
   const auto begin = [&](const auto& tile) { std::fill_n(tile.pixels, pixels * lanes, A{0}); };
   tiles.run(begin, [&](const auto& tile) {
     const auto [n, c, plane, planes, member, map, result, row] = tile;

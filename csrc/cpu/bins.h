@@ -36,7 +36,7 @@ struct BinAxis {
   }
 };
 
-// A level of a pyramid, or the one of an adaptive pooling.
+// A level of a pyramid, or the only one of an adaptive pooling.
 struct BinLevel {
   BinAxis depth, height, width;
   int64_t first;  // bins of the levels before
@@ -89,8 +89,8 @@ inline int64_t channel_block(int64_t channels, int64_t pixels, int64_t bytes, bo
   return std::clamp<int64_t>(fit, step, std::max(step, channels));
 }
 
-// Planes as plane_tiles.h groups them: none of two images of a pyramid together, whose levels lie
-// image by image; with one level plane lies behind plane, as of one image.
+// Planes as plane_tiles.h groups them. The levels of a pyramid lie image by image, so no group has
+// planes of two images; with one level plane follows plane, as if all were of one image.
 struct PlaneGroups {
   int64_t images, channels, pixels;
 
@@ -169,7 +169,7 @@ struct BinCode {
   int64_t origin(const Run& d, const Run& h, const Run& w) const {
     return (d.first * height + h.first) * width + w.first;
   }
-  // Of the element (d, h, w), counted from the bin's first; the bin begins at `origin`.
+  // The code of the element (d, h, w), counted from the bin's first; the bin begins at `origin`.
   Index write(int64_t origin, int64_t d, int64_t h, int64_t w) const {
     if constexpr (std::is_same_v<Index, uint8_t>)
       return static_cast<Index>((d * longest_h + h) * longest_w + w);

@@ -75,7 +75,7 @@ PYDL_INLINE void invert(const Exponent& inverses_of, const A* scale, A* power, A
 #if defined(__AVX512F__)
 // Without roots and divisions, which take 38 cycles of a Zen 4 where this takes 14: estimates of 14
 // bits, each doubled by one step of Newton's method. Scales so small or large that a step would
-// overflow, and what is no number, go the plain way.
+// overflow, and NaN, go the plain way.
 template <int lanes>
   requires(lanes == 16)
 PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, float* power,
@@ -98,7 +98,7 @@ PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, fl
 }
 #endif
 
-// The numbers of the formulas above.
+// The constants of the formulas above.
 template <class A, class Exponent>
 struct Scale {
   A rate, k, slope;

@@ -11,8 +11,8 @@ namespace pydl::cpu::PYDL_ISA {
 template <int lanes, class A>
 class PlaneTiles {
  public:
-  // `planes` planes of one image, from plane number `plane` of all on, which is `channel` of the
-  // image; and the memory of the thread that has the tile.
+  // `planes` planes of one image, the first of which is `channel` of the image and number `plane`
+  // of all; and the memory of the thread that works on the tile.
   struct Tile {
     int64_t image, channel, plane, planes, member;
     A *pixels, *bins;  // of the map and of what is pooled, `lanes` elements each

@@ -1,4 +1,4 @@
-// RoIAlign (definition in ../roi.h): which rows a bin weighs and which columns, a few each, hangs
+// RoIAlign (definition in ../roi.h): which rows a bin weighs and which columns, a few each, depends
 // on the box alone, and is listed once for all channels; samples next to each other share pixels.
 //
 // The pixels of a bin are weighed in vectors of channels, each pixel read about once. Channels
@@ -124,7 +124,7 @@ template <int lanes, class T>
 void align_tiles(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t bins = plan.bins();
-  // For the lanes of channels that there are not.
+  // For lanes that have no channel.
   const auto begin = [&](const auto& tile) {
     std::fill_n(tile.pixels, plan.plane() * lanes, A(0));
   };
@@ -177,7 +177,7 @@ PYDL_INLINE void add_weighed(A weight, const auto* from, A* to, int64_t size) {
   });
 }
 
-// Adds what the bins of a line weigh a row of pixels, each of `channels`.
+// Adds what the bins of a line contribute to a row of pixels, each of `channels`.
 template <int known, class T, class From>
 PYDL_INLINE void spread_line(const Plan<T>& plan, int64_t box, accumulate_t<T> weight,
                              const From* grads, accumulate_t<T>* row, int64_t channels) {
@@ -207,7 +207,7 @@ template <int lanes, class T>
 void spread_tiles(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t bins = plan.bins(), pixels = plan.plane();
-  // For the lanes of channels that there are not.
+  // For lanes that have no channel.
   const auto begin = [&](const auto& tile) { std::fill_n(tile.bins, bins * lanes, A(0)); };
   plan.template tiles<lanes>(threads).run(begin, [&](const auto& tile) {
     const auto [n, c, plane, count, member, map, grad, row] = tile;

@@ -3,7 +3,7 @@
 // The pixels of a bin are folded in vectors of channels. Channels last: a task is a line of bins of
 // a box. N, C, H, W: a task is as many planes as a vector has lanes; the rows that boxes reach are
 // turned into pixels, and bins back into planes: folding columns of a plane first takes nine times
-// as long, for there are only a few in a bin.
+// as long, as there are only a few in a bin.
 //
 // Backward adds each gradient at the place its bin took it from, box after box in one order:
 // a task is a plane, or in channels last a band of an image's rows, and nobody else adds to it.
@@ -87,7 +87,7 @@ void pool_tiles(const Plan<T>& plan, const T* x, T* y, int64_t* index, int64_t t
   const int64_t bins = plan.bins();
   const PlaneTiles<lanes, A> tiles = plan.template tiles<lanes>(threads);
   const Scratch<int64_t> places(tiles.team(), coded ? bins * lanes : 0);
-  // For the lanes of channels that there are not.
+  // For lanes that have no channel.
   const auto begin = [&](const auto& tile) {
     std::fill_n(tile.pixels, plan.plane() * lanes, A(0));
   };

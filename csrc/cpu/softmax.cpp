@@ -5,8 +5,8 @@
 // columns, and nothing is transposed.
 //
 // Bytes: x read, y written once; backward grad_y and y read, grad_x written once: a row or a block
-// is small enough to be found in a cache by the later passes. Operations: an exponential an
-// element, about 15 instructions of a vector.
+// is small enough to be found in a cache by the later passes. Operations: one exponential per
+// element, about 15 vector instructions.
 #include "../softmax.h"
 
 #include "parallel.h"

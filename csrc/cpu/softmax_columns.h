@@ -13,7 +13,8 @@ namespace pydl::cpu::PYDL_ISA {
 // passes.
 inline constexpr int64_t kBlockElements = 24576;
 
-// Columns of a block: a page of memory each turn where there are few classes, a line where many.
+// Columns of a block: a page of memory per class where there are few classes, a few cache lines
+// where there are many.
 inline int64_t block_width(int64_t classes, int64_t inner) {
   const int64_t most = std::clamp<int64_t>(kBlockElements / classes / 64 * 64, 64, 1024);
   return std::min(inner, most);

@@ -12,7 +12,7 @@
 // dilation and group. A faster kernel is measured against these and checked by them.
 //
 // Forward, grad_x: a thread owns one element of the output. It walks the taps outside, so that the
-// bounds (and, for grad_x, whether stride divides) are looked at once a tap, and the channels
+// bounds (and, for grad_x, whether stride divides) are looked at once per tap, and the channels
 // inside: two loads and a multiply-add. Where w is innermost, a warp reads neighbouring x and one
 // and the same weight; in channels last one x and 32 filters' weights, whose lines later channels
 // use up.
@@ -25,7 +25,7 @@
 // Arithmetic that cannot be avoided: 2 * N * F * OD * OH * OW * C/G * KD * KH * KW operations for y
 // and for each of the two big gradients. Least traffic: each tensor once. The caches stand between
 // the two: forward loads two values for each multiply-add, so it runs at the rate of L1, a small
-// part of that of the arithmetic.
+// fraction of the arithmetic's.
 #include "activation.h"
 #include "conv_kernels.h"
 #include "element.h"

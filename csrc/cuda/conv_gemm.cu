@@ -6,7 +6,7 @@
 //
 // over rows (n, q), columns and the reduction (j, c), c innermost, per group. Forward is that as it
 // stands: source x, out y, columns are filters. The data gradient at stride s falls into s residue
-// classes an axis: the inputs i = i0 + s q all see the same taps t, those with i0 + p - t d
+// classes per axis: the inputs i = i0 + s q all see the same taps t, those with i0 + p - t d
 // divisible by s, which are t0, t0 + s/g, ... (g the common divisor of s and d), through outputs
 // q + o0, q + o0 - d/g, ... Each class is a dense product of stride 1 over its own taps, its
 // dilation is -d/g, and it writes inputs of its own: no zeros inserted, no atomics. A class without
@@ -16,7 +16,7 @@
 // Its operands go through shared memory in four stages (conv_tile.h): whole 16-byte chunks where
 // the channels are neighbours in memory (channels last: x and grad_y `along`, a filter of forward
 // `along`, of the data gradient `across`), else element by element. The reduction is padded to
-// chunks of 8 halves or 4 floats a tap. Sums stay in float32 registers, then go through shared
+// chunks of 8 halves or 4 floats per tap. Sums stay in float32 registers, then go through shared
 // memory once more, 16 rows of a warp at a time, so that the stores run along whatever is innermost
 // in out; bias, residual and activation join them there.
 //

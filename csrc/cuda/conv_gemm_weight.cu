@@ -4,7 +4,7 @@
 //   i                      = o * stride - padding + t * dilation
 //
 // rows are filters, columns are taps and channels, c innermost and padded to chunks of 8 halves or
-// 4 floats a tap, and the reduction runs over the pixels (n, o), all of a group. The reduction is
+// 4 floats per tap, and the reduction runs over the pixels (n, o), all of a group. The reduction is
 // long and the result small, so it is cut into splits, a number that depends on the sizes alone;
 // each block adds up one tile of one split in float32 registers and writes it to its own place in
 // `parts`, and a second kernel adds the splits in ascending order: the same bits every time.

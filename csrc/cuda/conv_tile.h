@@ -6,8 +6,8 @@
 // and m16n8k8 of tf32 are the same shape, and ldmatrix, which moves 8 rows of 16 bytes, gives
 // either its fragments. A tile of R rows lies in one of two ways:
 //
-//   along    [R][4 chunks]: a chunk runs along the reduction. 64 bytes a row; chunk c of row r is
-//            kept at c ^ (r / 2 % 4), so that 8 rows' chunks of one number lie in 8 different
+//   along    [R][4 chunks]: a chunk runs along the reduction. 64 bytes per row; chunk c of row r is
+//            kept at c ^ (r / 2 % 4), so that the same chunk of 8 rows lies in 8 different
 //            16-byte banks
 //   across   [32][R / 8 chunks]: a chunk runs along the rows; halves only, since ldmatrix
 //            transposes nothing but halves. Chunk c of step k is kept at c ^ (k % 8)
@@ -148,8 +148,8 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[m][n][4], const uin
 }
 
 // The loop over the steps of a product: fetch(step, slot) starts the copies of a step's tiles into
-// slot 0 <= slot < stages, multiply(slot) uses them. One barrier a step: it says both that the
-// step's tiles are there and that nobody reads the slot any more that is filled next.
+// slot 0 <= slot < stages, multiply(slot) uses them. One barrier per step: it says both that the
+// step's tiles are there and that nobody still reads the slot that is filled next.
 template <class Fetch, class Multiply>
 __device__ __forceinline__ void run_steps(int64_t steps, const Fetch& fetch,
                                           const Multiply& multiply) {

@@ -109,7 +109,7 @@ inline void check_sizes(const Grid& grid, dim3 block, size_t shared_bytes) {
 
 inline void require(cudaError_t error, const Grid& grid, dim3 block, size_t shared_bytes) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // forgets it: or the next user of the device would be told of this error
+  cudaGetLastError();  // clears it, or the next user of the device would be told of this error
   launch_failed(grid, block, shared_bytes, cudaGetErrorString(error));
 }
 
@@ -287,7 +287,7 @@ __device__ __forceinline__ void cp_async(void* shared, const void* global,
 #if defined(__CUDACC__)
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   const size_t from = __cvta_generic_to_global(global);
-  // Sixteen bytes can pass L1 by: nobody else of the block wants them.
+  // Sixteen bytes can bypass L1: nobody else in the block wants them.
   if constexpr (bytes == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(source_bytes)
@@ -339,8 +339,8 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
 }
 
 // c += a * b by one warp, all 32 lanes: a is 16 x K, b is K x 8, c is 16 x 8 in float; K is 16 for
-// float16 and bfloat16 (two values a register, the lower half first), 8 for tf32. With g = lane / 4
-// and t = lane % 4, lane holds
+// float16 and bfloat16 (two values per register, the lower half first), 8 for tf32. With
+// g = lane / 4 and t = lane % 4, lane holds
 //
 //   a   (row, k)       16-bit   [0] (g, 2t..2t+1)   [1] (g + 8, 2t..)
 //                               [2] (g, 2t + 8..)   [3] (g + 8, 2t + 8..)

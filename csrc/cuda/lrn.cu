@@ -23,7 +23,7 @@
 // neighbouring threads are neighbouring channels, and the same overlap lies between the threads of
 // a warp.
 //
-// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads two
+// Least traffic: forward reads x and writes y, 8 bytes per element in float32; backward reads two
 // and writes one, 12 bytes. Arithmetic is about 5 operations for each element of a window, far
 // below what the traffic leaves time for.
 #include <cmath>

@@ -15,9 +15,9 @@
 // The strip is 8 lines: neighbouring threads are neighbours in memory in either layout, and every
 // load coalesces.
 //
-// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads grad_y
-// and x twice, and writes and reads the terms: 28 bytes with the result. A box of boxes from shared
-// memory would save 16 of them; no network that trains needs it.
+// Least traffic: forward reads x and writes y, 8 bytes per element in float32; backward reads
+// grad_y and x twice, and writes and reads the terms: 28 bytes with the result. A box of boxes from
+// shared memory would save 16 of them; no network that trains needs it.
 #include <algorithm>
 #include <cmath>
 

@@ -16,7 +16,7 @@ void check_channels(const Tensor& x, std::initializer_list<const Tensor*> vector
   }
 }
 
-// Whether the maps are channels last; there may be less than all of them.
+// Whether the maps are channels last; some of them may be absent.
 bool batch_norm_layout(const Tensor& x, std::initializer_list<const Tensor*> maps) {
   std::array<const Tensor*, 4> given{&x, &x, &x, &x};
   auto* to = given.begin();

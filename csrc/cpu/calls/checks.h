@@ -23,7 +23,7 @@ inline bool dense(const Tensor& tensor, std::initializer_list<int> axes_from_inn
 }
 
 // Whether these maps are channels last, all of them. With one channel both layouts describe the
-// same memory and lines are longer; with one pixel a map says nothing about the others.
+// same memory and lines are longer; a map of one pixel says nothing about the layout of the others.
 inline bool channels_last(const char* what, std::initializer_list<const Tensor*> maps) {
   bool first = true, last = true, pixels = true, empty = false;
   for (const Tensor* map : maps) {
@@ -71,7 +71,7 @@ inline void check_epilogue(const char* what, const Tensor& y, const Tensor& bias
                            const Tensor& residual) {
   check(bias.data == nullptr || (bias.dtype == y.dtype && bias.size[1] == y.size[1] &&
                                  bias.numel() == y.size[1] && dense(bias, {1})),
-        what, " needs a bias of the output's dtype, a number a channel");
+        what, " needs a bias of the output's dtype, one number per channel");
   if (residual.data != nullptr) check_alike(what, y, residual);
 }
 

@@ -17,9 +17,9 @@ void check_cross_entropy(const Arguments& args, const Tensor& loss) {
   check(x.size[1] >= 1 && x.size[1] <= INT32_MAX, "cross_entropy serves 1 to 2^31 - 1 classes");
   check(target.dtype == DType::int64 ? is_row(target, DType::int64, positions)
                                      : is_row(target, x.dtype, x.numel()),
-        "cross_entropy needs a class index a position, or a probability a class and position");
+        "cross_entropy needs a class index per position, or a probability per class and position");
   check(weight.data == nullptr || is_row(weight, x.dtype, x.size[1]),
-        "cross_entropy needs a weight a class");
+        "cross_entropy needs a weight per class");
   const bool each = args.criterion.reduction == Reduction::none;
   check(is_row(loss, x.dtype, each ? positions : 1) && is_row(args.divisor, saved, 1) &&
             is_row(args.peak, saved, positions) && is_row(args.total, saved, positions),

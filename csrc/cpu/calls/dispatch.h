@@ -7,7 +7,7 @@
 
 namespace pydl::cpu {
 
-// How a kernel is called: `channels_last` is the layout of its maps.
+// How a kernel is called; `channels_last` says in which layout its maps are.
 template <class Arguments>
 using MapKernel = void(const Arguments& args, bool channels_last, int64_t threads);
 template <class Arguments>

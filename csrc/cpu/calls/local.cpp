@@ -40,7 +40,7 @@ void local_forward(const LocalForward& args, int64_t threads) {
             (args.bias.dtype == args.y.dtype &&
              std::equal(args.y.size + 1, args.y.size + 5, args.bias.size + 1) &&
              args.bias.size[0] == 1 && dense(args.bias, {4, 3, 2, 1})),
-        "local needs a contiguous bias of the output's dtype, a number a filter and position");
+        "local needs a contiguous bias of the output's dtype, one per filter and position");
   if (args.y.numel() > 0) kernels().local_forward(args, threads);
 }
 
