@@ -134,7 +134,7 @@ struct Staging {
   int64_t rows;             // of targets, in a band
   int64_t part_size, size;  // of a part (row part, column part) and of a slice
 
-  // A row's length is a multiple of `lanes` and what windows reach beyond it.
+  // A row's length is a multiple of `lanes` plus what windows reach beyond it.
   Staging(const ConvAxis& high, const ConvAxis& wide, int64_t floats, int64_t lanes = 1)
       : height(high), width(wide), pitch((width.places + lanes - 1) / lanes * lanes + width.reach) {
     const int64_t parts = height.parts * width.parts;
