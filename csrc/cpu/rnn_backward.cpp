@@ -1,11 +1,9 @@
 // The gradient of a recurrent layer's steps, from the last to the first (definition in ../rnn.h).
 //
-// A step multiplies the gradients of the gates, as the step before it left them, by weight_hh,
-// which makes the gradient of h, and then takes the gates' derivatives. As in the forward, a thread
-// owns the columns of its units and threads meet once per step, to exchange the gates' gradients;
+// A step multiplies the gates' gradients of the step before by weight_hh, which makes that of h, and
+// takes the gates' derivatives. A thread owns the columns of its units; threads meet once per step,
 // once or twice more for a projection, a reset before the product and layer norm. What adds up over
-// tokens is added for each row on its own and the rows at the end, so that it does not depend on
-// who owns what.
+// tokens is added row by row, then over the rows, so that it does not depend on who owns what.
 #include "rnn_steps.h"
 
 namespace pydl::cpu::PYDL_ISA {
