@@ -9,13 +9,12 @@
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
 #   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
-#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan, the emulated
-#   ones under ThreadSanitizer
-#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn; the suite must
-#   notice
+#   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
+#                  the emulated ones under ThreadSanitizer
+#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn;
+#                  the suite must notice
 #   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
-#   benchmark
-#                  (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
+#                  benchmark (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,7 +39,7 @@ demo: $(VENV)/.built
 	$(BIN)/pydl demo
 
 # What a processor without AVX-512 would do, on one that has it: PyTorch, oneDNN and the CPU kernels
-# are held to AVX2. Who serves a call differs there, so these are the tests in which that shows.
+# are held to AVX2. What serves a call differs there, so these are the tests in which that shows.
 AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/grid/test_batch_norm_layers.py \
   tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 

@@ -67,7 +67,7 @@ def _short(names: Sequence[str]) -> str:
 
 
 def drop_in() -> str:
-    """Feature x kind of layer: what ``tests/dropin/test_drop_in.py`` holds to torch.nn, all of it."""
+    """Feature x kind of layer: what tests/dropin/test_drop_in.py holds to torch.nn, all of it."""
     from drop_in import FEATURES
     from drop_in_layers import KINDS
 

@@ -1,24 +1,28 @@
 // Batch normalisation with what follows it (Ioffe and Szegedy 2015, algorithm 1; PyTorch's). For
 // each channel c, over the P = N * D * H * W values it has:
 //
-//   mean[c] = sum of x / P      var[c] = sum of (x - mean[c])^2 / P, the biased one
+//   mean[c] = sum of x / P
+//   var[c]  = sum of (x - mean[c])^2 / P                 the biased one
 //   xhat    = (x - mean[c]) / sqrt(var[c] + eps)
 //   z       = xhat * weight[c] + bias[c] + residual
 //   y       = z, or relu(z), or leaky_relu(z)
 //
-// The mask holds a bit an element, 1 where the activation passes the gradient on unchanged:
+// The mask holds one bit per element, 1 where the activation passes the gradient on unchanged:
 // !(z <= 0) for relu, z > 0 for leaky_relu. With g = grad_y there and slope * grad_y elsewhere
 // (slope 0 for relu):
 //
-//   grad_residual = g     grad_bias[c] = sum of g     grad_weight[c] = sum of g * xhat
-//   grad_x = weight[c] / sqrt(var[c] + eps) * (g - grad_bias[c] / P - xhat * grad_weight[c] / P)
+//   grad_residual  = g
+//   grad_bias[c]   = sum of g
+//   grad_weight[c] = sum of g * xhat
+//   grad_x         = weight[c] / sqrt(var[c] + eps)
+//                    * (g - grad_bias[c] / P - xhat * grad_weight[c] / P)
 //
-// where the last two terms stand only if mean and var came from x, not from running statistics.
+// where the last two terms are there only if mean and var came from x, not from running statistics.
 // Where several processes normalise together, P and the two sums are those of all of them.
 //
 // Statistics, weights and sums are float32 (float64 where x is): vectors of C values, contiguous.
-// They are made from partial ones by Chan's formula, never from a sum of squares, in an order that
-// depends on the shape alone.
+// They are joined from partial ones by Chan's formula, never from a sum of squares, in an order
+// that depends on the shape alone.
 //
 // The mask is made of rows of whole bytes, element i of a row in bit i % 8 of byte i / 8, the rest
 // 0. A row is what is contiguous in memory: a plane (n, c), or in channels last and for maps of one
@@ -86,9 +90,9 @@ struct BatchNormGradInput {
   bool training;
 };
 
-// CPU: maps dense, all in one layout. CUDA: any strides but for y, grad_x and grad_residual, which
-// are dense in one layout, the mask's; `training` is false: the statistics and the sums are made by
-// the functions that make nothing else.
+// CPU: maps dense, all in one layout. CUDA: any strides except for y, grad_x and grad_residual,
+// which are dense in one layout, the mask's; `training` is false: the statistics and the sums come
+// from batch_norm_stats and batch_norm_grad_sums.
 namespace cpu {
 void batch_norm_stats(const BatchNormStats& args, int64_t threads);
 void batch_norm_forward(const BatchNormForward& args, int64_t threads);
@@ -101,7 +105,8 @@ void batch_norm_stats(const BatchNormStats& args, int64_t stream);
 void batch_norm_forward(const BatchNormForward& args, int64_t stream);
 void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t stream);
 void batch_norm_grad_input(const BatchNormGradInput& args, int64_t stream);
-// Into how many runs the pixels of such a map are parted for its sums: its sizes and layout say.
+// Into how many runs the pixels of such a map are divided for its sums; depends on its sizes and
+// layout.
 int64_t batch_norm_runs(const Tensor& x);
 }  // namespace cuda
 

@@ -1,10 +1,11 @@
 // Convolution (cross-correlation, as PyTorch means it) over D, H, W, with groups G:
 //
-//   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, o * stride - padding + t * dilation]
-//                                           * weight[f, c, t]
+//   y[n, f, o] = bias[f] + sum over c, t of x[n, g * C/G + c, i] * weight[f, c, t]
+//   i          = o * stride - padding + t * dilation
+//   g          = f / (F/G)
 //
-// or, with an epilogue, activation(y + residual) of that in the same pass (bias_act.h), where
-// g = f / (F/G), c in [0, C/G), o and t run over three axes, and x is 0 outside its bounds.
+// or, with an epilogue, activation(y + residual) of that in the same pass (bias_act.h), where c is
+// in [0, C/G), o, t and i run over three axes, and x is 0 outside its bounds.
 // Sums in float32 at least (float64 for float64), in an order that depends on the shape alone.
 #pragma once
 
@@ -65,7 +66,7 @@ void conv_forward(const ConvForward& args, int64_t stream);
 void conv_grad_input(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight(const ConvGradWeight& args, int64_t stream);
 void conv_grad_bias(const ConvGradBias& args, int64_t stream);
-// The room for partial sums that conv_grad_weight wants for these sizes, layouts and pointers.
+// How much room conv_grad_weight wants for partial sums with these sizes, layouts and pointers.
 int64_t conv_grad_weight_parts(const ConvGradWeight& args);
 }  // namespace cuda
 

@@ -4,20 +4,33 @@
 //
 //   loss[n, i] = (1 - s) w[t] (lse - x[t]) + s / C * sum over c of w[c] (lse - x[c])
 //
-// where lse = peak + log(total) with peak = max over c of x[c] and total = sum over c of exp(x[c] -
-// peak); 0 where t == ignore_index. With class probabilities q[n, c, i] in place of indices,
+// and 0 where t == ignore_index, with
+//
+//   peak  = max over c of x[c]
+//   total = sum over c of exp(x[c] - peak)
+//   lse   = peak + log(total)
+//
+// With class probabilities q[n, c, i] in place of indices,
 //
 //   loss[n, i] = sum over c of w[c] ((1 - s) q[c] + s / C) (lse - x[c])
 //
 // Reductions: none; sum; mean, which divides the sum by `divisor`: the sum of w[t] over the
 // positions that count, or the number of positions where the target is probabilities.
 //
-// Saved are peak and total of each position, two numbers where a probability map has C. (One, lse,
-// would do but for its rounding error: at x = 100 it is 4e-6, and so is that of every probability.)
-// The gradient recomputes the probabilities p[c] = exp(x[c] - peak) / total:
+// What is saved is peak and total of each position, two numbers where a probability map has C.
+// (One, lse, would do but for its rounding error: at x = 100 it is 4e-6, and so is that of every
+// probability.) The gradient recomputes the probabilities,
 //
-//   grad_x[c] = g (p[c] W - (1 - s) w[t] [c == t] - s / C w[c]),  W = (1 - s) w[t] + s / C sum(w)
-//   grad_x[c] = g (p[c] W - w[c] q'[c]),  q' = (1 - s) q + s / C,  W = sum over c of w[c] q'[c]
+//   p[c]      = exp(x[c] - peak) / total
+//
+//   indices:
+//   W         = (1 - s) w[t] + s / C sum(w)
+//   grad_x[c] = g (p[c] W - (1 - s) w[t] [c == t] - s / C w[c])
+//
+//   probabilities:
+//   q'        = (1 - s) q + s / C
+//   W         = sum over c of w[c] q'[c]
+//   grad_x[c] = g (p[c] W - w[c] q'[c])
 //
 // with g = grad_loss (/ divisor for the mean), 0 at positions that are ignored.
 #pragma once

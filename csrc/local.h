@@ -1,7 +1,7 @@
 // Locally connected layer: a convolution whose every position has weights of its own.
 //
-//   y[n, f, o] = bias[f, o] + sum over c, t of x[n, c, o * stride - padding + t * dilation]
-//                                              * weight[f, c * taps + t, o]
+//   y[n, f, o] = bias[f, o] + sum over c, t of x[n, c, i] * weight[f, c * taps + t, o]
+//   i          = o * stride - padding + t * dilation
 //
 // t counts the window's taps in scan order, taps = KD * KH * KW; x is 0 outside its bounds. Sums in
 // float32 at least (float64 for float64), in an order that depends on the shape alone.

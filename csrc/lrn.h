@@ -1,14 +1,14 @@
 // Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3, with PyTorch's
 // alpha / size):
 //
-//   scale[n, c, s] = k + alpha / size * sum over c' of x[n, c', s]^2,   c - size / 2 <= c' <= c +
-//   (size - 1) / 2, clipped to
-//   [0, C) y = x * scale^-beta
+//   scale[n, c, s] = k + alpha / size * sum over c' of x[n, c', s]^2
+//   y              = x * scale^-beta
 //
-// and its gradient, with the window transposed (c' with c - (size - 1) / 2 <= c' <= c + size / 2):
+// where c' runs over the window c - size / 2 <= c' <= c + (size - 1) / 2, clipped to [0, C), and
+// its gradient, with the window transposed (c - (size - 1) / 2 <= c' <= c + size / 2):
 //
-//   grad_x = grad_y * scale^-beta - 2 * alpha * beta / size * x * sum over c' of grad_y * x *
-//   scale^(-beta - 1)
+//   grad_x = grad_y * scale^-beta
+//            - 2 * alpha * beta / size * x * sum over c' of grad_y * x * scale^(-beta - 1)
 //
 // Both add up in float32 (float64 for float64). Any NaN in a window makes every output of that
 // window NaN.
@@ -33,8 +33,8 @@ struct LrnBackward {
   double alpha, beta, k;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void lrn_forward(const LrnForward& args, int64_t threads);
 void lrn_backward(const LrnBackward& args, int64_t threads);

@@ -2,11 +2,11 @@
 // box is kept unless one kept before it, of its class where there are classes, overlaps it by more
 // than `threshold`:
 //
-//   inter = max(0, min(x2) - max(x1)) * max(0, min(y2) - max(y1))
+//   inter   = max(0, min(x2) - max(x1)) * max(0, min(y2) - max(y1))
 //   overlap = inter / (area of the kept + area of the other - inter)
 //
 // in the type sums are taken in, each step rounded in this order, so that all backends keep the
-// same boxes. NaN, as of two boxes without area, is not more than anything.
+// same boxes. NaN, as of two boxes without area, is not greater than anything.
 #pragma once
 
 #include <cmath>
@@ -29,23 +29,23 @@ inline void check_nms(const Nms& args) {
     return tensor.size[1] == size && tensor.numel() == size && (size <= 1 || tensor.stride[1] == 1);
   };
   const int64_t count = args.keep.numel();
-  check(is_row(args.boxes, 4 * count), "nms expects four contiguous numbers a box");
+  check(is_row(args.boxes, 4 * count), "nms expects four contiguous numbers per box");
   check(is_row(args.keep, count) && args.keep.dtype == DType::uint8,
-        "nms expects room for a byte a box");
+        "nms expects room for one byte per box");
   check(args.classes.data == nullptr ||
             (is_row(args.classes, count) && args.classes.dtype == DType::int64),
-        "nms expects an int64 class a box");
+        "nms expects one int64 class per box");
 }
 
-// The largest A that is not more than the threshold: an overlap of type A is more than the one
-// where it is more than the other.
+// The largest A that is not more than the threshold: an overlap of type A exceeds the one exactly
+// where it exceeds the other.
 template <class A>
 A threshold_in(double threshold) {
   const A near = static_cast<A>(threshold);
   return static_cast<double>(near) > threshold ? std::nextafter(near, -A(INFINITY)) : near;
 }
 
-// `threads` at most this many.
+// Runs on at most `threads` threads.
 namespace cpu {
 void nms(const Nms& args, int64_t threads);
 }  // namespace cpu

@@ -1,14 +1,18 @@
-// Max and average pooling over D, H, W. Window o of an axis covers the taps o * stride - padding +
-// t * dilation, t in [0, kernel). Padding is at most half of the window's span: 2 * padding <=
-// (kernel - 1) * dilation + 1. The output's size is the caller's (floor or ceil mode); every window
-// starts inside the input or its left padding. A dilated window may still step over a small input:
-// its maximum is -inf, its index no position, and no gradient comes of it.
+// Max and average pooling over D, H, W. Window o of an axis covers the taps
+//
+//   o * stride - padding + t * dilation,   0 <= t < kernel
+//
+// Padding is at most half of the window's span, 2 * padding <= (kernel - 1) * dilation + 1. The
+// output's size is the caller's (floor or ceil mode); every window starts inside the input or its
+// left padding. A dilated window may still step over a small input: its maximum is -inf, its index
+// is no position, and no gradient comes from it.
 //
 // Max: padding is -inf, NaN wins. The index of a window is that of its maximum, the first on ties,
 // the last NaN if there is one, the first tap inside the input if all are -inf. It is kept as
-//   uint8   the tap's number inside the window, (td * KH + th) * KW + tw   (windows of at most 256
-//   taps)
+//
+//   uint8   the tap's number inside the window, (td * KH + th) * KW + tw, at most 256 taps
 //   int64   the flat position in the input's D * H * W plane
+//
 // Average: the divisor is `divisor` if that is not 0; else the number of taps inside the input or,
 // with count_include_pad, inside the input extended by `padding` on both sides (what ceil mode
 // reaches beyond that is never counted).
@@ -55,8 +59,8 @@ struct AvgPoolBackward {
   int64_t divisor;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void max_pool_forward(const MaxPoolForward& args, int64_t threads);
 void max_pool_backward(const MaxPoolBackward& args, int64_t threads);

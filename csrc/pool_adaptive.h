@@ -8,11 +8,12 @@
 // pool.h: NaN wins, the first on ties, the last NaN if there is one.
 //
 // A pyramid (He et al. 2014) pools the same map at several levels, each with bins of its own, and
-// lays the results one behind the other. With M_l = OD_l * OH_l * OW_l bins at level l,
+// lays the results one after another. With M_l = OD_l * OH_l * OW_l bins at level l,
 //
 //   y[n, C * (M_0 + ... + M_(l-1)) + c * M_l + (od * OH_l + oh) * OW_l + ow]
 //
 // The index of a maximum is kept as
+//
 //   uint8   its place inside the bin, (td * KH + th) * KW + tw, where K is the longest bin of each
 //           axis (levels whose longest bins have at most 256 elements)
 //   int64   the flat position in the input's D * H * W plane
@@ -45,8 +46,8 @@ struct AdaptivePoolBackward {
   bool pyramid, maximum;
 };
 
-// The longest bin along an axis. What size leaves over bins is shared by two neighbours wherever it
-// does not divide bins.
+// The longest bin along an axis: size / bins where that is whole, one element more where the
+// remainder divides bins, else two.
 constexpr int64_t longest_bin(int64_t size, int64_t bins) {
   const int64_t rest = size % bins;
   return size / bins + (rest == 0 ? 0 : bins % rest == 0 ? 1 : 2);
@@ -124,7 +125,7 @@ inline void check_adaptive(const Tensor& map, const Tensor& pooled, const Tensor
 }
 
 // CPU: every map dense, x and y in one layout (N, C, ... or channels last); a pyramid's y and index
-// dense. `threads` at most this many.
+// dense. It runs on at most `threads` threads.
 namespace cpu {
 void adaptive_pool_forward(const AdaptivePoolForward& args, int64_t threads);
 void adaptive_pool_backward(const AdaptivePoolBackward& args, int64_t threads);

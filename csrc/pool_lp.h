@@ -34,8 +34,8 @@ struct LpPoolBackward {
   double norm_type;
 };
 
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads.
 namespace cpu {
 void lp_pool_forward(const LpPoolForward& args, int64_t threads);
 void lp_pool_backward(const LpPoolBackward& args, int64_t threads);

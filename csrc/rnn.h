@@ -10,9 +10,10 @@
 //
 //   x = gates                          the inputs' products with their bias, made outside
 //   p = weight_hh (h * drop)           row j of G H: what gate j / H of unit j % H gets
-//   q = p + bias_hh                    or, where `norm` is given (layer norm; Ba et al. 2016),
-//   q = norm * (p - mean(p)) / sqrt(var(p) + eps) + bias_hh, the biased var; over all G H rows, but
-//       in a GRU over those of r and z together and over those of n
+//   q = p + bias_hh                    or, where `norm` is given (layer norm; Ba et al. 2016):
+//   q = norm * (p - mean(p)) / sqrt(var(p) + eps) + bias_hh
+//                                      with the biased var; over all G H rows, but in a GRU over
+//                                      those of r and z together and over those of n
 //
 //   rnn_tanh  a = tanh(x + q)          rnn_relu  a = relu(x + q)
 //             h' = a
@@ -29,10 +30,11 @@
 //   gru_reset_before                   as gru, but n = tanh(x_n + q_n) with
 //             p_n = weight_hh_n (r * h * drop)
 //
-//   y = h' and the next c = c', or with zoneout (Krueger et al. 2017) where zone_h, zone_c are 1
-//   the old h, c; without these masks z h + (1 - z) h' with z = zoneout_h, and c likewise.
+//   y = h'                             and the next c = c'; or with zoneout (Krueger et al. 2017)
+//   y = h                              where zone_h is 1, and the old c where zone_c is 1
+//   y = z h + (1 - z) h'               with z = zoneout_h, without these masks, and c likewise
 //
-// Every tensor is contiguous and in one dtype, but c, rstd and what adds up over tokens
+// Every tensor is contiguous and in one dtype, except c, rstd and what adds up over tokens
 // (grad_peephole, grad_norm, grad_norm_c), which are float32, or float64 for float64: `sums`. All
 // arithmetic is in `sums`. A matrix (rows, columns) comes as (1, rows, 1, 1, columns), a vector as
 // (1, size, 1, 1, 1). Tensors marked [..] have no data where they do not apply.
@@ -147,7 +149,7 @@ struct RnnCellBackward {
   Tensor peephole;       // (3, H); [lstm]
   Tensor grad_gates;     // (B, G H), written
   Tensor grad_products;  // (B, G H), written; [gru: elsewhere it is grad_gates]
-  Tensor grad_h_before;  // (B, H), written: what does not come by way of the products; [gru]
+  Tensor grad_h_before;  // (B, H), written: what does not go through the products; [gru]
   Tensor grad_c_before;  // (B, H), written; [lstm]
   Tensor grad_peephole;  // (3, H), sums, written; [peephole]
   RnnCell cell;

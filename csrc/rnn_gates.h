@@ -7,7 +7,7 @@
 #if defined(__CUDACC__)
 #define PYDL_GATES __host__ __device__ __forceinline__
 #elif defined(__GNUC__)
-// Vectors wider than the baseline's are no arguments of calls.
+// Vectors wider than the baseline's cannot be arguments of calls.
 #define PYDL_GATES [[gnu::always_inline]] inline
 #else
 #define PYDL_GATES inline
@@ -40,7 +40,7 @@ struct LstmGates {
   V i, f, g, o;
 };
 
-// What a peephole shows the gates; none is one for LSTMs without.
+// What a peephole shows the gates; zeros in LSTMs without any.
 template <class V>
 struct Peephole {
   V i, f, o;

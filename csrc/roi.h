@@ -2,24 +2,39 @@
 // become PH x PW bins. Coordinates are those of the image; `scale` takes them to the map. All
 // arithmetic on coordinates is in the type sums are taken in, each step rounded.
 //
-// RoIAlign (He et al. 2017). Along an axis a box runs from start = from * scale - offset to end =
-// to * scale - offset, with offset = 1/2 if aligned, else 0; its size is end - start, and without
-// `aligned` at least 1; a bin is size / bins long. A bin has `samples` samples along an axis, or
-// ceil(bin) where samples <= 0, spread evenly: sample k of bin o is at start + o bin + (k + 1/2)
-// bin / samples. One below -1 or above the size of the map, or NaN, is worth 0; others are clamped
-// to the map and interpolated between the two pixels next to them, bilinearly in both axes, and a
-// pixel that weighs 0 is not read. y is the mean over the samples of a bin, 0 if it has none. A box
-// that is not within +-2^22 pixels of the map's origin, or is NaN, has no samples.
+// RoIAlign (He et al. 2017). Along an axis,
 //
-// Bilinear weights are products of one weight an axis, and the samples of a bin are a grid. So y =
-// R x S^T with a matrix R (PH, H) of the rows' weights and one S (PW, W) of the columns', each
-// divided by its number of samples; and grad_x is the sum of R^T grad_y S over the boxes.
+//   start        = from * scale - offset         offset = 1/2 if aligned, else 0
+//   end          = to * scale - offset
+//   size         = end - start                   without `aligned` at least 1
+//   bin          = size / bins
+//   sample(o, k) = start + o bin + (k + 1/2) bin / samples
 //
-// RoI pooling (Girshick 2015). Along an axis a box runs from start = round(from * scale) to end =
-// round(to * scale), halves away from zero; its size is max(end - start + 1, 1) pixels, a bin is
-// size / bins long, and bin o holds the pixels [start + floor(o bin), start + ceil((o + 1) bin)) as
-// far as they are on the map. y is the largest of them, the first in scan order of equals; a NaN
-// beats all before it. A bin without pixels is 0, and so is all of a box that is not finite.
+// A bin has `samples` samples along an axis, or ceil(bin) where samples <= 0; sample(o, k) is
+// number k of bin o. One below -1 or above the size of the map, or NaN, is worth 0; others are
+// clamped to the map and interpolated between the two pixels next to them, bilinearly in both axes,
+// and a pixel that weighs 0 is not read. y is the mean over the samples of a bin, 0 if it has none.
+// A box that is not within +-2^22 pixels of the map's origin, or is NaN, has no samples.
+//
+// Bilinear weights are products of one weight per axis, and the samples of a bin are a grid. So
+//
+//   y      = R x S^T
+//   grad_x = sum over the boxes of R^T grad_y S
+//
+// with a matrix R (PH, H) of the rows' weights and one S (PW, W) of the columns', each divided by
+// its number of samples.
+//
+// RoI pooling (Girshick 2015). Along an axis,
+//
+//   start  = round(from * scale)                 halves away from zero
+//   end    = round(to * scale)
+//   size   = max(end - start + 1, 1)             pixels
+//   bin    = size / bins
+//   pixels = [start + floor(o bin), start + ceil((o + 1) bin))
+//
+// of bin o, as far as they are on the map. y is the largest of them, the first in scan order of
+// equals; a NaN beats all before it. A bin without pixels is 0, and so is all of a box that is not
+// finite.
 #pragma once
 
 #include <cmath>
@@ -71,7 +86,7 @@ inline void check_roi(const Tensor& map, const Tensor& boxes, const Tensor& pool
         "roi pooling expects maps of two axes, of one dtype and number of channels");
   check(boxes.size[1] == 5 * pooled.size[0] && boxes.numel() == boxes.size[1] &&
             (boxes.size[1] <= 1 || boxes.stride[1] == 1),
-        "roi pooling expects five contiguous numbers a box");
+        "roi pooling expects five contiguous numbers per box");
   check(map.size[3] >= 1 && map.size[4] >= 1 && map.size[3] * map.size[4] <= INT32_MAX,
         "roi pooling serves maps of 1 to 2^31 - 1 pixels");
 }
@@ -121,9 +136,9 @@ struct Samples {
     return start + rounded_product(static_cast<A>(o), bin) + into;
   }
 
-  // The first sample of bin o that is not below `least`; they ascend, but in a box that ends before
-  // it starts, where it is the very first. A box much larger than the map so costs no more than
-  // the samples that are on it.
+  // The first sample of bin o that is not below `least`; they ascend, except in a box that ends
+  // before it starts, where it is the very first. So a box much larger than the map costs no more
+  // than the samples that are on it.
   PYDL_HOST_DEVICE int64_t first(int64_t o, A least) const {
     int64_t below = 0, beyond = count;
     if (!(bin > 0) || count == 0 || at(o, 0) >= least) return 0;
@@ -185,7 +200,7 @@ PYDL_HOST_DEVICE Pooled<A> pooled_of(A from, A to, double scale, int64_t bins) {
 }
 
 // CPU: every map dense, all in one layout (N, C, ... or channels last); std::runtime_error where a
-// box is of no image. `threads` at most this many.
+// box is of no image. It runs on at most `threads` threads.
 namespace cpu {
 void roi_align_forward(const RoiAlignForward& args, int64_t threads);
 void roi_align_backward(const RoiAlignBackward& args, int64_t threads);

@@ -1,4 +1,4 @@
-// Arithmetic that every backend rounds alike, for decisions that a last bit can turn.
+// Arithmetic that every backend rounds alike, for decisions that the last bit can change.
 #pragma once
 
 #include "half.h"

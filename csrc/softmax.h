@@ -1,7 +1,9 @@
 // Softmax along one axis, and its logarithm. x is read as (outer, C, inner): what lies outside of
 // the axis in memory, the axis, what lies inside of it.
 //
-//   peak = max over c of x[c],  total = sum over c of exp(x[c] - peak)
+//   peak  = max over c of x[c]
+//   total = sum over c of exp(x[c] - peak)
+//
 //   softmax      y[c] = exp(x[c] - peak) / total
 //   log softmax  y[c] = x[c] - peak - log(total)
 //

@@ -29,9 +29,8 @@ inline void check_unpool(const Tensor& pooled, const Tensor& index, const Tensor
   check(same, "max unpooling expects an int64 index for each element");
 }
 
-// Raises RuntimeError in Python where a position is outside the plane.
-// CPU: every tensor dense, all in one layout (N, C, ... or channels last). `threads` at most this
-// many.
+// CPU: every tensor dense, all in one layout (N, C, ... or channels last). It runs on at most
+// `threads` threads. Raises RuntimeError in Python where a position is outside the plane.
 namespace cpu {
 void max_unpool_forward(const MaxUnpoolForward& args, int64_t threads);
 void max_unpool_backward(const MaxUnpoolBackward& args, int64_t threads);

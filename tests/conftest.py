@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ import pytest
 
 from pydl import backends, layout, native
 from pydl.emulation import emulate_cuda
+
+# A tree of its own, which package/test_recipe.py lays over a copy of this one.
+collect_ignore = ["package/recipe"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -134,3 +138,13 @@ def poisoned_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def threads_given_back() -> Iterator[None]:
+    """A command that a test runs in this process sets the threads of PyTorch: the next test has
+    those that the suite began with."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

@@ -3,7 +3,7 @@
 
 #include "families.h"
 #if defined(PYDL_BIND_CPU)
-#include "../cpu/isa.h"
+#include "../cpu/calls/isa.h"
 #endif
 #if defined(PYDL_EMULATED)
 #include "../emulator/bindings.h"
@@ -18,38 +18,17 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
           "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
   cpu.def("use_isa", &pydl::cpu::use_isa,
           "Run the kernels of this instruction set; for tests and comparisons.");
-  pydl::bind_conv_cpu(cpu);
-  pydl::bind_bias_act_cpu(cpu);
-  pydl::bind_batch_norm_cpu(cpu);
-  pydl::bind_local_cpu(cpu);
-  pydl::bind_pool_cpu(cpu);
-  pydl::bind_pool_lp_cpu(cpu);
-  pydl::bind_pool_adaptive_cpu(cpu);
-  pydl::bind_unpool_cpu(cpu);
-  pydl::bind_roi_cpu(cpu);
-  pydl::bind_nms_cpu(cpu);
-  pydl::bind_lrn_cpu(cpu);
-  pydl::bind_spatial_norm_cpu(cpu);
-  pydl::bind_softmax_cpu(cpu);
-  pydl::bind_cross_entropy_cpu(cpu);
-  pydl::bind_dropout_cpu(cpu);
-  pydl::bind_rnn_cpu(cpu);
+#define PYDL_BIND(family, on_cpu, in_cuda) \
+  if constexpr (on_cpu) pydl::bind_##family##_cpu(cpu);
+  PYDL_FAMILIES(PYDL_BIND)
+#undef PYDL_BIND
 #endif
 #if defined(PYDL_BIND_CUDA)
   py::module_ cuda = module.def_submodule("cuda");
-  pydl::bind_conv_cuda(cuda);
-  pydl::bind_bias_act_cuda(cuda);
-  pydl::bind_batch_norm_cuda(cuda);
-  pydl::bind_local_cuda(cuda);
-  pydl::bind_pool_cuda(cuda);
-  pydl::bind_pool_lp_cuda(cuda);
-  pydl::bind_pool_adaptive_cuda(cuda);
-  pydl::bind_unpool_cuda(cuda);
-  pydl::bind_roi_cuda(cuda);
-  pydl::bind_nms_cuda(cuda);
-  pydl::bind_lrn_cuda(cuda);
-  pydl::bind_spatial_norm_cuda(cuda);
-  pydl::bind_rnn_cuda(cuda);
+#define PYDL_BIND(family, on_cpu, in_cuda) \
+  if constexpr (in_cuda) pydl::bind_##family##_cuda(cuda);
+  PYDL_FAMILIES(PYDL_BIND)
+#undef PYDL_BIND
 #endif
 #if defined(PYDL_EMULATED)
   py::module_ emulator = module.def_submodule("emulator");

@@ -7,7 +7,7 @@
 // Channels last: a task is an image's block of channels; its bins' shares are laid out by bin, and
 // a pixel is the sum of the rows of the bins that hold it, for maxima under a comparison of their
 // positions with its own. N, C, D, H, W: the same with the bins of as many planes as a vector has
-// lanes turned into rows, and their pixels turned back. Of planes too large for that, averages:
+// lanes turned into rows, and their pixels turned back. For planes too large for that, averages:
 // each line of bins is divided and spread over the columns once, and a row of the input is the sum
 // of the few spread lines above it; maxima: a plane's bins add to the elements they chose, in scan
 // order, and its memory is written once.
@@ -15,8 +15,9 @@
 // Bytes: grad_y (and index) read and grad_x written once.
 #include "../pool_adaptive.h"
 #include "bins.h"
+#include "maxima.h"
+#include "plane_tiles.h"
 #include "pool_window.h"
-#include "turn.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
@@ -154,8 +155,6 @@ PYDL_INLINE void add_chosen(const A* const* rows, const Code<A>* const* position
 }
 
 // Index: NoIndex for averages.
-struct NoIndex {};
-
 template <class T, class Index>
 void pool_pixels(const AdaptivePoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
@@ -240,63 +239,59 @@ void pool_tiles(const AdaptivePoolBackward& args, int64_t threads) {
   using Kept = std::conditional_t<maximum, Index, uint8_t>;
   const BinLevels pyramid(args.grad_x, args.levels, args.pyramid, /*channels_last=*/false);
   const std::vector<BinCode<Kept>> codings(pyramid.levels.begin(), pyramid.levels.end());
-  const Tiles tiles(args.grad_x, args.pyramid, lanes);
+  const auto [images, channels, pixels] = PlaneGroups(args.grad_x, args.pyramid);
   const BinsOfPixels over(pyramid);
   const T* grad_y = static_cast<const T*>(args.grad_y.data);
   [[maybe_unused]] const Kept* index = static_cast<const Kept*>(args.index.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
 
-  const int64_t team = team_size(tiles.count, args.grad_x.numel(), threads);
-  const Scratch<A> maps(team, tiles.pixels * lanes), shares(team, pyramid.bins * lanes);
-  const Scratch<A> rows(team, std::max(tiles.pixels, pyramid.bins));
-  const Scratch<Code<A>> chosen(team, maximum ? pyramid.bins * lanes : 0);
-  share_out(tiles.count, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *map = maps.of(member), *held = shares.of(member), *row = rows.of(member);
+  const PlaneTiles<lanes, A> tiles(images, channels, pixels, pyramid.bins, threads);
+  const Scratch<Code<A>> chosen(tiles.team(), maximum ? pyramid.bins * lanes : 0);
+  // For lanes that have no plane.
+  const auto begin = [&](const auto& tile) {
+    std::fill_n(tile.bins, pyramid.bins * lanes, A{0});
+    if constexpr (maximum) std::fill_n(chosen.of(tile.member), pyramid.bins * lanes, Code<A>{0});
+  };
+  tiles.run(begin, [&](const auto& tile) {
+    const auto [n, c, plane, planes, member, map, held, row] = tile;
     [[maybe_unused]] Code<A>* positions = chosen.of(member);
-    // For the lanes of planes that there are not.
-    std::fill_n(held, pyramid.bins * lanes, A{0});
-    if constexpr (maximum) std::fill_n(positions, pyramid.bins * lanes, Code<A>{0});
-    for (int64_t tile = first; tile < last; ++tile) {
-      const auto [n, c, planes] = tiles.at(tile);
-      for (size_t l = 0; l < pyramid.levels.size(); ++l) {
-        const BinLevel& level = pyramid.levels[l];
-        const int64_t bins = level.count(),
-                      from = level.offset + n * level.of_image + c * level.of_channel;
-        A* to = held + level.first * lanes;
-        turn_wide(grad_y + from, bins, planes, bins, to, lanes, row);
-        level.for_bins([&](int64_t number, const Run& d, const Run& h, const Run& w) {
-          if constexpr (maximum) {
-            const int64_t origin = codings[l].origin(d, h, w);
-            Code<A>* position = positions + (level.first + number) * lanes;
-            for (int64_t lane = 0; lane < planes; ++lane)
-              position[lane] =
-                  static_cast<Code<A>>(codings[l].read(index[from + lane * bins + number], origin));
-          } else {
-            const A taps = static_cast<A>(d.size() * h.size() * w.size());
-            A* share = to + number * lanes;
-            store_vec<lanes>(load_vec<lanes>(static_cast<const A*>(share)) / taps, share);
-          }
-        });
-      }
-      for (int64_t pixel = 0; pixel < tiles.pixels; ++pixel) {
-        V sum{};
-        const int64_t count = over.count(pixel);
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t at = over.of(pixel)[i] * lanes;
-          const V share = load_vec<lanes>(static_cast<const A*>(held + at));
-          if constexpr (maximum) {
-            P position;
-            std::memcpy(&position, positions + at, sizeof(position));
-            sum += position == P{} + static_cast<Code<A>>(pixel) ? share : V{};
-          } else {
-            sum += share;
-          }
+    for (size_t l = 0; l < pyramid.levels.size(); ++l) {
+      const BinLevel& level = pyramid.levels[l];
+      const int64_t bins = level.count(),
+                    from = level.offset + n * level.of_image + c * level.of_channel;
+      A* to = held + level.first * lanes;
+      turn_wide(grad_y + from, bins, planes, bins, to, lanes, row);
+      level.for_bins([&](int64_t number, const Run& d, const Run& h, const Run& w) {
+        if constexpr (maximum) {
+          const int64_t origin = codings[l].origin(d, h, w);
+          Code<A>* position = positions + (level.first + number) * lanes;
+          for (int64_t lane = 0; lane < planes; ++lane)
+            position[lane] =
+                static_cast<Code<A>>(codings[l].read(index[from + lane * bins + number], origin));
+        } else {
+          const A taps = static_cast<A>(d.size() * h.size() * w.size());
+          A* share = to + number * lanes;
+          store_vec<lanes>(load_vec<lanes>(static_cast<const A*>(share)) / taps, share);
         }
-        store_vec<lanes>(sum, map + pixel * lanes);
-      }
-      turn_narrow(map, lanes, tiles.pixels, planes,
-                  grad_x + (n * tiles.channels + c) * tiles.pixels, tiles.pixels, row);
+      });
     }
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      V sum{};
+      const int64_t count = over.count(pixel);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = over.of(pixel)[i] * lanes;
+        const V share = load_vec<lanes>(static_cast<const A*>(held + at));
+        if constexpr (maximum) {
+          P position;
+          std::memcpy(&position, positions + at, sizeof(position));
+          sum += position == P{} + static_cast<Code<A>>(pixel) ? share : V{};
+        } else {
+          sum += share;
+        }
+      }
+      store_vec<lanes>(sum, map + pixel * lanes);
+    }
+    turn_narrow(map, lanes, pixels, planes, grad_x + plane * pixels, pixels, row);
   });
 }
 
@@ -304,7 +299,7 @@ template <class T, class Index>
 void pool(const AdaptivePoolBackward& args, bool channels_last, int64_t threads) {
   constexpr int lanes = kWidest<accumulate_t<T>>;
   if (channels_last) return pool_pixels<T, Index>(args, threads);
-  if (Tiles::suit(args.grad_x, args.levels, args.pyramid, lanes, sizeof(accumulate_t<T>)))
+  if (tiles_suit(args.grad_x, args.levels, args.pyramid, lanes, sizeof(accumulate_t<T>)))
     return pool_tiles<lanes, T, Index>(args, threads);
   if constexpr (std::is_same_v<Index, NoIndex>) {
     avg_planes<T>(args, threads);

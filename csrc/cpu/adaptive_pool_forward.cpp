@@ -3,34 +3,22 @@
 // Channels last: a task is an image's block of channels, or with one level a line of bins; the
 // pixels of a bin are folded in vectors of channels. N, C, D, H, W: as many planes as a vector has
 // lanes are turned into pixels, folded in the same way, and their bins turned back; a plane's rows
-// are too short for vectors along them. Of planes too large for that the rows of a line of bins are
-// folded column by column, in vectors, and the columns of each bin from there. Either way all
+// are too short for vectors along them. For planes too large for that, the rows of a line of bins
+// are folded column by column, in vectors, and the columns of each bin from there. Either way all
 // levels of a pyramid read a map from memory once.
 //
 // Maxima with an index: a column keeps its best value and the row it is in; columns are compared by
 // value, then by row, then by column, which is the scan order of the bin.
 //
-// Bytes: x read once, y (and index) written once. Operations: an addition or comparison an element
-// and level, in vectors; for planes a shuffle for four elements and more, to turn them.
-#include <limits>
-
+// Bytes: x read once, y (and index) written once. Operations: an addition or comparison per element
+// and level, in vectors; for planes also one shuffle or more per four elements, to turn them.
 #include "../pool_adaptive.h"
 #include "bins.h"
-#include "turn.h"
+#include "maxima.h"
+#include "plane_tiles.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
-
-struct NoIndex {};
-
-template <class A>
-constexpr A kLowest = -std::numeric_limits<A>::infinity();
-
-// In scan order: the first of equals stays, a NaN is taken and kept until the next.
-template <class A>
-PYDL_INLINE bool beats(A value, A best) {
-  return (value > best) | (value != value);
-}
 
 // N, C, D, H, W: large planes
 
@@ -133,7 +121,7 @@ void pool_planes(const AdaptivePoolForward& args, int64_t threads) {
                                         static_cast<A>(count * w.size()));
                 continue;
               }
-              // Without branches, which maxima would mislead every other time.
+              // Without branches, which maxima would mispredict every other time.
               if constexpr (!coded) {
                 A best = columns[w.first];
                 bool nan = false;
@@ -167,8 +155,8 @@ void pool_planes(const AdaptivePoolForward& args, int64_t threads) {
 
 // Channels last
 
-// The bin (d, h, w) of an image in `vecs` vectors of channels. Every row of the bin is folded for
-// itself, so that a sum over many pixels rounds no more than a plane's does.
+// The bin (d, h, w) of an image in `vecs` vectors of channels. Every row of the bin is folded on
+// its own, so that a sum over many pixels rounds no more than a plane's does.
 template <int vecs, int lanes, bool maximum, class T>
 PYDL_INLINE void fold_pixels(const T* image, int64_t height, int64_t width, int64_t channels,
                              const Run& d, const Run& h, const Run& w, accumulate_t<T>* out) {
@@ -323,46 +311,42 @@ void pool_tiles(const AdaptivePoolForward& args, int64_t threads) {
   using Kept = std::conditional_t<coded, Index, uint8_t>;
   const BinLevels pyramid(args.x, args.levels, args.pyramid, /*channels_last=*/false);
   const std::vector<BinCode<Kept>> codings(pyramid.levels.begin(), pyramid.levels.end());
-  const Tiles tiles(args.x, args.pyramid, lanes);
-  const int64_t height = args.x.size[3], width = args.x.size[4], pixels = tiles.pixels;
+  const auto [images, channels, pixels] = PlaneGroups(args.x, args.pyramid);
+  const int64_t height = args.x.size[3], width = args.x.size[4];
   const T* x = static_cast<const T*>(args.x.data);
   T* y = static_cast<T*>(args.y.data);
   [[maybe_unused]] Kept* index = static_cast<Kept*>(args.index.data);
 
-  const int64_t team = team_size(tiles.count, args.x.numel(), threads);
-  const Scratch<A> maps(team, pixels * lanes), results(team, pyramid.bins * lanes);
-  const Scratch<A> rows(team, std::max(pixels, pyramid.bins));
-  const Scratch<Code<A>> chosen(team, coded ? pyramid.bins * lanes : 0);
-  share_out(tiles.count, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *map = maps.of(member), *result = results.of(member), *row = rows.of(member);
+  const PlaneTiles<lanes, A> tiles(images, channels, pixels, pyramid.bins, threads);
+  const Scratch<Code<A>> chosen(tiles.team(), coded ? pyramid.bins * lanes : 0);
+  // For lanes that have no plane.
+  const auto begin = [&](const auto& tile) { std::fill_n(tile.pixels, pixels * lanes, A{0}); };
+  tiles.run(begin, [&](const auto& tile) {
+    const auto [n, c, plane, planes, member, map, result, row] = tile;
     [[maybe_unused]] Code<A>* codes = chosen.of(member);
-    std::fill_n(map, pixels * lanes, A{0});  // for the lanes of planes that there are not
-    for (int64_t tile = first; tile < last; ++tile) {
-      const auto [n, c, planes] = tiles.at(tile);
-      turn_wide(x + (n * tiles.channels + c) * pixels, pixels, planes, pixels, map, lanes, row);
-      for (size_t l = 0; l < pyramid.levels.size(); ++l) {
-        const BinLevel& level = pyramid.levels[l];
-        level.for_bins([&](int64_t number, const Run& d, const Run& h, const Run& w) {
-          A* out = result + number * lanes;
-          if constexpr (coded) {
-            choose_pixels<lanes>(map, height, width, lanes, d, h, w, out, codes + number * lanes,
-                                 codings[l]);
-          } else {
-            fold_pixels<1, lanes, maximum>(map, height, width, lanes, d, h, w, out);
-          }
-          if constexpr (!maximum) {
-            const A taps = static_cast<A>(d.size() * h.size() * w.size());
-            store_vec<lanes>(load_vec<lanes>(static_cast<const A*>(out)) / taps, out);
-          }
-        });
-        const int64_t bins = level.count(),
-                      to = level.offset + n * level.of_image + c * level.of_channel;
-        turn_narrow(result, lanes, bins, planes, y + to, bins, row);
+    turn_wide(x + plane * pixels, pixels, planes, pixels, map, lanes, row);
+    for (size_t l = 0; l < pyramid.levels.size(); ++l) {
+      const BinLevel& level = pyramid.levels[l];
+      level.for_bins([&](int64_t number, const Run& d, const Run& h, const Run& w) {
+        A* out = result + number * lanes;
         if constexpr (coded) {
-          for (int64_t lane = 0; lane < planes; ++lane) {
-            for (int64_t bin = 0; bin < bins; ++bin)
-              index[to + lane * bins + bin] = static_cast<Kept>(codes[bin * lanes + lane]);
-          }
+          choose_pixels<lanes>(map, height, width, lanes, d, h, w, out, codes + number * lanes,
+                               codings[l]);
+        } else {
+          fold_pixels<1, lanes, maximum>(map, height, width, lanes, d, h, w, out);
+        }
+        if constexpr (!maximum) {
+          const A taps = static_cast<A>(d.size() * h.size() * w.size());
+          store_vec<lanes>(load_vec<lanes>(static_cast<const A*>(out)) / taps, out);
+        }
+      });
+      const int64_t bins = level.count(),
+                    to = level.offset + n * level.of_image + c * level.of_channel;
+      turn_narrow(result, lanes, bins, planes, y + to, bins, row);
+      if constexpr (coded) {
+        for (int64_t lane = 0; lane < planes; ++lane) {
+          for (int64_t bin = 0; bin < bins; ++bin)
+            index[to + lane * bins + bin] = static_cast<Kept>(codes[bin * lanes + lane]);
         }
       }
     }
@@ -373,7 +357,7 @@ template <class T, class Index, bool maximum>
 void pool(const AdaptivePoolForward& args, bool channels_last, int64_t threads) {
   constexpr int lanes = kWidest<accumulate_t<T>>;
   if (channels_last) return pool_pixels<T, Index, maximum>(args, threads);
-  if (Tiles::suit(args.x, args.levels, args.pyramid, lanes, sizeof(accumulate_t<T>)))
+  if (tiles_suit(args.x, args.levels, args.pyramid, lanes, sizeof(accumulate_t<T>)))
     return pool_tiles<lanes, T, Index, maximum>(args, threads);
   pool_planes<T, Index, maximum>(args, threads);
 }

@@ -30,7 +30,7 @@ class Divisor {
     }
   }
 
-  // Whether all windows have the same.
+  // Whether all windows have the same divisor.
   bool uniform() const { return uniform_; }
 
   // Divides the window `o` of a line.

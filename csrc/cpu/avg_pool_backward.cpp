@@ -6,10 +6,10 @@
 // (n, d, h); a pixel is the sum of its windows' channels, divided once where they share a divisor.
 //
 // Bytes: grad_y read and grad_x written once. Operations for 3x3 windows, stride 2: 0.25 divisions
-// and 1.75 additions an input.
+// and 1.75 additions per input.
 //
 // Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data
-// in cache: 0.50 ns an input element. Before: each input line a sum over rows and columns of its
+// in cache: 0.50 ns per input element. Before: each input line a sum over rows and columns of its
 // own, with its own list of terms, 0.80 ns; spread lines, but line by line, 0.66 ns (a line's lists
 // and calls cost as much as its arithmetic).
 #include "../pool.h"
@@ -23,7 +23,7 @@ namespace {
 
 // N, C, D, H, W
 
-// One window to a plane: nothing to share.
+// One window per plane: nothing to share.
 template <class T>
 void avg_planes_backward(const AvgPoolBackward& args, int64_t size, accumulate_t<T> divisor,
                          int64_t threads) {

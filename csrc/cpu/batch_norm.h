@@ -23,7 +23,7 @@ struct Map {
         channels(x.size[1]),
         plane(x.size[2] * x.size[3] * x.size[4]),
         pixels(batch * plane) {}
-  // Into how many runs the pixels of a channels-last map are parted: the shape alone says.
+  // Into how many runs the pixels of a channels-last map are divided; depends on the shape alone.
   int64_t runs() const {
     return std::max<int64_t>(1, std::min({pixels * channels / 32768, pixels, kMostRuns}));
   }
@@ -65,9 +65,9 @@ inline double inverse_deviation(A var, double eps) {
   return 1 / std::sqrt(static_cast<double>(var) + eps);
 }
 
-// Calls body(first, Lanes<lanes>, streams) for blocks that cover each element of a row once.
-// Where the row is to be streamed, `streams` is true_type for blocks of the widest vectors that
-// begin at a multiple of their size in memory, which are all but the shorter ones at either end.
+// Calls body(first, Lanes<lanes>, streams) for blocks that cover each element of a row once. Where
+// the row is to be streamed, `streams` is true_type for blocks of the widest vectors that begin at
+// a multiple of their size in memory, that is, all but the shorter ones at either end.
 //
 // All of it is inlined, and a body should capture by value: stores of bytes may alias whatever is
 // in memory, and what a closure refers to would be read again after each.
@@ -115,7 +115,7 @@ PYDL_INLINE const accumulate_t<T>* streamed(const T* to, bool streams) {
   }
 }
 
-// A number a channel of a row, or the one of its plane.
+// One number per channel of a row, or the only one of its plane.
 template <bool per_element, int lanes, class A>
 PYDL_INLINE auto coefficient(const A* values, [[maybe_unused]] int64_t i) {
   if constexpr (per_element) {

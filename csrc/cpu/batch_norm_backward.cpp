@@ -1,17 +1,18 @@
 // Gradients of batch normalisation with its activation (definition in ../batch_norm.h).
 //
-//   sum_g = sum of g, sum_gx = sum of g * (x - mean) / deviation
+//   sum_g  = sum of g
+//   sum_gx = sum of g * (x - mean) / deviation
 //   grad_x = weight / deviation * (g - sum_g / P - (x - mean) / deviation * sum_gx / P)
 //
 // N, C, D, H, W: a task is a run of channels, whose planes are read once from memory for the sums
 // and then, backwards, from the second-level cache for the gradient. Channels last: the sums are a
-// pass of their own over runs of pixels. x-hat and g are made anew each time, from x and the mask's
-// bits: nothing else was saved.
+// pass of their own over runs of pixels. x-hat and g are computed anew each time, from x and the
+// mask's bits: nothing else was saved.
 //
-// Sums join in double after a chunk, as the statistics do.
+// Sums are joined in double after each chunk, as the statistics do.
 //
-// Bytes: grad_y, x and a bit an element read, grad_x (and grad_residual) written; channels last the
-// first three are read twice.
+// Bytes: grad_y, x and one bit per element read, grad_x (and grad_residual) written; channels last
+// the first three are read twice.
 #include "batch_norm.h"
 
 namespace pydl::cpu::PYDL_ISA {
@@ -159,12 +160,12 @@ void pixel_sums(const T* grad_y, const T* x, const uint8_t* mask, const Map& map
   }
 }
 
-// What a row's gradient is made with: of every channel, four arrays of C values.
+// The coefficients of a row's gradient: four arrays of C values, one per channel.
 template <class A>
 struct Coefficients {
   A *mean, *scale, *level, *tilt;
 
-  // Without sums: of running statistics.
+  // Without sums: from running statistics.
   void set(int64_t c, const BatchNormGradInput& args) const {
     const A* weight = static_cast<const A*>(args.weight.data);
     const A *sum_g = static_cast<const A*>(args.sum_g.data),
@@ -218,7 +219,7 @@ void grad_input(const BatchNormGradInput& args, bool channels_last, int64_t thre
   const A slope = static_cast<A>(args.epilogue.slope);
   const Scratch<A> memory(4, channels);
   const Coefficients<A> of{memory.of(0), memory.of(1), memory.of(2), memory.of(3)};
-  // Both results are streamed or neither: they begin lines of the cache at the same elements.
+  // Both results are streamed or neither: cache lines have to begin at the same elements of both.
   const auto apart =
       reinterpret_cast<uintptr_t>(grad_x) - reinterpret_cast<uintptr_t>(args.grad_residual.data);
   const bool streams =

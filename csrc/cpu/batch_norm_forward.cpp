@@ -7,12 +7,12 @@
 // pass goes backwards too, so that it begins with what the first has left in the caches.
 //
 // Statistics: deviations from the mean so far, and their squares, are added up over a chunk in the
-// type that is computed in; chunks join in double. A chunk's own spread is the difference of two
-// such sums, which loses digits only where its mean lies far from the mean so far, and then the
+// type of the arithmetic; chunks are joined in double. A chunk's own spread is the difference of
+// two such sums, which loses digits only where its mean lies far from the mean so far, and then the
 // distance between the two, which joins the total, is larger than what is lost. The first chunk has
 // its own mean to begin with.
 //
-// Bytes: x (and residual) read, y and a bit an element written; channels last x is read twice.
+// Bytes: x (and residual) read, y and one bit per element written; channels last x is read twice.
 #include "batch_norm.h"
 
 namespace pydl::cpu::PYDL_ISA {

@@ -2,10 +2,11 @@
 //
 // A task is a run of rows: with a bias, planes (n, c) of maps (N, C, ...), whose bias is one
 // number, or pixels of channels-last maps, whose bias is a row; without one, runs of 4096 elements
-// of whatever layout.
+// in whatever layout.
 //
 // Bytes: x (and residual) read, y written once; backward grad_y and saved read, grad_x written
-// once. Operations: a comparison an element; silu an exponential and a division, 30 operations.
+// once. Operations: a comparison per element; for silu an exponential and a division, 30
+// operations.
 #include "../bias_act.h"
 
 #include "epilogue.h"

@@ -36,7 +36,7 @@ struct BinAxis {
   }
 };
 
-// A level of a pyramid, or the one of an adaptive pooling.
+// A level of a pyramid, or the only one of an adaptive pooling.
 struct BinLevel {
   BinAxis depth, height, width;
   int64_t first;  // bins of the levels before
@@ -89,36 +89,26 @@ inline int64_t channel_block(int64_t channels, int64_t pixels, int64_t bytes, bo
   return std::clamp<int64_t>(fit, step, std::max(step, channels));
 }
 
-// Planes in groups of as many as a vector has lanes, none of two images of a pyramid, whose levels
-// lie image by image; with one level plane lies behind plane.
-struct Tiles {
-  int64_t lanes, pixels, channels, groups, count;
+// Planes as plane_tiles.h groups them. The levels of a pyramid lie image by image, so no group has
+// planes of two images; with one level plane follows plane, as if all were of one image.
+struct PlaneGroups {
+  int64_t images, channels, pixels;
 
-  struct Tile {
-    int64_t image, channel, planes;
-  };
-
-  Tiles(const Tensor& map, bool pyramid, int64_t lanes)
-      : lanes(lanes),
-        pixels(map.size[2] * map.size[3] * map.size[4]),
+  PlaneGroups(const Tensor& map, bool pyramid)
+      : images(pyramid ? map.size[0] : 1),
         channels(pyramid ? map.size[1] : map.size[0] * map.size[1]),
-        groups((channels + lanes - 1) / lanes),
-        count(pyramid ? map.size[0] * groups : groups) {}
-
-  Tile at(int64_t tile) const {
-    const int64_t first = tile % groups * lanes;
-    return {tile / groups, first, std::min(lanes, channels - first)};
-  }
-  // Whether a tile's elements and bins stay in the second-level cache, and most lanes have a plane.
-  static bool suit(const Tensor& map, const std::vector<Bins>& levels, bool pyramid, int64_t lanes,
-                   int64_t bytes) {
-    constexpr int64_t cache = 128 << 10;
-    const Tiles tiles(map, pyramid, lanes);
-    int64_t bins = 0;
-    for (const auto& [d, h, w] : levels) bins += d * h * w;
-    return std::max(tiles.pixels, bins) * lanes * bytes <= cache && tiles.channels >= lanes / 2;
-  }
+        pixels(map.size[2] * map.size[3] * map.size[4]) {}
 };
+
+// Whether a tile's elements and bins stay in the second-level cache, and most lanes have a plane.
+inline bool tiles_suit(const Tensor& map, const std::vector<Bins>& levels, bool pyramid,
+                       int64_t lanes, int64_t bytes) {
+  constexpr int64_t cache = 128 << 10;
+  const PlaneGroups planes(map, pyramid);
+  int64_t bins = 0;
+  for (const auto& [d, h, w] : levels) bins += d * h * w;
+  return std::max(planes.pixels, bins) * lanes * bytes <= cache && planes.channels >= lanes / 2;
+}
 
 // The bins that hold each pixel, of all levels: bins[begin[pixel]] to bins[begin[pixel + 1] - 1].
 struct BinsOfPixels {
@@ -179,7 +169,7 @@ struct BinCode {
   int64_t origin(const Run& d, const Run& h, const Run& w) const {
     return (d.first * height + h.first) * width + w.first;
   }
-  // Of the element (d, h, w), counted from the bin's first; the bin begins at `origin`.
+  // The code of the element (d, h, w), counted from the bin's first; the bin begins at `origin`.
   Index write(int64_t origin, int64_t d, int64_t h, int64_t w) const {
     if constexpr (std::is_same_v<Index, uint8_t>)
       return static_cast<Index>((d * longest_h + h) * longest_w + w);

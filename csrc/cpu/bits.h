@@ -1,4 +1,4 @@
-// Rows of bits, one an element: element i of a row in bit i % 8 of byte i / 8.
+// Rows of bits, one per element: element i of a row in bit i % 8 of byte i / 8.
 #pragma once
 
 #if defined(__SSE2__)
@@ -61,8 +61,8 @@ PYDL_INLINE Vec<A, lanes> choose(uint32_t bits, const Vec<A, lanes>& one,
   }
 }
 
-// The bits of `lanes` elements of a row from `first` on, in the lowest places; what lies above them
-// is anything. No byte is touched that holds none of them.
+// The bits of `lanes` elements of a row from `first` on, in the lowest places; the bits above them
+// are unspecified. No byte is touched that holds none of them.
 template <int lanes>
 PYDL_INLINE uint32_t read_bits(const uint8_t* row, int64_t first) {
   static_assert(lanes <= 16);

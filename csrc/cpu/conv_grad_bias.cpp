@@ -1,9 +1,9 @@
 // Gradient of a convolution's bias (definition in ../conv.h): the sum of grad_y over the batch and
 // the outputs.
 //
-// Short sums are made in the type they are computed in and added up in double, as PyTorch's are in
-// a tree: one long sum would be the less accurate. N, C, D, H, W: a task is a run of filters.
-// Channels last: a task is a run of pixels, and the number of runs depends on the shape alone.
+// Short sums are taken in the type of the arithmetic and added up in double, as PyTorch's are in a
+// tree: one long sum would be less accurate. N, C, D, H, W: a task is a run of filters. Channels
+// last: a task is a run of pixels, and the number of runs depends on the shape alone.
 //
 // Bytes: grad_y read once.
 #include "../conv.h"
@@ -14,7 +14,7 @@ namespace pydl::cpu::PYDL_ISA {
 namespace {
 
 constexpr int64_t kMostRuns = 128;  // of pixels, each with sums of its own
-constexpr int64_t kGroup = 32;      // pixels added up before they meet the others in double
+constexpr int64_t kGroup = 32;      // pixels added up before they join the others in double
 
 // The sum of `size` values, in runs of 4096.
 template <class T>

@@ -6,7 +6,7 @@
 // added up.
 //
 // Bytes: forward reads x once, backward reads it and writes grad_x once; target, peak and total are
-// 16 to a position's 4 * C. Operations: an exponential an element either way.
+// 16 bytes per position, next to 4 * C. Operations: one exponential per element either way.
 #include "../cross_entropy.h"
 
 #include <atomic>
@@ -165,7 +165,8 @@ class Forward {
   }
 
  private:
-  // Of a position whose sum of shares times x - peak is `weighed`, and of shares `shares`.
+  // Adds a position's loss; `weighed` is its sum of shares times x - peak, `shares` its sum of
+  // shares.
   PYDL_INLINE void loss(int64_t position, A log_total, A weighed, A shares, const T* x,
                         int64_t step, Partial& partial) {
     A value = kind == Kind::hard ? A{0} : shares * log_total - weighed;

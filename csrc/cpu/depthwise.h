@@ -14,11 +14,13 @@ namespace pydl::cpu::PYDL_ISA {
 // Floats of a staged band of one slice: half a first-level cache.
 inline constexpr int64_t kStaged = 4096;
 
-// One axis from targets to sources. Forward the targets are outputs o and tap t reads the input o *
-// stride - padding + t * dilation; transposed they are inputs i, and tap t reads the output (i +
-// padding - t * dilation) / stride where that is whole. The targets of one residue modulo
-// `target_step` have the same taps, and a tap's sources are `source_step` apart from one of them to
-// the next.
+// One axis from targets to sources, which tap t reads:
+//
+//   forward      target o, an output:  input o * stride - padding + t * dilation
+//   transposed   target i, an input:   output (i + padding - t * dilation) / stride, if whole
+//
+// The targets of one residue modulo `target_step` have the same taps, and a tap's sources are
+// `source_step` apart from one of them to the next.
 struct ConvAxis {
   bool transposed;
   int64_t sources, targets, kernel, stride, padding, dilation;
@@ -39,7 +41,7 @@ struct ConvAxis {
   struct Link {
     int64_t source, tap;
   };
-  // The sources of a target and their taps, those inside alone, in the order of the taps.
+  // The sources of a target that are inside, and their taps, in the order of the taps.
   void links(int64_t target, std::vector<Link>& out) const {
     out.clear();
     for (int64_t tap = 0; tap < kernel; ++tap) {
@@ -132,13 +134,13 @@ struct Staging {
   int64_t rows;             // of targets, in a band
   int64_t part_size, size;  // of a part (row part, column part) and of a slice
 
-  // Rows are a multiple of `lanes` and as many longer as windows reach.
+  // A row's length is a multiple of `lanes` plus what windows reach beyond it.
   Staging(const ConvAxis& high, const ConvAxis& wide, int64_t floats, int64_t lanes = 1)
       : height(high), width(wide), pitch((width.places + lanes - 1) / lanes * lanes + width.reach) {
     const int64_t parts = height.parts * width.parts;
     rows = std::clamp<int64_t>(floats / (pitch * parts) - height.reach, 1, height.places);
     if (rows < height.places) {
-      // Bands of one size, and not a last one of a row.
+      // Bands of one size, rather than a last one of a single row.
       const int64_t bands = (height.places + rows - 1) / rows;
       rows = (height.places + bands - 1) / bands;
     }

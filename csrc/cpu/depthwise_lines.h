@@ -4,8 +4,8 @@
 // A task is a run of bands of rows of one plane. A 3x3 or 5x5 window of stride 1 takes four rows
 // together, which share the rows they read: 4.5 loads and 9 multiply-adds for 16 outputs of a 3x3
 // window. Any other window is a sum of displaced runs, as rows of a staged band are neighbours in
-// memory: whole vectors however short the rows are. The order of the taps
-// depends on the shape alone.
+// memory: whole vectors however short the rows are. The order of the taps depends on the shape
+// alone.
 #pragma once
 
 #include "depthwise.h"

@@ -179,7 +179,7 @@ struct DepthwisePixels {
     return out;
   }
 
-  // A row with every channel as often as it has filters.
+  // A row that repeats every channel once for each of its filters.
   void expand(const T* from, T* to) const {
     for (int64_t i = 0; i < width.sources * channels; ++i) {
       for (int64_t m = 0; m < multiplier; ++m) *to++ = from[i];

@@ -1,12 +1,12 @@
 // Depthwise convolution, forward and the gradient of its input (definitions in ../conv.h): bias,
 // residual and activation in the same pass as the forward sums. The gradient is the transposed
-// sums: with stride s the inputs fall into s classes an axis, each a convolution of grad_y of
+// sums: with stride s the inputs fall into s classes per axis, each a convolution of grad_y of
 // stride 1 with taps of its own, so that every input is written once and none is added to. The sums
 // are in depthwise_lines.h (N, C, ...), depthwise_pixels.h (channels last) and depthwise_tiles.h
 // (small planes).
 //
-// Bytes: x (and residual) read and y written once; grad_y read, grad_x written once. Operations: a
-// multiply-add a tap and output, 9 vector instructions for 16 outputs of a 3x3 window.
+// Bytes: x (and residual) read and y written once; grad_y read, grad_x written once. Operations:
+// one multiply-add per tap and output, 9 vector instructions for 16 outputs of a 3x3 window.
 //
 // Measured at 8x256x56x56, float32, 3x3 stride 1, one thread of a Zen 4 with AVX-512, in copies of
 // the input (bench/results/cpu/depthwise.csv): N, C, H, W 2.5 (PyTorch 4.3), channels last 1.6

@@ -1,6 +1,6 @@
 // Gradient of a depthwise convolution's weight from channels-last maps.
 //
-// A task is a run of lines; the sums of a vector of channels, one a tap, stay in registers for a
+// A task is a run of lines; the sums of a vector of channels, one per tap, stay in registers for a
 // strip of pixels. A 3x3 window of stride 1 takes blocks of two lines by four pixels, which share
 // what they read of x: 32 loads for 72 multiply-adds, where strips need 80. The number of runs
 // depends on the shape alone.
@@ -111,7 +111,7 @@ void add_runs(const Scratch<accumulate_t<T>>& partial, int64_t runs, int64_t tap
   }
 }
 
-// As many partial sums as there are runs of `items` worth it.
+// As many partial sums as there are runs of `items` that are worth one.
 inline int64_t runs_of(int64_t items, int64_t elements) {
   return std::max<int64_t>(1, std::min({elements / 65536, items, kMostRuns}));
 }

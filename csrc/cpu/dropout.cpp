@@ -1,8 +1,8 @@
 // Dropout with Philox's mask (definition in ../dropout.h).
 //
-// A task is a run of 1024 elements, the words of which are made first and lie in the first-level
-// cache. Bytes: x read, y written once. Operations: 10 rounds of Philox for four elements, 20
-// multiplications of vectors for 4 * kCounters of them, about 3 instructions an element.
+// A task is a run of 1024 elements, whose words are computed first and stay in the first-level
+// cache. Bytes: x read, y written once. Operations: 10 rounds of Philox per four elements, 20
+// multiplications of vectors for 4 * kCounters of them, about 3 instructions per element.
 #include "../dropout.h"
 
 #include "parallel.h"
@@ -49,7 +49,7 @@ void dropout(const Dropout& args, int64_t threads) {
     const auto least = static_cast<uint32_t>(std::min(args.p * 0x1p32, 0x1p32 - 1));
     const auto scale = static_cast<accumulate_t<T>>(args.p < 1 ? 1 / (1 - args.p) : 0);
     const bool streams = x != y && worth_streaming<T>(elements);
-    // Words cost about what moving four floats does.
+    // A word costs about as much as moving four floats.
     share_out(
         runs, team_size(runs, 4 * elements, threads), [&](int64_t, int64_t begin, int64_t end) {
           alignas(64) uint32_t words[kRun];

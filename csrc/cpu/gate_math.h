@@ -31,7 +31,7 @@ template <class A, int lanes>
 struct GateMath {
   using V = Vec<A, lanes>;
 
-  // 1 / (1 + e^-x), of the exponential that cannot overflow.
+  // 1 / (1 + e^-x), from the exponential that cannot overflow.
   PYDL_INLINE static V sigmoid(V x) {
     const V e = exp_nonpositive<lanes, A>(x < V{} ? x : -x);
     return (x < V{} ? e : V{} + A{1}) / (e + A{1});

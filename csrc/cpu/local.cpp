@@ -1,6 +1,6 @@
 // Locally connected layer, forward and its two gradients (definition in ../local.h).
 //
-// The weights are the large operand, used once an image and never shared between positions: they
+// The weights are the large operand, used once per image and never shared between positions: they
 // are read (or written) once, in blocks of 64 neighbouring positions of the output, for all images
 // of the batch. What a block's windows read of x is gathered beforehand, (C, taps, N, 64), so that
 // every product is one of vectors over positions: 64 floats of weight serve N images and, gathered,
@@ -26,7 +26,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // positions
 constexpr int kImages = 8;      // whose sums stay in registers
-constexpr int64_t kTerms = 32;  // of a sum: parts of so many round less than one long sum
+constexpr int64_t kTerms = 32;  // of a sum: parts of this length round less than one long sum
 
 // Sizes of the layer, and what each tap reads.
 struct LocalShape {
@@ -88,7 +88,7 @@ struct LocalShape {
   }
 };
 
-// A block of `count` positions, converted and filled up with zeros.
+// A block of `count` positions, converted and padded with zeros.
 template <class T>
 void load_block(const T* from, int64_t count, accumulate_t<T>* to) {
   using A = accumulate_t<T>;
@@ -103,8 +103,9 @@ void store_block(const accumulate_t<T>* from, T* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(from[i]);
 }
 
-// Rows of a weight a block wide. A whole block is read where it lies, with the one after next asked
-// for: the rows are all outputs apart, and no hardware prefetcher follows.
+// Rows of a weight, one block wide. A whole block is read where it lies, with the one after next
+// prefetched: rows lie as many elements apart as there are outputs, which no hardware prefetcher
+// follows.
 template <class T>
 struct WeightRows {
   using A = accumulate_t<T>;
@@ -176,7 +177,7 @@ void forward(const LocalForward& args, int64_t threads) {
         for (int64_t from = 0; from < shape.rows(); from += kTerms) {
           std::fill_n(part, results, A{0});
           for (int64_t row = from; row < std::min(from + kTerms, shape.rows()); ++row) {
-            // Beyond the last filter's rows lies memory that need not be there; asking is harmless.
+            // Beyond the last filter's rows there may be no memory; prefetching it is harmless.
             add_products(rows(row, 4), gathered + row * results, part, shape.batch);
           }
           PYDL_LANES

@@ -1,6 +1,6 @@
 // Power-average pooling (definition in ../pool_lp.h). For p = 1 and 2: the sums of window_sums.h
 // and window_shares.h, with powers for terms and roots at the end. For any other p, which no known
-// network has: the definition, an output at a time.
+// network has: the definition, one output at a time.
 //
 // Backward, channels last: a task is a run of input lines (n, d, h). The shares of the windows'
 // lines that hold an input line are added up whole, and each pixel adds up its windows in the sum.
@@ -60,7 +60,7 @@ struct Slopes {
   }
 };
 
-// One window to a plane.
+// One window per plane.
 template <class T, class P>
 void lp_planes_backward(const LpPoolBackward& args, const Roots<accumulate_t<T>, P>& roots, P power,
                         int64_t size, int64_t threads) {
@@ -145,7 +145,7 @@ void lp_pixels_backward(const LpPoolBackward& args, const Axis& depth, const Axi
 template <class A>
 struct AnyPower {
   A p;
-  int whole;  // p, where it is a small whole number, which a few products make; else 0
+  int whole;  // p where it is a small whole number, for which a few products do; else 0
 
   explicit AnyPower(double p)
       : p(static_cast<A>(p)),
@@ -159,7 +159,8 @@ struct AnyPower {
   }
 };
 
-// The runs of taps of window o inside the input, and by what its sum counts more than they are.
+// The runs of taps of window o inside the input, and the factor by which its sum counts for more
+// than those.
 struct AnyWindow {
   Axis axis[3];
 

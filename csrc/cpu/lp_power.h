@@ -48,7 +48,8 @@ struct PowerSum {
   }
 };
 
-// By what the sum of a window counts more than it holds, k / count, and the root of the product.
+// The factor by which the sum of a window counts for more than it holds, k / count, and the root of
+// the product.
 template <class A, class P>
 struct Roots {
   const Divisor<A>& counts;  // of the taps inside the input

@@ -7,21 +7,21 @@
 // indirect in rings. Channels last: a task is a run of pixels, 16 at a time; the window is the
 // pixel's squares read at neighbouring displacements.
 //
-// Windows are summed anew for each channel, no sum runs along: size multiply-adds an element from
-// cache cost less than the power, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
+// Windows are summed anew for each channel, no running sum is kept: size multiply-adds per element
+// from cache cost less than the power, and nothing cancels. beta 0.75, 0.5 and 1 need no power.
 //
 // Bytes: forward x read, y written once; backward x and grad_y read, grad_x written once. A
 // channel's rows are a plane apart and no hardware prefetcher follows from one to the next, so each
-// block asks for the same block of the next channel.
+// block prefetches the same block of the next channel.
 //
 // Measured at 16x96x55x55, float32, size 5, beta 0.75, one thread of a Zen 4 with AVX-512 (PyTorch
-// 15 and 22 ns an element):
-//   forward   in cache 0.46 ns an element, in memory 0.54 (a copy 0.28)
+// 15 and 22 ns per element):
+//   forward   in cache 0.46 ns per element, in memory 0.54 (a copy 0.28)
 //   backward  in cache 0.82 ns, in memory 1.22
-// Before: stores that begin no lines 0.60 forward (backward the same), streamed ones 1.4;
-// without asking ahead 0.80 and 1.60 ns in memory; with two roots and a division for
-// scale^0.75 0.51 and 1.02 ns in cache; blocks of 1024 0.60 and 1.28, of 256 0.63 and 1.23; rings
-// at any address 0.60 and 1.25.
+// Before: stores not aligned to cache lines 0.60 forward (backward the same), streamed ones 1.4;
+// without prefetching 0.80 and 1.60 ns in memory; with two roots and a division for scale^0.75 0.51
+// and 1.02 ns in cache; blocks of 1024 0.60 and 1.28, of 256 0.63 and 1.23; unaligned rings 0.60
+// and 1.25.
 #include "../lrn.h"
 
 #include "norm_rows.h"
@@ -130,8 +130,8 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
       RowReader<T> x_rows(x, blocks.positions, length, x_copies),
           grad_rows(grad_y, blocks.positions, length, grad_copies);
       T* grad_x = static_cast<T*>(args.grad_x.data) + offset;
-      // Channel `ahead` is differentiated, channel c, the last whose transposed window is then
-      // complete, collected.
+      // Channel `ahead` is differentiated; channel c, the last whose transposed window is then
+      // complete, is collected.
       for (int64_t ahead = 0; ahead < channels + formula.below; ++ahead) {
         if (ahead < channels) {
           const int64_t from = std::max<int64_t>(ahead - formula.below, 0),
@@ -161,9 +161,9 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
 }
 
 // Channels last. The rows of the window are the squares of one pixel, displaced by 0, 1, ...,
-// between zeros for the channels there are not.
+// between zeros for channels that do not exist.
 
-// At a time: by when a row is read displaced, its stores have left the store queue.
+// At a time: by the time a row is read displaced, its stores have left the store queue.
 constexpr int64_t kPixels = 16;
 
 template <class T, class Exponent>

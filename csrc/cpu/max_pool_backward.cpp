@@ -5,7 +5,7 @@
 // Two forms, each with one order of additions whatever the threads:
 //
 // Scatter, N, C, D, H, W: a task is a run of planes (n, c), zeroed and then added to window by
-// window; a plane that fits the first-level cache makes that two instructions an output more than
+// window; a plane that fits the first-level cache makes that two instructions per output more than
 // reading its choice. Also for few channels last, where a plane is one n.
 //
 // Gather, many channels last: a task is a run of lines (n, d, h). A pixel looks at the windows that
@@ -14,9 +14,9 @@
 // Bytes: grad_y and index read, grad_x written once (scatter: the plane stays in cache).
 //
 // Measured at 16x96x55x55, float32, uint8, windows 3x3 stride 2, one thread of a Zen 4 with
-// AVX-512, data in cache: 0.32 ns an input element. Before: a gather by lines in N, C, ... as well,
-// 1.1 ns: nine comparisons and masked additions for two columns, and lists of terms, against one
-// addition a window. For channels last the gather wins from 64 channels on (6 of them: 550 us
+// AVX-512, data in cache: 0.32 ns per input element. Before: a gather by lines in N, C, ... as
+// well, 1.1 ns: nine comparisons and masked additions for two columns, and lists of terms, against
+// one addition per window. For channels last the gather wins from 64 channels on (6 of them: 550 us
 // gathering, 55 us scattering) as long as windows have few taps.
 #include <atomic>
 
@@ -130,8 +130,8 @@ PYDL_INLINE bool scatter(const Choices& place_of, const A* grads, const Index* c
   return inside;
 }
 
-// A plane (all channels of one n if they are last) is added up in grad_x itself where that has the
-// type to.
+// A plane (all channels of one n if they are last) is added up in grad_x itself where its type
+// allows.
 template <class T, class Index>
 void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t threads) {
   using A = accumulate_t<T>;
@@ -153,7 +153,7 @@ void scatter_planes(const MaxPoolBackward& args, bool channels_last, int64_t thr
       }
     }
   }
-  offsets.resize(256, INT64_MIN / 2);  // what is no tap leads outside
+  offsets.resize(256, INT64_MIN / 2);  // a code of no tap leads outside
 
   // A window whose taps all miss the input, as dilation allows, gives nothing: runs of windows are
   // those in between.

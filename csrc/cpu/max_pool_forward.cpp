@@ -1,10 +1,11 @@
 // Max pooling, forward (definition in ../pool.h):
 //
-//   y[o] = max over the taps of window o inside the input,  index[o] = where
+//   y[o]     = max over the taps of window o inside the input
+//   index[o] = where that is
 //
 // A task is a run of output lines, (n, c, d, h) or, channels last, (n, d, h).
 //
-// N, C, D, H, W. without index: batches of up to 8 lines. The lines that a line of windows reaches
+// N, C, D, H, W, without index: batches of up to 8 lines. The lines that a line of windows reaches
 // are reduced column by column, the maxima dealt out by column modulo the stride (pool_window.h),
 // and the taps of W reduced from there as contiguous rows: 3 + 3 comparisons for 9 taps. With index
 // the order in which taps are looked at matters (the first of equals, the last NaN), so each line
@@ -13,36 +14,26 @@
 // channels of a window at a time, taps in scan order; the windows of a line that lie wholly inside
 // share one list of taps.
 //
-// NaN wins by one more comparison a tap: take = value > best or value != value, then a select,
+// NaN wins by one more comparison per tap: take = value > best or value != value, then a select,
 // three instructions with AVX-512 and five with a code.
 //
-// Bytes: x read and y and index written once, 5.2 an element of x for 3x3 windows with stride 2,
+// Bytes: x read and y and index written once, 5.2 per element of x for 3x3 windows with stride 2,
 // float32 and uint8.
 //
 // Measured at 16x96x55x55, float32, windows 3x3 stride 2, one thread of a Zen 4 with AVX-512, data
-// in cache: 0.21 ns an input element without index, 0.44 ns with (PyTorch, always with: 7.4 ns).
+// in cache: 0.21 ns per input element without index, 0.44 ns with (PyTorch, always with: 7.4 ns).
 // Before: the same loops unrolled before they were vectorised, 18 ns; line by line, each step
 // reading what the last had just stored, 0.34 and 0.78 ns. Tried without gain: a variant without
 // the NaN comparison for lines that hold none (g++ turns its select into a branch).
 #include <limits>
 
 #include "../pool.h"
+#include "maxima.h"
 #include "parallel.h"
 #include "pool_window.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
-
-struct NoIndex {};
-
-template <class A>
-constexpr A kLowest = -std::numeric_limits<A>::infinity();
-
-// In scan order: the first of equals stays, a NaN is taken and kept until the next.
-template <class A>
-inline bool beats(A value, A best) {
-  return (value > best) | (value != value);
-}
 
 struct Max {
   template <class A>
@@ -95,7 +86,7 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
   const Scratch<const A*> tap_memory(team, width.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A* maxima = memory.of(member);  // of the columns, a line each
+    A* maxima = memory.of(member);  // of the columns, one line each
     A* parts = columns.stride == 1 ? maxima : maxima + most * line_size;
     const T** rows = row_memory.of(member);
     const A** taps = tap_memory.of(member);
@@ -128,7 +119,7 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   });
 }
 
-// One window to a plane: nothing to share and one lane to fill, so a plain scan.
+// One window per plane: nothing to share and one lane to fill, so a plain scan.
 template <class T, class Index>
 void max_planes_indexed(const MaxPoolForward& args, int64_t threads) {
   using A = accumulate_t<T>;

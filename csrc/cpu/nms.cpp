@@ -1,11 +1,11 @@
 // Non-maximum suppression (definition in ../nms.h). Built without fused multiply-adds: see
 // CMakeLists.txt.
 //
-// Classes do not see each other, so each is gone through alone, its boxes one coordinate after the
-// other. They go in blocks: the boxes of a block settle among themselves which of them are kept;
-// then those left behind the block are compared with all the block's kept, a vector of them in
-// registers, and what survives moves up. So a pair is compared once at most, and a box that is
-// suppressed early never again.
+// Classes do not see each other, so each is worked through alone, with its boxes stored one
+// coordinate after the other. They go in blocks: the boxes of a block settle among themselves which
+// of them are kept; then those left behind the block are compared with all the block's kept, a
+// vector of them in registers, and what survives moves up. So a pair is compared once at most, and
+// a box that is suppressed early never again.
 #include "../nms.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class Candidates {
   template <class T>
   Candidates(const T* boxes, const int64_t* numbers, int64_t size)
       : size_(size), number_(numbers, numbers + size), alive_(size + lanes, Code<A>(-1)) {
-    // Behind the last one lies what a vector reads too many.
+    // Behind the last one lies room for what a vector reads beyond it.
     for (auto& row : rows_) row.assign(size + lanes, A(0));
     for (int64_t i = 0; i < size; ++i) {
       for (int row = 0; row < 4; ++row) rows_[row][i] = static_cast<A>(boxes[4 * numbers[i] + row]);
@@ -53,7 +53,7 @@ class Candidates {
         compare(&kept.back(), &kept.back() + 1, threshold, i + 1, block);
       }
       const int64_t rest = size_ - block, vectors = (rest + lanes - 1) / lanes;
-      // A comparison of a pair costs about what a float moved does in team_size.
+      // Comparing a pair costs about as much as moving a float, which team_size counts.
       const int64_t team = team_size(vectors, rest * static_cast<int64_t>(kept.size()), threads);
       share_out(vectors, team, [&](int64_t, int64_t first, int64_t last) {
         compare(kept.data(), kept.data() + kept.size(), threshold, block + first * lanes,

@@ -2,11 +2,12 @@
 // (spatial_norm.cpp): the power of the scale, and one row of each pass, given the rows of its
 // window.
 //
-//   scale = k + rate * sum of x^2 over the window
-//   y = x * scale^-beta
-//   direct = grad_y * scale^-beta,  indirect = direct * x / scale
-//   grad_x = direct - slope * x * sum of indirect over the transposed window,  slope = 2 * rate *
-//   beta
+//   scale    = k + rate * sum of x^2 over the window
+//   y        = x * scale^-beta
+//   direct   = grad_y * scale^-beta
+//   indirect = direct * x / scale
+//   slope    = 2 * rate * beta
+//   grad_x   = direct - slope * x * sum of indirect over the transposed window
 #pragma once
 
 #include <cmath>
@@ -74,7 +75,7 @@ PYDL_INLINE void invert(const Exponent& inverses_of, const A* scale, A* power, A
 #if defined(__AVX512F__)
 // Without roots and divisions, which take 38 cycles of a Zen 4 where this takes 14: estimates of 14
 // bits, each doubled by one step of Newton's method. Scales so small or large that a step would
-// overflow, and what is no number, go the plain way.
+// overflow, and NaN, go the plain way.
 template <int lanes>
   requires(lanes == 16)
 PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, float* power,
@@ -97,7 +98,7 @@ PYDL_INLINE void invert(const ThreeQuarters<float>& exact, const float* from, fl
 }
 #endif
 
-// The numbers of the formulas above.
+// The constants of the formulas above.
 template <class A, class Exponent>
 struct Scale {
   A rate, k, slope;

@@ -1,4 +1,4 @@
-// Work shared out among OpenMP threads: contiguous runs of items, one run a thread.
+// Work shared out among OpenMP threads: contiguous runs of items, one run per thread.
 //
 // A kernel's items (output rows, blocks of positions) are computed from its inputs alone, so
 // neither the number of threads nor the seams between their runs can be seen in a result.
@@ -29,7 +29,7 @@ void share_out(int64_t items, int64_t team, const Body& body) {
   const auto run = [&](int64_t member, int64_t members) {
     body(member, items * member / members, items * (member + 1) / members);
 #if defined(__SSE2__)
-    _mm_sfence();  // what stream.h stores waits for nothing else
+    _mm_sfence();  // nothing else orders what stream.h stores
 #endif
   };
   if (team == 1) return run(0, 1);
@@ -37,8 +37,8 @@ void share_out(int64_t items, int64_t team, const Body& body) {
   run(omp_get_thread_num(), omp_get_num_threads());
 }
 
-// Memory for a team, taken before its threads start so that a failure is an exception of the
-// caller's. Each member's begins a line of the cache.
+// Memory for a team, taken before its threads start so that a failure is an exception in the
+// caller. Each member's part begins at a cache line.
 template <class T>
 class Scratch {
  public:

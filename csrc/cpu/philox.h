@@ -1,4 +1,4 @@
-// Philox4x32-10, some counters at a time.
+// Philox4x32-10, several counters at a time.
 #pragma once
 
 #include "vec.h"
@@ -6,7 +6,7 @@
 namespace pydl::cpu::PYDL_ISA {
 
 inline constexpr int kCounters = kWidest<uint64_t>;  // at a time
-inline constexpr int kWords = 4 * kCounters;         // that come of them
+inline constexpr int kWords = 4 * kCounters;         // that they give
 
 // A counter or a product in 64 bits each; of a counter only the lower 32 count.
 using Wide = Vec<uint64_t, kCounters>;

@@ -52,12 +52,12 @@ struct Axis {
     return {(first + stride - 1) / stride,
             std::min((input + count - 1 + padding) / stride + 1, outputs)};
   }
-  // At most so many.
+  // The most that hold `count` neighbours.
   int64_t most_holding(int64_t count) const {
     return ((kernel - 1) * dilation + count - 1) / stride + 1;
   }
 
-  // Whether there is one window, and it holds what the axis has and no padding.
+  // Whether there is one window, which holds the whole axis and no padding.
   bool global() const { return outputs == 1 && padding == 0 && dilation == 1 && kernel == inputs; }
 
   // The taps that an average over window o counts.
@@ -109,15 +109,15 @@ class Cover {
   int64_t most_ = 0;
 };
 
-// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part q %
-// stride at q / stride. Tap t of window o is column o * stride + t * dilation, so over all windows
-// it is a contiguous run of one part:
+// A padded line, its columns dealt out to `stride` parts: column q = w + padding lies in part
+// q % stride at q / stride. Tap t of window o is column o * stride + t * dilation, so over all
+// windows it is a contiguous run of one part:
 //
 //   line   [ p | x0 x1 x2 x3 x4 x5 x6 ... | p p ]        stride 2, padding 1
 //   part 0 [ p   x1 x3 x5 ...  ]     tap 0 of windows 0, 1, 2, ...; tap 2 one further
 //   part 1 [ x0  x2 x4 x6 ...  ]     tap 1
 //
-// A strided access, which no instruction set does well, happens once a line and not once a tap.
+// A strided access, which no instruction set does well, happens once per line and not once per tap.
 // With stride 1 the line is its only part. Parts are padded to whole blocks beyond the last tap.
 struct Columns {
   int64_t stride, padding, inputs;
@@ -212,8 +212,8 @@ struct Columns {
 };
 
 // The same for the transposed pass: a line of the windows' gradients lies between zeros, so that
-// part `p` of an input line is a sum of contiguous runs, one for each tap t with t * dilation %
-// stride == p, which starts t * dilation / stride before.
+// part `p` of an input line is a sum of contiguous runs, one for each tap t with
+// t * dilation % stride == p, which starts t * dilation / stride before.
 struct WindowLine {
   int64_t lead, size,
       inputs;  // zeros before the first window; length of the line; columns of a part
@@ -272,8 +272,8 @@ struct Lines {
 };
 
 // How many lines from `at` on, at most `most`, have windows that lie in the input with all their
-// taps in h; 1 if not even `at` has: what is done for a line can be done for so many with one list
-// of its taps.
+// taps in h; 1 if not even `at` has: what is done for one line can be done for that many with one
+// list of its taps.
 inline int64_t lines_alike(const Axis::Taps& full, const Lines& at, int64_t most) {
   return at.h >= full.first && at.h < full.last ? std::min(most, full.last - at.h) : 1;
 }
@@ -293,7 +293,7 @@ PYDL_INLINE void for_lines_of_windows(const Axis& depth, const Axis& height, con
   }
 }
 
-// Places where the same is done: at their number times a step further.
+// Places where the same is done, each a step further than the one before.
 struct Places {
   int64_t count = 1, from_step = 0, to_step = 0;
 };

@@ -1,10 +1,9 @@
 // The gradient of a recurrent layer's steps, from the last to the first (definition in ../rnn.h).
 //
-// A step is the product of what the gates of the step before it came to with weight_hh, which makes
-// the gradient of h, and the gates' derivatives. As in the forward, a thread owns the columns of
-// its units and threads meet once a step, to exchange the gates' gradients; once or twice more for
-// a projection, a reset before the product and layer norm. What adds up over tokens is added for
-// each row on its own and the rows at the end, so that it does not depend on who owns what.
+// A step multiplies the gates' gradients of the step before by weight_hh, which makes that of h, and
+// takes the gates' derivatives. A thread owns the columns of its units; threads meet once per step,
+// once or twice more for a projection, a reset before the product and layer norm. What adds up over
+// tokens is added row by row, then over the rows, so that it does not depend on who owns what.
 #include "rnn_steps.h"
 
 namespace pydl::cpu::PYDL_ISA {
@@ -323,7 +322,7 @@ class Backward {
 
   V c_after(const Now& now, int64_t row, int64_t unit) const {
     const int64_t token = now.token + row;
-    if (zone_c_)  // what was kept has zoneout behind it
+    if (zone_c_)  // what was kept has gone through zoneout
       return kept(token, 1, unit) * c_before(now, row, unit) +
              kept(token, 0, unit) * kept(token, 2, unit);
     return load_some(pointer<A>(args_.saved.c) + token * units_.size + unit, units_.left(unit));
@@ -334,7 +333,8 @@ class Backward {
     return projects_ ? load_whole(inner_.of(row) + unit) : arriving(now, row, unit);
   }
 
-  // With a norm of c: in shown_, the gradients of o's sum (but for o's own derivative) and of c'.
+  // With a norm of c: in shown_, the gradients of o's sum (except for o's own derivative) and of
+  // c'.
   void shown_of(const Now& now, int64_t row, int64_t u0, int64_t u1) {
     A *hat = shown_.of(row), *by_o = hat + units_.stretch, *grads = by_o + units_.stretch;
     A* sums = sums_.of(row) + 3 * units_.stretch;

@@ -1,11 +1,11 @@
 // A recurrent layer's steps (definition in ../rnn.h).
 //
 // A step reads all of weight_hh: where that fits a cache the arithmetic bounds it, 2 B P G H
-// operations, and for a single sequence the cache. PyTorch goes through five to ten operators a
+// operations, and for a single sequence the cache. PyTorch goes through five to ten operators per
 // step. Here a thread keeps the packed columns of its units for all steps, makes a tile of their
-// products in registers, and turns it into gates while it is in the first cache; threads meet once
-// a step, to exchange h. A reset before the product, a projection and layer norm need one or two
-// meetings more.
+// products in registers, and turns it into gates while it is in the first-level cache; threads meet
+// once per step, to exchange h. A reset before the product, a projection and layer norm need one or
+// two meetings more.
 #include "rnn_steps.h"
 
 namespace pydl::cpu::PYDL_ISA {

@@ -1,4 +1,4 @@
-// Products of a few rows with a weight that stays the same for every step: packed once a call, so
+// Products of a few rows with a weight that stays the same for every step: packed once per call, so
 // that what a register tile needs next lies next to it.
 //
 // A panel is `vectors` vectors of output columns; it holds them for k = 0, 1, ... of the sum. A
@@ -23,7 +23,7 @@ inline constexpr int kTileRows = 6;  // of 4 vectors: 24 sums, 4 weights, a fact
 inline constexpr int kTileRows = 3;  // 12 sums and a factor, weights from the cache; 16 registers
 #endif
 
-// Numbers in whole vectors.
+// A number of elements, rounded up to whole vectors.
 template <class A>
 constexpr int64_t padded(int64_t size) {
   return (size + kWidth<A> - 1) / kWidth<A> * kWidth<A>;

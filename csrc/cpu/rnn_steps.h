@@ -1,9 +1,9 @@
-// What both passes over a recurrent layer's steps share: where tokens lie, how units are parted
+// What both passes over a recurrent layer's steps share: where tokens lie, how units are divided
 // among threads, rows in memory that end inside a vector.
 //
 // Inside, rows of hidden units are padded to whole groups of vectors, so that only what is read
 // from and written to the caller's tensors has to look at where a row ends. A thread owns groups of
-// units: it makes their products and their gates, at every step, so that but for h nothing crosses
+// units: it makes their products and their gates, at every step, so that nothing but h crosses
 // between threads. With layer norm, which needs whole rows, it owns rows instead once the products
 // are made.
 #pragma once
@@ -103,7 +103,7 @@ inline Rows<accumulate_t<T>> spread(const Tensor& from, int64_t parts, int64_t s
   return to;
 }
 
-// Units in groups: how many vectors a group has is a matter of their number alone.
+// Units in groups: how many vectors a group has depends on their number alone.
 template <class A>
 struct Groups {
   int64_t size, vectors, count, stretch;
@@ -115,7 +115,7 @@ struct Groups {
     stretch = count * vectors * kWidth<A>;
   }
   int64_t units_of(int64_t group) const { return group * vectors * kWidth<A>; }
-  // How many of a vector's units there are.
+  // How many of a vector's units exist.
   int64_t left(int64_t unit) const { return std::clamp<int64_t>(size - unit, 0, kWidth<A>); }
 };
 
@@ -199,8 +199,8 @@ inline A centre(A* rows, int64_t parts, int64_t size, int64_t stretch, double ep
   return A{1} / std::sqrt(sum_lanes<width, A>(squares) / count + static_cast<A>(eps));
 }
 
-// Whether a second thread is worth a meeting a step: two of them cost as much as some ten thousand
-// multiplications.
+// Whether a second thread is worth one meeting per step: two of them cost as much as some ten
+// thousand multiplications.
 inline int64_t rnn_team(int64_t multiplications, int64_t groups, int64_t threads) {
   return multiplications < 16384 ? 1
                                  : std::clamp<int64_t>(groups, 1, std::max<int64_t>(1, threads));

@@ -1,4 +1,4 @@
-// RoIAlign (definition in ../roi.h): which rows a bin weighs and which columns, a few each, hangs
+// RoIAlign (definition in ../roi.h): which rows a bin weighs and which columns, a few each, depends
 // on the box alone, and is listed once for all channels; samples next to each other share pixels.
 //
 // The pixels of a bin are weighed in vectors of channels, each pixel read about once. Channels
@@ -8,9 +8,7 @@
 //
 // Backward is the transpose, box after box in one order: a task is such a tile, or in channels last
 // a band of an image's rows, and nobody else adds to it.
-#include "parallel.h"
-#include "roi_boxes.h"
-#include "turn.h"
+#include "roi_maps.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
@@ -87,35 +85,22 @@ class AxisTaps {
 };
 
 template <class T>
-struct Plan {
+struct Plan : BoxedMaps<T> {
   using A = accumulate_t<T>;
+  using BoxedMaps<T>::boxes;
 
   Plan(const Tensor& map, const Tensor& given, const Tensor& pooled, const Align& align)
-      : images(map.size[0]),
-        channels(map.size[1]),
-        height(map.size[3]),
-        width(map.size[4]),
-        lines(pooled.size[3]),
-        columns(pooled.size[4]),
-        boxes(static_cast<const T*>(given.data), pooled.numel() > 0 ? pooled.size[0] : 0, images),
-        rows(boxes, true, lines, height, align),
-        cols(boxes, false, columns, width, align) {
+      : BoxedMaps<T>(map, given, pooled),
+        rows(boxes, true, this->lines, this->height, align),
+        cols(boxes, false, this->columns, this->width, align) {
     boxes.sort_by([this](int64_t box) { return rows.reach(box).first; });
   }
 
   // The rows that all boxes of an image are in.
   PixelRun rows_of_image(int64_t n) const {
-    PixelRun all = {height, 0};
-    for (const int64_t box : boxes.of_image(n)) {
-      const PixelRun reach = rows.reach(box);
-      if (reach.size() <= 0) continue;
-      all = {std::min(all.first, reach.first), std::max(all.last, reach.last)};
-    }
-    return all;
+    return BoxedMaps<T>::rows_of_image(n, [this](int64_t box) { return rows.reach(box); });
   }
 
-  int64_t images, channels, height, width, lines, columns;
-  Boxes<A> boxes;
   AxisTaps<A> rows, cols;
 };
 
@@ -138,32 +123,22 @@ PYDL_INLINE void weigh_pixels(const T* image, int64_t width, int64_t channels,
 template <int lanes, class T>
 void align_tiles(const Plan<T>& plan, const T* x, T* y, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t bins = plan.lines * plan.columns, plane = plan.height * plan.width;
-  const int64_t groups = (plan.channels + lanes - 1) / lanes, tasks = plan.images * groups;
-  const int64_t team = team_size(tasks, plan.images * plan.channels * plane, threads);
-  const Scratch<A> tiles(team, plane * lanes), results(team, bins * lanes);
-  const Scratch<A> rows(team, std::max(plane, bins));
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *tile = tiles.of(member), *result = results.of(member), *row = rows.of(member);
-    std::fill_n(tile, plane * lanes, A(0));  // for the lanes of channels that there are not
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / groups, c = task % groups * lanes;
-      const int64_t count = std::min<int64_t>(lanes, plan.channels - c);
-      const PixelRun reach = plan.rows_of_image(n);
-      const int64_t at = reach.first * plan.width, size = reach.size() * plan.width;
-      if (size > 0) {
-        turn_wide(x + (n * plan.channels + c) * plane + at, plane, count, size, tile + at * lanes,
-                  lanes, row);
-      }
-      for (const int64_t box : plan.boxes.of_image(n)) {
-        for (int64_t o = 0; o < plan.lines; ++o) {
-          for (int64_t p = 0; p < plan.columns; ++p) {
-            weigh_pixels<1, lanes>(tile, plan.width, lanes, plan.rows.of(box, o),
-                                   plan.cols.of(box, p), result + (o * plan.columns + p) * lanes);
-          }
+  const int64_t bins = plan.bins();
+  // For lanes that have no channel.
+  const auto begin = [&](const auto& tile) {
+    std::fill_n(tile.pixels, plan.plane() * lanes, A(0));
+  };
+  plan.template tiles<lanes>(threads).run(begin, [&](const auto& tile) {
+    const auto [n, c, plane, count, member, map, result, row] = tile;
+    plan.load(x, tile, lanes, plan.rows_of_image(n));
+    for (const int64_t box : plan.boxes.of_image(n)) {
+      for (int64_t o = 0; o < plan.lines; ++o) {
+        for (int64_t p = 0; p < plan.columns; ++p) {
+          weigh_pixels<1, lanes>(map, plan.width, lanes, plan.rows.of(box, o), plan.cols.of(box, p),
+                                 result + (o * plan.columns + p) * lanes);
         }
-        turn_narrow(result, lanes, bins, count, y + (box * plan.channels + c) * bins, bins, row);
       }
+      turn_narrow(result, lanes, bins, count, y + (box * plan.channels + c) * bins, bins, row);
     }
   });
 }
@@ -202,7 +177,7 @@ PYDL_INLINE void add_weighed(A weight, const auto* from, A* to, int64_t size) {
   });
 }
 
-// Adds what the bins of a line weigh a row of pixels, each of `channels`.
+// Adds what the bins of a line contribute to a row of pixels, each of `channels`.
 template <int known, class T, class From>
 PYDL_INLINE void spread_line(const Plan<T>& plan, int64_t box, accumulate_t<T> weight,
                              const From* grads, accumulate_t<T>* row, int64_t channels) {
@@ -231,44 +206,35 @@ PYDL_INLINE A* summed_at(T* to, A* memory) {
 template <int lanes, class T>
 void spread_tiles(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t bins = plan.lines * plan.columns, plane = plan.height * plan.width;
-  const int64_t groups = (plan.channels + lanes - 1) / lanes, tasks = plan.images * groups;
-  const int64_t team = team_size(tasks, plan.images * plan.channels * plane, threads);
-  const Scratch<A> tiles(team, plane * lanes), grads(team, bins * lanes);
-  const Scratch<A> rows(team, std::max(plane, bins));
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *tile = tiles.of(member), *grad = grads.of(member), *row = rows.of(member);
-    std::fill_n(grad, bins * lanes, A(0));
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / groups, c = task % groups * lanes;
-      const int64_t count = std::min<int64_t>(lanes, plan.channels - c);
-      std::fill_n(tile, plane * lanes, A(0));
-      for (const int64_t box : plan.boxes.of_image(n)) {
-        turn_wide(grad_y + (box * plan.channels + c) * bins, bins, count, bins, grad, lanes, row);
-        for (int64_t o = 0; o < plan.lines; ++o) {
-          for (const Tap<A>& tap : plan.rows.of(box, o)) {
-            spread_line<lanes>(plan, box, tap.weight, grad + o * plan.columns * lanes,
-                               tile + tap.at * plan.width * lanes, lanes);
-          }
+  const int64_t bins = plan.bins(), pixels = plan.plane();
+  // For lanes that have no channel.
+  const auto begin = [&](const auto& tile) { std::fill_n(tile.bins, bins * lanes, A(0)); };
+  plan.template tiles<lanes>(threads).run(begin, [&](const auto& tile) {
+    const auto [n, c, plane, count, member, map, grad, row] = tile;
+    std::fill_n(map, pixels * lanes, A(0));
+    for (const int64_t box : plan.boxes.of_image(n)) {
+      turn_wide(grad_y + (box * plan.channels + c) * bins, bins, count, bins, grad, lanes, row);
+      for (int64_t o = 0; o < plan.lines; ++o) {
+        for (const Tap<A>& tap : plan.rows.of(box, o)) {
+          spread_line<lanes>(plan, box, tap.weight, grad + o * plan.columns * lanes,
+                             map + tap.at * plan.width * lanes, lanes);
         }
       }
-      turn_narrow(tile, lanes, plane, count, grad_x + (n * plan.channels + c) * plane, plane, row);
     }
+    turn_narrow(map, lanes, pixels, count, grad_x + plane * pixels, pixels, row);
   });
 }
 
 template <class T>
 void spread_pixels(const Plan<T>& plan, const T* grad_y, T* grad_x, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t channels = plan.channels, row = plan.width * channels;
-  const int64_t height = std::min(plan.height, band_rows(row * sizeof(A)));
-  const int64_t bands = (plan.height + height - 1) / height, tasks = plan.images * bands;
-  const int64_t team = team_size(tasks, plan.images * plan.height * row, threads);
-  const Scratch<A> sums(team, std::is_same_v<T, A> ? 0 : height * row);
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
+  const Bands bands(plan);
+  const int64_t channels = plan.channels, row = bands.row();
+  const int64_t team = team_size(bands.count(), bands.elements(), threads);
+  const Scratch<A> sums(team, std::is_same_v<T, A> ? 0 : bands.most());
+  share_out(bands.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / bands, begin = task % bands * height,
-                    end = std::min(plan.height, begin + height);
+      const auto [n, begin, end] = bands[task];
       T* to = grad_x + (n * plan.height + begin) * row;
       A* sum = summed_at(to, sums.of(member));
       std::fill_n(sum, (end - begin) * row, A(0));

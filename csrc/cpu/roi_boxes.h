@@ -38,7 +38,7 @@ class Boxes {
   A from(int64_t box, bool rows) const { return coordinates_[5 * box + (rows ? 2 : 1)]; }
   A to(int64_t box, bool rows) const { return coordinates_[5 * box + (rows ? 4 : 3)]; }
   // The boxes of each image by where they begin, so that those next to each other read the same
-  // rows while these are in a cache; an order that hangs on the boxes alone.
+  // rows while these are in a cache; an order that depends on the boxes alone.
   template <class First>
   void sort_by(First first) {
     for (size_t n = 0; n + 1 < begin_.size(); ++n) {
@@ -48,19 +48,14 @@ class Boxes {
   }
   // The boxes of all images, one image after the other.
   int64_t in_order(int64_t i) const { return order_[i]; }
-  // In this order all sums over them are taken, however the work is shared out.
+  // All sums over them are taken in this order, however the work is shared out.
   std::span<const int64_t> of_image(int64_t n) const {
     return {order_.data() + begin_[n], order_.data() + begin_[n + 1]};
   }
 
  private:
-  std::vector<A> coordinates_;  // five a box
+  std::vector<A> coordinates_;  // five per box
   std::vector<int64_t> image_, begin_, order_;
 };
-
-// Rows of a band of an image in channels last that a thread sums up, while they are in a cache.
-inline int64_t band_rows(int64_t row_bytes) {
-  return std::max<int64_t>(1, (int64_t{1} << 18) / std::max<int64_t>(1, row_bytes));
-}
 
 }  // namespace pydl::cpu::PYDL_ISA

@@ -3,37 +3,25 @@
 // The pixels of a bin are folded in vectors of channels. Channels last: a task is a line of bins of
 // a box. N, C, H, W: a task is as many planes as a vector has lanes; the rows that boxes reach are
 // turned into pixels, and bins back into planes: folding columns of a plane first takes nine times
-// as long, for there are only a few in a bin.
+// as long, as there are only a few in a bin.
 //
 // Backward adds each gradient at the place its bin took it from, box after box in one order:
 // a task is a plane, or in channels last a band of an image's rows, and nobody else adds to it.
-#include <limits>
-
-#include "parallel.h"
-#include "roi_boxes.h"
-#include "turn.h"
+#include "maxima.h"
+#include "roi_maps.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-template <class A>
-constexpr A kLowest = -std::numeric_limits<A>::infinity();
-
 template <class T>
-struct Plan {
-  using A = accumulate_t<T>;
+struct Plan : BoxedMaps<T> {
+  using BoxedMaps<T>::boxes, BoxedMaps<T>::lines, BoxedMaps<T>::columns;
 
   Plan(const Tensor& map, const Tensor& given, const Tensor& pooled, double scale)
-      : images(map.size[0]),
-        channels(map.size[1]),
-        height(map.size[3]),
-        width(map.size[4]),
-        lines(pooled.size[3]),
-        columns(pooled.size[4]),
-        boxes(static_cast<const T*>(given.data), pooled.numel() > 0 ? pooled.size[0] : 0, images) {
+      : BoxedMaps<T>(map, given, pooled) {
     for (int64_t box = 0; box < boxes.count(); ++box) {
-      add(box, true, lines, height, scale, rows_);
-      add(box, false, columns, width, scale, cols_);
+      add(box, true, lines, map.size[3], scale, rows_);
+      add(box, false, columns, map.size[4], scale, cols_);
     }
     boxes.sort_by([this](int64_t box) { return rows(box, 0).first; });
   }
@@ -42,17 +30,9 @@ struct Plan {
   PixelRun cols(int64_t box, int64_t p) const { return cols_[box * columns + p]; }
   // The rows that all boxes of an image are in; bins ascend.
   PixelRun rows_of_image(int64_t n) const {
-    PixelRun all = {height, 0};
-    for (const int64_t box : boxes.of_image(n)) {
-      const PixelRun reach = {rows(box, 0).first, rows(box, lines - 1).last};
-      if (reach.size() > 0)
-        all = {std::min(all.first, reach.first), std::max(all.last, reach.last)};
-    }
-    return all;
+    return BoxedMaps<T>::rows_of_image(
+        n, [this](int64_t box) { return PixelRun{rows(box, 0).first, rows(box, lines - 1).last}; });
   }
-
-  int64_t images, channels, height, width, lines, columns;
-  Boxes<A> boxes;
 
  private:
   void add(int64_t box, bool rows, int64_t bins, int64_t size, double scale,
@@ -63,12 +43,6 @@ struct Plan {
 
   std::vector<PixelRun> rows_, cols_;
 };
-
-// Whether a value takes the place of the best of those before it in scan order.
-template <class A>
-PYDL_INLINE bool beats(A value, A best) {
-  return (value > best) | (value != value);
-}
 
 template <int lanes, bool coded, class T>
 PYDL_INLINE void fold_pixels(const T* image, int64_t width, int64_t channels, const PixelRun& rows,
@@ -110,38 +84,29 @@ PYDL_INLINE void fold_pixels(const T* image, int64_t width, int64_t channels, co
 template <int lanes, bool coded, class T>
 void pool_tiles(const Plan<T>& plan, const T* x, T* y, int64_t* index, int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t bins = plan.lines * plan.columns, plane = plan.height * plan.width;
-  const int64_t groups = (plan.channels + lanes - 1) / lanes, tasks = plan.images * groups;
-  const int64_t team = team_size(tasks, plan.images * plan.channels * plane, threads);
-  const Scratch<A> tiles(team, plane * lanes), results(team, bins * lanes);
-  const Scratch<A> rows(team, std::max(plane, bins));
-  const Scratch<int64_t> places(team, coded ? bins * lanes : 0);
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
-    A *tile = tiles.of(member), *result = results.of(member), *row = rows.of(member);
+  const int64_t bins = plan.bins();
+  const PlaneTiles<lanes, A> tiles = plan.template tiles<lanes>(threads);
+  const Scratch<int64_t> places(tiles.team(), coded ? bins * lanes : 0);
+  // For lanes that have no channel.
+  const auto begin = [&](const auto& tile) {
+    std::fill_n(tile.pixels, plan.plane() * lanes, A(0));
+  };
+  tiles.run(begin, [&](const auto& tile) {
+    const auto [n, c, plane, count, member, map, result, row] = tile;
     [[maybe_unused]] int64_t* place = places.of(member);
-    std::fill_n(tile, plane * lanes, A(0));  // for the lanes of channels that there are not
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / groups, c = task % groups * lanes;
-      const int64_t count = std::min<int64_t>(lanes, plan.channels - c);
-      const PixelRun reach = plan.rows_of_image(n);
-      const int64_t at = reach.first * plan.width, size = reach.size() * plan.width;
-      if (size > 0) {
-        turn_wide(x + (n * plan.channels + c) * plane + at, plane, count, size, tile + at * lanes,
-                  lanes, row);
+    plan.load(x, tile, lanes, plan.rows_of_image(n));
+    for (const int64_t box : plan.boxes.of_image(n)) {
+      for (int64_t bin = 0; bin < bins; ++bin) {
+        fold_pixels<lanes, coded>(map, plan.width, lanes, plan.rows(box, bin / plan.columns),
+                                  plan.cols(box, bin % plan.columns), result + bin * lanes,
+                                  coded ? place + bin * lanes : nullptr);
       }
-      for (const int64_t box : plan.boxes.of_image(n)) {
-        for (int64_t bin = 0; bin < bins; ++bin) {
-          fold_pixels<lanes, coded>(tile, plan.width, lanes, plan.rows(box, bin / plan.columns),
-                                    plan.cols(box, bin % plan.columns), result + bin * lanes,
-                                    coded ? place + bin * lanes : nullptr);
-        }
-        const int64_t to = (box * plan.channels + c) * bins;
-        turn_narrow(result, lanes, bins, count, y + to, bins, row);
-        if constexpr (coded) {
-          for (int64_t lane = 0; lane < count; ++lane) {
-            for (int64_t bin = 0; bin < bins; ++bin)
-              index[to + lane * bins + bin] = place[bin * lanes + lane];
-          }
+      const int64_t to = (box * plan.channels + c) * bins;
+      turn_narrow(result, lanes, bins, count, y + to, bins, row);
+      if constexpr (coded) {
+        for (int64_t lane = 0; lane < count; ++lane) {
+          for (int64_t bin = 0; bin < bins; ++bin)
+            index[to + lane * bins + bin] = place[bin * lanes + lane];
         }
       }
     }
@@ -198,16 +163,14 @@ template <class T>
 void unpool_pixels(const Plan<T>& plan, const T* grad_y, const int64_t* index, T* grad_x,
                    int64_t threads) {
   using A = accumulate_t<T>;
-  const int64_t channels = plan.channels, row = plan.width * channels;
-  const int64_t height = std::min(plan.height, band_rows(row * sizeof(A)));
-  const int64_t bands = (plan.height + height - 1) / height, tasks = plan.images * bands;
-  const int64_t team = team_size(tasks, plan.images * plan.height * row, threads);
-  const Scratch<A> sums(team, height * row);
-  share_out(tasks, team, [&](int64_t member, int64_t first, int64_t last) {
+  const Bands bands(plan);
+  const int64_t channels = plan.channels, row = bands.row();
+  const int64_t team = team_size(bands.count(), bands.elements(), threads);
+  const Scratch<A> sums(team, bands.most());
+  share_out(bands.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     A* sum = sums.of(member);
     for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / bands, begin = task % bands * height,
-                    end = std::min(plan.height, begin + height);
+      const auto [n, begin, end] = bands[task];
       const int64_t origin = begin * plan.width;
       const uint64_t pixels = (end - begin) * plan.width;
       std::fill_n(sum, (end - begin) * row, A(0));

@@ -7,7 +7,7 @@
 // twice and come out the same, which holds as long as no output of the loop is its input.
 //
 // A block's body is a plain loop of constant length, which compilers turn into one to four vector
-// instructions a statement.
+// instructions per statement.
 #pragma once
 
 #include <algorithm>
@@ -45,7 +45,7 @@ template <int count>
 using Lanes = std::integral_constant<int, count>;
 
 // Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A: 16 lanes,
-// or 8 of double, while the row has so many, else fewer. Write a body as [=]<int lanes>(int64_t
+// or 8 of double, while the row has that many, else fewer. Write a body as [=]<int lanes>(int64_t
 // first, Lanes<lanes>).
 template <class A, class Body>
 inline void for_blocks(int64_t size, Body&& body) {
@@ -61,8 +61,8 @@ inline void for_blocks(int64_t size, Body&& body) {
   blocks(Lanes<1>{});
 }
 
-// The same for a row whose stores to `to`, in memory and of the type computed in, are to begin
-// lines of the cache but at its ends.
+// The same for a row whose stores to `to`, in memory and of the type computed in, are to begin at
+// cache lines except at its ends.
 template <class A, class Body>
 inline void for_lines(int64_t size, const A* to, Body&& body) {
   constexpr int lanes = kLineBytes / sizeof(A);
@@ -87,8 +87,8 @@ using Code = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
 
 constexpr int64_t whole_blocks(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
-// Asks for memory that will be needed soon, for a kernel whose next address no hardware prefetcher
-// would guess.
+// Prefetches memory that will be needed soon, for a kernel whose next address no hardware
+// prefetcher would guess.
 PYDL_INLINE void fetch([[maybe_unused]] const void* address) {
 #if defined(__GNUC__)
   __builtin_prefetch(address, 0, 3);

@@ -5,8 +5,8 @@
 // columns, and nothing is transposed.
 //
 // Bytes: x read, y written once; backward grad_y and y read, grad_x written once: a row or a block
-// is small enough to be found in a cache by the later passes. Operations: an exponential an
-// element, about 15 instructions of a vector.
+// is small enough to be found in a cache by the later passes. Operations: one exponential per
+// element, about 15 vector instructions.
 #include "../softmax.h"
 
 #include "parallel.h"
@@ -28,7 +28,7 @@ void forward_short_row(const T* x, T* y, int64_t size) {
     values[block] = load_vec<lanes>(x + first(block));
     most = values[block] > most ? values[block] : most;
   }
-  const A peak = max_of_lanes<lanes, A>(most);
+  const A peak = max_lanes<lanes, A>(most);
   V sums{};
   for (int block = 0; block < count; ++block) {
     values[block] -= peak;
@@ -36,7 +36,7 @@ void forward_short_row(const T* x, T* y, int64_t size) {
     if constexpr (!log) values[block] = e;
     sums += block < count - 1 ? e : without<lanes, A>(e, static_cast<int>(count * lanes - size));
   }
-  const A total = sum_of_lanes<lanes, A>(sums);
+  const A total = sum_lanes<lanes, A>(sums);
   const A scale = log ? log_positive<1, A>(total) : A{1} / total;
   for (int block = 0; block < count; ++block)
     store_vec<lanes>(log ? V(values[block] - scale) : V(values[block] * scale), y + first(block));

@@ -13,33 +13,11 @@ namespace pydl::cpu::PYDL_ISA {
 // passes.
 inline constexpr int64_t kBlockElements = 24576;
 
-// Columns of a block: a page of memory each turn where there are few classes, a line where many.
+// Columns of a block: a page of memory per class where there are few classes, a few cache lines
+// where there are many.
 inline int64_t block_width(int64_t classes, int64_t inner) {
   const int64_t most = std::clamp<int64_t>(kBlockElements / classes / 64 * 64, 64, 1024);
   return std::min(inner, most);
-}
-
-// The lanes put together in pairs, halves of the vector first: an order that depends on their
-// number alone. In registers: a row of a few classes has little else to do.
-template <int lanes, class A, class Both>
-PYDL_INLINE A fold(const Vec<A, lanes>& vec, Both both) {
-  if constexpr (lanes == 1) {
-    return vec;
-  } else {
-    struct Halves {
-      Vec<A, lanes / 2> low, high;
-    };
-    const Halves halves = std::bit_cast<Halves>(vec);
-    return fold<lanes / 2, A>(both(halves.low, halves.high), both);
-  }
-}
-template <int lanes, class A>
-PYDL_INLINE A max_of_lanes(const Vec<A, lanes>& vec) {
-  return fold<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a < b ? b : a; });
-}
-template <int lanes, class A>
-PYDL_INLINE A sum_of_lanes(const Vec<A, lanes>& vec) {
-  return fold<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a + b; });
 }
 
 // Calls body(first, skipped) for blocks of `lanes` that cover a row of `size`, the last moved back:
@@ -83,7 +61,7 @@ class RowSum {
   PYDL_INLINE void add(const Vec<A, lanes>& values, Last, int skipped) {
     add(Last::value ? without<lanes, A>(values, skipped) : values);
   }
-  PYDL_INLINE A total() const { return sum_of_lanes<lanes, A>(Vec<A, lanes>(all_ + some_)); }
+  PYDL_INLINE A total() const { return sum_lanes<lanes, A>(Vec<A, lanes>(all_ + some_)); }
 
  private:
   Vec<A, lanes> some_{}, all_{};
@@ -99,7 +77,7 @@ PYDL_INLINE accumulate_t<T> row_peak(const T* x, int64_t size) {
     const Vec<A, lanes> value = load_vec<lanes>(x + first);
     peak = value > peak ? value : peak;
   });
-  return max_of_lanes<lanes, A>(peak);
+  return max_lanes<lanes, A>(peak);
 }
 
 // The sum of e^(x - peak). each(first, e) sees every vector of exponentials.

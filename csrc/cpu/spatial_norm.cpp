@@ -22,7 +22,7 @@
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-// Elements at a time: by when a line is read displaced, its stores have left the store queue.
+// Elements at a time: by the time a line is read displaced, its stores have left the store queue.
 constexpr int64_t kBatch = 1024;
 
 struct Geometry {
@@ -121,7 +121,7 @@ void for_tasks(const Geometry& g, int64_t team, const Task& task) {
   });
 }
 
-// The squares of x, summed along lines as they come to be wanted.
+// The squares of x, summed along lines as they are needed.
 template <class T>
 class SquareSums {
  public:

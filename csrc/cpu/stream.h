@@ -13,7 +13,7 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
-// Whether a result of so many elements is worth it: half of a third-level cache of the usual size
+// Whether a result of this many elements is worth it: half of a third-level cache of the usual size
 // and more.
 template <class T>
 inline bool worth_streaming([[maybe_unused]] int64_t elements) {
@@ -57,8 +57,8 @@ PYDL_INLINE void write_vec(const V& from, Streamed<A>* to) {
   stream_vec<lanes, A>(from, &to->value);
 }
 
-// Calls write(to) to write a row by vectors: streamed where it is wanted, begins a line and has the
-// type it is computed in.
+// Calls write(to) to write a row by vectors: streamed where that is wanted and the row begins at a
+// cache line and has the type it is computed in.
 template <class T, class Write>
 PYDL_INLINE void write_row(T* row, bool streams, const Write& write) {
   if constexpr (std::is_same_v<T, accumulate_t<T>>) {

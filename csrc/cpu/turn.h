@@ -1,4 +1,4 @@
-// Rows and columns exchanged, in squares of vectors: a shuffle for four elements.
+// Rows and columns exchanged, in squares of vectors: one shuffle per four elements.
 #pragma once
 
 #include "vec.h"
@@ -6,7 +6,7 @@
 namespace pydl::cpu::PYDL_ISA {
 
 #if defined(__GNUC__) && !defined(__clang__)
-// Which elements of two rows, `step` apart, belong into the upper and into the lower.
+// Which elements of two rows, `step` apart, go into the upper row and which into the lower.
 template <class Index, int lanes, int step>
 struct Exchanged {
   Index upper[lanes], lower[lanes];

@@ -2,8 +2,8 @@
 //
 // A task is a run of planes (n, c), or channels last of images: y's is cleared and filled in scan
 // order while it is in a cache, so that memory is written once and the last of those that name a
-// place stays. Backward gathers. Both read an index of eight bytes an element, which is what bounds
-// them.
+// place stays. Backward gathers. Both read an index of eight bytes per element, which is what
+// bounds them.
 #include "../unpool.h"
 
 #include <atomic>

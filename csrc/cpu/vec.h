@@ -2,6 +2,7 @@
 // rows.h would be spilled between them.
 #pragma once
 
+#include <bit>
 #include <cstring>
 
 #include "rows.h"
@@ -56,15 +57,27 @@ PYDL_INLINE void store_vec(const Vec<accumulate_t<T>, lanes>& from, T* to) {
   }
 }
 
-// The lanes added up in pairs, so in an order that depends on their number alone.
+// The lanes put together in pairs, halves of the vector first: an order that depends on their
+// number alone. In registers: a short row has little else to do.
+template <int lanes, class A, class Both>
+PYDL_INLINE A fold_lanes(const Vec<A, lanes>& vec, Both both) {
+  if constexpr (lanes == 1) {
+    return vec;
+  } else {
+    struct Halves {
+      Vec<A, lanes / 2> low, high;
+    };
+    const Halves halves = std::bit_cast<Halves>(vec);
+    return fold_lanes<lanes / 2, A>(both(halves.low, halves.high), both);
+  }
+}
+template <int lanes, class A>
+PYDL_INLINE A max_lanes(const Vec<A, lanes>& vec) {
+  return fold_lanes<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a < b ? b : a; });
+}
 template <int lanes, class A>
 PYDL_INLINE A sum_lanes(const Vec<A, lanes>& vec) {
-  A values[lanes];
-  std::memcpy(values, &vec, sizeof(values));
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) values[lane] += values[lane + half];
-  }
-  return values[0];
+  return fold_lanes<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a + b; });
 }
 
 // Calls function(Lanes<lanes>) with the longest vectors that are not longer than a row of `size`.

@@ -22,7 +22,7 @@ namespace pydl::cpu::PYDL_ISA {
 
 // N, C, D, H, W
 
-// One window to a plane: nothing to share.
+// One window per plane: nothing to share.
 template <class T, class Term, class Finish>
 void sum_planes(const Tensor& x_map, const Tensor& y_map, int64_t size, Term term, Finish finish,
                 int64_t threads) {
@@ -58,7 +58,7 @@ inline bool in_pairs(const Axis& axis) {
          2 * axis.outputs <= axis.inputs;
 }
 
-// Adds a block of these rows to the sums, or begins these with it.
+// Adds a block of these rows to the sums, or starts them with it.
 template <int fixed, int lanes, bool begun, class T, class Term>
 PYDL_INLINE void add_rows(const T* const* rows, int64_t count, int64_t from, accumulate_t<T>* sums,
                           Term term) {
@@ -196,7 +196,7 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
   const Scratch<const T*> row_memory(team, depth.kernel * height.kernel);
   const Scratch<const A*> tap_memory(team, width.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
-    A* sums = memory.of(member);  // of the columns, a line each
+    A* sums = memory.of(member);  // of the columns, one line each
     A* parts = parted ? sums + most * line_size : sums;
     const T** rows = row_memory.of(member);
     const A** taps = tap_memory.of(member);
@@ -293,7 +293,7 @@ void sum_pixels(const Tensor& x_map, const Tensor& y_map, const Axis& depth, con
   });
 }
 
-// Either, for maps that lie as they say.
+// Either, whichever layout the maps have.
 template <class T, class Term, class Finish>
 void sum_windows(const Tensor& x, const Tensor& y, const Axis& depth, const Axis& height,
                  const Axis& width, Term term, const Finish& finish, bool channels_last,

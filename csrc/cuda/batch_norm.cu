@@ -9,10 +9,10 @@
 // loads.
 //
 // What is done to each element: a warp owns 32 neighbours of a row of the mask and takes 8 such
-// pieces, of a plane one after the other, of channels-last maps in as many pixels, so that it makes
-// the channel's numbers once. The 32 bits of the mask are one ballot.
+// pieces, of a plane one after the other, of channels-last maps in as many pixels, so that it
+// computes the channel's numbers once. The 32 bits of the mask are one ballot.
 //
-// Least traffic: statistics read x; forward reads x (and residual) and writes y and a bit an
+// Least traffic: statistics read x; forward reads x (and residual) and writes y and one bit per
 // element; backward reads grad_y, x and the bits twice and writes grad_x (and grad_residual). Maps
 // of a few MB are read the second time from L2.
 #include "../batch_norm.h"
@@ -27,7 +27,7 @@ constexpr int pieces = 8;               // of a row or of neighbouring rows, tha
 constexpr int64_t enough_blocks = 512;  // four waves of 132 multiprocessors
 constexpr int64_t least_per_thread = 16;
 
-// A map and the distance between its pixels, where one distance says it; else -1.
+// A map and the distance between its pixels, where there is one for all; else -1.
 template <class T>
 struct Map : View<T> {
   int64_t step;
@@ -52,7 +52,7 @@ struct Map : View<T> {
   }
 };
 
-// What the kernels know of a problem beside its tensors.
+// What the kernels know of a problem besides its tensors.
 struct Shape {
   int64_t batch, channels, plane;
   bool channels_last;
@@ -340,7 +340,7 @@ void check_mask(const Tensor& x, bool rows_are_pixels, const Tensor& mask, bool 
         "batch_norm expects a mask of ", rows, " x ", bytes, " bytes");
 }
 
-// Parts of two numbers a channel and a run.
+// Partial sums: two numbers per channel and run.
 void check_parts(const Tensor& x, const Tensor& parts, const Shape& shape) {
   const DType sums = x.dtype == DType::float64 ? DType::float64 : DType::float32;
   check(parts.data != nullptr && parts.dtype == sums && parts.size[0] == 2 &&

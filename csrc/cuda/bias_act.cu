@@ -3,13 +3,13 @@
 //   forward    y = activation(x + bias[c] + residual)
 //   backward   grad_x = grad_y * activation'(saved)
 //
-// A thread owns one element, in the order of the result's memory; a warp so reads and writes
+// A thread owns one element, in the order of the result's memory; so a warp reads and writes
 // neighbours. relu's gradient is a choice, not a product: where saved <= 0 it is 0 whatever grad_y
 // is.
 //
 // Least traffic: x and the residual in, y out; grad_y and saved in, grad_x out. Arithmetic is an
-// addition or two and, for silu, an exponential and a division: nothing beside the traffic. It is a
-// pass of its own only where no convolution stands before it to do this in its own epilogue.
+// addition or two and, for silu, an exponential and a division: nothing next to the traffic. It is
+// a pass of its own only where no convolution stands before it to do this in its own epilogue.
 #include "../bias_act.h"
 #include "activation.h"
 #include "element.h"

@@ -1,8 +1,8 @@
 // Which of the kernels computes a convolution. The choice is made here alone, before the launch,
 // from dtype and sizes.
 //
-//   depthwise      one channel a group and more than one group: nothing to multiply by matrices
-//   few channels   forward with up to four channels a group: tensor cores would multiply padding
+//   depthwise      one channel per group and more than one group: nothing to multiply by matrices
+//   few channels   forward with up to four channels per group: tensor cores would multiply padding
 //   gemm           float16 and bfloat16, and float32 where the caller allows tf32
 //   direct         everything else: float64, and float32 to the last bit
 #include "conv_kernels.h"

@@ -1,11 +1,12 @@
-// Convolution with one channel a group, F = m C filters:
+// Convolution with one channel per group, F = m C filters:
 //
-//   y[n, f, o]        = activation(bias[f] + residual + sum over t of x[n, f / m, i] * weight[f,
-//   t]) grad_x[n, c, i]   = sum over f in [m c, m c + m), t of grad_y[n, f, o] * weight[f, t]
+//   y[n, f, o]        = activation(bias[f] + residual[n, f, o]
+//                                  + sum over t of x[n, f / m, i] * weight[f, t])
+//   grad_x[n, c, i]   = sum over f in [m c, m c + m), t of grad_y[n, f, o] * weight[f, t]
 //   grad_weight[f, t] = sum over n, o of grad_y[n, f, o] * x[n, f / m, i]
 //
 // where i = o * stride - padding + t * dilation on each of three axes. There is nothing to multiply
-// by matrices: 2 * taps operations an output, so the traffic counts, at least x and y once.
+// by matrices: 2 * taps operations per output, so the traffic counts, at least x and y once.
 //
 // Forward, grad_x: one kernel, out[k] = sum of source * weight over a window; the data gradient of
 // a strided layer is one launch for every class of residues (conv_window.h). A thread owns 4

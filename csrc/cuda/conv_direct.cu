@@ -12,20 +12,20 @@
 // dilation and group. A faster kernel is measured against these and checked by them.
 //
 // Forward, grad_x: a thread owns one element of the output. It walks the taps outside, so that the
-// bounds (and, for grad_x, whether stride divides) are looked at once a tap, and the channels
+// bounds (and, for grad_x, whether stride divides) are looked at once per tap, and the channels
 // inside: two loads and a multiply-add. Where w is innermost, a warp reads neighbouring x and one
 // and the same weight; in channels last one x and 32 filters' weights, whose lines later channels
 // use up.
 //
-// grad_weight, grad_bias: a block owns a few elements and its threads share out the N * OD * OH *
-// OW terms. Each thread strides through the terms in ascending order, then the block adds up by
-// halves in shared memory: an order that depends on the shape alone, so results repeat bit for bit,
-// in every layout the same.
+// grad_weight, grad_bias: a block owns a few elements and its threads share out the
+// N * OD * OH * OW terms. Each thread strides through the terms in ascending order, then the block
+// adds up by halves in shared memory: an order that depends on the shape alone, so results repeat
+// bit for bit, in every layout the same.
 //
 // Arithmetic that cannot be avoided: 2 * N * F * OD * OH * OW * C/G * KD * KH * KW operations for y
 // and for each of the two big gradients. Least traffic: each tensor once. The caches stand between
 // the two: forward loads two values for each multiply-add, so it runs at the rate of L1, a small
-// part of that of the arithmetic.
+// fraction of the arithmetic's.
 #include "activation.h"
 #include "conv_kernels.h"
 #include "element.h"
@@ -193,9 +193,9 @@ __global__ void weight_gradient(View<const T> grad_y, View<const T> x, View<T> g
     grad_weight.at(f + threadIdx.x, c, kd, kh, kw) = T(partial[threadIdx.x][0]);
 }
 
-// A block owns one filter and adds up in double: these sums are the longest of all (N * OD * OH *
-// OW), and a single addition for each value loaded is not what they wait for, even where doubles
-// are slow.
+// A block owns one filter and adds up in double: these sums are the longest of all
+// (N * OD * OH * OW), and a single addition for each value loaded is not what they wait for, even
+// where doubles are slow.
 template <class T>
 __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   SHARED(double, partial, [1][block_size]);

@@ -1,16 +1,16 @@
-// Convolution forward for up to four channels a group, the first layer of a network:
+// Convolution forward for up to four channels per group, the first layer of a network:
 //
 //   y[n, f, o] = activation(bias[f] + residual[n, f, o]
-//                           + sum over c, t of x[n, c, o * stride - padding + t * dilation]
-//                                            * weight[f, c, t])
+//                           + sum over c, t of x[n, c, i] * weight[f, c, t])
+//   i          = o * stride - padding + t * dilation
 //
 // A chunk of eight channels on tensor cores would be mostly padding, so this multiplies in float32
 // registers (float64 for float64), exactly. A block covers 8 x 32 outputs of one map by 16 filters.
 // For one channel, and one depth of the window, at a time it puts the raw input rows under those
-// outputs into shared memory, padding included, and the 16 filters' taps beside them; every input
-// so comes from memory once a block, whatever kernel and stride. A thread owns 4 outputs of a row,
-// 8 columns apart so that neighbours read neighbours, by 8 filters: 6 loads from shared memory for
-// 32 multiply-adds.
+// outputs into shared memory, padding included, and the 16 filters' taps beside them; so every
+// input comes from memory once per block, whatever kernel and stride. A thread owns 4 outputs of a
+// row, 8 columns apart so that neighbours read neighbours, by 8 filters: 6 loads from shared memory
+// for 32 multiply-adds.
 //
 // Least traffic: x, weight and y once; x is read F / 16 times, from L2, and the rows that
 // neighbouring blocks share. Arithmetic: 2 * N * F * outputs * C/G * taps operations at the rate of

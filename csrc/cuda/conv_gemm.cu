@@ -1,13 +1,12 @@
 // Convolution forward and its data gradient as one product of matrices on tensor cores, with no
 // rearranged copy of anything:
 //
-//   out[n, column, q] = sum over taps j, channels c of source[n, c, q * step + start + j *
-//   dilation]
-//                                                      * weight[column, c, j]
+//   out[n, column, q] = sum over taps j, channels c of
+//                       source[n, c, q * step + start + j * dilation] * weight[column, c, j]
 //
 // over rows (n, q), columns and the reduction (j, c), c innermost, per group. Forward is that as it
 // stands: source x, out y, columns are filters. The data gradient at stride s falls into s residue
-// classes an axis: the inputs i = i0 + s q all see the same taps t, those with i0 + p - t d
+// classes per axis: the inputs i = i0 + s q all see the same taps t, those with i0 + p - t d
 // divisible by s, which are t0, t0 + s/g, ... (g the common divisor of s and d), through outputs
 // q + o0, q + o0 - d/g, ... Each class is a dense product of stride 1 over its own taps, its
 // dilation is -d/g, and it writes inputs of its own: no zeros inserted, no atomics. A class without
@@ -17,7 +16,7 @@
 // Its operands go through shared memory in four stages (conv_tile.h): whole 16-byte chunks where
 // the channels are neighbours in memory (channels last: x and grad_y `along`, a filter of forward
 // `along`, of the data gradient `across`), else element by element. The reduction is padded to
-// chunks of 8 halves or 4 floats a tap. Sums stay in float32 registers, then go through shared
+// chunks of 8 halves or 4 floats per tap. Sums stay in float32 registers, then go through shared
 // memory once more, 16 rows of a warp at a time, so that the stores run along whatever is innermost
 // in out; bias, residual and activation join them there.
 //
@@ -332,14 +331,6 @@ Product<T> product_of(const Tensor& source, const Tensor& weight, const Tensor& 
   p.weight_group = weight.size[0] / groups * weight.stride[0];
   for (int axis = 0; axis < 3; ++axis) p.size[axis] = static_cast<int>(source.size[axis + 2]);
   return p;
-}
-
-// float stands for tf32.
-template <class Function>
-void dispatch_operand(DType dtype, Function&& function) {
-  if (dtype == DType::float16) return function(float16{});
-  if (dtype == DType::bfloat16) return function(bfloat16{});
-  function(float{});
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 // The weight gradient of a convolution as a product of matrices on tensor cores:
 //
-//   grad_weight[f, (t, c)] = sum over n, o of grad_y[n, f, o] * x[n, c, o * stride - padding + t d]
+//   grad_weight[f, (t, c)] = sum over n, o of grad_y[n, f, o] * x[n, c, i]
+//   i                      = o * stride - padding + t * dilation
 //
 // rows are filters, columns are taps and channels, c innermost and padded to chunks of 8 halves or
-// 4 floats a tap, and the reduction runs over the pixels (n, o), all of a group. The reduction is
+// 4 floats per tap, and the reduction runs over the pixels (n, o), all of a group. The reduction is
 // long and the result small, so it is cut into splits, a number that depends on the sizes alone;
 // each block adds up one tile of one split in float32 registers and writes it to its own place in
 // `parts`, and a second kernel adds the splits in ascending order: the same bits every time.
@@ -229,14 +230,6 @@ void launch_product(const WeightProduct<T>& p, int64_t splits, int64_t stream) {
   launch(weight_product<T, tile, warps_down, warps_across, form>,
          p.row_tiles * p.column_tiles * p.groups * splits, 32 * warps_down * warps_across, bytes,
          stream, p);
-}
-
-// float stands for tf32.
-template <class Function>
-auto dispatch_operand(DType dtype, Function&& function) {
-  if (dtype == DType::float16) return function(float16{});
-  if (dtype == DType::bfloat16) return function(bfloat16{});
-  return function(float{});
 }
 
 }  // namespace

@@ -17,11 +17,11 @@ void conv_grad_input_gemm(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight_gemm(const ConvGradWeight& args, int64_t stream);
 int64_t conv_grad_weight_gemm_parts(const ConvGradWeight& args);
 
-// Up to four channels a group, forward: every dtype and layout, windows that shared memory holds.
+// Up to four channels per group, forward: every dtype and layout, windows that shared memory holds.
 bool few_channels_serve(const ConvForward& args);
 void conv_forward_few_channels(const ConvForward& args, int64_t stream);
 
-// A channel a group: every dtype and layout.
+// One channel per group: every dtype and layout.
 void conv_forward_depthwise(const ConvForward& args, int64_t stream);
 void conv_grad_input_depthwise(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight_depthwise(const ConvGradWeight& args, int64_t stream);

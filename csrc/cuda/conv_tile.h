@@ -6,12 +6,11 @@
 // and m16n8k8 of tf32 are the same shape, and ldmatrix, which moves 8 rows of 16 bytes, gives
 // either its fragments. A tile of R rows lies in one of two ways:
 //
-//   along    [R][4 chunks]: a chunk runs along the reduction. 64 bytes a row; chunk c of row r is
-//            kept at c ^ (r / 2 % 4), so that 8 rows' chunks of one number lie in 8 different
+//   along    [R][4 chunks]: a chunk runs along the reduction. 64 bytes per row; chunk c of row r is
+//            kept at c ^ (r / 2 % 4), so that the same chunk of 8 rows lies in 8 different
 //            16-byte banks
 //   across   [32][R / 8 chunks]: a chunk runs along the rows; halves only, since ldmatrix
-//   transposes
-//            nothing but halves. Chunk c of step k is kept at c ^ (k % 8)
+//            transposes nothing but halves. Chunk c of step k is kept at c ^ (k % 8)
 //
 // and is filled by cp.async of whole chunks where memory has them so (`along`, `across`), else
 // element by element (`gather`, which makes an `along` tile).
@@ -149,8 +148,8 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[m][n][4], const uin
 }
 
 // The loop over the steps of a product: fetch(step, slot) starts the copies of a step's tiles into
-// slot 0 <= slot < stages, multiply(slot) uses them. One barrier a step: it says both that the
-// step's tiles are there and that nobody reads the slot any more that is filled next.
+// slot 0 <= slot < stages, multiply(slot) uses them. One barrier per step: it says both that the
+// step's tiles are there and that nobody still reads the slot that is filled next.
 template <class Fetch, class Multiply>
 __device__ __forceinline__ void run_steps(int64_t steps, const Fetch& fetch,
                                           const Multiply& multiply) {
@@ -178,6 +177,15 @@ inline bool whole_chunks(const void* data, size_t element_bytes, const int64_t* 
   for (int axis = 0; axis < axes; ++axis)
     whole = whole && (sizes[axis] == 1 || strides[axis] * element_bytes % 16 == 0);
   return whole;
+}
+
+// Calls function(value) with a value of the type that the tensor cores multiply; float stands for
+// tf32.
+template <class Function>
+auto dispatch_operand(DType dtype, Function&& function) {
+  if (dtype == DType::float16) return function(float16{});
+  if (dtype == DType::bfloat16) return function(bfloat16{});
+  return function(float{});
 }
 
 }  // namespace pydl::cuda

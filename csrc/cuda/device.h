@@ -5,19 +5,25 @@
 // The words below stand for what C++ cannot spell (shared arrays, <<<>>>) or CUDA spells in PTX
 // only; each has a body for either world.
 //
-//   SHARED(float, tile, [32][33]);                       a shared array, or without sizes a shared
-//   variable; aligned as
-//                                                        its type is: for 16-byte accesses declare
-//                                                        float4 or uint4
-//   DYNAMIC_SHARED(float, stage);                        float* stage: what launch() was asked for,
-//   16-byte aligned
+//   SHARED(float, tile, [32][33]);  a shared array, or without sizes a shared variable; aligned as
+//                                   its type is: for 16-byte accesses declare float4 or uint4
+//   DYNAMIC_SHARED(float, stage);   float* stage: what launch() was asked for, 16-byte aligned
+//
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...);
-//   launch_cooperative(...); resident_blocks(kernel, block, shared_bytes); grid_barrier();
+//   launch_cooperative(...);
+//   resident_blocks(kernel, block, shared_bytes);
 //   max_shared_bytes();
-//   cp_async<16>(shared, global[, source_bytes]); cp_async_commit(); cp_async_wait<groups_left>();
-//   mma_sync<float16 | bfloat16 | tf32>(c, a, b); ldmatrix<1 | 2 | 4, transposed>(registers, row);
+//   grid_barrier();
+//   load_acquire(address);
+//   store_release(address, value);
+//
+//   cp_async<16>(shared, global[, source_bytes]);
+//   cp_async_commit();
+//   cp_async_wait<groups_left>();
+//
+//   mma_sync<float16 | bfloat16 | tf32>(c, a, b);
+//   ldmatrix<1 | 2 | 4, transposed>(registers, row);
 //   to_tf32(x);
-//   load_acquire(address); store_release(address, value);
 #pragma once
 
 #include <cstdint>
@@ -103,7 +109,7 @@ inline void check_sizes(const Grid& grid, dim3 block, size_t shared_bytes) {
 
 inline void require(cudaError_t error, const Grid& grid, dim3 block, size_t shared_bytes) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // forgets it: or the next user of the device would be told of this error
+  cudaGetLastError();  // clears it, or the next user of the device would be told of this error
   launch_failed(grid, block, shared_bytes, cudaGetErrorString(error));
 }
 
@@ -281,7 +287,7 @@ __device__ __forceinline__ void cp_async(void* shared, const void* global,
 #if defined(__CUDACC__)
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   const size_t from = __cvta_generic_to_global(global);
-  // Sixteen bytes can pass L1 by: nobody else of the block wants them.
+  // Sixteen bytes can bypass L1: nobody else in the block wants them.
   if constexpr (bytes == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(source_bytes)
@@ -333,15 +339,17 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
 }
 
 // c += a * b by one warp, all 32 lanes: a is 16 x K, b is K x 8, c is 16 x 8 in float; K is 16 for
-// float16 and bfloat16 (two values a register, the lower half first), 8 for tf32. With g = lane / 4
-// and t = lane % 4, lane holds
+// float16 and bfloat16 (two values per register, the lower half first), 8 for tf32. With
+// g = lane / 4 and t = lane % 4, lane holds
 //
-//   a   16-bit: [0] (g, 2t..2t+1)  [1] (g + 8, 2t..)  [2] (g, 2t + 8..)  [3] (g + 8, 2t + 8..)
-//   row, column
-//       tf32:   [0] (g, t)         [1] (g + 8, t)     [2] (g, t + 4)     [3] (g + 8, t + 4)
-//   b   16-bit: [0] (2t..2t+1, g)  [1] (2t + 8.., g);   tf32: [0] (t, g)  [1] (t + 4, g)
-//   k, column
-//   c   [0] (g, 2t)  [1] (g, 2t + 1)  [2] (g + 8, 2t)  [3] (g + 8, 2t + 1)
+//   a   (row, k)       16-bit   [0] (g, 2t..2t+1)   [1] (g + 8, 2t..)
+//                               [2] (g, 2t + 8..)   [3] (g + 8, 2t + 8..)
+//                      tf32     [0] (g, t)          [1] (g + 8, t)
+//                               [2] (g, t + 4)      [3] (g + 8, t + 4)
+//   b   (k, column)    16-bit   [0] (2t..2t+1, g)   [1] (2t + 8.., g)
+//                      tf32     [0] (t, g)          [1] (t + 4, g)
+//   c   (row, column)  float    [0] (g, 2t)         [1] (g, 2t + 1)
+//                               [2] (g + 8, 2t)     [3] (g + 8, 2t + 1)
 template <class T>
 __device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4],
                                          const uint32_t (&b)[2] PYDL_WHERE) {

@@ -1,7 +1,7 @@
 // Which element of a tensor a thread owns.
 //
 // Threads are numbered through a whole tensor along one long axis of blocks, in the order of its
-// memory: w changes fastest, or c in channels last. The 32 threads of a warp so own neighbours, and
+// memory: w changes fastest, or c in channels last. So the 32 threads of a warp own neighbours, and
 // one load of theirs is one or a few 128-byte lines. The numbers, like all offsets, are 64 bits
 // wide.
 #pragma once
@@ -9,8 +9,8 @@
 #include "../tensor.h"
 #include "device.h"
 
-// ROLLED stands before a loop that mostly takes one or two turns: unrolled, as nvcc would have it,
-// it only costs registers. UNROLLED stands before one whose arrays are registers only once it is.
+// ROLLED stands before a loop that mostly runs once or twice: unrolled, as nvcc would have it, it
+// only costs registers. UNROLLED stands before one whose arrays are registers only once it is.
 #if defined(__CUDACC__)
 #define ROLLED _Pragma("unroll 1")
 #define UNROLLED _Pragma("unroll")
@@ -32,8 +32,8 @@ __device__ inline int64_t thread_number() {
 }
 
 // a / b for b > 0. A GPU has no instruction for it: 32 bits cost about 20 of those it has, 64 bits
-// about 70. So it pays to look whether 32 bits will do, as they do for anything not negative that a
-// tensor below 2^32 elements asks.
+// about 70. So it pays to check whether 32 bits will do, as they do for whatever is not negative in
+// a tensor of fewer than 2^32 elements.
 __device__ inline int64_t quotient(int64_t a, int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   return a / b;

@@ -1,17 +1,18 @@
 // Locally connected layers: ../local.h has the definitions.
 //
-//   y[n, f, o]                     = bias[f, o] + sum over c, t of x[n, c, i] * weight[f, c T + t,
-//   o] grad_x[n, c, i]                = sum over f, t of grad_y[n, f, o] * weight[f, c T + t, o]
-//   grad_weight[f, c * taps + t, o] = sum over n of grad_y[n, f, o] * x[n, c, i]
+//   y[n, f, o]                 = bias[f, o] + sum over c, t of x[n, c, i] * weight[f, c T + t, o]
+//   grad_x[n, c, i]            = sum over f, t of grad_y[n, f, o] * weight[f, c T + t, o]
+//   grad_weight[f, c T + t, o] = sum over n of grad_y[n, f, o] * x[n, c, i]
 //
-// where i = o * stride - padding + t * dilation on each of three axes. A thread owns one element of
-// the result, threads are numbered with the position innermost whatever the layouts, since the
-// weight lies so: a warp reads 32 neighbours of the weight, which is by far the largest tensor.
+// where i = o * stride - padding + t * dilation on each of three axes and T is the number of taps.
+// A thread owns one element of the result, threads are numbered with the position innermost
+// whatever the layouts, as the weight does: a warp reads 32 neighbours of the weight, which is by
+// far the largest tensor.
 //
 // Least traffic: the weight, F * C * T * positions elements, once. Every element of it is used by N
 // images only, so with few images the layer runs at the speed of memory whatever its arithmetic, 2
-// N operations an element. Here the images run in different blocks and meet the weight in L2 at
-// best: an image tile per thread comes with a measurement.
+// N operations per element. Here the images run in different blocks and meet the weight in L2 at
+// best: whether a thread should take several images is not measured yet.
 #include "../local.h"
 #include "element.h"
 
@@ -42,7 +43,7 @@ __global__ void forward(View<const T> x, View<const T> weight, View<const T> bia
   A sum = bias.data != nullptr ? A(bias.at(0, f, od, oh, ow)) : A(0);
   const T* own = &weight.at(f, 0, od, oh, ow);  // [C * taps]
   for (int64_t c = 0; c < x.size[1]; ++c) {
-    A part = 0;  // a sum a channel: short sums round less than one long one
+    A part = 0;  // one sum per channel: short sums round less than one long one
     for (int64_t kd = 0; kd < window.kernel[0]; ++kd) {
       const int64_t d = input_of(od, kd, window, 0);
       for (int64_t kh = 0; kh < window.kernel[1]; ++kh) {

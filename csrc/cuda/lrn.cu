@@ -1,10 +1,12 @@
 // Local response normalisation across channels: ../lrn.h has the equations.
 //
-//   forward    scale[c] = k + alpha / size * sum of x[c']^2 over the window of c;       y[c] = x[c]
-//   * scale[c]^-beta
-//   backward   own[c] = grad_y[c] * scale[c]^-beta;     term[c] = own[c] * x[c] / scale[c]
-//              grad_x[c] = own[c] - 2 * alpha * beta / size * x[c] * sum of term[c'] over the
-//              transposed window of c
+//   forward    scale[c]  = k + alpha / size * sum of x[c']^2 over the window of c
+//              y[c]      = x[c] * scale[c]^-beta
+//   backward   own[c]    = grad_y[c] * scale[c]^-beta
+//              term[c]   = own[c] * x[c] / scale[c]
+//              grad_x[c] = own[c]
+//                          - 2 * alpha * beta / size * x[c] * sum of term[c']
+//                            over the transposed window of c
 //
 // Every position (n, d, h, w) is a column of C values by itself. A thread owns one position and a
 // strip of neighbouring channels, one sum for each in registers. It walks the channels that any
@@ -21,7 +23,7 @@
 // neighbouring threads are neighbouring channels, and the same overlap lies between the threads of
 // a warp.
 //
-// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads two
+// Least traffic: forward reads x and writes y, 8 bytes per element in float32; backward reads two
 // and writes one, 12 bytes. Arithmetic is about 5 operations for each element of a window, far
 // below what the traffic leaves time for.
 #include <cmath>

@@ -2,9 +2,10 @@
 //
 // Two kernels. In the first a block of 64 threads owns a tile of 64 x 64 pairs on or above the
 // diagonal: a thread compares one box with 64 that come after it and writes a bit for each that it
-// would suppress. In the second, one block, the boxes go by 64: one thread settles which of them
-// are kept by the words on the diagonal; then all threads, a word each, add what those kept
-// suppress among the boxes after them. So the chain of decisions takes two barriers in 64 boxes.
+// would suppress. In the second, one block, the boxes are taken 64 at a time: one thread decides
+// which of them are kept by the words on the diagonal; then all threads, one word each, add what
+// those kept suppress among the boxes after them. So the chain of decisions takes two barriers per
+// 64 boxes.
 //
 // Least traffic: K^2 / 16 bytes written once and read once at most; a pair costs about 20
 // operations, each pair once. Words below the diagonal are neither written nor read.

@@ -1,20 +1,20 @@
 // Max and average pooling: ../pool.h has the definitions.
 //
-//   max forward    y[o] = max of x[o * stride - padding + t * dilation] over the taps t inside x,
-//   and which tap that was
+//   max forward    y[o]      = max over taps t inside x of x[o * stride - padding + t * dilation]
+//                  index[o]  = which tap that was
 //   max backward   grad_x[i] = sum of grad_y[o] over the windows o that chose i
-//   avg forward    y[o] = sum of x[o * stride - padding + t] / divisor[o]
+//   avg forward    y[o]      = sum of x[o * stride - padding + t] / divisor[o]
 //   avg backward   grad_x[i] = sum of grad_y[o] / divisor[o] over the windows o that cover i
 //
 // A thread owns one element of the output: of y forward, of grad_x backward. Backward gathers. An
-// input element lies in at most ceil(kernel / stride) windows an axis, fewer with dilation, and
+// input element lies in at most ceil(kernel / stride) windows per axis, fewer with dilation, and
 // asks each in ascending order: no atomics, no output zeroed beforehand, the same bits every time.
 // A scatter from y reads each index once only, but needs both.
 //
 // Least traffic, 2x2 windows with stride 2 in float32, for each element of x: forward reads 4 bytes
 // and writes a quarter of (4 + index), backward the other way round; an index is 1 byte as uint8
 // and 8 as int64, which is why the former exists. What overlapping windows share comes from L1.
-// Arithmetic: a comparison or an addition a tap.
+// Arithmetic: a comparison or an addition per tap.
 #include <cmath>
 
 #include "../pool.h"

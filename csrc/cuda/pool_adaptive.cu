@@ -1,16 +1,20 @@
 // Adaptive and pyramid pooling: ../pool_adaptive.h has the definitions.
 //
-//   average   y[o] = sum of x over bin o / elements of bin o
+//   average   y[o]      = sum of x over bin o / elements of bin o
 //             grad_x[i] = sum of grad_y[o] / elements of bin o over the bins o that hold i
-//   maximum   y[o] = max of x over bin o, and where it is
+//   maximum   y[o]      = max of x over bin o
+//             index[o]  = where that is
 //             grad_x[i] = sum of grad_y[o] over the bins o that chose i
 //
 // A thread owns one element of the output: a bin of a plane forward, an element of grad_x backward.
-// Backward gathers: an element lies in the bins [floor(i * bins / size), ceil((i + 1) * bins /
-// size)) of an axis, one or two of them where there are fewer bins than elements, and asks them in
-// ascending order. The bins of all levels of a plane are neighbouring threads, so a pyramid reads
-// its map from memory once and then from the caches. Least traffic: forward x read and y (and
-// index) written once, backward the other way round.
+// Backward gathers: element i of an axis lies in the bins
+//
+//   [floor(i * bins / size), ceil((i + 1) * bins / size))
+//
+// one or two of them where there are fewer bins than elements, and asks them in ascending order.
+// The bins of all levels of a plane are neighbouring threads, so a pyramid reads its map from
+// memory once and then from the caches. Least traffic: forward x read and y (and index) written
+// once, backward the other way round.
 #include <cmath>
 
 #include "../pool_adaptive.h"

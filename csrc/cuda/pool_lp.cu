@@ -1,13 +1,13 @@
 // Power-average pooling: ../pool_lp.h has the definition.
 //
-//   forward    y[o] = (k / count[o] * sum of x[i]^p over window o)^(1 / p)
-//   backward   grad_x[i] = x[i]^(p - 1) * sum of grad_y[o] * k / count[o] * y[o]^(1 - p) over the
-//              windows o that hold i and have y[o] != 0
+//   forward    y[o]      = (k / count[o] * sum of x[i]^p over window o)^(1 / p)
+//   backward   grad_x[i] = x[i]^(p - 1) * sum of grad_y[o] * k / count[o] * y[o]^(1 - p)
+//                          over the windows o that hold i and have y[o] != 0
 //
 // A thread owns one element of the output, y forward and grad_x backward, and backward gathers, in
 // ascending order of the windows. Least traffic: forward x read and y written once, backward x, y
 // and grad_y read and grad_x written once; PyTorch's chain of eight operators moves about 30 bytes
-// an element of x. Arithmetic for p = 2: a product and an addition a tap, a root an output.
+// per element of x. Arithmetic for p = 2: a product and an addition per tap, a root per output.
 #include <cmath>
 
 #include "../pool_lp.h"

@@ -1,6 +1,5 @@
-// A recurrent layer in one direction: what is asked of the operands, and which kernels serve a
-// call.
-// ../rnn.h has the definitions.
+// A recurrent layer in one direction: what is required of the operands, and which kernels serve a
+// call. ../rnn.h has the definitions.
 #include <mutex>
 
 #include "../rnn_checks.h"
@@ -39,8 +38,8 @@ __global__ void put_counts(Counts counts, int* to, int64_t count) {
 }
 
 bool persistent_allowed = true;
-// Of what CUDA keeps of a kernel, that it may have so much shared memory, which a plan asks about
-// and a launch sets: no other thread may come in between.
+// Guards what CUDA remembers about a kernel, how much shared memory it may have, which a plan asks
+// for and a launch sets: no other thread may come in between.
 std::mutex planning;
 
 void check_work(const Tensor& work, DType dtype, int64_t wanted) {

@@ -1,5 +1,5 @@
 // The arithmetic of gates as these kernels use it: ../rnn_gates.h for one number, with CUDA's own
-// functions. Every LSTM has peepholes here, without them of 0.
+// functions. Every LSTM has peepholes here; where it should have none they are 0.
 #pragma once
 
 #include <cmath>
@@ -49,7 +49,7 @@ __device__ Peephole<A> peephole_of(const T* peephole, int64_t unit, int64_t hidd
   return {A(peephole[unit]), A(peephole[hidden + unit]), A(peephole[2 * hidden + unit])};
 }
 
-// Makes the gates of their sums; returns c'.
+// Makes the gates from their sums; returns c'.
 template <class A>
 __device__ A lstm(LstmGates<A>& gates, const Peephole<A>& peephole, A c) {
   const A next = lstm_open<true, Math<A>>(gates, peephole, c);

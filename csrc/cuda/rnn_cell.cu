@@ -1,16 +1,16 @@
 // One step of a recurrent layer after both products, and its gradient: ../rnn.h has the
 // definitions.
 //
-// A thread owns a unit of a sequence, neighbours neighbouring units: everything is read once and
-// written once. grad_peephole is added up by a thread a unit, over the sequences in ascending
-// order, from the gradients as they were stored.
+// A thread owns a unit of a sequence, and its neighbours own neighbouring units: everything is read
+// once and written once. grad_peephole is added up by one thread per unit, over the sequences in
+// ascending order, from the gradients as they were stored.
 #include "../rnn_checks.h"
 #include "rnn_kernels.h"
 
 namespace pydl::cuda {
 namespace {
 
-// Where a thread's unit lies in a row of `gates` numbers a unit.
+// Where a thread's unit lies in a row of `gates` numbers per unit.
 struct Place {
   int64_t b, unit;
   __device__ Place(int64_t number, int64_t hidden) : b(number), unit(take(b, hidden)) {}

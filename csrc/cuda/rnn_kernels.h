@@ -1,10 +1,10 @@
 // What the recurrent kernels share: a problem as they see it (../rnn.h has the letters), the room
 // they compute in, and which file runs what.
 //
-//   rnn.cu                      checks, the choice of a path, the steps' numbers of sequences
-//   rnn_step.cu, _backward.cu   a step after the other: a product and a kernel of rows each
+//   rnn.cu                            checks, the choice of a path, the steps' numbers of sequences
+//   rnn_step.cu, _backward.cu         one step after the other: a product and a kernel of rows each
 //   rnn_persistent.cu, _backward.cu   one kernel for all steps
-//   rnn_cell.cu                 one step after both products
+//   rnn_cell.cu                       one step after both products
 #pragma once
 
 #include <vector>
@@ -28,7 +28,7 @@ struct RnnSteps {
 
   RnnSteps(const Tensor& batch_sizes, int64_t tokens, int64_t sequences, bool reverse);
   int64_t count() const { return static_cast<int64_t>(first.size()) - 1; }
-  // The step that a forward takes as its number-th.
+  // The step that the forward pass takes in place `number`.
   RnnStep at(int64_t number) const;
 };
 
@@ -88,7 +88,7 @@ RnnProblem<T>::RnnProblem(const RnnWeights& weights, const RnnKind& kind)
   drop = of(weights.drop);
 }
 
-// The sum over the threads of a block, for all of them, always in the same order.
+// The sum over the threads of a block, returned to all of them, always in the same order.
 template <class A>
 __device__ A block_sum(A value) {
   constexpr int warps = block_size / 32;
@@ -154,9 +154,13 @@ struct RnnCounts {
 // Writes them there, through the arguments of launches: nobody waits, and a graph can record it.
 RnnCounts rnn_counts(const RnnSteps& steps, int64_t sequences, int* room, int64_t stream);
 
-// out[b, j] = sum over k of weight[j, k] * drop[b, k] * state[b, k], for b < count; and
-// out[b, k] = sum over j of in[b, j] * weight[j, k], or where `out` adds, out[b, k] += drop[b, k] *
-// that. Weights are (rows, columns), the rows of the others as far apart as is said.
+// For b < count:
+//
+//   out[b, j]  = sum over k of weight[j, k] * drop[b, k] * state[b, k]
+//   out[b, k]  = sum over j of in[b, j] * weight[j, k]
+//   out[b, k] += drop[b, k] * sum over j of in[b, j] * weight[j, k]     where `out` adds
+//
+// Weights are (rows, columns), and the rows of the others are as far apart as the arguments say.
 template <class T, class S>
 void rnn_product(const T* weight, int64_t rows, int64_t columns, const S* state, const T* drop,
                  int64_t count, accumulate_t<T>* out, int64_t out_stride, int64_t stream);

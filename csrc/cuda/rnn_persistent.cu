@@ -5,14 +5,14 @@
 // memory (rnn_slice.h), and so do their h and c of all sequences. A step multiplies the states of
 // all units, which the blocks exchange through global memory, makes the gates of its own units and
 // puts their new state, times the dropout, where the next step reads it; then it waits for the
-// others. Two copies take turns, so that one wait a step is enough: who writes a copy knows that
-// all have read it. gru_reset_before exchanges r * h * drop in between, through a third copy, and
-// waits twice.
+// others. Two copies take turns, so that one wait per step is enough: whoever writes a copy knows
+// that all have read it. gru_reset_before exchanges r * h * drop in between, through a third copy,
+// and waits twice.
 //
-// Nobody waits for a block that does not run: the launch is cooperative, with at most one block a
+// Nobody waits for a block that does not run: the launch is cooperative, with at most one block per
 // multiprocessor, and the number of waits depends on the number of steps alone.
 //
-// Least traffic of a step: x read, y and what is kept written once; the states read once a block,
+// Least traffic of a step: x read, y and what is kept written once; the states read once per block,
 // from L2. weight_hh is read once in all.
 #include "rnn_slice.h"
 

@@ -4,12 +4,12 @@
 // A block owns a run of hidden units: their columns of weight_hh stay in its shared memory
 // (rnn_slice.h), and so do the gradients of their h and c of all sequences. A step makes the
 // gradients of its units' gates and stores them, which is all that the blocks exchange; then it
-// waits for the others and multiplies those of all units, of which the gradient of its units' old h
-// is made. Each step has rows of its own, so one wait a step is enough; gru_reset_before waits for
-// the gradients of n before it has those of r, twice in all.
+// waits for the others and multiplies those of all units, from which it makes the gradient of its
+// units' old h. Each step has rows of its own, so one wait per step is enough; gru_reset_before
+// waits for the gradients of n before it has those of r, twice in all.
 //
 // Least traffic of a step: what the forward kept read once, the gradients written once and read
-// once a block, from L2. weight_hh is read once in all.
+// once per block, from L2. weight_hh is read once in all.
 #include "rnn_slice.h"
 
 namespace pydl::cuda {

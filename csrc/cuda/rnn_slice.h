@@ -10,10 +10,11 @@
 // takes 8 neighbours of the reduction, which are 16 bytes of a row, rather than the pairs that the
 // two mma_syncs of a stretch name: any order will do that is the same in a and b. So neither
 // operand is rearranged, the slice lies as the lanes load it, and each number of a tile is loaded
-// from L2 once a block.
+// from L2 once per block.
 //
 // Else a tile is 8 sequences, which go through shared memory in stretches of 128 columns. A thread
-// owns a row and a part, every so-manyth column; neighbouring threads have neighbouring rows.
+// owns a row and a part, one of every parts(rows) columns; neighbouring threads have neighbouring
+// rows.
 #pragma once
 
 #include "rnn_kernels.h"
@@ -147,8 +148,8 @@ struct RnnSlice {
   }
 };
 
-// The smallest slices (of so many units that `step` divides) of which the device holds one block
-// each at once. bytes(units) is what a block of that many wants.
+// The smallest slices (of a number of units that `step` divides) of which the device holds one
+// block each at once. bytes(units) is what a block of that many wants.
 template <class Kernel, class Bytes>
 RnnPlan rnn_plan(Kernel kernel, int64_t hidden, int64_t step, int64_t rows_a_unit,
                  const Bytes& bytes) {

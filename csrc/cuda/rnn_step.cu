@@ -1,5 +1,5 @@
-// A recurrent layer forward, step by step: two launches a step (three where h is projected, four in
-// a GRU that resets before its product), which serve every cell and option.
+// A recurrent layer forward, step by step: two launches per step (three where h is projected, four
+// in a GRU that resets before its product), which serve every cell and option.
 //
 // The product p of a step goes to `work`, in the type of sums. Then a block takes a sequence's
 // whole row, so that it can normalise it, and its threads every 256th unit. h_n and c (`work`) hold
@@ -57,7 +57,7 @@ __global__ void end(Forward<T> f) {
   if (i < f.sequences * f.hidden) f.c_n[i] = T(f.c[i]);
 }
 
-// Makes q of p, of the gates first to last of sequence b, in place.
+// Makes q from p in place, for the gates first to last of sequence b.
 template <class T>
 __device__ void finish_products(const Forward<T>& f, int64_t row, int64_t b, int first, int last) {
   using A = accumulate_t<T>;
@@ -182,8 +182,8 @@ __device__ void simple_row(const Forward<T>& f, int64_t row, int64_t b) {
   }
 }
 
-// One step of a sequence a block, after the product; half 1 is what follows the second product of
-// gru_reset_before.
+// One step of one sequence per block, after the product; half 1 is what follows the second product
+// of gru_reset_before.
 template <class T>
 __global__ void rows(Forward<T> f, int64_t first, int half) {
   const int64_t b = blockIdx.x, row = first + b;

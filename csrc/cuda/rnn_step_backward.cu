@@ -1,6 +1,6 @@
 // The gradient of a recurrent layer, step by step from the last to the first: a kernel of rows,
-// which makes the gradients of the gates from that of h, and a product, which makes that of the
-// step before of them; one or two launches more where h is projected or a GRU resets before its
+// which makes the gradients of the gates from that of h, and a product, which makes from them that
+// of the step before; one or two launches more where h is projected or a GRU resets before its
 // product.
 //
 // A block takes a sequence's whole row, its threads every 256th unit. `work` holds, in the type of

@@ -1,7 +1,7 @@
 // RoIAlign and RoI pooling: ../roi.h has the definitions.
 //
 //   align forward    y[k, o, p] = mean of x at the samples of bin (o, p) of box k
-//   align backward   grad_x[h, w] = sum of grad_y[k, o, p] * what its samples weigh (h, w)
+//   align backward   grad_x[h, w] = sum of grad_y[k, o, p] * what its samples give (h, w)
 //   pool forward     y[k, o, p] = max of x over the pixels of the bin, and where it is
 //   pool backward    grad_x[h, w] = sum of grad_y[k, o, p] of the bins that took (h, w)
 //
@@ -9,11 +9,11 @@
 // of x comes from L1. Backward gathers: a block owns a tile of pixels of an image and some
 // channels. It looks through the boxes, 256 at a time, for those that reach its tile, lists them in
 // order, and each of its threads adds up for one pixel and several channels what the bins near it
-// weigh it, so that a weight is computed once for all of those. No atomics, nothing written
+// give it, so that a weight is computed once for all of those. No atomics, nothing written
 // beforehand, the same bits every time.
 //
 // Least traffic: forward reads the pixels under the boxes and writes y, backward reads grad_y (and
-// index) once a tile that a box reaches and writes grad_x.
+// index) once per tile that a box reaches and writes grad_x.
 #include <cmath>
 
 #include "../roi.h"
@@ -139,7 +139,7 @@ __device__ bool reaches(A start, A end, int64_t first, int64_t last) {
   return high >= A(first - 2) && low <= A(last + 1);
 }
 
-// What the samples of bin o weigh pixel `at`.
+// The weight that the samples of bin o give pixel `at`.
 template <class A>
 __device__ A weight_of(const Samples<A>& samples, int64_t o, int64_t at, int64_t size) {
   A weight = 0;

@@ -1,10 +1,10 @@
 // Response normalisation within a channel: ../spatial_norm.h has the equations.
 //
-//   forward    scale[p] = k + rate * sum of x[p']^2 over the box of p;       y[p] = x[p] *
-//   scale[p]^-beta
-//   backward   term[p] = grad_y[p] * x[p] * scale[p]^(-beta - 1)
-//              grad_x[p] = grad_y[p] * scale[p]^-beta - 2 * rate * beta * x[p] * sum of term[p']
-//              over the transposed box of p
+//   forward    scale[p]  = k + rate * sum of x[p']^2 over the box of p
+//              y[p]      = x[p] * scale[p]^-beta
+//   backward   term[p]   = grad_y[p] * x[p] * scale[p]^(-beta - 1)
+//              grad_x[p] = grad_y[p] * scale[p]^-beta
+//                          - 2 * rate * beta * x[p] * sum of term[p'] over the transposed box of p
 //
 // A thread owns one column of a map, (n, c, d, w) and a strip of neighbouring lines, with a sum for
 // each in registers. It walks the positions that any box of the strip reaches, once and in scan
@@ -15,9 +15,9 @@
 // The strip is 8 lines: neighbouring threads are neighbours in memory in either layout, and every
 // load coalesces.
 //
-// Least traffic: forward reads x and writes y, 8 bytes an element in float32; backward reads grad_y
-// and x twice, and writes and reads the terms: 28 bytes with the result. A box of boxes from shared
-// memory would save 16 of them; no network that trains needs it.
+// Least traffic: forward reads x and writes y, 8 bytes per element in float32; backward reads
+// grad_y and x twice, and writes and reads the terms: 28 bytes with the result. A box of boxes from
+// shared memory would save 16 of them; no network that trains needs it.
 #include <algorithm>
 #include <cmath>
 

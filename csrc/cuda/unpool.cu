@@ -70,7 +70,7 @@ void max_unpool_forward(const MaxUnpoolForward& args, int64_t stream) {
   const auto& [x, index, y, winner] = args;
   check_unpool(x, index, y);
   check(winner.dtype == DType::int64 && same_size(winner, y),
-        "max unpooling expects room for a number at each place");
+        "max unpooling expects room for one number per place");
   if (y.numel() == 0) return;
   if (x.numel() > 0) {
     launch(enter, blocks_for(x.numel()), block_size, 0, stream, View<const int64_t>(index),

@@ -7,8 +7,8 @@
 namespace pydl::emulator {
 namespace {
 
-// So many looks at flags, and a thousand for every thread, while nobody gets any further: nobody
-// ever will.
+// After this many looks at flags, and a thousand more for every thread, without anybody getting any
+// further, nobody ever will.
 constexpr uint64_t patience = 1'000'000;
 
 void wait_at(const char* name, unsigned mask, Where where) {

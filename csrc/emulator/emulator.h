@@ -120,7 +120,8 @@ void multiply(Operand operand, float* c, const uint32_t* a, const uint32_t* b, W
 void load_matrices(int matrices, bool transposed, uint32_t* registers, const void* row,
                    Where where);
 
-// Throws unless a whole access of so many bytes is aligned and inside a shared array of the block.
+// Throws unless a whole access of this many bytes is aligned and inside a shared array of the
+// block.
 void check_shared(const char* name, const void* address, size_t bytes, Where where);
 
 // Asynchronous copies. Between issue and wait the destination is NaN: it may hold the old, the new

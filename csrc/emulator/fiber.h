@@ -1,7 +1,7 @@
-// Fibers: stacks that a program moves between by itself, some ten nanoseconds a move.
+// Fibers: stacks that a program moves between by itself, some ten nanoseconds per move.
 //
 // The operating system's own contexts (ucontext) save the signal mask with a system call at every
-// move, thirty times dearer; they serve only on processors for which fiber.cpp has no assembly.
+// move, thirty times slower; they serve only on processors for which fiber.cpp has no assembly.
 #pragma once
 
 #include <cstddef>

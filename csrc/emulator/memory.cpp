@@ -35,8 +35,8 @@ void* array_in(Block& block, size_t number) {
 }  // namespace
 
 size_t add_array(size_t bytes, size_t alignment) {
-  // Never aligned better than asked for: who takes an array of floats for one of float4s must not
-  // get away with it.
+  // Never aligned better than asked for: whoever takes an array of floats for one of float4s must
+  // not get away with it.
   const size_t twice = 2 * alignment;
   const size_t offset = (launch->arena_used + red_zone + twice - 1) / twice * twice + alignment;
   launch->arena_used = offset + bytes;

@@ -36,8 +36,8 @@ void for_each_lane(void* const (&arguments)[32], unsigned mask, Function&& funct
   }
 }
 
-// A lane's 16-bit operands, two a register, and tf32 ones, of which tensor cores ignore the last 13
-// bits.
+// A lane's 16-bit operands, two per register, and tf32 ones, of which tensor cores ignore the last
+// 13 bits.
 template <Operand operand>
 float element(const uint32_t* registers, int i) {
   if constexpr (operand == Operand::tf32) return pydl::detail::float_of(registers[i] & ~0x1fffu);
@@ -48,7 +48,7 @@ float element(const uint32_t* registers, int i) {
 
 template <Operand operand>
 void product(void* const (&arguments)[32], unsigned) {
-  constexpr int each = operand == Operand::tf32 ? 1 : 2;  // values a register
+  constexpr int each = operand == Operand::tf32 ? 1 : 2;  // values per register
   constexpr int K = 8 * each;
   float a[16][K], b[K][8], c[16][8];
   for_each_lane<Product>(arguments, all_lanes, [&](int lane, const Product& lanes) {

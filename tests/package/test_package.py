@@ -34,6 +34,7 @@ def test_a_family_has_all_its_rooms(family):
     ]
     rooms_of = {
         "aten": f"pydl/aten/{family}.py",
+        "cpu": f"csrc/cpu/calls/{family}.cpp",
         "cuda": f"csrc/cuda/{family}.cu",
         "triton": f"kernels/{family}.py",
     }

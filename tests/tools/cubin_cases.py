@@ -130,7 +130,6 @@ def conv_cases() -> Iterator[Case]:
 
 
 def bias_act_cases() -> Iterator[Case]:
-
     for activation, dtype, shape, last in (
         ("none", BF16, (8, 64, 56, 56), True),
         ("relu", HALF, (8, 64, 56, 56), False),
@@ -148,7 +147,6 @@ def bias_act_cases() -> Iterator[Case]:
 
 
 def local_cases() -> Iterator[Case]:
-
     for dtype, stride, images in ((HALF, 1, 64), (FLOAT, 2, 64), (DOUBLE, 1, 8), (BF16, 1, 2**12)):
         x = torch.empty((images, 32, 28, 28), dtype=dtype, device="meta")
         out = (28 - 3 + 2) // stride + 1
@@ -355,7 +353,6 @@ def lrn_cases() -> Iterator[Case]:
 
 
 def spatial_norm_cases() -> Iterator[Case]:
-
     def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
         x = _map(shape, dtype, last)
         arguments = size, 1.0, beta, 1.0
@@ -422,7 +419,6 @@ def batch_norm_cases() -> Iterator[Case]:
 
 
 def softmax_cases() -> Iterator[Case]:
-
     for reason, shape, dim, dtypes in (
         ("ten classes", (256, 10), 1, (HALF, FLOAT, DOUBLE)),
         ("a thousand classes", (64, 1000), 1, (BF16, FLOAT, DOUBLE)),
@@ -442,7 +438,6 @@ def softmax_cases() -> Iterator[Case]:
 
 
 def cross_entropy_cases() -> Iterator[Case]:
-
     def both(reason, dtype, shape, soft=False, weighted=False, smoothing=0.0, reduction="mean"):
         x = torch.empty(shape, dtype=dtype, device="meta")
         target = torch.empty((shape[0], *shape[2:]), dtype=torch.int64, device="meta")
@@ -470,7 +465,6 @@ def cross_entropy_cases() -> Iterator[Case]:
 
 
 def dropout_cases() -> Iterator[Case]:
-
     for dtype, shape in (
         (HALF, (8, 64)),
         (BF16, (2**16, 2**16)),
