@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Lets arguments with ``__torch_function__`` (torch.fx's proxies, tensor subclasses) and modes
-    take over a call, as they do with those of :mod:`torch.nn.functional` do."""
+    take over a call, as they do with those of :mod:`torch.nn.functional`."""
 
     @functools.wraps(function)
     def face(*args: Any, **kwargs: Any) -> Any:
