@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/cuda/device.h"
+#include "../../../csrc/cuda/device.h"
 
 struct Case {
   const char* name;
