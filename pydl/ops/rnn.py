@@ -103,7 +103,7 @@ class _RnnGrad(Function):
         present = [index for index, tensor in enumerate(saved[:count]) if tensor is not None]
 
         def gradients(*tensors):
-            given: list[Optional] = [None] * count
+            given = [None] * count
             for index, tensor in zip(present, tensors, strict=True):
                 given[index] = tensor
             operands = Operands(*given[3:], *saved[count:])

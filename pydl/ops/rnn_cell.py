@@ -78,7 +78,7 @@ class _CellGrad(Function):
         present = [index for index, tensor in enumerate(saved) if tensor is not None]
 
         def gradients(*tensors):
-            given: list[torch.Tensor | None] = [None] * len(saved)
+            given = [None] * len(saved)
             for index, tensor in zip(present, tensors, strict=True):
                 given[index] = tensor
             _, c_next, activated = reference.rnn_cell_forward(
