@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mutants import Build, library
+from mutants_build import Build, library
 
 ROOT = Path(__file__).parent.parent
 FILES = [

@@ -1,0 +1,80 @@
+"""Mutants that compute the same: (file, words of the statement, what became of them) and why."""
+
+_EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are both right."
+_ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
+    ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
+    ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,
+    ("conv.cu", "x.size[axis + 2] < longest", "x.size[axis + 2] <= longest"): _EITHER_PATH,
+    ("conv.cu", "y.size[axis + 2] < longest", "y.size[axis + 2] <= longest"): _EITHER_PATH,
+    ("conv.cu", "padding[axis] < longest", "padding[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "stride[axis] < longest", "stride[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "dilation[axis] < longest", "dilation[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "< longest / window", "<= longest / window"): _EITHER_PATH,
+    ("conv.cu", "weight.size[4] < longest", "weight.size[4] <= longest"): _EITHER_PATH,
+    (
+        "conv.cu",
+        "window.groups > 1",
+        "window.groups >= 1",
+    ): "One channel in one group is depthwise too, with one channel.",
+    (
+        "conv_direct.cu",
+        "from < count;",
+        "from <= count;",
+    ): "The last part is empty where the parts come out even, and an empty part adds 0.",
+    (
+        "conv_direct.cu",
+        "i < filters_per_block; ++i) {",
+        "i <= filters_per_block; ++i) {",
+    ): "The line below passes over the turn too many: no block has more than filters_per_block.",
+    (
+        "conv_direct.cu",
+        "if (threadIdx.x == 0) grad_bias.at",
+        "if (true) grad_bias.at",
+    ): "All threads of the block store the same value.",
+    ("conv_gemm.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
+    ("conv_gemm.cu", ">= enough_blocks", "> enough_blocks"): _ANY_TILE,
+    ("conv_gemm_weight.cu", "filters > 64", "filters >= 64"): _ANY_TILE,
+    ("conv_gemm_weight.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
+    (
+        "lrn.cu",
+        "args.size > 2 * channels",
+        "args.size >= 2 * channels",
+    ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
+    (
+        "lrn.cu",
+        "if (output.channels_last()) {",
+        "if (true) {",
+    ): "Either strip gives the same bits; the choice is one of speed.",
+    (
+        "rnn_persistent.cu",
+        "first > second ? first : second",
+        "first >= second ? first : second",
+    ): "Where both are the same it does not matter which.",
+    (
+        "unpool.cu",
+        "x.numel() > 0",
+        "x.numel() >= 0",
+    ): "The operator refuses axes of no elements, and without images there is no result either.",
+    (
+        "pool_window.h",
+        "skipped = start < 0",
+        "skipped = start <= 0",
+    ): "At 0 nothing is skipped: (dilation - 1) / dilation is 0.",
+    (
+        "pool_window.h",
+        "reach > span",
+        "reach >= span",
+    ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    (
+        "pool.cu",
+        "if (tap_d < 0) continue;",
+        "if (false) continue;",
+    ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
+    (
+        "pool_window.h",
+        "if (dilation == 1) return distance;",
+        "if (false) return distance;",
+    ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
+}
