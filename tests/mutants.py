@@ -36,6 +36,7 @@ Every verdict goes into mutants.csv. Exits with 1 if a mutant survives that is n
 
 import argparse
 import csv
+import fcntl
 import json
 import os
 import subprocess
@@ -50,8 +51,8 @@ from mutants_equivalent import EQUIVALENT
 from mutants_source import KERNELS, ROOT, Mutant, all_mutants, alone, tests_of
 
 RESULTS = Path(__file__).with_name("mutants.csv")
-COLUMNS = ["file", "line", "kind", "before", "after", "nth"]
-COLUMNS += ["verdict", "judge", "how", "test", "seconds"]
+KEY = ["file", "kind", "before", "after", "nth"]
+COLUMNS = ["file", "line", *KEY[1:], "verdict", "judge", "how", "test", "seconds"]
 
 # Who is asked, in this order: a build by its sanitizers, and the orders of threads, 0 being the
 # greedy one.
@@ -59,11 +60,15 @@ JUDGES = {"": {0: "greedy order", 1: "random order"}, "address,undefined": {0: "
 
 
 class Results:
-    """mutants.csv, which always holds all verdicts so far on mutants that still exist."""
+    """mutants.csv, which always holds all verdicts so far on mutants that still exist. Two runs, of
+    different families, may write to it at the same time."""
 
     def __init__(self, mutants: list[Mutant]) -> None:
         self.mutants = mutants
         self.rows: dict[tuple, dict] = {}
+        self.read()
+
+    def read(self) -> None:
         if RESULTS.exists():
             with RESULTS.open(newline="") as file:
                 for row in csv.DictReader(file):
@@ -74,18 +79,18 @@ class Results:
         return self.rows.get(mutant.key)
 
     def add(self, mutant: Mutant, **verdict: object) -> None:
-        self.rows[mutant.key] = verdict
-        new = RESULTS.with_suffix(".new")
-        with new.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-            writer.writeheader()
-            for each in self.mutants:
-                if row := self.of(each):
-                    file_name, kind, before, after, nth = each.key
-                    which = {"file": file_name, "line": each.line, "kind": kind}
-                    which |= {"before": before, "after": after, "nth": nth}
-                    writer.writerow({**row, **which})
-        new.replace(RESULTS)
+        with (BUILD / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.read()
+            self.rows[mutant.key] = verdict
+            new = RESULTS.with_suffix(".new")
+            with new.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+                writer.writeheader()
+                for each in filter(self.of, self.mutants):
+                    which = dict(zip(KEY, each.key, strict=True))
+                    writer.writerow({**self.of(each), **which, "line": each.line})
+            new.replace(RESULTS)
 
 
 def answers(build: Build, family: str, job: dict) -> Iterator[dict]:
@@ -116,71 +121,65 @@ def answers(build: Build, family: str, job: dict) -> Iterator[dict]:
             raise RuntimeError(f"the tests of {family} ended in {judge.returncode}: see {log}")
 
 
-def ask(
-    mutants: list[Mutant], build: Build, sanitize: str, jobs: int, results: Results
-) -> Iterator:
-    """Judges mutants of one family. Yields each with its verdict, which is None if it survives."""
-    modules: dict[int, Path | None] = {
-        mutant.number: build.mutated(mutant, build.folder / f"alone/{mutant.number}")
-        for mutant in mutants
-        if alone(mutant)
-    }
-    for number in [number for number, module in modules.items() if module is None]:
-        mutant = next(each for each in mutants if each.number == number)
-        mutants = [each for each in mutants if each is not mutant]
-        yield mutant, {"verdict": "does not compile"}
+def modules_of(mutants: list[Mutant], build: Build) -> dict[int, str | None]:
+    """A module for each mutant that no switch can choose, None for what does not compile."""
+    out = {}
+    for mutant in filter(alone, mutants):
+        module = build.mutated(mutant, build.folder / f"alone/{mutant.number}")
+        out[mutant.number] = module and str(module)
+    return out
+
+
+def judge(
+    mutants: dict[Mutant, list[str]], sanitize: str, build: Build, jobs: int, results: Results
+) -> dict[Mutant, list[str]]:
+    """Asks one build about mutants of one family, each with the tests to ask (all, if none are
+    named). Returns those that survive, with the tests that reach them."""
+    family = next(iter(mutants)).family
+    print(f"\n{family}: {len(mutants)} mutants, {sanitize or 'no sanitizer'}", flush=True)
+    modules = modules_of(list(mutants), build)
     by_number = {mutant.number: mutant for mutant in mutants}
     job = {
         "orders": list(JUDGES[sanitize]),
         "jobs": jobs,
         "size": len(results.mutants) + 1,
+        "tests": sorted({test for tests in mutants.values() for test in tests}),
         "mutants": [
-            {"number": number, "module": modules.get(number) and str(modules[number])}
+            {"number": number, "module": modules.get(number)}
             for number in by_number
+            if modules.get(number, "") is not None
         ],
     }
-    for answer in answers(build, mutants[0].family, job):
+    left: dict[Mutant, list[str]] = {}
+
+    def record(mutant: Mutant, **verdict: object) -> None:
+        results.add(mutant, **verdict)
+        said = f"{verdict['verdict']} {verdict.get('judge', '')} {verdict.get('how', '')}"
+        print(f"{said:32} {mutant}", flush=True)
+
+    for number in [number for number, module in modules.items() if module is None]:
+        record(by_number.pop(number), verdict="does not compile")
+    for answer in answers(build, family, job):
         if "unmutated" in answer:
             if answer["unmutated"]:
                 raise RuntimeError(f"{answer['unmutated']} fails without any mutant")
             for name, seconds in zip(JUDGES[sanitize].values(), answer["seconds"], strict=True):
                 print(f"{len(seconds)} tests in {name} take {sum(seconds):.0f} s", flush=True)
             continue
-        verdict = None
-        if answer["test"]:
-            verdict = {
-                "verdict": "noticed",
-                "judge": JUDGES[sanitize][answer["order"]],
-                "how": answer["how"],
-                "test": answer["test"].rpartition("/")[2],
-                "seconds": answer["seconds"],
-            }
-        elif "idle" in answer:
-            verdict = {"verdict": "SURVIVES", "how": "not reached"}
         mutant = by_number.pop(answer["number"])
-        yield mutant, verdict
+        if "test" in answer:
+            judge, test = JUDGES[sanitize][answer["order"]], answer["test"].rpartition("/")[2]
+            noticed = {"judge": judge, "how": answer["how"], "test": test}
+            record(mutant, verdict="noticed", **noticed, seconds=answer["seconds"])
+        elif mutant.equivalent:
+            record(mutant, verdict="equivalent")
+        elif answer["reached"] and sanitize != list(JUDGES)[-1]:
+            left[mutant] = answer["reached"]
+            record(mutant, verdict="survives so far")
+        else:
+            record(mutant, verdict="SURVIVES", how="" if answer["reached"] else "not reached")
     if by_number:
         raise RuntimeError("the judge said nothing of " + ", ".join(map(str, by_number.values())))
-
-
-def judge(
-    mutants: list[Mutant], sanitize: str, builds: "Builds", jobs: int, results: Results
-) -> list[Mutant]:
-    """Asks one build about the mutants of one family and returns those that survive."""
-    last = sanitize == list(JUDGES)[-1]
-    left = []
-    print(f"\n{mutants[0].family}: {len(mutants)} mutants", flush=True)
-    for mutant, verdict in ask(mutants, builds[sanitize], sanitize, jobs, results):
-        if verdict is None or verdict["verdict"] == "SURVIVES":
-            left.append(mutant)
-            verdict = verdict or {"verdict": "SURVIVES"}
-            if mutant.equivalent:
-                verdict["verdict"] = "equivalent" if last else "equivalent so far"
-            elif not last:
-                verdict["verdict"] = "survives so far"
-        results.add(mutant, **verdict)
-        said = f"{verdict['verdict']} {verdict.get('judge', '')} {verdict.get('how', '')}"
-        print(f"{said:32} {mutant}", flush=True)
     return left
 
 
@@ -203,9 +202,7 @@ def table(mutants: list[Mutant], results: Results) -> None:
     for mutant in mutants:
         row = results.of(mutant) or {"verdict": "not asked"}
         verdict = row["judge"] if row["verdict"] == "noticed" else row["verdict"]
-        verdict = {"survives so far": "SURVIVES", "equivalent so far": "equivalent"}.get(
-            verdict, verdict
-        )
+        verdict = "SURVIVES" if verdict == "survives so far" else verdict
         for name in (f"{mutant.family} {mutant.change.kind}", "~"):
             counts.setdefault(name, Counter())[verdict] += 1
     print("\n" + f"{'':24}{'all':>6}" + "".join(f"{column:>18}" for column in columns))
@@ -267,16 +264,16 @@ def main() -> int:
             for mutant in mutants
             if (row := results.of(mutant)) and row["verdict"] in ("noticed", "equivalent")
         }
-        start, builds, families = time.monotonic(), Builds(all_of_them), {}
+        start, builds = time.monotonic(), Builds(all_of_them)
+        families: dict[str, dict[Mutant, list[str]]] = {}
         for mutant in mutants:
             if not (arguments.resume and mutant.key in noticed):
-                families.setdefault(mutant.family, []).append(mutant)
+                families.setdefault(mutant.family, {})[mutant] = []
         for sanitize in JUDGES:
-            for family in sorted(families, key=lambda family: len(families[family])):
-                if families[family]:
-                    families[family] = judge(
-                        families[family], sanitize, builds, arguments.jobs, results
-                    )
+            for name, family in sorted(families.items(), key=lambda item: len(item[1])):
+                if family:
+                    build = builds[sanitize]
+                    families[name] = judge(family, sanitize, build, arguments.jobs, results)
         print(f"\n{(time.monotonic() - start) / 60:.0f} minutes")
     table(mutants, results)
     return verdict_on_tests(mutants, all_of_them, results)

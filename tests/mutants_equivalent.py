@@ -1,6 +1,8 @@
 """Mutants that compute the same: (file, words of the statement, what became of them) and why."""
 
 _EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are both right."
+_SAME = "Where both are the same it does not matter which."
+_AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
@@ -51,7 +53,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "rnn_persistent.cu",
         "first > second ? first : second",
         "first >= second ? first : second",
-    ): "Where both are the same it does not matter which.",
+    ): _SAME,
     (
         "unpool.cu",
         "x.numel() > 0",
@@ -77,4 +79,55 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (dilation == 1) return distance;",
         "if (false) return distance;",
     ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
+    (
+        "unpool.cu",
+        "while (seen < mine)",
+        "while (seen <= mine)",
+    ): "No two elements of a map have the same number, and the loop ends with its own.",
+    (
+        "unpool.cu",
+        "if (before == seen) return;",
+        "if (false) return;",
+    ): "The next turn finds the thread's own number there and ends the loop.",
+    (
+        "unpool.cu",
+        "if (x.numel() > 0) {",
+        "if (true) {",
+    ): "The operator refuses axes of no elements, and without images there is no result either.",
+    ("pool_lp.cu", "if (inside != taps) sum", "if (true) sum"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (inside != taps) share", "if (true) share"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (p == 1) return", "if (false) return"): _AS_ONE,
+    ("pool_lp.cu", "if (p == 2) return", "if (false) return"): _AS_ONE,
+    (
+        "spatial_norm.cu",
+        "first_h = max(at.h - reach.before, int64_t{0})",
+        "first_h = (int64_t{0})",
+    ): "The lines before are in no box of the strip, and the loop passes over them.",
+    (
+        "spatial_norm.cu",
+        "last_h = min(at.h + strip - 1 + reach.after, values.size[3] - 1)",
+        "last_h = (values.size[3] - 1)",
+    ): "The lines after are in no box of the strip, and the loop passes over them.",
+    ("nms.cu", "kept.x2 < other.x2", "kept.x2 <= other.x2"): _SAME,
+    ("nms.cu", "kept.x1 > other.x1", "kept.x1 >= other.x1"): _SAME,
+    ("nms.cu", "kept.y2 < other.y2", "kept.y2 <= other.y2"): _SAME,
+    ("nms.cu", "kept.y1 > other.y1", "kept.y1 >= other.y1"): _SAME,
+    ("nms.cu", "width > 0", "width >= 0"): "The width is 0 either way.",
+    ("nms.cu", "height > 0", "height >= 0"): "The height is 0 either way.",
+    (
+        "nms.cu",
+        "if (column < row) return;",
+        "if (false) return;",
+    ): "Nobody reads the words below the diagonal; making them costs time.",
+    (
+        "nms.cu",
+        "against <= k",
+        "against < k",
+    ): "A box that suppresses itself has been chosen by then.",
+    ("nms.cu", "against >= count", "against > count"): "Nobody asks about the box behind the last.",
+    (
+        "nms.cu",
+        "if (threadIdx.x == 0) {",
+        "if (true) {",
+    ): "All threads of the block compute and store the same.",
 }

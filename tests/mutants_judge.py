@@ -5,11 +5,13 @@ The job is a file of JSON that PYDL_MUTANTS_JOB names:
 
     orders      the orders of threads to ask, one after another
     mutants     [{"number": 17, "module": null or the path of a module that has only this one}]
+    tests       ask no others, unless none are named
     jobs        children at a time
     answers     where to write a line of JSON for each mutant
 """
 
 import ctypes
+import gc
 import importlib.util
 import json
 import os
@@ -25,7 +27,8 @@ import pytest
 from pydl import native
 
 PATIENCE = 10  # times as long as a test takes with no mutant
-LEAST = 10  # seconds of processor time that any test gets
+LEAST = 5  # seconds of processor time that any test gets
+ITSELF = 99  # a child's status if not a test failed in it but this file
 BEGUN = struct.Struct("ii")  # what a child says of each test: the order's place, the item's
 
 
@@ -54,8 +57,9 @@ def emulate(path: str):
 
 class Judge:
     def __init__(self, session: pytest.Session) -> None:
-        self.session, self.items = session, session.items
         self.job = json.loads(Path(os.environ["PYDL_MUTANTS_JOB"]).read_text())
+        self.session, asked = session, set(self.job["tests"])
+        self.items = [item for item in session.items if not asked or item.nodeid in asked]
         path = session.config.getoption("--emulated")
         self.module, self.switch = emulate(path), Switch(path, self.job["size"])
         self.kills = [0] * len(self.items)
@@ -115,7 +119,7 @@ class Judge:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            code = 2
+            code = ITSELF
             try:
                 null = os.open(os.devnull, os.O_RDWR)
                 for stream in (0, 1, 2):
@@ -126,25 +130,35 @@ class Judge:
         os.close(writer)
         return pid, reader
 
+    def survives(self, mutant: dict) -> dict:
+        reached = {i for place in range(len(self.reached)) for i in self.tests(place, mutant)}
+        names = [self.items[i].nodeid for i in sorted(reached)]
+        return {"number": mutant["number"], "reached": names}
+
     def verdict(self, mutant: dict, status: int, begun: bytes, start: float) -> dict:
-        failed, killed = os.WIFEXITED(status), os.WIFSIGNALED(status)
-        out = {"number": mutant["number"], "seconds": round(time.monotonic() - start, 1)}
-        if failed and os.WEXITSTATUS(status) == 0:
-            return {**out, "test": None}
+        if status == 0:
+            return self.survives(mutant)
+        if status == ITSELF << 8 or not begun:
+            raise RuntimeError(f"a child that was to judge {mutant} failed itself")
         place, i = BEGUN.unpack(begun[-BEGUN.size :])
         self.kills[i] += 1
+        killed = os.WIFSIGNALED(status)
         how = signal.Signals(os.WTERMSIG(status)).name if killed else "fails"
-        how = {"SIGXCPU": "hangs", "SIGALRM": "hangs"}.get(how, how)
-        order = self.job["orders"][place]
-        return {**out, "test": self.items[i].nodeid, "order": order, "how": how}
+        return {
+            "number": mutant["number"],
+            "test": self.items[i].nodeid,
+            "order": self.job["orders"][place],
+            "how": {"SIGXCPU": "hangs", "SIGALRM": "hangs"}.get(how, how),
+            "seconds": round(time.monotonic() - start, 1),
+        }
 
     def judge(self, answers) -> None:
         waiting, running = list(reversed(self.job["mutants"])), selectors.DefaultSelector()
         while waiting or running.get_map():
             while waiting and len(running.get_map()) < self.job["jobs"]:
                 mutant = waiting.pop()
-                if not any(self.tests(place, mutant) for place in range(len(self.reached))):
-                    answers({"number": mutant["number"], "seconds": 0, "test": None, "idle": True})
+                if not self.survives(mutant)["reached"]:
+                    answers(self.survives(mutant))
                     continue
                 pid, reader = self.fork(mutant)
                 state = (mutant, pid, time.monotonic(), bytearray())
@@ -172,5 +186,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         failing = judge.without_mutants()
         answers({"unmutated": failing, "tests": len(judge.items), "seconds": judge.seconds})
         if failing is None:
+            gc.freeze()  # or each child would copy most of memory to look at it
             judge.judge(answers)
     return True
