@@ -26,9 +26,10 @@ takes effect (mutants_source.py, mutants_build.py); only what stands in a `const
 itself. For each family a process of pytest collects its tests and runs them with none chosen, which
 must pass and shows which test reaches which mutant. Then it forks a child for each mutant, which
 runs the tests that reach it, first the quick ones and those that noticed others, until something
-fails (mutants_judge.py): in the greedy order of threads, then in a random one. What survives both
-is asked again under AddressSanitizer and UBSan. A test that hangs is killed when its processor time
-is spent and counts as having noticed.
+fails (mutants_judge.py): in the greedy order of threads, then in a random one (where the mutant
+synchronises nothing, only the quickest tests). What survives both is asked again under
+AddressSanitizer and UBSan. A test that hangs is killed when its processor time is spent and counts
+as having noticed. What is in EQUIVALENT is asked about with --equivalent only.
 
 Every verdict goes into mutants.csv. Exits with 1 if a mutant survives that is not in EQUIVALENT
 (mutants_equivalent.py), or if that names what is no mutant or what is noticed.
@@ -145,8 +146,12 @@ def judge(
         "size": len(results.mutants) + 1,
         "tests": sorted({test for tests in mutants.values() for test in tests}),
         "mutants": [
-            {"number": number, "module": modules.get(number)}
-            for number in by_number
+            {
+                "number": number,
+                "module": modules.get(number),
+                "synchronises": mutant.change.kind in ("barrier", "wait", "mask"),
+            }
+            for number, mutant in by_number.items()
             if modules.get(number, "") is not None
         ],
     }
@@ -237,6 +242,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--resume", action="store_true", help="only those not yet noticed")
+    parser.add_argument("--equivalent", action="store_true", help="ask about these too")
     parser.add_argument("--check", action="store_true", help="ask nothing, judge by mutants.csv")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     arguments = parser.parse_args()
@@ -259,15 +265,14 @@ def main() -> int:
     if not arguments.check:
         # CMake and Ninja come with the environment that runs this.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        noticed = {
-            mutant.key
-            for mutant in mutants
-            if (row := results.of(mutant)) and row["verdict"] in ("noticed", "equivalent")
-        }
         start, builds = time.monotonic(), Builds(all_of_them)
         families: dict[str, dict[Mutant, list[str]]] = {}
         for mutant in mutants:
-            if not (arguments.resume and mutant.key in noticed):
+            verdict = (results.of(mutant) or {}).get("verdict")
+            if mutant.equivalent and not arguments.equivalent:
+                if verdict != "equivalent":
+                    results.add(mutant, verdict="equivalent")
+            elif not arguments.resume or verdict not in ("noticed", "equivalent"):
                 families.setdefault(mutant.family, {})[mutant] = []
         for sanitize in JUDGES:
             for name, family in sorted(families.items(), key=lambda item: len(item[1])):

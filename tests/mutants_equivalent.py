@@ -4,6 +4,7 @@ _EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are 
 _SAME = "Where both are the same it does not matter which."
 _AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
+_ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
     ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
@@ -130,4 +131,21 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (threadIdx.x == 0) {",
         "if (true) {",
     ): "All threads of the block compute and store the same.",
+    ("batch_norm.cu", "if (tensor.size[axis] == 1) continue;", "if (false) continue;"): _ANY_STEP,
+    ("batch_norm.cu", "if (span == 1) step", "if (true) step"): _ANY_STEP,
+    ("batch_norm.cu", "if (tensor.stride[axis] != step * span) {", "if (true) {"): _ANY_STEP,
+    ("batch_norm.cu", "if (step >= 0) return", "if (false) return"): _ANY_STEP,
+    ("batch_norm.cu", "step >= 0", "step > 0"): _ANY_STEP,
+    ("batch_norm.cu", "room < 1 ?", "room <= 1 ?"): _SAME,
+    ("batch_norm.cu", "room < wanted ?", "room <= wanted ?"): _SAME,
+    (
+        "batch_norm.cu",
+        "p < at.last; p += 4 * at.step",
+        "p <= at.last; p += 4 * at.step",
+    ): "The turn too many joins the moments of no pixels, which changes nothing.",
+    (
+        "nms.cu",
+        "first + bit < count; ++bit",
+        "first + bit <= count; ++bit",
+    ): "Nobody asks about the box behind the last, which is of the last group.",
 }

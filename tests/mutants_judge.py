@@ -4,7 +4,8 @@ child for each mutant, which chooses it and runs the tests that reach it until o
 The job is a file of JSON that PYDL_MUTANTS_JOB names:
 
     orders      the orders of threads to ask, one after another
-    mutants     [{"number": 17, "module": null or the path of a module that has only this one}]
+    mutants     [{"number": 17, "synchronises": whether it is of a barrier, a wait or a mask,
+                "module": null or the path of a module that has only this one}]
     tests       ask no others, unless none are named
     jobs        children at a time
     answers     where to write a line of JSON for each mutant
@@ -13,6 +14,7 @@ The job is a file of JSON that PYDL_MUTANTS_JOB names:
 import ctypes
 import gc
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -27,6 +29,7 @@ import pytest
 from pydl import native
 
 PATIENCE = 10  # times as long as a test takes with no mutant
+MOST = 10  # seconds of tests in a further order of threads, for what synchronises none
 LEAST = 5  # seconds of processor time that any test gets
 ITSELF = 99  # a child's status if not a test failed in it but this file
 BEGUN = struct.Struct("ii")  # what a child says of each test: the order's place, the item's
@@ -93,7 +96,11 @@ class Judge:
         """What reaches the mutant in this order of threads, the likeliest to notice soon first."""
         alone, number = mutant["module"] is not None, mutant["number"]
         out = [i for i, hit in enumerate(self.reached[place]) if alone or hit[number]]
-        return sorted(out, key=lambda i: (self.seconds[place][i] + 0.02) / (1 + self.kills[i]))
+        out.sort(key=lambda i: (self.seconds[place][i] + 0.02) / (1 + self.kills[i]))
+        if place > 0 and not mutant["synchronises"]:
+            spent = list(itertools.accumulate(self.seconds[place][i] for i in out))
+            out = [i for i, seconds in zip(out, spent, strict=True) if seconds < MOST]
+        return out
 
     def child(self, mutant: dict, pipe: int) -> bool:
         """Whether a test fails with this mutant."""
