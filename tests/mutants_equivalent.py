@@ -4,6 +4,7 @@ _EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are 
 _SAME = "Where both are the same it does not matter which."
 _AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
+_ALL_OFF = "Once one is off the map, so are the bin's others, which ascend or lie at one place."
 _ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
@@ -148,4 +149,24 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "first + bit < count; ++bit",
         "first + bit <= count; ++bit",
     ): "Nobody asks about the box behind the last, which is of the last group.",
+    (
+        "roi.cu",
+        "if (rows.bin > 0) break;",
+        "if (false) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "rows.bin > 0) break;",
+        "rows.bin >= 0) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "if (cols.bin > 0) break;",
+        "if (false) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "cols.bin > 0) break;",
+        "cols.bin >= 0) break;",
+    ): _ALL_OFF,
 }

@@ -65,7 +65,7 @@ class Judge:
         self.items = [item for item in session.items if not asked or item.nodeid in asked]
         path = session.config.getoption("--emulated")
         self.module, self.switch = emulate(path), Switch(path, self.job["size"])
-        self.kills = [0] * len(self.items)
+        self.kills: list[int] = []  # by item
         self.seconds: list[list[float]] = []  # by order and item
         self.reached: list[list[bytes]] = []  # by order and item, and in these by mutant
 
@@ -78,8 +78,8 @@ class Judge:
 
     def without_mutants(self) -> str | None:
         """Runs everything, and returns a test that fails."""
-        count = len(self.items)
         for order in self.job["orders"]:
+            count = len(self.items)
             self.module.emulator.set_order(order)
             self.seconds.append([])
             self.reached.append([])
@@ -90,6 +90,13 @@ class Judge:
                     return self.items[i].nodeid
                 self.seconds[-1].append(time.process_time() - start)
                 self.reached[-1].append(self.switch.take_reached())
+            if len(self.reached) == 1 and not any(m["module"] for m in self.job["mutants"]):
+                useful = [i for i, hit in enumerate(self.reached[0]) if any(hit)]
+                self.items, self.seconds[0], self.reached[0] = (
+                    [each[i] for i in useful]
+                    for each in (self.items, self.seconds[0], self.reached[0])
+                )
+        self.kills = [0] * len(self.items)
         return None
 
     def tests(self, place: int, mutant: dict) -> list[int]:
