@@ -134,7 +134,11 @@ def modules_of(mutants: list[Mutant], build: Build) -> dict[int, str | None]:
 
 
 def judge(
-    mutants: dict[Mutant, list[str]], sanitize: str, build: Build, jobs: int, results: Results
+    mutants: dict[Mutant, list[str]],
+    sanitize: str,
+    build: Build,
+    arguments: argparse.Namespace,
+    results: Results,
 ) -> dict[Mutant, list[str]]:
     """Asks one build about mutants of one family, each with the tests to ask (all, if none are
     named). Returns those that survive, with the tests that reach them."""
@@ -144,7 +148,8 @@ def judge(
     by_number = {mutant.number: mutant for mutant in mutants}
     job = {
         "orders": list(JUDGES[sanitize]),
-        "jobs": jobs,
+        "jobs": arguments.jobs,
+        "seconds": arguments.seconds,
         "size": len(results.mutants) + 1,
         "tests": sorted({test for tests in mutants.values() for test in tests}),
         "mutants": [
@@ -243,6 +248,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="one mutant in so many")
     parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--seconds", type=float, help="of tests for each; survivors stay open")
     parser.add_argument("--resume", action="store_true", help="only those not yet noticed")
     parser.add_argument("--equivalent", action="store_true", help="ask about these too")
     parser.add_argument("--check", action="store_true", help="ask nothing, judge by mutants.csv")
@@ -276,11 +282,11 @@ def main() -> int:
                     results.add(mutant, verdict="equivalent")
             elif not arguments.resume or verdict not in ("noticed", "equivalent"):
                 families.setdefault(mutant.family, {})[mutant] = []
-        for sanitize in JUDGES:
+        for sanitize in [""] if arguments.seconds else JUDGES:
             for name, family in sorted(families.items(), key=lambda item: len(item[1])):
                 if family:
                     build = builds[sanitize]
-                    families[name] = judge(family, sanitize, build, arguments.jobs, results)
+                    families[name] = judge(family, sanitize, build, arguments, results)
         print(f"\n{(time.monotonic() - start) / 60:.0f} minutes")
     table(mutants, results)
     return verdict_on_tests(mutants, all_of_them, results)

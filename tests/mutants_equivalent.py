@@ -5,6 +5,7 @@ _SAME = "Where both are the same it does not matter which."
 _AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
 _ALL_OFF = "Once one is off the map, so are the bin's others, which ascend or lie at one place."
+_SPARE = "A box is listed with a pixel to spare on either side."
 _ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
@@ -169,4 +170,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "cols.bin > 0) break;",
         "cols.bin >= 0) break;",
     ): _ALL_OFF,
+    ("roi.cu", "low = end < start", "low = end <= start"): _SAME,
+    ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
+    ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,
+    ("roi.cu", "low <= A(last + 1)", "low < A(last + 1)"): _SPARE,
 }

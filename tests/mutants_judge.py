@@ -7,6 +7,7 @@ The job is a file of JSON that PYDL_MUTANTS_JOB names:
     mutants     [{"number": 17, "synchronises": whether it is of a barrier, a wait or a mask,
                 "module": null or the path of a module that has only this one}]
     tests       ask no others, unless none are named
+    seconds     of tests to ask about each mutant in each order, or null
     jobs        children at a time
     answers     where to write a line of JSON for each mutant
 """
@@ -16,6 +17,7 @@ import gc
 import importlib.util
 import itertools
 import json
+import math
 import os
 import resource
 import selectors
@@ -104,10 +106,11 @@ class Judge:
         alone, number = mutant["module"] is not None, mutant["number"]
         out = [i for i, hit in enumerate(self.reached[place]) if alone or hit[number]]
         out.sort(key=lambda i: (self.seconds[place][i] + 0.02) / (1 + self.kills[i]))
+        most = self.job["seconds"] or math.inf
         if place > 0 and not mutant["synchronises"]:
-            spent = list(itertools.accumulate(self.seconds[place][i] for i in out))
-            out = [i for i, seconds in zip(out, spent, strict=True) if seconds < MOST]
-        return out
+            most = min(most, MOST)
+        spent = list(itertools.accumulate(self.seconds[place][i] for i in out))
+        return [i for i, seconds in zip(out, spent, strict=True) if seconds < most]
 
     def child(self, mutant: dict, pipe: int) -> bool:
         """Whether a test fails with this mutant."""

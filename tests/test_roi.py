@@ -291,6 +291,7 @@ ODD = {
     "beyond all integers": (-1e30, -1e30, 1e30, 1e30),
     "upside down": (6, 5, 1, 2),
     "a point": (3, 3, 3, 3),
+    "a point at the last edge": (7.5, 6.5, 7.5, 6.5),
     "off the map": (100, 100, 110, 120),
     "four million pixels": (-4e6, 0, 4e6, 6),
 }
