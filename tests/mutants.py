@@ -180,8 +180,8 @@ def judge(
             continue
         mutant = by_number.pop(answer["number"])
         if "test" in answer:
-            judge, test = JUDGES[sanitize][answer["order"]], answer["test"].rpartition("/")[2]
-            noticed = {"judge": judge, "how": answer["how"], "test": test}
+            name, test = JUDGES[sanitize][answer["order"]], answer["test"].rpartition("/")[2]
+            noticed = {"judge": name, "how": answer["how"], "test": test}
             record(mutant, verdict="noticed", **noticed, seconds=answer["seconds"])
         elif mutant.equivalent:
             record(mutant, verdict="equivalent")

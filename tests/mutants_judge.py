@@ -15,7 +15,6 @@ The job is a file of JSON that PYDL_MUTANTS_JOB names:
 import ctypes
 import gc
 import importlib.util
-import itertools
 import json
 import math
 import os
@@ -101,16 +100,23 @@ class Judge:
         self.kills = [0] * len(self.items)
         return None
 
-    def tests(self, place: int, mutant: dict) -> list[int]:
+    def reaching(self, place: int, mutant: dict) -> list[int]:
         """What reaches the mutant in this order of threads, the likeliest to notice soon first."""
         alone, number = mutant["module"] is not None, mutant["number"]
         out = [i for i, hit in enumerate(self.reached[place]) if alone or hit[number]]
-        out.sort(key=lambda i: (self.seconds[place][i] + 0.02) / (1 + self.kills[i]))
+        return sorted(out, key=lambda i: (self.seconds[place][i] + 0.02) / (1 + self.kills[i]))
+
+    def tests(self, place: int, mutant: dict) -> list[int]:
+        """Of these, what there is time for."""
         most = self.job["seconds"] or math.inf
         if place > 0 and not mutant["synchronises"]:
             most = min(most, MOST)
-        spent = list(itertools.accumulate(self.seconds[place][i] for i in out))
-        return [i for i, seconds in zip(out, spent, strict=True) if seconds < most]
+        reaching, spent = self.reaching(place, mutant), 0.0
+        for count, i in enumerate(reaching):
+            if spent > most:
+                return reaching[:count]
+            spent += self.seconds[place][i]
+        return reaching
 
     def child(self, mutant: dict, pipe: int) -> bool:
         """Whether a test fails with this mutant."""
@@ -148,7 +154,8 @@ class Judge:
         return pid, reader
 
     def survives(self, mutant: dict) -> dict:
-        reached = {i for place in range(len(self.reached)) for i in self.tests(place, mutant)}
+        places = range(len(self.reached))
+        reached = {i for place in places for i in self.reaching(place, mutant)}
         names = [self.items[i].nodeid for i in sorted(reached)]
         return {"number": mutant["number"], "reached": names}
 
