@@ -11,8 +11,9 @@
 #   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
 #                  the emulated ones under ThreadSanitizer
-#   make mutants   take each barrier, wait, mask and bound out of each .cu in turn;
-#                  the suite must notice
+#   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
+#                  the suite must notice (FAMILY="conv nms": of these alone; RESUME=1: what it has
+#                  not noticed yet)
 #   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
 #                  benchmark (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
 
@@ -101,7 +102,7 @@ sanitize: $(VENV)/.built
 	$(BIN)/python tests/tools/sanitize.py
 
 mutants: $(VENV)/.built
-	$(BIN)/python tests/tools/mutants.py
+	$(BIN)/python tests/tools/mutants.py $(if $(RESUME),--resume) $(FAMILY)
 
 # No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.
 gpu gpu-build gpu-test gpu-sanitize gpu-bench:

@@ -175,6 +175,19 @@ def test_by_hand(server):
     torch.testing.assert_close(y.flatten().cpu(), torch.tensor([0.0, 0.0, 0.0, 2.0]))
 
 
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_every_other_plane(server):
+    """Dense but for the outermost axis: one distance says where the pixels of a plane lie, but not
+    those of the next."""
+    backend, device = server
+    x = torch.randn(2, 3, 6, 3, 4, device=device)[:, :, ::2]
+    y, dense = (
+        functional.batch_norm(x, None, None, training=True, backend=backend)
+        for x in (x, x.contiguous())
+    )
+    torch.testing.assert_close(y, dense)
+
+
 ACTIVATIONS = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125))
 
 
@@ -319,6 +332,15 @@ def test_edges(server):
             grad = torch.full_like(y, inf if activation == "relu" else 2.0)
             seen.append((y.detach(), *torch.autograd.grad(y, leaf, grad)))
         torch.testing.assert_close(*seen, equal_nan=True, rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_statistics_of_nothing(server):
+    """As one of several processes may have: a spread of 0, not of 0 / 0."""
+    backend, device = server
+    stats = backends.function(backend, "batch_norm_stats")
+    for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
+        assert [s.tolist() for s in stats(torch.empty(shape, device=device))] == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize("server", servers("batch_norm"))

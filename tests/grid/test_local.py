@@ -190,3 +190,14 @@ def test_the_extension_checks_shapes_itself():
         with pytest.raises(ValueError, match=message):
             operands = x, torch.randn(weight, device=device), None, y
             library.call("local_forward", *operands, *window, on=x)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("local") if server.values[0][0] in ("cpu", "cuda")]
+)
+def test_no_filters_have_no_gradient(server):
+    """The operator refuses a layer without filters; the extension has nothing to write."""
+    backend, device = server
+    x, grad_y = torch.randn(2, 3, 5, 5, device=device), torch.empty(2, 0, 4, 4, device=device)
+    gradient = backends.function(backend, "local_grad_weight")
+    assert gradient(grad_y, x, (2, 2), (1, 1), (0, 0), (1, 1)).numel() == 0

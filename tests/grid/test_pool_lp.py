@@ -141,6 +141,14 @@ CASES = (
     ),
     (
         "lp_pool3d",
+        Case(
+            "a part for a whole along every axis",
+            (1, 3, 6, 6, 8),
+            L2 | {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        ),
+    ),
+    (
+        "lp_pool3d",
         Case("three axes channels last", (2, 5, 5, 6, 7), L2 | {"kernel_size": 2}, "channels_last"),
     ),
     (

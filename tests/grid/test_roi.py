@@ -212,7 +212,9 @@ ODD = {
     "infinite both ways": (-math.inf, -math.inf, math.inf, math.inf),
     "beyond all integers": (-1e30, -1e30, 1e30, 1e30),
     "upside down": (6, 5, 1, 2),
+    "upside down along one axis": (1, 5, 6, 2),
     "a point": (3, 3, 3, 3),
+    "a point at the last edge": (7.5, 6.5, 7.5, 6.5),
     "off the map": (100, 100, 110, 120),
     "four million pixels": (-4e6, 0, 4e6, 6),
 }

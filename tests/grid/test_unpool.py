@@ -5,7 +5,7 @@ import pytest
 import torch
 from contract import DTYPES, Case, gradient, opcheck, operand, run, servers
 
-from pydl import backends, functional
+from pydl import backends, functional, native
 
 CASES = (
     (2, Case("windows that do not overlap", (2, 5, 8, 10), {"kernel_size": 2})),
@@ -77,6 +77,23 @@ def test_the_last_in_scan_order_stays(server, view):
     grad = torch.randn_like(y)
     (grad_x,) = torch.autograd.grad(y, x, grad)
     assert torch.equal(grad_x.flatten(2), grad.flatten(2).gather(2, index.flatten(2)))
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
+)
+def test_the_kernels_pass_over_places_outside(server):
+    """The operator refuses them; a kernel, which cannot raise, must not touch a neighbour's."""
+    _, device = server
+    library = native.library("cuda")
+    index = torch.tensor([[8, 1, -1, 3], [-8, 2, 8, 100]], device=device).reshape(1, 2, 2, 2)
+    x = torch.arange(8.0, device=device).reshape(1, 2, 2, 2) + 1
+    y, winner = (torch.zeros(1, 2, 2, 4, device=device, dtype=t) for t in (x.dtype, torch.int64))
+    library.call("max_unpool_forward", x, index, y, winner, on=x)
+    assert y.flatten(2).tolist() == [[[0, 2, 0, 4, 0, 0, 0, 0], [0, 0, 6, 0, 0, 0, 0, 0]]]
+    grad_x = torch.empty_like(x)
+    library.call("max_unpool_backward", torch.ones_like(y), index, grad_x, on=x)
+    assert grad_x.flatten(2).tolist() == [[[0, 1, 0, 1], [0, 1, 0, 0]]]
 
 
 @pytest.mark.parametrize("server", servers("unpool"))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mutants import Build, library
+from mutants_build import Build, library
 
 ROOT = Path(__file__).parents[2]
 # Every family that is bound, and what else calls the kernels.

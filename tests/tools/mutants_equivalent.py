@@ -1,0 +1,177 @@
+"""Mutants that compute the same: (file, words of the statement, what became of them) and why."""
+
+_EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are both right."
+_SAME = "Where both are the same it does not matter which."
+_AS_ONE = "The other way computes the same; the choice is one of speed."
+_ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
+_ALL_OFF = "Once one is off the map, so are the bin's others, which ascend or lie at one place."
+_SPARE = "A box is listed with a pixel to spare on either side."
+_ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
+    ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
+    ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,
+    ("conv.cu", "x.size[axis + 2] < longest", "x.size[axis + 2] <= longest"): _EITHER_PATH,
+    ("conv.cu", "y.size[axis + 2] < longest", "y.size[axis + 2] <= longest"): _EITHER_PATH,
+    ("conv.cu", "padding[axis] < longest", "padding[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "stride[axis] < longest", "stride[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "dilation[axis] < longest", "dilation[axis] <= longest"): _EITHER_PATH,
+    ("conv.cu", "< longest / window", "<= longest / window"): _EITHER_PATH,
+    ("conv.cu", "weight.size[4] < longest", "weight.size[4] <= longest"): _EITHER_PATH,
+    (
+        "conv.cu",
+        "window.groups > 1",
+        "window.groups >= 1",
+    ): "One channel in one group is depthwise too, with one channel.",
+    (
+        "conv_direct.cu",
+        "from < count;",
+        "from <= count;",
+    ): "The last part is empty where the parts come out even, and an empty part adds 0.",
+    (
+        "conv_direct.cu",
+        "i < filters_per_block; ++i) {",
+        "i <= filters_per_block; ++i) {",
+    ): "The line below passes over the turn too many: no block has more than filters_per_block.",
+    (
+        "conv_direct.cu",
+        "if (threadIdx.x == 0) grad_bias.at",
+        "if (true) grad_bias.at",
+    ): "All threads of the block store the same value.",
+    ("conv_gemm.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
+    ("conv_gemm.cu", ">= enough_blocks", "> enough_blocks"): _ANY_TILE,
+    ("conv_gemm_weight.cu", "filters > 64", "filters >= 64"): _ANY_TILE,
+    ("conv_gemm_weight.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
+    (
+        "lrn.cu",
+        "args.size > 2 * channels",
+        "args.size >= 2 * channels",
+    ): "A window of 2 C channels already holds all that one of 2 C + 1 does.",
+    (
+        "lrn.cu",
+        "if (output.channels_last()) {",
+        "if (true) {",
+    ): "Either strip gives the same bits; the choice is one of speed.",
+    (
+        "rnn_persistent.cu",
+        "first > second ? first : second",
+        "first >= second ? first : second",
+    ): _SAME,
+    (
+        "unpool.cu",
+        "x.numel() > 0",
+        "x.numel() >= 0",
+    ): "The operator refuses axes of no elements, and without images there is no result either.",
+    (
+        "pool_window.h",
+        "skipped = start < 0",
+        "skipped = start <= 0",
+    ): "At 0 nothing is skipped: (dilation - 1) / dilation is 0.",
+    (
+        "pool_window.h",
+        "reach > span",
+        "reach >= span",
+    ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    (
+        "pool.cu",
+        "if (tap_d < 0) continue;",
+        "if (false) continue;",
+    ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
+    (
+        "pool_window.h",
+        "if (dilation == 1) return distance;",
+        "if (false) return distance;",
+    ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
+    (
+        "unpool.cu",
+        "while (seen < mine)",
+        "while (seen <= mine)",
+    ): "No two elements of a map have the same number, and the loop ends with its own.",
+    (
+        "unpool.cu",
+        "if (before == seen) return;",
+        "if (false) return;",
+    ): "The next turn finds the thread's own number there and ends the loop.",
+    (
+        "unpool.cu",
+        "if (x.numel() > 0) {",
+        "if (true) {",
+    ): "The operator refuses axes of no elements, and without images there is no result either.",
+    ("pool_lp.cu", "if (inside != taps) sum", "if (true) sum"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (inside != taps) share", "if (true) share"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (p == 1) return", "if (false) return"): _AS_ONE,
+    ("pool_lp.cu", "if (p == 2) return", "if (false) return"): _AS_ONE,
+    (
+        "spatial_norm.cu",
+        "first_h = max(at.h - reach.before, int64_t{0})",
+        "first_h = (int64_t{0})",
+    ): "The lines before are in no box of the strip, and the loop passes over them.",
+    (
+        "spatial_norm.cu",
+        "last_h = min(at.h + strip - 1 + reach.after, values.size[3] - 1)",
+        "last_h = (values.size[3] - 1)",
+    ): "The lines after are in no box of the strip, and the loop passes over them.",
+    ("nms.cu", "kept.x2 < other.x2", "kept.x2 <= other.x2"): _SAME,
+    ("nms.cu", "kept.x1 > other.x1", "kept.x1 >= other.x1"): _SAME,
+    ("nms.cu", "kept.y2 < other.y2", "kept.y2 <= other.y2"): _SAME,
+    ("nms.cu", "kept.y1 > other.y1", "kept.y1 >= other.y1"): _SAME,
+    ("nms.cu", "width > 0", "width >= 0"): "The width is 0 either way.",
+    ("nms.cu", "height > 0", "height >= 0"): "The height is 0 either way.",
+    (
+        "nms.cu",
+        "if (column < row) return;",
+        "if (false) return;",
+    ): "Nobody reads the words below the diagonal; making them costs time.",
+    (
+        "nms.cu",
+        "against <= k",
+        "against < k",
+    ): "A box that suppresses itself has been chosen by then.",
+    ("nms.cu", "against >= count", "against > count"): "Nobody asks about the box behind the last.",
+    (
+        "nms.cu",
+        "if (threadIdx.x == 0) {",
+        "if (true) {",
+    ): "All threads of the block compute and store the same.",
+    ("batch_norm.cu", "if (tensor.size[axis] == 1) continue;", "if (false) continue;"): _ANY_STEP,
+    ("batch_norm.cu", "if (span == 1) step", "if (true) step"): _ANY_STEP,
+    ("batch_norm.cu", "if (tensor.stride[axis] != step * span) {", "if (true) {"): _ANY_STEP,
+    ("batch_norm.cu", "if (step >= 0) return", "if (false) return"): _ANY_STEP,
+    ("batch_norm.cu", "step >= 0", "step > 0"): _ANY_STEP,
+    ("batch_norm.cu", "room < 1 ?", "room <= 1 ?"): _SAME,
+    ("batch_norm.cu", "room < wanted ?", "room <= wanted ?"): _SAME,
+    (
+        "batch_norm.cu",
+        "p < at.last; p += 4 * at.step",
+        "p <= at.last; p += 4 * at.step",
+    ): "The turn too many joins the moments of no pixels, which changes nothing.",
+    (
+        "nms.cu",
+        "first + bit < count; ++bit",
+        "first + bit <= count; ++bit",
+    ): "Nobody asks about the box behind the last, which is of the last group.",
+    (
+        "roi.cu",
+        "if (rows.bin > 0) break;",
+        "if (false) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "rows.bin > 0) break;",
+        "rows.bin >= 0) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "if (cols.bin > 0) break;",
+        "if (false) break;",
+    ): _ALL_OFF,
+    (
+        "roi.cu",
+        "cols.bin > 0) break;",
+        "cols.bin >= 0) break;",
+    ): _ALL_OFF,
+    ("roi.cu", "low = end < start", "low = end <= start"): _SAME,
+    ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
+    ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,
+    ("roi.cu", "low <= A(last + 1)", "low < A(last + 1)"): _SPARE,
+}
