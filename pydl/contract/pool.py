@@ -66,6 +66,15 @@ def _window_start(index: Tensor, axis: int, stride: Ints, padding: Ints) -> Tens
     return start.reshape([-1 if other == axis else 1 for other in range(axes)])
 
 
+def with_index(x: Tensor, size: Sizes, form: str) -> Pair:
+    """The unwritten maxima (N, C, *size) of the map ``x``, in its layout, and their index, of no
+    elements for ``none``."""
+    y = layout.resized(x, size)
+    if form == "none":
+        return y, layout.nothing(x, dtype=torch.uint8)
+    return y, layout.resized(x, size, dtype=INDEX_DTYPE[form])
+
+
 class MaxPoolForward(NamedTuple):
     x: Tensor  # (N, C, in...)
     kernel_size: Ints
@@ -78,11 +87,7 @@ class MaxPoolForward(NamedTuple):
     def results(self) -> Pair:
         """y (N, C, out...) in the layout of x, and the index, likewise, of no elements for
         ``none``."""
-        y = layout.resized(self.x, self.output_size)
-        if self.index_form == "none":
-            return y, layout.nothing(self.x, dtype=torch.uint8)
-        dtype = INDEX_DTYPE[self.index_form]
-        return y, layout.resized(self.x, self.output_size, dtype=dtype)
+        return with_index(self.x, self.output_size, self.index_form)
 
 
 class MaxPoolBackward(NamedTuple):

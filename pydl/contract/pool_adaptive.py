@@ -17,7 +17,7 @@ import torch
 
 from pydl import layout
 from pydl.contract.call import Ints, Pair, Sizes, Tensor
-from pydl.contract.pool import INDEX_DTYPE
+from pydl.contract.pool import INDEX_DTYPE, with_index
 
 MOST_LEVELS = 16  # of a pyramid
 
@@ -101,11 +101,7 @@ class AdaptiveMaxPoolForward(NamedTuple):
     def results(self) -> Pair:
         """y (N, C, out...) in the layout of x, and the index, likewise, of no elements for
         ``none``."""
-        y = layout.resized(self.x, self.output_size)
-        if self.index_form == "none":
-            return y, layout.nothing(self.x, dtype=torch.uint8)
-        dtype = INDEX_DTYPE[self.index_form]
-        return y, layout.resized(self.x, self.output_size, dtype=dtype)
+        return with_index(self.x, self.output_size, self.index_form)
 
 
 class AdaptiveMaxPoolBackward(NamedTuple):
