@@ -214,7 +214,8 @@ def table(mutants: list[Mutant], results: Results) -> None:
     for mutant in mutants:
         row = results.of(mutant) or {"verdict": "not asked"}
         verdict = row["judge"] if row["verdict"] == "noticed" else row["verdict"]
-        verdict = "SURVIVES" if verdict == "survives so far" else verdict
+        if verdict in ("SURVIVES", "survives so far"):
+            verdict = "equivalent" if mutant.equivalent else "SURVIVES"
         for name in (f"{mutant.family} {mutant.change.kind}", "~"):
             counts.setdefault(name, Counter())[verdict] += 1
     print("\n" + f"{'':24}{'all':>6}" + "".join(f"{column:>18}" for column in columns))
