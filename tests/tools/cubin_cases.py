@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pydl import backends
+from pydl import backends, layout
 from pydl.contract.batch_norm import mask as empty_mask
 from pydl.contract.conv import ConvForward
 from pydl.contract.cross_entropy import CrossEntropyForward
@@ -78,8 +78,8 @@ def conv_cases() -> Iterator[Case]:
     # Every row of the table; bfloat16 has float16's instructions and registers, so its widest row
     # is enough.
     dtypes = {"half": HALF, "tf32": FLOAT, "float": FLOAT, "double": DOUBLE}
-    for (operands, problem, layout), rows in conv_tiles.TILES.items():
-        how = {"last": layout == "channels last", "tf32": operands == "tf32"}
+    for (operands, problem, lies), rows in conv_tiles.TILES.items():
+        how = {"last": lies == "channels last", "tf32": operands == "tf32"}
         dtype = dtypes[operands]
         for _, n, *_ in rows if problem == "dense" else ():
             reason, shape = f"{n} channels", (8, n, 28, 28)
@@ -164,14 +164,13 @@ def local_cases() -> Iterator[Case]:
 
 
 def pool_cases() -> Iterator[Case]:
-    from pydl.kernels import pool
 
     def max_pool(reason, dtype, shape, kernel, stride, index, last):
         x, axes = _map(shape, dtype, last), len(shape) - 2
         window = [kernel] * axes, [stride] * axes, [kernel // 2] * axes, [1] * axes
         out = [(n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[2:]]
-        y = pool.layout.resized(x, out)
-        indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
+        y = layout.resized(x, out)
+        indices = layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
         lies = f"{index} index, {'channels last' if last else 'contiguous'}"
         yield Case(
             f"max y: {reason}, {lies}",
@@ -189,7 +188,7 @@ def pool_cases() -> Iterator[Case]:
         x, axes = _map(shape, dtype, last), len(shape) - 2
         window = [kernel] * axes, [stride] * axes, [0] * axes
         out = [(n - kernel) // stride + 1 for n in shape[2:]]
-        y = pool.layout.resized(x, out)
+        y = layout.resized(x, out)
         lies = "channels last" if last else "contiguous"
         yield Case(
             f"avg y: {reason}, {lies}",
@@ -220,13 +219,12 @@ def pool_cases() -> Iterator[Case]:
 
 
 def pool_lp_cases() -> Iterator[Case]:
-    from pydl.kernels import pool_lp
 
     def both(reason, dtype, shape, norm_type, kernel, last):
         x, axes = _map(shape, dtype, last), len(shape) - 2
         window = norm_type, [kernel] * axes, [2] * axes
         out = [(n - kernel) // 2 + 1 for n in shape[2:]]
-        y = pool_lp.layout.resized(x, out)
+        y = layout.resized(x, out)
         lies = "channels last" if last else "contiguous"
         yield Case(
             f"Lp y: {reason}, {lies}", dtype, lambda: triton("lp_pool_forward")(x, *window, out)
@@ -250,12 +248,11 @@ def pool_lp_cases() -> Iterator[Case]:
 
 
 def pool_adaptive_cases() -> Iterator[Case]:
-    from pydl.kernels import pool_adaptive as pool
 
     def adaptive(reason, dtype, shape, bins, index, last):
         x, out = _map(shape, dtype, last), [bins] * (len(shape) - 2)
-        y = pool.layout.resized(x, out)
-        indices = pool.layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
+        y = layout.resized(x, out)
+        indices = layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
         lies = f"{index} index, {'channels last' if last else 'contiguous'}"
         size = shape[2:]
         yield Case(
@@ -322,7 +319,7 @@ def unpool_cases() -> Iterator[Case]:
         ("64-bit offsets", BF16, (2**13, 64, 64, 64), True),
     ):
         x, size = _map(shape, dtype, last), [2 * n for n in shape[2:]]
-        index, y = _map(shape, torch.int64, last), unpool.layout.resized(x, size)
+        index, y = _map(shape, torch.int64, last), layout.resized(x, size)
         lies = "channels last" if last else "contiguous"
         forward = partial(triton("max_unpool_forward"), x, index, size)
         yield Case(f"unpool y: {reason}, {lies}", dtype, forward)
@@ -376,11 +373,10 @@ def spatial_norm_cases() -> Iterator[Case]:
 
 
 def batch_norm_cases() -> Iterator[Case]:
-    from pydl.kernels import batch_norm
 
     def every(reason, dtype, last, activation, residual=True, affine=True, shape=(8, 64, 56, 56)):
         x = _map(shape, dtype, last)
-        sums = batch_norm.layout.channel_sums(x)
+        sums = layout.channel_sums(x)
         weight = sums if affine else None
         added = x if residual else None
         masked = activation != "none"
