@@ -82,6 +82,7 @@ class Results:
         return self.rows.get(mutant.key)
 
     def add(self, mutant: Mutant, **verdict: object) -> None:
+        BUILD.mkdir(parents=True, exist_ok=True)
         with (BUILD / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.read()
