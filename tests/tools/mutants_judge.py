@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pytest
 
-from pydl import native
+from pydl.emulation import emulate_cuda
 
 PATIENCE = 10  # times as long as a test takes with no mutant
 MOST = 10  # seconds of tests in a further order of threads, for what synchronises none
@@ -55,7 +55,7 @@ def emulate(path: str):
     spec = importlib.util.spec_from_file_location("pydl._emulated", Path(path))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    native.emulate_cuda(module)
+    emulate_cuda(module)
     return module
 
 
