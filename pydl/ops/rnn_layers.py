@@ -1,6 +1,7 @@
 """Recurrent layers over each other, in one direction or two, by whoever serves them."""
 
 import functools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from pydl import backends, functional
+from pydl.dispatch import LEAST
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.checks import autocast_dtype
@@ -46,6 +48,8 @@ def forward(
 ) -> tuple[Any, Any]:
     """The forward of a module that has the attributes of one of torch.nn, whose forward ``stock``
     is: that itself where PyTorch serves."""
+    if _small(module, input):
+        return stock(module, input, hx)
     if isinstance(input, PackedSequence):
         x, packed, steps = input.data, True, len(input.batch_sizes)
     else:
@@ -86,8 +90,6 @@ def _server(
 ) -> tuple[str, bool]:
     """Who serves, and whether that is PyTorch's operator for all layers at once."""
     backend = backends.choose(family, given, x)
-    if backend == "aten" and not own and _undisturbed() and (not fused or pytorch_serves(x)):
-        return backend, True
     low = autocast_dtype(x)
     whole = not own and not rnn.in_graph()
     if low is not None and x.dtype not in (torch.float32, low) and backends.asked(given) == "auto":
@@ -107,10 +109,23 @@ def _server(
     return backend, False
 
 
-def _undisturbed() -> bool:
-    """Whether the call is an ordinary one: of a small layer, these questions are half of the
-    time."""
-    return not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())
+# Below what every row of the dispatch table asks for.
+_FEW = min(
+    LEAST.get((family, torch.float32), math.inf) for family in ("rnn", "rnn_short", "rnn_lstm")
+)
+
+
+def _small(module: Layers, input: torch.Tensor | PackedSequence) -> bool:
+    """Whether it is PyTorch's without further questions, which would be a tenth of the time: a
+    plain layer, an input too small to gain, and nothing that asks for more or watches."""
+    return (
+        type(input) is torch.Tensor
+        and input.dtype == torch.float32
+        and input.numel() < _FEW
+        and "_pydl_options" not in module.__dict__
+        and backends.asked(module._pydl_backend) == "auto"
+        and not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())
+    )
 
 
 def _packed(
