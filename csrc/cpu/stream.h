@@ -7,6 +7,10 @@
 // and a row that is first made elsewhere and then streamed gains nothing (pools, depthwise lines).
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <cstring>
 
 #include "vec.h"
