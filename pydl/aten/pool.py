@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pydl import layout
+from pydl.contract.conv import conv_size
 from pydl.contract.pool import (
     AvgPoolBackward,
     AvgPoolForward,
@@ -26,10 +27,7 @@ def ceil_mode(
     dilation: Sequence[int],
 ) -> bool:
     """Whether only ceil mode gives this output size."""
-    floor = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
-    ]
+    floor = conv_size(input_size, kernel_size, stride, padding, dilation)
     return floor != list(output_size)
 
 

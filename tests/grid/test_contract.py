@@ -13,6 +13,7 @@ import torch
 from pydl import backends
 from pydl.contract import FAMILIES
 from pydl.contract.call import schema_of
+from pydl.ops.rnn import Operands
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = [
@@ -103,6 +104,12 @@ def test_a_result_that_a_backend_shapes_otherwise_is_refused(monkeypatch):
     monkeypatch.setattr(backends, "implementation", wrong)
     with pytest.raises(AssertionError, match="a backend returned shape"):
         torch.ops.pydl.lrn_forward(torch.zeros(2, 3, 4), 3, 1.0, 0.75, 1.0, "reference")
+
+
+def test_the_tensors_of_a_recurrent_layer_are_the_first_of_its_call():
+    fields = FAMILIES["rnn"]["rnn_forward"]._fields
+    assert Operands._fields == fields[: len(Operands._fields)]
+    assert fields[len(Operands._fields)] == "cell"
 
 
 def test_functions_take_the_arguments_one_by_one():
