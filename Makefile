@@ -4,7 +4,8 @@
 #   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
 #   make test      the suite; test-whole: the slow backends in every dtype too
 #   make lint      ruff, mypy, clang-format
-#   make bench     the benchmark on this CPU, into bench/results/cpu/
+#   make bench     the benchmark on this CPU, into bench/results/cpu-<instruction set>/, and the
+#                  tables that auto goes by, into pydl/tables/
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
@@ -22,19 +23,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The tests' parallel workers; one thread each, so that they do not fight for the cores.
 JOBS ?= 2
-export CMAKE_ARGS ?= -DPYDL_EMULATOR=ON
+# Options of CMakeLists.txt, which count for more than those below.
+CMAKE_ARGS ?=
 
-.PHONY: demo test test-whole lint format bench readme nvcc cubins sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
-$(VENV)/.installed: requirements/build.txt requirements/dev.txt
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+# What the demonstration runs on, and what people who work on the project need besides.
+$(VENV)/.installed: requirements/build.txt requirements/demo.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(PIP) install -r requirements/demo.txt
+	@touch $@
+$(VENV)/.installed-for-tests: requirements/dev.txt $(VENV)/.installed
+	$(PIP) install -r requirements/dev.txt
 	@touch $@
 
 SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
+BUILD = PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_ARGS="-DPYDL_COMPILE_SECONDS=ON $(1) $(CMAKE_ARGS)" $(PIP) install --no-deps --no-build-isolation -e .
+# The CPU kernels for this processor and nothing else: minutes.
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(call BUILD,-DPYDL_CUDA=OFF)
 	@touch $@
+# Every instruction set, the CUDA kernels where there is a compiler for them, and the emulator. It
+# serves the demonstration as well.
+$(VENV)/.built-for-tests: $(VENV)/.installed-for-tests $(SOURCES)
+	$(call BUILD,-DPYDL_ISAS=all -DPYDL_EMULATOR=ON)
+	@touch $(VENV)/.built $@
 
 demo: $(VENV)/.built
 	$(BIN)/pydl demo
@@ -44,7 +58,7 @@ demo: $(VENV)/.built
 AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/grid/test_batch_norm_layers.py \
   tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
-test: $(VENV)/.built
+test: $(VENV)/.built-for-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 	if grep -q avx512f /proc/cpuinfo; then \
 	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
@@ -52,56 +66,72 @@ test: $(VENV)/.built
 	fi
 
 # Every row of every table in every dtype, in Triton's interpreter too.
-test-whole: $(VENV)/.built
+test-whole: $(VENV)/.built-for-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q --whole
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
 	$(BIN)/python bench/readme.py --check
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
 
 # How long to measure a row.
 BENCH_SECONDS ?= 1
-BENCH := $(BIN)/python bench/run.py --device cpu --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS) --out bench/results/cpu
-bench: $(VENV)/.built
+# The best instruction set of this processor, then the others that most processors have.
+ISAS ?= $(shell grep -q avx512f /proc/cpuinfo && echo avx512 avx2 || echo avx2)
+bench: $(VENV)/.built-for-tests
+	for isa in $(ISAS); do $(MAKE) bench-of ISA=$$isa || exit 1; done
+	$(BIN)/python bench/tables.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu-$(firstword $(ISAS))/overhead.csv
+
+# One instruction set, into bench/results/cpu-<set>.
+BENCH = $(BIN)/python bench/run.py --isa=$(ISA) --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
+RNN = $(BIN)/python bench/rnn.py --isa=$(ISA) --seconds $(BENCH_SECONDS)
+POOLS := alexnet.*pool*,alexnet.average*,vgg16.*pool,sppnet*,c3d.*pool*,c3d.average*
+FLOATS := float32,float64,bfloat16,float16
+bench-of:
 	$(BENCH) --cases 'lenet5*,alexnet*'
 	$(BENCH) --cases 'mobilenetv2.depthwise*[0-9],depthwise*' --passes forward,grad_input,grad_weight \
-	  --backend cpu --name depthwise
+	  --batch 1,4,32 --backend cpu --name depthwise
 	$(BENCH) --cases '*conv2+relu,*-56+relu,deepface*' --name epilogue
-	$(BENCH) --cases '*.bn*' --backend cpu --name batch_norm
+	$(BENCH) --cases '*.bn*' --backend cpu --batch 1,4,32 --name batch_norm
 	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
 	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,c3d.pool1,c3d.pool3,c3d.average3' \
 	  --backend cpu --name pool
 	$(BENCH) --cases 'fasterrcnn.*,maskrcnn.*' --backend cpu --name roi
 	for threads in 1 2; do \
-	  $(BIN)/python bench/rnn.py --seconds $(BENCH_SECONDS) --threads $$threads --out bench/results/cpu/rnn-$$threads.csv || exit 1; \
+	  $(RNN) --threads $$threads --out bench/results/cpu-$(ISA)/rnn-$$threads.csv || exit 1; \
 	done
-	$(BIN)/python bench/rnn.py --cases 'GRU-16x1x64*,GRU-8x1x32*,GRU-8x4x256*,GRU-16x4x32*' --out bench/results/cpu/rnn-short.csv
+	$(RNN) --cases 'GRU-16x1x64*,GRU-8x1x32*,GRU-8x4x256*,GRU-16x4x32*' --out bench/results/cpu-$(ISA)/rnn-short.csv
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
-	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu/overhead.csv
+	$(BENCH) --cases '$(POOLS),alexnet.lrn*' --backend cpu --batch 1,4 --dtype $(FLOATS) --name sizes
+	$(BIN)/python bench/networks.py --isa=$(ISA) --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
 
 # The tables in README.md, docs/drop-in.md, docs/performance.md and docs/speed.svg.
-readme: $(VENV)/.built
+readme: $(VENV)/.built-for-tests
 	$(BIN)/python bench/readme.py
 
-nvcc: $(VENV)/.installed
+nvcc: $(VENV)/.installed-for-tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
-cubins: $(VENV)/.built
+cubins: $(VENV)/.built-for-tests
 	$(BIN)/python tests/tools/test_cubins.py
 
-sanitize: $(VENV)/.built
+sanitize: $(VENV)/.built-for-tests
 	$(BIN)/python tests/tools/sanitize.py
 
-mutants: $(VENV)/.built
+# What each C++ file takes to compile; fails if one takes more than a minute.
+compile-seconds: $(VENV)/.built-for-tests
+	$(BIN)/python cmake/compile_seconds.py build/cmake/compile_seconds.csv
+
+mutants: $(VENV)/.built-for-tests
 	$(BIN)/python tests/tools/mutants.py $(if $(RESUME),--resume) $(FAMILY)
 
 # No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.

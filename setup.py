@@ -6,6 +6,7 @@ The options of CMakeLists.txt go through CMAKE_ARGS, e.g. ``CMAKE_ARGS="-DPYDL_C
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ class CMakeBuild(build_ext):
     flags."""
 
     def build_extensions(self) -> None:
+        compiler = os.environ.get("CXX", "c++")
+        if shutil.which(shlex.split(compiler)[0]) is None:
+            raise SystemExit(
+                f"pydl compiles its kernels, and there is no C++ compiler {compiler}: install "
+                "g++ 12 or later (Debian and Ubuntu: apt install g++), or name yours in CXX"
+            )
         destination = Path(self.get_ext_fullpath(MODULES[0])).parent.resolve()
         # One build folder, so that objects are compiled once whatever is made of them; the
         # sanitizers' are other objects.
@@ -48,5 +55,5 @@ setup(
     # The Triton kernels live at the top of the repository and are installed inside the package.
     packages=[*find_packages(include=["pydl", "pydl.*", "pydl_cli"]), "pydl.kernels"],
     package_dir={"pydl": "pydl", "pydl.kernels": "kernels"},
-    package_data={"pydl": ["py.typed"]},
+    package_data={"pydl": ["py.typed", "tables/*.json"]},
 )

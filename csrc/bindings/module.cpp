@@ -1,5 +1,6 @@
 // The extension module. `cpu` and `cuda` are submodules; a part that was not built is absent.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "families.h"
 #if defined(PYDL_BIND_CPU)
@@ -15,7 +16,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
 #if defined(PYDL_BIND_CPU)
   py::module_ cpu = module.def_submodule("cpu");
   cpu.def("isa", &pydl::cpu::isa,
-          "The instruction set whose kernels this machine runs: baseline, avx2 or avx512.");
+          "The instruction set whose kernels this machine runs: baseline, avx2 or avx512; empty "
+          "where it has none of those built.");
+  cpu.def("built_isas", &pydl::cpu::built_isas, "The instruction sets built, the best first.");
   cpu.def("use_isa", &pydl::cpu::use_isa,
           "Run the kernels of this instruction set; for tests and comparisons.");
 #define PYDL_BIND(family, on_cpu, in_cuda) \

@@ -1,4 +1,4 @@
-// What the windows of an average are divided by.
+// What the windows of an average are divided by, and the averages.
 #pragma once
 
 #include <memory>
@@ -8,19 +8,19 @@
 namespace pydl::cpu::PYDL_ISA {
 
 // The divisor of a window is a product: of a number that a line of windows shares and one for each
-// window of the line.
+// window of the line. Of `parts` taps, where that is given: then it divides by count / parts.
 template <class A>
 class Divisor {
  public:
   Divisor(const Axis& depth, const Axis& height, const Axis& width, bool count_include_pad,
-          int64_t fixed)
+          int64_t fixed, int64_t parts = 1)
       : depth_(depth),
         height_(height),
         include_(count_include_pad),
         fixed_(fixed),
         of_window_(new A[width.outputs]) {
     for (int64_t o = 0; o < width.outputs; ++o) {
-      of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad));
+      of_window_[o] = static_cast<A>(fixed ? 1 : width.counted(o, count_include_pad)) / parts;
     }
     for (const Axis* axis : {&depth, &height, &width}) {
       for (int64_t o = 1; o < axis->outputs; ++o) {
@@ -57,5 +57,11 @@ class Divisor {
   int64_t fixed_;
   std::unique_ptr<A[]> of_window_;
 };
+
+// y[o] = sum of the taps of window o inside the input / divisor[o]: see avg_pool_forward.cpp.
+template <class T>
+void average_windows(const Tensor& x, const Tensor& y, const Axis& depth, const Axis& height,
+                     const Axis& width, const Divisor<accumulate_t<T>>& divisor, bool channels_last,
+                     int64_t threads);
 
 }  // namespace pydl::cpu::PYDL_ISA

@@ -17,12 +17,28 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
+template <class T>
+void average_windows(const Tensor& x, const Tensor& y, const Axis& depth, const Axis& height,
+                     const Axis& width, const Divisor<accumulate_t<T>>& divisor, bool channels_last,
+                     int64_t threads) {
+  sum_windows<T>(x, y, depth, height, width, Sum{}, divisor, channels_last, threads);
+}
+
+template void average_windows<float>(const Tensor&, const Tensor&, const Axis&, const Axis&,
+                                     const Axis&, const Divisor<float>&, bool, int64_t);
+template void average_windows<double>(const Tensor&, const Tensor&, const Axis&, const Axis&,
+                                      const Axis&, const Divisor<double>&, bool, int64_t);
+template void average_windows<float16>(const Tensor&, const Tensor&, const Axis&, const Axis&,
+                                       const Axis&, const Divisor<float>&, bool, int64_t);
+template void average_windows<bfloat16>(const Tensor&, const Tensor&, const Axis&, const Axis&,
+                                        const Axis&, const Divisor<float>&, bool, int64_t);
+
 void avg_pool_forward(const AvgPoolForward& args, bool channels_last, int64_t threads) {
   const auto& [x, y, window, count_include_pad, fixed] = args;
   const Axis depth(window, x, y, 0), height(window, x, y, 1), width(window, x, y, 2);
   dispatch_floating(x.dtype, "avg_pool", [&]<class T>(T) {
     const Divisor<accumulate_t<T>> divisor(depth, height, width, count_include_pad, fixed);
-    sum_windows<T>(x, y, depth, height, width, Sum{}, divisor, channels_last, threads);
+    average_windows<T>(x, y, depth, height, width, divisor, channels_last, threads);
   });
 }
 

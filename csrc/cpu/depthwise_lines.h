@@ -166,7 +166,7 @@ struct DepthwiseLines {
                        A start, A* out, int64_t size) {
     constexpr int lanes = kWidest<A>;
     using V = Vec<A, lanes>;
-    with_count<9>(count, [=]<int fixed>(Lanes<fixed>) {
+    with_count<A, 9>(count, [=]<int fixed>(Lanes<fixed>) {
       for (int64_t i = 0; i < size; i += 4 * lanes) {
         V a = V{} + start, b = a, c = a, d = a;
         for (int64_t t = 0; t < (fixed ? fixed : count); ++t) {

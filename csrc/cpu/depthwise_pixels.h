@@ -260,7 +260,7 @@ struct DepthwisePixels {
                   int64_t out_pitch) const {
     constexpr int columns = kSquare;
     const int64_t step = channels;
-    for_vectors<A>(channels, [&]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
+    for_blocks<A>(channels, [&]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
       using V = Vec<A, lanes>;
       V weights[9], sums[rows][columns];
 #pragma GCC unroll 16
@@ -303,7 +303,7 @@ struct DepthwisePixels {
   template <int size, bool inside, class Out>
   void sum_taps(const T* const* taps, const A* const* weights, int64_t count, int64_t step,
                 const A* start, Out* out, int64_t out_step) const {
-    for_vectors<A>(channels * multiplier, [&]<int lanes>(int64_t first, Lanes<lanes>) {
+    for_blocks<A>(channels * multiplier, [&]<int lanes>(int64_t first, Lanes<lanes>) {
       using V = Vec<A, lanes>;
       V sums[size];
 #pragma GCC unroll 8

@@ -87,7 +87,7 @@ void finish_row(const accumulate_t<T>* z, const T* residual, T* y, int64_t size,
   using A = accumulate_t<T>;
   const A slope = static_cast<A>(epilogue.slope);
   with_activation(epilogue.activation, [&]<Activation activation>() {
-    for_vectors<A>(size, [&]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
+    for_blocks<A>(size, [&]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
       Vec<A, lanes> value = load_vec<lanes>(z + first);
       if (residual != nullptr) value += load_vec<lanes>(residual + first);
       store_vec<lanes>(activated<activation, lanes, A>(value, slope), y + first);

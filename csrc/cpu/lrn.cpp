@@ -94,11 +94,9 @@ void forward_positions(const LrnForward& args, int64_t threads) {
         for (int64_t row = from; row < to; ++row) rows[row - from] = x_rows[row];
         const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
         const T* next_y = y + std::min(c + 1, channels - 1) * blocks.positions;
-        const auto ahead = [=](int64_t at) PYDL_INLINE_BODY {
-          fetch(next_x + at), fetch_to_write(next_y + at);
-        };
         write(y + c * blocks.positions, length, result, [&](A* out) {
-          normalise(formula, rows, to - from, x_rows[c], out, length, square, ahead);
+          normalise(formula, rows, to - from, x_rows[c], out, length, square,
+                    ReadAndWriteAhead(next_x, next_y));
         });
       }
     }
@@ -141,9 +139,7 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
           const T* next_x = x + std::min(to, channels - 1) * blocks.positions;
           const T* next_grad = grad_y + std::min(ahead + 1, channels - 1) * blocks.positions;
           differentiate(formula, rows, to - from, x_rows[ahead], grad_rows[ahead], direct[ahead],
-                        indirect[ahead], length, square, [=](int64_t at) PYDL_INLINE_BODY {
-                          fetch(next_x + at), fetch(next_grad + at);
-                        });
+                        indirect[ahead], length, square, ReadAhead(next_x, next_grad));
         }
         const int64_t c = ahead - formula.below;
         if (c < 0) continue;
@@ -152,8 +148,8 @@ void backward_positions(const LrnBackward& args, int64_t threads) {
         for (int64_t row = from; row < to; ++row) rows[row - from] = indirect[row];
         const T* next_to = grad_x + std::min(c + 1, channels - 1) * blocks.positions;
         write(grad_x + c * blocks.positions, length, result, [&](A* out) {
-          collect(formula, rows, to - from, x_rows[c], direct[c], out, length,
-                  [=](int64_t at) PYDL_INLINE_BODY { fetch_to_write(next_to + at); });
+          collect(formula.slope, rows, to - from, x_rows[c], direct[c], out, length,
+                  WriteAhead(next_to));
         });
       }
     }
@@ -193,7 +189,7 @@ void forward_pixels(const LrnForward& args, int64_t threads) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
         write(y + pixel * channels, channels, result, [&](A* out) {
-          normalise(formula, rows, window, x_rows[pixel], out, channels, identity, nothing);
+          normalise(formula, rows, window, x_rows[pixel], out, channels, identity, NothingAhead());
         });
       }
     }
@@ -233,12 +229,13 @@ void backward_pixels(const LrnBackward& args, int64_t threads) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = squares[pixel] + row;
         differentiate(formula, rows, window, x_rows[pixel], grad_rows[pixel], direct[pixel],
-                      indirect[pixel] + formula.above, channels, identity, nothing);
+                      indirect[pixel] + formula.above, channels, identity, NothingAhead());
       }
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t row = 0; row < window; ++row) rows[row] = indirect[pixel] + row;
         write(grad_x + pixel * channels, channels, result, [&](A* out) {
-          collect(formula, rows, window, x_rows[pixel], direct[pixel], out, channels, nothing);
+          collect(formula.slope, rows, window, x_rows[pixel], direct[pixel], out, channels,
+                  NothingAhead());
         });
       }
     }

@@ -89,7 +89,7 @@ void gather_pixels(const MaxPoolBackward& args, int64_t threads) {
           }
         }
         T* to = grad_x + (at.number * width.inputs + i) * channels;
-        with_count<1, 2, 4>(count, [&]<int fixed>(Lanes<fixed>) {
+        with_count<A, 1, 2, 4>(count, [&]<int fixed>(Lanes<fixed>) {
           add_chosen<fixed>(grads, choices, codes, count, to, channels);
         });
       }

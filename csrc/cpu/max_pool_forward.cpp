@@ -42,7 +42,9 @@ struct Max {
   }
   template <class A>
   A operator()(A best, A value) const {
-    return beats(value, best) ? value : best;
+    // As beats(), of vectors, which have no bool.
+    const A larger = value > best ? value : best;
+    return value != value ? value : larger;
   }
 };
 
@@ -74,6 +76,7 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   const Axis depth(args.window, args.x, args.y, 0), height(args.window, args.x, args.y, 1),
       width(args.window, args.x, args.y, 2);
   const Columns columns(width);
+  const bool threes = by_threes(width), parted = columns.stride > 1 && !threes;
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
   const Lines lines(args.y);
   const T* x = static_cast<const T*>(args.x.data);
@@ -87,7 +90,7 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
   const Scratch<const A*> tap_memory(team, width.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     A* maxima = memory.of(member);  // of the columns, one line each
-    A* parts = columns.stride == 1 ? maxima : maxima + most * line_size;
+    A* parts = parted ? maxima + most * line_size : maxima;
     const T** rows = row_memory.of(member);
     const A** taps = tap_memory.of(member);
     std::fill_n(maxima, 2 * most * line_size, kLowest<A>);
@@ -108,7 +111,17 @@ void max_lines(const MaxPoolForward& args, int64_t threads) {
                          {alike, height.stride * width.inputs, line_size});
         }
       }
-      if (columns.stride > 1) {
+      if (threes) {
+        for (int64_t i = 0; i < batch; ++i) {
+          const A* from = maxima + i * line_size;
+          T* to = y + (begin + i) * width.outputs;
+          for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) PYDL_INLINE_BODY {
+            store_vec<lanes>(fold_threes<lanes>(from + 2 * o, Max{}), to + o);
+          });
+        }
+        continue;
+      }
+      if (parted) {
         for (int64_t i = 0; i < batch; ++i)
           columns.split(maxima + i * line_size, parts + i * line_size);
       }
@@ -247,7 +260,7 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
           }
         }
         const auto base = static_cast<Code<A>>(coding.of(first_d, first_h, 0));
-        with_count<2, 3, 4, 6, 9>(count, [&]<int fixed>(Lanes<fixed>) {
+        with_count<A, 2, 3, 4, 6, 9>(count, [&]<int fixed>(Lanes<fixed>) {
           choose<fixed>(taps, codes, count, first_codes, base, values + i * outputs,
                         chosen + i * outputs, width.outputs,
                         {alike, height.stride * line_size, outputs});
@@ -364,7 +377,7 @@ void max_pixels(const MaxPoolForward& args, int64_t threads) {
             if constexpr (indexed) index[i] = static_cast<Index>(code);
           }
         } else if constexpr (indexed) {
-          with_count<4, 9>(count, [&]<int fixed>(Lanes<fixed>) {
+          with_count<A, 4, 9>(count, [&]<int fixed>(Lanes<fixed>) {
             choose_channels<fixed>(taps, codes, count, origin, y + to, index + to, channels,
                                    {places, step, channels}, width.stride);
           });

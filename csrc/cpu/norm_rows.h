@@ -113,11 +113,45 @@ struct Scale {
 
 // Both passes of one row. `rows` are the rows of the window, which the kernels find
 // differently: other channels at the same positions, the same channels displaced, other lines.
-// ahead(first) asks for what will be needed after this row.
 
 constexpr auto identity = [](auto value) { return value; };
 constexpr auto square = [](auto value) { return value * value; };
-constexpr auto nothing = [](int64_t) {};
+
+// Prefetches, beside the elements of a row, what will be needed after it: elements of `size` bytes
+// to read at two places, or to write at one.
+struct ReadAhead {
+  const char *x, *grad;
+  int64_t size;
+
+  template <class T>
+  ReadAhead(const T* x, const T* grad)
+      : x(reinterpret_cast<const char*>(x)),
+        grad(reinterpret_cast<const char*>(grad)),
+        size(sizeof(T)) {}
+  PYDL_INLINE void operator()(int64_t at) const { fetch(x + at * size), fetch(grad + at * size); }
+};
+struct ReadAndWriteAhead {
+  const char *x, *y;
+  int64_t size;
+
+  template <class T>
+  ReadAndWriteAhead(const T* x, const T* y)
+      : x(reinterpret_cast<const char*>(x)), y(reinterpret_cast<const char*>(y)), size(sizeof(T)) {}
+  PYDL_INLINE void operator()(int64_t at) const {
+    fetch(x + at * size), fetch_to_write(y + at * size);
+  }
+};
+struct WriteAhead {
+  const char* to;
+  int64_t size;
+
+  template <class T>
+  explicit WriteAhead(const T* to) : to(reinterpret_cast<const char*>(to)), size(sizeof(T)) {}
+  PYDL_INLINE void operator()(int64_t at) const { fetch_to_write(to + at * size); }
+};
+struct NothingAhead {
+  PYDL_INLINE void operator()(int64_t) const {}
+};
 
 template <int fixed, int lanes, class A, class Map>
 PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A* sum, Map map) {
@@ -133,7 +167,7 @@ PYDL_INLINE void sum_rows(const A* const* rows, int64_t count, int64_t first, A*
 template <class A, class Exponent, class Map, class Ahead>
 void normalise(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x, A* y,
                int64_t size, Map map, Ahead ahead) {
-  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
+  with_count<A, 3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_lines(size, y, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
@@ -153,7 +187,7 @@ void normalise(const Scale<A, Exponent>& of, const A* const* rows, int64_t count
 template <class A, class Exponent, class Map, class Ahead>
 void differentiate(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x,
                    const A* grad_y, A* direct, A* indirect, int64_t size, Map map, Ahead ahead) {
-  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
+  with_count<A, 3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, map);
@@ -175,11 +209,10 @@ void differentiate(const Scale<A, Exponent>& of, const A* const* rows, int64_t c
 }
 
 // grad_x = direct - slope * x * sum of the indirect rows of the transposed window
-template <class A, class Exponent, class Ahead>
-void collect(const Scale<A, Exponent>& of, const A* const* rows, int64_t count, const A* x,
-             const A* direct, A* grad_x, int64_t size, Ahead ahead) {
-  const A slope = of.slope;
-  with_count<3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
+template <class A, class Ahead>
+void collect(A slope, const A* const* rows, int64_t count, const A* x, const A* direct, A* grad_x,
+             int64_t size, Ahead ahead) {
+  with_count<A, 3, 5>(count, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, count, first, sum, identity);
@@ -260,11 +293,13 @@ void write(T* row, int64_t size, accumulate_t<T>* copy, Function function) {
   }
 }
 
-// Calls function.operator()<T, Exponent>() for this dtype and beta.
+// Calls function.operator()<T, Exponent>() for this dtype and beta. In double, which is for checking
+// gradients, any beta is a power.
 template <class Function>
 inline void with_exponent(const char* what, DType dtype, double beta, Function&& function) {
   dispatch_floating(dtype, what, [&]<class T>(T) {
     using A = accumulate_t<T>;
+    if constexpr (sizeof(A) == 8) return function.template operator()<T, AnyPower<A>>();
     if (beta == 0.75) return function.template operator()<T, ThreeQuarters<A>>();
     if (beta == 0.5) return function.template operator()<T, Half<A>>();
     if (beta == 1) return function.template operator()<T, One<A>>();

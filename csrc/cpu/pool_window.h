@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../pool.h"
-#include "rows.h"
+#include "vec.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -299,28 +299,28 @@ struct Places {
 };
 
 // A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, begun by
-// fold.first and finished by finish(folded, i). At least one row. Loads and stores convert.
+// fold.first and finished by finish(folded, i). At least one row. Loads and stores convert. The fold
+// takes vectors; finish, which may look something up, one lane.
 template <class Fold, class From, class To, class Finish>
 inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t size, Finish finish,
                       Places places = {}, Fold fold = {}) {
   using A = accumulate_t<From>;
-  with_count<1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
+  with_count<A, 1, 2, 3, 4, 9>(count, [=]<int fixed>(Lanes<fixed>) {
     for (int64_t place = 0; place < places.count; ++place) {
       const int64_t offset = place * places.from_step;
       To* to = out + place * places.to_step;
-      for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) {
-        A folded[lanes], value[lanes];
-        load<lanes>(rows[0] + offset + first, folded);
-        PYDL_LANES
-        for (int lane = 0; lane < lanes; ++lane) folded[lane] = fold.first(folded[lane]);
+      for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
+        const From* const from = rows[0] + offset + first;
+        Vec<A, lanes> folded = fold.first(load_vec<lanes>(from));
         for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
-          load<lanes>(rows[row] + offset + first, value);
-          PYDL_LANES
-          for (int lane = 0; lane < lanes; ++lane) folded[lane] = fold(folded[lane], value[lane]);
+          folded = fold(folded, load_vec<lanes>(rows[row] + offset + first));
         });
+        A finished[lanes];
+        std::memcpy(finished, &folded, sizeof(folded));
         PYDL_LANES
-        for (int lane = 0; lane < lanes; ++lane) folded[lane] = finish(folded[lane], first + lane);
-        store<lanes>(folded, to + first);
+        for (int lane = 0; lane < lanes; ++lane)
+          finished[lane] = finish(finished[lane], first + lane);
+        store<lanes>(finished, to + first);
       });
     }
   });
@@ -336,6 +336,39 @@ struct Sum {
     return sum + value;
   }
 };
+
+// Whether the windows are three columns that begin at every other one.
+inline bool by_threes(const Axis& axis) {
+  return axis.kernel == 3 && axis.stride == 2 && axis.dilation == 1;
+}
+
+// The folds of such windows, `lanes` of them, over the columns from here: by shuffles, in place of
+// a split of the line.
+template <int lanes, class A, class Fold>
+PYDL_INLINE Vec<A, lanes> fold_threes(const A* columns, Fold fold) {
+  if constexpr (lanes == 1) {
+    return fold(fold(columns[0], columns[1]), columns[2]);
+  } else {
+    using V = Vec<A, lanes>;
+    V first, second, third;
+#if defined(__GNUC__) && !defined(__clang__)
+    using I = Vec<Code<A>, lanes>;
+    I firsts{}, seconds{}, next{};
+    for (int lane = 0; lane < lanes; ++lane)
+      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, next[lane] = lane + 1;
+    const V low = load_vec<lanes>(columns), high = load_vec<lanes>(columns + lanes);
+    first = __builtin_shuffle(low, high, firsts);
+    second = __builtin_shuffle(low, high, seconds);
+    third = __builtin_shuffle(first, V{} + columns[2 * lanes], next);
+#else
+    for (int lane = 0; lane < lanes; ++lane) {
+      first[lane] = columns[2 * lane], second[lane] = columns[2 * lane + 1];
+      third[lane] = columns[2 * lane + 2];
+    }
+#endif
+    return fold(fold(first, second), third);
+  }
+}
 
 struct Unchanged {
   template <class A>

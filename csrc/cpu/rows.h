@@ -44,21 +44,45 @@ inline constexpr int64_t kLineBytes = 64;  // of the caches
 template <int count>
 using Lanes = std::integral_constant<int, count>;
 
-// Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A: 16 lanes,
-// or 8 of double, while the row has that many, else fewer. Write a body as [=]<int lanes>(int64_t
-// first, Lanes<lanes>).
+// The lanes that the instruction set computes at once.
+template <class A>
+inline constexpr int kWidest =
+#if defined(__AVX512F__)
+    64 / sizeof(A);
+#elif defined(__AVX2__)
+    32 / sizeof(A);
+#else
+    16 / sizeof(A);
+#endif
+
+// Calls function(Lanes<lanes>) with the longest vectors that are not longer than a row of `size`.
+template <class A, class Function>
+inline void with_lanes(int64_t size, Function&& function) {
+  constexpr int widest = kWidest<A>;
+  if (size >= widest) return function(Lanes<widest>{});
+  if constexpr (widest >= 16) {
+    if (size >= 8) return function(Lanes<8>{});
+  }
+  if constexpr (widest >= 8) {
+    if (size >= 4) return function(Lanes<4>{});
+  }
+  function(Lanes<1>{});
+}
+
+// Calls body(first) for blocks of `lanes` that cover [0, size), the last moved back.
+template <int lanes, class Body>
+PYDL_INLINE void for_blocks_of(int64_t size, Body body) {
+  for (int64_t first = 0; first < size; first += lanes)
+    body(std::min<int64_t>(first, size - lanes));
+}
+
+// Calls body(first, Lanes<count>) for blocks that cover [0, size) of rows computed in A, of as many
+// lanes as there are or the row has. Write a body as [=]<int lanes>(int64_t first, Lanes<lanes>).
 template <class A, class Body>
 inline void for_blocks(int64_t size, Body&& body) {
-  const auto blocks = [&]<int lanes>(Lanes<lanes> constant) {
-    for (int64_t first = 0; first < size; first += lanes)
-      body(std::min<int64_t>(first, size - lanes), constant);
-  };
-  if constexpr (sizeof(A) < 8) {
-    if (size >= 16) return blocks(Lanes<16>{});
-  }
-  if (size >= 8) return blocks(Lanes<8>{});
-  if (size >= 4) return blocks(Lanes<4>{});
-  blocks(Lanes<1>{});
+  with_lanes<A>(size, [&]<int lanes>(Lanes<lanes> constant) {
+    for_blocks_of<lanes>(size, [&](int64_t first) PYDL_INLINE_BODY { body(first, constant); });
+  });
 }
 
 // The same for a row whose stores to `to`, in memory and of the type computed in, are to begin at
@@ -77,7 +101,7 @@ inline void for_lines(int64_t size, const A* to, Body&& body) {
 // nothing is computed twice.
 template <class A, class Body>
 inline void for_whole_blocks(int64_t size, Body&& body) {
-  constexpr int lanes = sizeof(A) < 8 ? 16 : 8;
+  constexpr int lanes = kWidest<A>;
   for (int64_t first = 0; first < size; first += lanes) body(first, Lanes<lanes>{});
 }
 
@@ -101,10 +125,13 @@ PYDL_INLINE void fetch_to_write([[maybe_unused]] const void* address) {
 }
 
 // Calls function(Lanes<n>) with n = count where that is among `known`, so that loops over it
-// unroll, else with n = 0.
-template <int... known, class Function>
+// unroll, else with n = 0. Rows of double, which are for checking gradients, are not worth the code.
+template <class A, int... known, class Function>
 inline void with_count(int64_t count, Function&& function) {
-  if (!((count == known && (function(Lanes<known>{}), true)) || ...)) function(Lanes<0>{});
+  if constexpr (sizeof(A) < 8) {
+    if (((count == known && (function(Lanes<known>{}), true)) || ...)) return;
+  }
+  function(Lanes<0>{});
 }
 
 // Calls step(t) for t in [first, fixed or else count). An unknown number of steps goes eight at a

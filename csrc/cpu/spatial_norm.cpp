@@ -89,7 +89,7 @@ template <class A>
 void sum_along(const Geometry& g, const A* padded, const A** rows, A* to) {
   const int64_t window = g.left + g.right + 1;
   for (int64_t t = 0; t < window; ++t) rows[t] = padded + t * g.step;
-  with_count<3, 5>(window, [&]<int fixed>(Lanes<fixed>) {
+  with_count<A, 3, 5>(window, [&]<int fixed>(Lanes<fixed>) {
     for_blocks<A>(g.length, [=]<int lanes>(int64_t first, Lanes<lanes>) {
       A sum[lanes];
       sum_rows<fixed, lanes>(rows, window, first, sum, identity);
@@ -199,7 +199,7 @@ void forward(const SpatialNormForward& args, bool channels_last, int64_t threads
         const int64_t count = squares.box(d, line, rows), at = (d * g.lines + line) * g.length;
         const A* values = read(x + at, x_copy, g.length);
         write(y + at, g.length, x_copy + g.pitch(), [&](A* out) {
-          normalise(of, rows, count, values, out, g.length, identity, nothing);
+          normalise(of, rows, count, values, out, g.length, identity, NothingAhead());
         });
       }
     }
@@ -258,7 +258,7 @@ void backward(const SpatialNormBackward& args, bool channels_last, int64_t threa
             const A* values = read(x + at, x_copy, g.length);
             const A* grads = read(grad_y + at, grad_copy, g.length);
             differentiate(of, rows, count, values, grads, near == d ? direct.at(0, line) : unwanted,
-                          padded_line(line) + g.right * g.step, g.length, identity, nothing);
+                          padded_line(line) + g.right * g.step, g.length, identity, NothingAhead());
           }
           for (int64_t line = batch; line < ahead_end; ++line)
             sum_along(g, padded_line(line), rows, indirect.at(near, line));
@@ -270,7 +270,8 @@ void backward(const SpatialNormBackward& args, bool channels_last, int64_t threa
           const int64_t at = (d * g.lines + line) * g.length;
           const A* values = read(x + at, x_copy, g.length);
           write(grad_x + at, g.length, result, [&](A* out) {
-            collect(of, rows, count, values, direct.at(0, line), out, g.length, nothing);
+            collect(of.slope, rows, count, values, direct.at(0, line), out, g.length,
+                    NothingAhead());
           });
         }
       }

@@ -9,17 +9,6 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
-// The widest the instruction set computes with.
-template <class A>
-inline constexpr int kWidest =
-#if defined(__AVX512F__)
-    64 / sizeof(A);
-#elif defined(__AVX2__)
-    32 / sizeof(A);
-#else
-    16 / sizeof(A);
-#endif
-
 template <class A, int lanes>
 struct VecOf {
   typedef A type __attribute__((vector_size(sizeof(A) * lanes)));
@@ -80,36 +69,7 @@ PYDL_INLINE A sum_lanes(const Vec<A, lanes>& vec) {
   return fold_lanes<lanes, A>(vec, [](auto a, auto b) PYDL_INLINE_BODY { return a + b; });
 }
 
-// Calls function(Lanes<lanes>) with the longest vectors that are not longer than a row of `size`.
-template <class A, class Function>
-inline void with_lanes(int64_t size, Function&& function) {
-  constexpr int widest = kWidest<A>;
-  if (size >= widest) return function(Lanes<widest>{});
-  if constexpr (widest >= 16) {
-    if (size >= 8) return function(Lanes<8>{});
-  }
-  if constexpr (widest >= 8) {
-    if (size >= 4) return function(Lanes<4>{});
-  }
-  function(Lanes<1>{});
-}
-
-// Calls body(first) for blocks of `lanes` that cover [0, size), the last moved back.
-template <int lanes, class Body>
-PYDL_INLINE void for_blocks_of(int64_t size, Body body) {
-  for (int64_t first = 0; first < size; first += lanes)
-    body(std::min<int64_t>(first, size - lanes));
-}
-
-// As for_blocks, of vectors.
-template <class A, class Body>
-inline void for_vectors(int64_t size, Body&& body) {
-  with_lanes<A>(size, [&]<int lanes>(Lanes<lanes> constant) {
-    for_blocks_of<lanes>(size, [&](int64_t first) PYDL_INLINE_BODY { body(first, constant); });
-  });
-}
-
-// The same with no lane in two blocks, for loops whose outputs are their inputs: shorter and
+// As for_blocks with no lane in two blocks, for loops whose outputs are their inputs: shorter and
 // shorter vectors at the end of a row.
 template <class A, class Body>
 inline void for_vectors_once(int64_t size, Body&& body) {

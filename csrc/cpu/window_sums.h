@@ -111,7 +111,7 @@ void sum_pairs(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
         continue;
       }
       const int64_t of_plane = count / planes;
-      with_count<1, 2, 3>(of_plane, [=]<int fixed>(Lanes<fixed>) {
+      with_count<A, 1, 2, 3>(of_plane, [=]<int fixed>(Lanes<fixed>) {
         const auto add = [=]<bool begun>(const T* const* from, std::bool_constant<begun>) {
           for (int64_t line = 0; line < alike; ++line) {
             A* to = sums + line * size;
@@ -143,33 +143,6 @@ void sum_pairs(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
       });
     }
   });
-}
-
-// Whether the windows are three columns that begin at every other one.
-inline bool by_threes(const Axis& axis) {
-  return axis.kernel == 3 && axis.stride == 2 && axis.dilation == 1;
-}
-
-// The sums of such windows, `lanes` of them, over the columns from here.
-template <int lanes, class A>
-PYDL_INLINE void add_threes(const A* columns, A* sums) {
-#if defined(__GNUC__) && !defined(__clang__)
-  if constexpr (lanes > 1) {
-    using V = Vec<A, lanes>;
-    using I = Vec<Code<A>, lanes>;
-    I firsts{}, seconds{}, next{};
-    for (int lane = 0; lane < lanes; ++lane)
-      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, next[lane] = lane + 1;
-    const V low = load_vec<lanes>(columns), high = load_vec<lanes>(columns + lanes);
-    const V first = __builtin_shuffle(low, high, firsts);
-    const V third = __builtin_shuffle(first, V{} + columns[2 * lanes], next);
-    const V sum = first + __builtin_shuffle(low, high, seconds) + third;
-    std::memcpy(sums, &sum, sizeof(sum));
-    return;
-  }
-#endif
-  for (int lane = 0; lane < lanes; ++lane)
-    sums[lane] = columns[2 * lane] + columns[2 * lane + 1] + columns[2 * lane + 2];
 }
 
 template <class T, class Term, class Finish>
@@ -234,7 +207,7 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
             T* to = out + line * width.outputs;
             for_blocks<A>(width.outputs, [=]<int lanes>(int64_t o, Lanes<lanes>) {
               A block[lanes];
-              add_threes<lanes>(from + 2 * o, block);
+              store_vec<lanes>(fold_threes<lanes>(from + 2 * o, Sum{}), block);
               PYDL_LANES
               for (int lane = 0; lane < lanes; ++lane) block[lane] = of_line(block[lane], o + lane);
               store<lanes>(block, to + o);

@@ -4,43 +4,43 @@
 
 namespace pydl::cpu {
 
-// The kernels of each instruction set, and the table that points to them. The processor must have
-// what -march=x86-64-v3 and -v4 let the compiler use.
+// The kernels of each instruction set that this build has, the best first, and tables that point to
+// them. The processor must have what -march=x86-64-v3 and -v4 let the compiler use.
 #define PYDL_DECLARE(function, Arguments, Kernel) Kernel<Arguments> function;
 #define PYDL_POINT(function, Arguments, Kernel) .function = function,
+#define PYDL_TABLE(isa, here)                                                        \
+  namespace isa {                                                                    \
+  PYDL_CPU_KERNELS(PYDL_DECLARE)                                                     \
+  const Kernels table = {                                                            \
+      .name = #isa, .runs_here = [] { return here; }, PYDL_CPU_KERNELS(PYDL_POINT)}; \
+  }
 
-namespace baseline {
-PYDL_CPU_KERNELS(PYDL_DECLARE)
-const Kernels table = {
-    .name = "baseline", .runs_here = [] { return true; }, PYDL_CPU_KERNELS(PYDL_POINT)};
-}  // namespace baseline
-#if defined(__x86_64__)
-namespace avx2 {
-PYDL_CPU_KERNELS(PYDL_DECLARE)
-const Kernels table = {.name = "avx2",
-                       .runs_here = [] { return __builtin_cpu_supports("x86-64-v3") != 0; },
-                       PYDL_CPU_KERNELS(PYDL_POINT)};
-}  // namespace avx2
-namespace avx512 {
-PYDL_CPU_KERNELS(PYDL_DECLARE)
-const Kernels table = {.name = "avx512",
-                       .runs_here = [] { return __builtin_cpu_supports("x86-64-v4") != 0; },
-                       PYDL_CPU_KERNELS(PYDL_POINT)};
-}  // namespace avx512
+#if defined(PYDL_HAS_avx512)
+PYDL_TABLE(avx512, __builtin_cpu_supports("x86-64-v4") != 0)
+#endif
+#if defined(PYDL_HAS_avx2)
+PYDL_TABLE(avx2, __builtin_cpu_supports("x86-64-v3") != 0)
+#endif
+#if defined(PYDL_HAS_baseline)
+PYDL_TABLE(baseline, true)
 #endif
 
 #undef PYDL_DECLARE
 #undef PYDL_POINT
+#undef PYDL_TABLE
 
 namespace {
 
-// The best first.
 const Kernels* const all_kernels[] = {
-#if defined(__x86_64__)
+#if defined(PYDL_HAS_avx512)
     &avx512::table,
+#endif
+#if defined(PYDL_HAS_avx2)
     &avx2::table,
 #endif
+#if defined(PYDL_HAS_baseline)
     &baseline::table,
+#endif
 };
 
 const Kernels* best() {
@@ -54,16 +54,24 @@ const Kernels* best() {
 
 std::atomic<const Kernels*> in_use = best();
 
-std::string isa() { return kernels().name; }
+std::string isa() { return in_use.load() == nullptr ? "" : kernels().name; }
+
+std::vector<std::string> built_isas() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : all_kernels) names.push_back(kernels->name);
+  return names;
+}
 
 void use_isa(const std::string& name) {
+  std::string built;
   for (const Kernels* candidate : all_kernels) {
+    built += built.empty() ? candidate->name : std::string(", ") + candidate->name;
     if (candidate->name != name) continue;
     check(candidate->runs_here(), "this processor does not have ", name);
     in_use = candidate;
     return;
   }
-  check(false, "expected one of baseline, avx2 and avx512 that this build has, got ", name);
+  check(false, "this build has the CPU kernels for ", built, " only, got ", name);
 }
 
 }  // namespace pydl::cpu

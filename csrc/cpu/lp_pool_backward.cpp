@@ -1,31 +1,23 @@
-// Power-average pooling (definition in ../pool_lp.h). For p = 1 and 2: the sums of window_sums.h
-// and window_shares.h, with powers for terms and roots at the end. For any other p, which no known
-// network has: the definition, one output at a time.
+// Power-average pooling, backward (definition in ../pool_lp.h). For p = 1 and 2: the shares of
+// window_shares.h. For any other p: the definition.
 //
-// Backward, channels last: a task is a run of input lines (n, d, h). The shares of the windows'
-// lines that hold an input line are added up whole, and each pixel adds up its windows in the sum.
+// Channels last: a task is a run of input lines (n, d, h). The shares of the windows' lines that
+// hold an input line are added up whole, and each pixel adds up its windows in the sum.
 //
-// Bytes: forward reads x and writes y once; backward reads x, y and grad_y and writes grad_x once.
-// PyTorch's eight operators move about 30 bytes where forward needs 5 (3x3 windows, stride 2,
-// float32).
+// Bytes: x, y and grad_y read, grad_x written once.
 #include "../pool_lp.h"
 #include "lp_power.h"
 #include "vec.h"
 #include "window_shares.h"
-#include "window_sums.h"
 
 namespace pydl::cpu::PYDL_ISA {
 namespace {
 
-int64_t taps_of(const PoolWindow& window) {
-  return window.kernel[0] * window.kernel[1] * window.kernel[2];
-}
-
-template <class T, class P>
+template <class T>
 struct Shares {
   using A = accumulate_t<T>;
   const T *grad_y, *y;
-  const Roots<A, P>& roots;
+  const Roots<A>& roots;
   int64_t outputs;
 
   void write(int64_t first, int64_t d, int64_t h, int64_t count, A* to, int64_t step) const {
@@ -47,10 +39,10 @@ struct Shares {
 };
 
 // The sum of shares that an input gets, times x^(p - 1).
-template <class T, class P>
+template <class T>
 struct Slopes {
   const T* x;
-  P power;
+  Power power;
 
   auto line(int64_t first) const {
     using A = accumulate_t<T>;
@@ -61,9 +53,9 @@ struct Slopes {
 };
 
 // One window per plane.
-template <class T, class P>
-void lp_planes_backward(const LpPoolBackward& args, const Roots<accumulate_t<T>, P>& roots, P power,
-                        int64_t size, int64_t threads) {
+template <class T>
+void lp_planes_backward(const LpPoolBackward& args, const Roots<accumulate_t<T>>& roots,
+                        Power power, int64_t size, int64_t threads) {
   using A = accumulate_t<T>;
   const int64_t planes = args.x.size[0] * args.x.size[1];
   const T *grad_y = static_cast<const T*>(args.grad_y.data),
@@ -82,9 +74,9 @@ void lp_planes_backward(const LpPoolBackward& args, const Roots<accumulate_t<T>,
             });
 }
 
-template <class T, class P>
+template <class T>
 void lp_pixels_backward(const LpPoolBackward& args, const Axis& depth, const Axis& height,
-                        const Axis& width, const Roots<accumulate_t<T>, P>& roots, P power,
+                        const Axis& width, const Roots<accumulate_t<T>>& roots, Power power,
                         int64_t threads) {
   using A = accumulate_t<T>;
   const Cover cover_d(depth), cover_h(height), cover_w(width);
@@ -93,7 +85,7 @@ void lp_pixels_backward(const LpPoolBackward& args, const Axis& depth, const Axi
   const T *grad_y = static_cast<const T*>(args.grad_y.data),
           *y = static_cast<const T*>(args.y.data);
   T* grad_x = static_cast<T*>(args.grad_x.data);
-  const Slopes<T, P> slopes{static_cast<const T*>(args.x.data), power};
+  const Slopes<T> slopes{static_cast<const T*>(args.x.data), power};
 
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
   const Scratch<A> memory(team, outputs);
@@ -140,83 +132,6 @@ void lp_pixels_backward(const LpPoolBackward& args, const Axis& depth, const Axi
   });
 }
 
-// Any other p: one output at a time, by the C library's powers, which cost more than all else.
-
-template <class A>
-struct AnyPower {
-  A p;
-  int whole;  // p where it is a small whole number, for which a few products do; else 0
-
-  explicit AnyPower(double p)
-      : p(static_cast<A>(p)),
-        whole(p >= 1 && p <= 8 && p == std::floor(p) ? static_cast<int>(p) : 0) {}
-
-  A of(A x) const {
-    if (whole == 0) return std::pow(x, p);
-    A product = x;
-    for (int i = 1; i < whole; ++i) product *= x;
-    return product;
-  }
-};
-
-// The runs of taps of window o inside the input, and the factor by which its sum counts for more
-// than those.
-struct AnyWindow {
-  Axis axis[3];
-
-  AnyWindow(const PoolWindow& window, const Tensor& x, const Tensor& y)
-      : axis{Axis(window, x, y, 0), Axis(window, x, y, 1), Axis(window, x, y, 2)} {}
-
-  int64_t end(int spatial, int64_t o) const {
-    return std::min(axis[spatial].start(o) + axis[spatial].kernel, axis[spatial].inputs);
-  }
-  double scale(int64_t od, int64_t oh, int64_t ow) const {
-    const int64_t o[] = {od, oh, ow};
-    double scale = 1;
-    for (int i = 0; i < 3; ++i)
-      scale *= static_cast<double>(axis[i].kernel) / (end(i, o[i]) - axis[i].start(o[i]));
-    return scale;
-  }
-};
-
-// Calls visit(n, c, d, h, w) for all elements of a map, shared out by planes.
-template <class Visit>
-void for_elements(const Tensor& map, int64_t threads, const Visit& visit) {
-  const int64_t planes = map.size[0] * map.size[1];
-  share_out(planes, team_size(planes, map.numel(), threads),
-            [&](int64_t, int64_t first, int64_t last) {
-              for (int64_t plane = first; plane < last; ++plane) {
-                const int64_t n = plane / map.size[1], c = plane % map.size[1];
-                for (int64_t d = 0; d < map.size[2]; ++d) {
-                  for (int64_t h = 0; h < map.size[3]; ++h) {
-                    for (int64_t w = 0; w < map.size[4]; ++w) visit(n, c, d, h, w);
-                  }
-                }
-              }
-            });
-}
-
-template <class T>
-void any_forward(const LpPoolForward& args, int64_t threads) {
-  using A = accumulate_t<T>;
-  const View<const T> x(args.x);
-  const View<T> y(args.y);
-  const AnyWindow window(args.window, args.x, args.y);
-  const AnyPower<A> power(args.norm_type);
-  const A root = static_cast<A>(1 / args.norm_type);
-  for_elements(args.y, threads, [&](int64_t n, int64_t c, int64_t od, int64_t oh, int64_t ow) {
-    A sum = 0;
-    for (int64_t d = window.axis[0].start(od); d < window.end(0, od); ++d) {
-      for (int64_t h = window.axis[1].start(oh); h < window.end(1, oh); ++h) {
-        for (int64_t w = window.axis[2].start(ow); w < window.end(2, ow); ++w)
-          sum += power.of(static_cast<A>(x.at(n, c, d, h, w)));
-      }
-    }
-    y.at(n, c, od, oh, ow) =
-        static_cast<T>(std::pow(sum * static_cast<A>(window.scale(od, oh, ow)), root));
-  });
-}
-
 template <class T>
 void any_backward(const LpPoolBackward& args, int64_t threads) {
   using A = accumulate_t<T>;
@@ -245,21 +160,6 @@ void any_backward(const LpPoolBackward& args, int64_t threads) {
 
 }  // namespace
 
-void lp_pool_forward(const LpPoolForward& args, bool channels_last, int64_t threads) {
-  const auto& [x, y, window, p] = args;
-  const Axis depth(window, x, y, 0), height(window, x, y, 1), width(window, x, y, 2);
-  dispatch_floating(x.dtype, "lp_pool", [&]<class T>(T) {
-    using A = accumulate_t<T>;
-    if (p != 1 && p != 2) return any_forward<T>(args, threads);
-    const Divisor<A> counts(depth, height, width, /*count_include_pad=*/false, 0);
-    const auto pool = [&]<class P>(P power) {
-      const Roots<A, P> roots{counts, static_cast<A>(taps_of(window)), power};
-      sum_windows<T>(x, y, depth, height, width, PowerSum<P>{power}, roots, channels_last, threads);
-    };
-    p == 1 ? pool(Power<1>{}) : pool(Power<2>{});
-  });
-}
-
 void lp_pool_backward(const LpPoolBackward& args, bool channels_last, int64_t threads) {
   const auto& [grad_y, x, y, grad_x, window, p] = args;
   const Axis depth(window, x, y, 0), height(window, x, y, 1), width(window, x, y, 2);
@@ -267,20 +167,18 @@ void lp_pool_backward(const LpPoolBackward& args, bool channels_last, int64_t th
     using A = accumulate_t<T>;
     if (p != 1 && p != 2) return any_backward<T>(args, threads);
     const Divisor<A> counts(depth, height, width, /*count_include_pad=*/false, 0);
-    const auto pool = [&]<class P>(P power) {
-      const Roots<A, P> roots{counts, static_cast<A>(taps_of(window)), power};
-      if (channels_last)
-        return lp_pixels_backward<T>(args, depth, height, width, roots, power, threads);
-      if (depth.global() && height.global() && width.global()) {
-        return lp_planes_backward<T>(args, roots, power,
-                                     depth.inputs * height.inputs * width.inputs, threads);
-      }
-      const Shares<T, P> shares{static_cast<const T*>(grad_y.data), static_cast<const T*>(y.data),
-                                roots, width.outputs};
-      add_shares<T>(grad_x, depth, height, width, shares,
-                    Slopes<T, P>{static_cast<const T*>(x.data), power}, threads);
-    };
-    p == 1 ? pool(Power<1>{}) : pool(Power<2>{});
+    const Power power{p == 2};
+    const Roots<A> roots{counts, static_cast<A>(taps_of(window)), power};
+    if (channels_last)
+      return lp_pixels_backward<T>(args, depth, height, width, roots, power, threads);
+    if (depth.global() && height.global() && width.global()) {
+      return lp_planes_backward<T>(args, roots, power, depth.inputs * height.inputs * width.inputs,
+                                   threads);
+    }
+    const Shares<T> shares{static_cast<const T*>(grad_y.data), static_cast<const T*>(y.data), roots,
+                           width.outputs};
+    add_shares<T>(grad_x, depth, height, width, shares,
+                  Slopes<T>{static_cast<const T*>(x.data), power}, threads);
   });
 }
 
