@@ -5,7 +5,6 @@ tests hold the table to the models. A substitute is a call that no layer of thos
 map of a layer that does, or one of an architecture known by its paper (conv_cases.py).
 """
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -481,18 +480,3 @@ CASES: tuple[Case, ...] = (
     _batch_norm("resnet50.layer4.0.bn1+relu", "planes of 49", 32, (512, 7, 7)),
     _batch_norm("mobilenetv2.bn-144-56", "after a depthwise layer", 32, (144, 56, 56)),
 )
-
-
-def matching(pattern: str) -> list[Case]:
-    """The cases whose names match any of the patterns (``*`` and ``?``, separated by commas).
-
-    Raises:
-        ValueError: none does; the message lists them all.
-    """
-    patterns = pattern.split(",")
-    found = [case for case in CASES if any(fnmatch.fnmatchcase(case.name, one) for one in patterns)]
-    if not found:
-        raise ValueError(
-            f"no case matches {pattern!r}; there are {', '.join(case.name for case in CASES)}"
-        )
-    return found

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from cases import Case
+from options import LAYOUTS
 from results import Row
 
 from pydl import backends, measure
 from pydl.models.calls import Call, Check, check, served
 
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
 
@@ -31,6 +31,15 @@ class Setting:
     device: str = "cpu"
     seconds: float = 1.0
     against: str = "eager"
+
+
+def wrong(checks: Sequence[Check]) -> str:
+    """Which results are further off than allowed, in words; empty where none is."""
+    return "; ".join(
+        f"{row.result} off by {row.ours:.1e}, bound {row.bound:.1e}"
+        for row in checks
+        if not row.passed
+    )
 
 
 class NotServedError(RuntimeError):
@@ -51,11 +60,7 @@ class Prepared:
     @property
     def wrong(self) -> str:
         """Which results are further off than allowed, in words; empty where none is."""
-        return "; ".join(
-            f"{row.result} off by {row.ours:.1e}, bound {row.bound:.1e}"
-            for row in self.checks
-            if not row.passed
-        )
+        return wrong(self.checks)
 
     def ours(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The output by the backend of the setting."""
@@ -141,9 +146,9 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
             yield Row(**blank, kind=one, status="not served", detail=str(refusal))
         return
     except Exception as error:
-        said = _said(error)
+        message = said(error)
         for one in passes:
-            yield Row(**blank, kind=one, status="broken", detail=said)
+            yield Row(**blank, kind=one, status="broken", detail=message)
         return
     for one in passes:
         row = Row(
@@ -160,11 +165,11 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
             try:
                 _time(row, prepared)
             except Exception as error:
-                row.status, row.detail = "broken", _said(error)
+                row.status, row.detail = "broken", said(error)
         yield row
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The error's first line, after all of it has been printed."""
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}".partition("\n")[0]

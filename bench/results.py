@@ -7,8 +7,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydl.measure import Times
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -110,13 +114,23 @@ def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, 
         name: the files' name.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)] + list(facts))
+    write_csv(Row, rows, facts, out / f"{name}.csv")
+    (out / f"{name}.md").write_text(markdown(rows, facts, where), encoding="utf-8")
+
+
+def write_csv(
+    kind: type["DataclassInstance"],
+    rows: Sequence["DataclassInstance"],
+    facts: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Write rows of this ``kind``, a column for each field and one for each of the facts."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(kind)] + list(facts))
         writer.writeheader()
         writer.writerows(
             {key: _plain(value) for key, value in asdict(row).items()} | dict(facts) for row in rows
         )
-    (out / f"{name}.md").write_text(markdown(rows, facts, where), encoding="utf-8")
 
 
 def _kept(row: Row) -> str:
@@ -148,24 +162,33 @@ _LEGEND = textwrap.dedent("""\
       was checked against the float64 reference before it was timed.""")
 
 
-def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
-    """The rows as one table, under a line that says what they were measured on."""
+def heading(where: str, facts: Mapping[str, str]) -> list[str]:
+    """The first lines of a table's file: what the rows were measured on."""
     versions = ", ".join(
         f"{key} {value}" for key, value in facts.items() if value and key != "device"
     )
+    return [f"# {where}", "", f"{versions}.", ""]
+
+
+def head(columns: Sequence[str], words: int) -> list[str]:
+    """The first two lines of a table; all but the first ``words`` columns hold figures."""
+    return [
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * words}{'--:|' * (len(columns) - words)}",
+    ]
+
+
+def speedup(ratio: float) -> str:
+    """A ratio as tables show it, bold where nothing is lost."""
+    return f"**{ratio:.2f}**" if ratio >= 1 else f"{ratio:.2f}"
+
+
+def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
+    """The rows as one table, under a line that says what they were measured on."""
     which = {"minimum": "the minimum", "median": "the median"}.get(
         rows[0].ratio_of if rows else "", ""
     )
-    lines = [
-        f"# {where}",
-        "",
-        f"{versions}.",
-        "",
-        _LEGEND.format(which=which),
-        "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{'---|' * 6}{'--:|' * (len(_COLUMNS) - 6)}",
-    ]
+    lines = [*heading(where, facts), _LEGEND.format(which=which), "", *head(_COLUMNS, 6)]
     for row in rows:
         cells = [
             row.case,
@@ -178,7 +201,6 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
         if row.ratio is None:
             cells += [f"{row.status}: {row.detail}".replace("|", "/"), "", "", "", "", ""]
         else:
-            ratio = f"**{row.ratio:.2f}**" if row.ratio >= 1 else f"{row.ratio:.2f}"
             goal = (
                 ""
                 if row.goal is None
@@ -189,7 +211,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
             cells += [
                 f"{row.of('ours'):.1f}",
                 f"{row.of('theirs'):.1f}",
-                ratio,
+                speedup(row.ratio),
                 goal,
                 copies,
                 _kept(row),

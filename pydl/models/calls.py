@@ -306,6 +306,37 @@ def served() -> Iterator[set[str]]:
         backends.implementation = original
 
 
+@contextlib.contextmanager
+def choosing(
+    see: Callable[[str, str, torch.Tensor, tuple[str | None, bool | None]], str | None],
+) -> Iterator[None]:
+    """Lets ``see`` have every answer of :func:`pydl.backends.choose` inside the ``with`` block.
+
+    Args:
+        see: takes the backend that was chosen, the kind of call, its tensor, and the function and
+            unit stride that were asked by. It may return another answer; what it raises stops the
+            call that asked.
+    """
+    original = backends.choose
+
+    def observed(
+        kind: str,
+        backend: str | None,
+        tensor: torch.Tensor,
+        function: str | None = None,
+        unit_stride: bool | None = None,
+        arguments: tuple = (),
+    ) -> str:
+        answer = original(kind, backend, tensor, function, unit_stride, arguments)
+        return see(answer, kind, tensor, (function, unit_stride)) or answer
+
+    backends.choose = observed  # type: ignore[assignment]  # whose names differ
+    try:
+        yield
+    finally:
+        backends.choose = original
+
+
 def _conv2d(layer: nn.Conv2d) -> dict[str, object]:
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
 

@@ -1,8 +1,36 @@
-"""What a user of stock PyTorch would write where it has no operator; the operators of this package
-are compared with it."""
+"""What a user of stock PyTorch would write; the operators and models of this package are compared
+with it."""
+
+import copy
+import itertools
 
 import torch
 from torch.nn import functional
+
+from pydl.nn.layer import Layer
+
+
+def as_torch(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of ``model`` made of torch.nn's layers, with the same parameters and buffers.
+
+    A layer that torch.nn has no counterpart of, or not with its options, is the backend
+    ``aten``'s: what one would write with PyTorch's operators.
+    """
+    shared = itertools.chain(model.parameters(), model.buffers())
+    made = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for layer in made.modules():
+        if not isinstance(layer, Layer):
+            continue
+        cls = type(layer)
+        ours = cls.__module__.startswith("pydl.nn.") and "_pydl_options" not in vars(layer)
+        counterpart = getattr(torch.nn, cls.__name__, None) if ours else None
+        if counterpart is None:
+            layer.backend = "aten"
+        else:
+            layer.__class__ = counterpart
+            for own in ("__module__", "_pydl_backend"):  # which a layer here keeps in itself
+                vars(layer).pop(own, None)
+    return made
 
 
 def roi_align(

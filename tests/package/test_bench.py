@@ -3,10 +3,8 @@ broken cases."""
 
 import csv
 import inspect
-import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,7 @@ import cases  # noqa: E402
 import conv_cases  # noqa: E402
 import run  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def unpinned() -> Iterator[None]:
-    """The benchmark pins its process and sets its threads: put both back."""
-    threads = torch.get_num_threads()
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    yield
-    torch.set_num_threads(threads)
-    if cores is not None:
-        os.sched_setaffinity(0, cores)
+pytestmark = pytest.mark.usefixtures("unpinned")
 
 
 def benchmark(out: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:

@@ -1,9 +1,7 @@
 """Architectures: figures of the lectures and the papers, equality with a torch.nn twin, state_dict
 of torchvision."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch import nn
 import pydl.nn
 from pydl import models
 from pydl.models.calls import Call, check, layer_calls, served
+from pydl.models.stock import as_torch
 
 
 def rows(name: str, batch: int = 1) -> dict[str, models.LayerRow]:
@@ -143,21 +142,6 @@ def test_a_shared_layer_is_counted_once() -> None:
     ] == [20, 0, 0]
 
 
-@contextlib.contextmanager
-def as_torch(model: nn.Module) -> Iterator[None]:
-    """Each layer of pydl.nn in ``model`` is its counterpart in torch.nn, parameters shared."""
-    layers = [
-        (layer, type(layer))
-        for layer in model.modules()
-        if type(layer).__module__.startswith("pydl.nn")
-    ]
-    for layer, kind in layers:
-        layer.__class__ = getattr(nn, kind.__name__)
-    yield
-    for layer, kind in layers:
-        layer.__class__ = kind
-
-
 @pytest.mark.parametrize("name", models.MODELS)
 def test_outputs_and_gradients_equal_those_of_torch_nn(name: str) -> None:
     # In float64: in float32 the last bit of a normalisation decides which of two pixels a pool
@@ -175,16 +159,31 @@ def test_outputs_and_gradients_equal_those_of_torch_nn(name: str) -> None:
     ]
     grad = torch.randn(2, 10 if name.startswith("lenet5") else 1000, dtype=torch.float64)
 
-    def results() -> list[torch.Tensor]:
+    def results(model: nn.Module) -> list[torch.Tensor]:
         y = model(x)
         return [y.detach(), *torch.autograd.grad(y, wanted, grad)]
 
-    ours = results()
-    with as_torch(model), served() as seen:
-        theirs = results()
-    assert not seen
+    ours = results(model)
+    twin = as_torch(model)
+    with served() as seen:
+        theirs = results(twin)
+    assert not seen and not any(
+        type(one).__module__.startswith("pydl.nn") for one in twin.modules()
+    )
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * b.abs().max().item())
+
+
+def test_what_torch_nn_has_no_layer_for_is_written_with_its_operators() -> None:
+    gru = pydl.nn.GRU(4, 4, reset_after=False)
+    model = nn.Sequential(pydl.nn.SpatialResponseNorm(3), pydl.nn.LSTM(4, 4), gru, nn.ReLU())
+    twin = as_torch(model)
+    kinds = [type(layer) for layer in twin]
+    assert kinds == [pydl.nn.SpatialResponseNorm, nn.LSTM, pydl.nn.GRU, nn.ReLU]
+    assert twin[0].backend == twin[2].backend == "aten" and gru.backend is None
+    assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    x = torch.randn(3, 2, 4)
+    assert torch.equal(twin[1](x)[0], model[1](x)[0]) and type(model[1]) is pydl.nn.LSTM
 
 
 @pytest.mark.parametrize("name", models.MODELS)

@@ -19,13 +19,7 @@ ROOT = Path(__file__).parents[2]
 NAME, VERSION = re.search(
     r'^name = "(.+)"\nversion = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
 ).groups()
-USE = (
-    "import pydl, torch, pydl._C, pydl.kernels\n"
-    "x = torch.randn(1, 3, 8, 8)\n"
-    "y = pydl.functional.max_pool2d(x, 2, backend='cpu')\n"
-    "assert torch.equal(y, torch.nn.functional.max_pool2d(x, 2))\n"
-    "print(pydl.__file__, pydl._C.__file__, pydl.__version__)\n"
-)
+SMOKE = Path(__file__).with_name("smoke.py").read_text()
 
 
 def build_and_install(source: Path, folder: Path, cmake_args: str = "") -> Path:
@@ -45,15 +39,14 @@ def build_and_install(source: Path, folder: Path, cmake_args: str = "") -> Path:
     return folder
 
 
-def used(installed: Path, folder: Path) -> list[str]:
-    """Uses the installed package in this folder: the files of the package and of the extension that
-    were imported, and the version."""
+def used(installed: Path, folder: Path) -> dict[str, str]:
+    """Uses the installed package in this folder, and returns what ``smoke.py`` prints of it."""
     environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
     ran = subprocess.run(
-        [sys.executable, "-c", USE], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", SMOKE], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout.split()
+    return dict(line.split(" ", 1) for line in ran.stdout.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +77,9 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(installed):
 def test_the_installed_wheel_works(installed, folder):
     """``python -c`` puts the current folder first on the path, so in the root the checkout shadows
     the package."""
-    package, _, version = used(installed, folder)
-    assert package.startswith(str(ROOT if folder == ROOT else installed))
-    assert version == VERSION
+    found = used(installed, folder)
+    assert found["package"].startswith(str(ROOT if folder == ROOT else installed))
+    assert found["version"] == VERSION
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +142,19 @@ def test_a_wheel_builds_from_the_sdist_alone(sdist, installed, tmp_path):
         f"-DCMAKE_CXX_COMPILER_LAUNCHER={';'.join(map(str, launcher))}",
     )
     built = build_and_install(sdist, tmp_path, shlex.join(options))
-    package, extension, version = used(built, Path("/"))
-    assert package.startswith(str(tmp_path)) and extension.startswith(str(tmp_path))
-    assert version == VERSION
+    found = used(built, Path("/"))
+    assert all(found[part].startswith(str(tmp_path)) for part in ("package", "extension"))
+    assert found["version"] == VERSION
+
+
+def test_a_released_wheel_is_tested_by_a_file_that_is_there():
+    """What cibuildwheel runs, in whose container no test of this suite is."""
+    (command,) = re.findall(
+        r'^test-command = "python \{project\}/(.+)"$',
+        (ROOT / "pyproject.toml").read_text(),
+        re.MULTILINE,
+    )
+    assert (ROOT / command).read_text() == SMOKE
 
 
 def test_messages_and_metadata_say_the_name_of_the_distribution():

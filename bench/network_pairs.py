@@ -1,0 +1,216 @@
+"""The networks that ``bench/networks.py`` measures, and each beside stock PyTorch: built, given the
+same parameters and inputs, compared."""
+
+import contextlib
+import copy
+import functools
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import options
+import torch
+from torch import nn
+
+import pydl
+from pydl import measure, models
+from pydl.models.calls import Check
+from pydl.models.char_lm import CharLM
+from pydl.models.stock import as_torch
+from pydl.text import dataset
+from pydl.text.training import STEPS_OF_TIME, STREAMS
+
+MODES = ("inference", "training")
+TORCHVISION = (
+    "shufflenet_v2_x1_0",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "regnet_y_400mf",
+    "resnet18",
+    "squeezenet1_0",
+    "googlenet",
+    "densenet121",
+    "vgg11_bn",
+)
+# How far ours may be from the truth beyond four times PyTorch's own largest distance. In training,
+# a rounding error decides which of two nearly equal pixels a pool takes, or on which side of ReLU's
+# kink a value lies, and so where a whole gradient goes: PyTorch itself is off by up to 2 %. The
+# kernels are held to tighter bounds one by one elsewhere; this finds a network that is wired or
+# served wrongly.
+TOLERANCE = {"inference": 1e-4, "training": 1e-2}
+# What a model draws at random in training, in another order or from another generator than PyTorch.
+_RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to measure; ``build`` makes it, of pydl.nn's layers or of torch.nn's."""
+
+    name: str
+    source: str  # pydl or torchvision
+    build: Callable[[], nn.Module]
+    input: tuple[int, ...]  # of one image: channels, height, width; of one text: its characters
+    batch: int
+    classes: int | None = None  # of the numbers that a text consists of; None: images
+
+    def random(self, batch: int) -> torch.Tensor:
+        """So many images, or texts side by side."""
+        if self.classes is None:
+            return torch.randn(batch, *self.input)
+        return torch.randint(self.classes, (*self.input, batch))
+
+
+class _Text(nn.Module):
+    """The scores of the character model, one row for each character."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = CharLM(len(dataset.ALPHABET))
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        return self.model(text)[0].flatten(0, 1)
+
+
+def _torchvision() -> ModuleType | None:
+    """torchvision's models, where it is installed."""
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        return importlib.import_module("torchvision.models")
+    except RuntimeError:
+        # Its own operators are built for one build of PyTorch, and beside another (the wheel of
+        # PyPI beside PyTorch for CPUs) it cannot be imported for want of these two, which its
+        # networks for classification never call.
+        for name in ("nms", "qnms"):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{name}", schema)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        return importlib.import_module("torchvision.models")
+
+
+def networks() -> list[Network]:
+    """All that there are here, torchvision's last."""
+    found = [
+        Network(model.name, "pydl", model.build, model.input, 16 if model.input[-1] > 64 else 32)
+        for model in models.MODELS.values()
+    ]
+    characters = len(dataset.ALPHABET)
+    found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, characters))
+    theirs = _torchvision()
+    for name in TORCHVISION if theirs else ():
+        # Without pretrained weights nothing is downloaded. GoogLeNet's own initial weights take
+        # seconds, and it warns where nobody says whether they are wanted.
+        more = {"init_weights": False} if name == "googlenet" else {}
+        build = functools.partial(getattr(theirs, name), weights=None, **more)
+        found.append(Network(name, "torchvision", build, (3, 224, 224), 8))
+    return found
+
+
+class Training(nn.Module):
+    """A network and its loss: the mean cross entropy of its scores."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = nn.CrossEntropyLoss()
+
+    def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        y = self.model(x)
+        if isinstance(y, torch.Tensor):
+            return self.loss(y, target)
+        # GoogLeNet's result, and those of its auxiliary classifiers, weighed as in its paper.
+        first, *others = (self.loss(scores, target) for scores in y)
+        return first + 0.3 * sum(others)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two sides of one measurement, with the same parameters, and what both are given."""
+
+    mode: str
+    ours: nn.Module
+    theirs: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, network: Network, mode: str, layout: str, batch: int, device: str) -> "Pair":
+        """A network with fresh weights, of which a seed decides."""
+        torch.manual_seed(0)
+        model = network.build()
+        inputs = (network.random(batch),)
+        if mode == "training":
+            with torch.no_grad():
+                y = model.eval()(inputs[0])
+            target = torch.randint(y.shape[1], (len(y), *y.shape[2:]))
+            model, inputs = Training(model), (*inputs, target)
+        format = options.LAYOUTS[layout]
+        model = model.train(mode == "training").to(device, memory_format=format)
+        inputs = tuple(
+            t.to(device, memory_format=format) if t.ndim == 4 else t.to(device) for t in inputs
+        )
+        theirs = as_torch(model)
+        return cls(mode, pydl.accelerate(model), theirs, inputs)
+
+    def action(self, model: nn.Module) -> measure.Action:
+        """One pass of ours or theirs, ready to be timed."""
+        if self.mode == "inference":
+            return torch.inference_mode()(lambda: model(*self.inputs))
+        parameters = list(model.parameters())
+        return lambda: torch.autograd.grad(model(*self.inputs), parameters)
+
+    def check(self) -> list[Check]:
+        """Holds ours to stock PyTorch in float64: the output or, in training, the loss and the
+        gradient of every parameter. The network draws nothing at random meanwhile."""
+        exact = copy.deepcopy(self.theirs).double()
+        names = ["output"]
+        if self.mode == "training":
+            gradients = (f"gradient of {name}" for name, _ in exact.named_parameters())
+            names = ["loss", *gradients]
+        doubles = tuple(t.double() if t.is_floating_point() else t for t in self.inputs)
+        truth = _results(exact, doubles, self.mode)
+        ours, theirs = (
+            _errors(_results(model, self.inputs, self.mode), truth)
+            for model in (self.ours, self.theirs)
+        )
+        excused = max(filter(math.isfinite, theirs), default=0.0)
+        bound = 4 * excused + TOLERANCE[self.mode]
+        return [
+            Check(name, mine, their, bound)
+            for name, mine, their in zip(names, ours, theirs, strict=True)
+        ]
+
+
+def _results(model: nn.Module, inputs: tuple[torch.Tensor, ...], mode: str) -> list[torch.Tensor]:
+    if mode == "inference":
+        with torch.inference_mode():
+            return [model(*inputs)]
+    with _nothing_random(model):
+        loss = model(*inputs)
+        return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+@contextlib.contextmanager
+def _nothing_random(model: nn.Module) -> Iterator[None]:
+    layers = [one for one in model.modules() if type(one).__name__ in _RANDOM and one.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+def _errors(found: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> list[float]:
+    """By how much each differs from the truth, relative to the truth's own norm or a thousandth of
+    the norm of all: before a batch normalisation a bias has a gradient of nothing but rounding
+    errors."""
+    whole = math.hypot(*(one.norm().item() for one in truth))
+    return [
+        ((one.double() - exact).norm() / exact.norm().clamp_min(1e-3 * whole)).item()
+        for one, exact in zip(found, truth, strict=True)
+    ]
