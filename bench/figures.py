@@ -1,7 +1,8 @@
-"""The figures under bench/results/cpu as documents tell them: every row with its family, its ratio,
+"""The figures under bench/results as documents tell them: every row with its family, its ratio,
 and whether ``auto`` takes this package's kernel for that call today."""
 
 import ast
+import contextlib
 import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,25 @@ from cases import CASES, Case
 from results import RESULTS
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from pydl import backends, functional, nn
+from pydl import backends, dispatch, functional, nn
+from pydl.models.calls import choosing
 
-CPU = RESULTS / "cpu"
+# By instruction set, as documents show them beside each other.
+ISAS = {"AVX-512": RESULTS / "cpu-avx512", "AVX2": RESULTS / "cpu-avx2"}
+CPU = ISAS["AVX-512"]
 _CASES = {case.name: case for case in CASES}
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an operator asked of ``backends.choose``, without the memory of its input."""
+
+    kind: str
+    function: str | None
+    unit_stride: bool | None
+    input: torch.Tensor  # on the meta device
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,13 @@ class Figure:
     step: str  # forward, both, grad_input, grad_weight
     ratio: float
     taken: bool  # by auto, as the dispatch table stands
+    questions: tuple["Question", ...]  # that decide who serves it
     row: dict[str, str]
+    folder: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"bench/results/{self.folder}/{self.file}"
 
     @property
     def family(self) -> str:
@@ -48,32 +69,40 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def every() -> list[Figure]:
-    """All figures of layers, of all files; those of ``overhead.csv`` are of another sort."""
+def every(folder: Path = CPU) -> list[Figure]:
+    """All figures of layers, of all files of a folder; those of ``overhead.csv`` are of another
+    sort."""
     found: list[Figure] = []
-    backends.BACKENDS["cpu"].missing = None  # what auto would take where the extension is built
-    for path in sorted(CPU.glob("*.csv")):
-        rows = read(path)
-        if "kind" in rows[0]:
-            found += [_of_case(path.name, row) for row in rows if row["ratio"]]
-        elif "pass" in rows[0]:
-            found += [_of_layer(path.name, row) for row in rows]
+    # What auto would take on that machine, where the extension is built.
+    backends.BACKENDS["cpu"].missing = None
+    dispatch.use("cpu", dispatch.read(folder.name))
+    try:
+        for path in sorted(folder.glob("*.csv")):
+            rows = read(path)
+            if rows and "kind" in rows[0]:
+                found += [_of_case(path, row) for row in rows if row["ratio"]]
+            elif rows and "ours_us" in rows[0] and "pass" in rows[0]:
+                found += [_of_layer(path, row) for row in rows]
+    finally:
+        dispatch.reload()
     return found
 
 
-def _of_case(file: str, row: dict[str, str]) -> Figure:
+def _of_case(file: Path, row: dict[str, str]) -> Figure:
     case, batch = _CASES[row["case"]], int(row["shape"].partition("x")[0])
-    asked = _answers(case, batch, row["layout"], row["dtype"])
-    answers = asked if row["kind"] == "both" else asked[_WHICH[row["kind"]] :][:1] or asked[:1]
+    asked = _answers(case, batch, row["layout"], row["dtype"], row["kind"] != "forward")
+    asked = asked if row["kind"] == "both" else asked[_WHICH[row["kind"]] :][:1] or asked[:1]
     return Figure(
-        file,
+        file.name,
         case.family,
         *(row[name] for name in ("operator", "case", "shape", "layout", "dtype")),
         int(row["threads"]),
         row["kind"],
         float(row["ratio"]),
-        "cpu" in answers,
+        "cpu" in [one.answer for one in asked],
+        tuple(asked),
         row,
+        file.parent.name,
     )
 
 
@@ -81,7 +110,7 @@ def _of_case(file: str, row: dict[str, str]) -> Figure:
 _WHICH = {"forward": 0, "grad_input": 1, "grad_weight": 2, "backward": 1}
 
 
-def _answers(case: Case, batch: int, layout: str, dtype: str) -> list[str]:
+def _answers(case: Case, batch: int, layout: str, dtype: str, training: bool) -> list[Question]:
     """Who serves a case under ``auto``: one answer or, where passes are chosen apart, three."""
     call = case.call(batch if case.boxes is None else None)
     shapes = [shape for shape in (call.input, call.weight, call.bias) if shape is not None]
@@ -95,35 +124,38 @@ def _answers(case: Case, batch: int, layout: str, dtype: str) -> list[str]:
         tensors.append(torch.zeros(call.boxes, 5))
     if call.operator == "nms":
         tensors = [torch.zeros(call.boxes, 4), torch.zeros(call.boxes)]
-    return _asked(lambda: call.ours(tensors, "auto"), 3 if case.family == "depthwise" else 1)
+    for tensor in tensors:
+        tensor.requires_grad_(training and tensor.is_floating_point())
+    with torch.set_grad_enabled(training):
+        return _asked(lambda: call.ours(tensors, "auto"), 3 if case.family == "depthwise" else 1)
 
 
 class _AnsweredError(Exception):
     """All was asked; nothing is to be computed."""
 
 
-def _asked(call: Callable[[], object], questions: int) -> list[str]:
-    """What ``backends.choose`` answers while ``call`` runs, until it has asked so often."""
-    answers: list[str] = []
-    choose = backends.choose
+def _asked(call: Callable[[], object], questions: int) -> list[Question]:
+    """What is asked of ``backends.choose`` while ``call`` runs, until it was asked so often."""
+    seen: list[Question] = []
 
-    def observed(*arguments: object, **named: object) -> str:
-        answers.append(choose(*arguments, **named))
-        if len(answers) == questions:
+    def see(answer: str, kind: str, x: torch.Tensor, rest: tuple) -> str | None:
+        seen.append(Question(kind, *rest, x.to("meta"), answer))
+        if len(seen) == questions:
             raise _AnsweredError
-        return answers[-1]
+        # Where PyTorch serves the first pass, no more is asked; ours was measured in all of them.
+        return "cpu" if questions > 1 else None
 
-    backends.choose = observed
+    # Operators ask nothing that is below all rows, unless calls are known one by one.
+    dispatch.exactly = True
     try:
-        call()
-    except _AnsweredError:
-        pass
+        with contextlib.suppress(_AnsweredError), choosing(see):
+            call()
     finally:
-        backends.choose = choose
-    return answers or ["aten"]
+        dispatch.watch(dispatch.on_miss)
+    return seen
 
 
-def _of_layer(file: str, row: dict[str, str]) -> Figure:
+def _of_layer(file: Path, row: dict[str, str]) -> Figure:
     """A row of bench/rnn.py, whose case is ``LSTM-64x32x256,peephole=True,float32``."""
     name, *options, dtype = row["case"].split(",")
     layer, _, shape = name.partition("-")
@@ -134,10 +166,10 @@ def _of_layer(file: str, row: dict[str, str]) -> Figure:
     x = torch.empty(steps, sequences, units, dtype=getattr(torch, dtype))
     if "packed" in options:
         x = pack_padded_sequence(x, torch.full((sequences,), steps))
-    with torch.no_grad():
-        (answer,) = _asked(lambda: module(x), 1)
+    with torch.set_grad_enabled(row["pass"] != "forward"):
+        (question,) = _asked(lambda: module(x), 1)
     return Figure(
-        file,
+        file.name,
         "rnn_own" if row["against"] == "loop" else "rnn",
         layer.lower(),
         row["case"],
@@ -147,8 +179,10 @@ def _of_layer(file: str, row: dict[str, str]) -> Figure:
         int(row["threads"]),
         {"forward": "forward"}.get(row["pass"], "both"),
         float(row["ratio"]),
-        answer == "cpu",
+        question.answer == "cpu",
+        (question,),
         row,
+        file.parent.name,
     )
 
 
@@ -167,16 +201,13 @@ def span(figures: Iterable[Figure]) -> str:
 
 
 def plain(figures: Iterable[Figure]) -> list[Figure]:
-    """What one table can compare: float32, contiguous, one thread of one machine, each case once.
+    """What one table can compare: float32, contiguous, one thread, each case once.
 
     Where two files have the same case, the row in which a kernel here ran is kept, then the first.
     """
-    figures = list(figures)
-    device = next(figure.row["device"] for figure in figures if figure.file == "results.csv")
     kept: dict[tuple[str, str, str, str], Figure] = {}
     for figure in figures:
-        comparable = (figure.dtype, figure.layout, figure.threads, figure.row["device"])
-        if comparable != ("float32", "nchw", 1, device):
+        if (figure.dtype, figure.layout, figure.threads) != ("float32", "nchw", 1):
             continue
         key = figure.kind, figure.case, figure.shape, figure.step
         other = kept.get(key)

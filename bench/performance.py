@@ -1,19 +1,19 @@
 """docs/performance.md: what was measured, file by file. Every number in it is from a file under
-bench/results/cpu; the words around them are here."""
+bench/results; the words around them are here."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import dedent
 
-from figures import CPU, Figure, read, setting, shown, span
+from figures import CPU, ISAS, Figure, read, setting, shown, span
 
 # Of each file: its title, and what is in it. No number stands here.
 _SECTIONS: dict[str, tuple[str, str]] = {
     "results.csv": (
         "The layers of LeNet-5 and AlexNet",
         """\
-        Under `auto`, so that dense convolutions and small pools are PyTorch's own: there both sides
-        do the same work, and what differs is noise and the way to the call.""",
+        Under `auto` as it was, so that dense convolutions and small pools are PyTorch's own: there
+        both sides do the same work, and what differs is noise and the way to the call.""",
     ),
     "pool.csv": (
         "Other pooling",
@@ -69,22 +69,35 @@ _STEPS = {
 }
 
 
-def document(figures: Sequence[Figure]) -> str:
-    """The whole file."""
+def document(every: Mapping[str, Sequence[Figure]]) -> str:
+    """The whole file, of the figures of each instruction set."""
     said = read(CPU / "results.csv")
+    figures = every["AVX-512"]
     parts = [
         "# Performance",
         "<!-- made by `make readme` from bench/results; change bench/performance.py instead -->",
         dedent(f"""\
             A ratio is PyTorch's time over ours, both timed in turns in one process (`make bench`).
             Above 1 the kernel here is faster. Unless a section says otherwise: one thread of
-            {setting(said)}. Every row of a CSV has a line in the `.md` beside it, with times,
-            spread and the error of both sides.
+            {setting(said)}, and the same held to AVX2 (`ATEN_CPU_CAPABILITY=avx2`,
+            `ONEDNN_MAX_CPU_ISA=AVX2`, the AVX2 build of the kernels), in a process of its own.
+            Every row of a CSV has a line in the `.md` beside it, with times, spread and the error
+            of both sides.
+
+            `auto` goes by tables made of these figures (`python bench/tables.py`), one for each
+            instruction set. The same pools and normalisations in four dtypes and smaller batches,
+            which decide where its classes begin, are in {_link("sizes.csv", ".md")} and, for AVX2,
+            {_link("sizes.csv", ".md", ISAS["AVX2"].name)}.
 
             Nothing here has run on a GPU. The kernels in Triton and CUDA C++ are tested in Triton's
             interpreter and in an emulator, and no speed of theirs is measured or predicted;
             `make gpu` measures them where there is one."""),
-        *(_section(file, [f for f in figures if f.file == file]) for file in _SECTIONS),
+        *(
+            _section(
+                file, {isa: [f for f in found if f.file == file] for isa, found in every.items()}
+            )
+            for file in _SECTIONS
+        ),
         _recurrent(figures),
         _kept(figures),
         _overhead(),
@@ -92,9 +105,9 @@ def document(figures: Sequence[Figure]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _link(file: str, end: str = ".csv") -> str:
+def _link(file: str, end: str = ".csv", folder: str = CPU.name) -> str:
     name = file.removesuffix(".csv") + end
-    return f"[{name}](../bench/results/cpu/{name})"
+    return f"[{name}](../bench/results/{folder}/{name})"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
@@ -103,20 +116,27 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _section(file: str, figures: Sequence[Figure]) -> str:
+def _section(file: str, figures: Mapping[str, Sequence[Figure]]) -> str:
     title, about = _SECTIONS[file]
-    steps = [step for step in _STEPS if any(f.step == step for f in figures)]
-    lines: dict[tuple[str, ...], dict[str, Figure]] = {}
-    for figure in figures:
-        key = figure.case, figure.shape, figure.layout.replace("_", " "), figure.dtype
-        lines.setdefault(key, {})[figure.step] = figure
-    rows = [[*key, *(_cell(found.get(step)) for step in steps)] for key, found in lines.items()]
-    left = [f for f in figures if not f.taken]
-    left = f" What it leaves to PyTorch, in brackets: {span(left)}." if left else ""
-    about = f"{dedent(about)} From {_link(file)}; every row: {_link(file, '.md')}."
-    found = f"What `auto` takes: {_taken(figures, steps)}.{left}"
-    head = ["case", "input", "layout", "dtype", *(_STEPS[step] for step in steps)]
-    return "\n\n".join([f"## {title}", about, found, _table(head, rows, 4)])
+    every = [figure for found in figures.values() for figure in found]
+    steps = [step for step in _STEPS if any(f.step == step for f in every)]
+    lines: dict[tuple[str, ...], dict[tuple[str, str], Figure]] = {}
+    for isa, found in figures.items():
+        for figure in found:
+            key = figure.case, figure.shape, figure.layout.replace("_", " "), figure.dtype
+            lines.setdefault(key, {})[isa, figure.step] = figure
+    columns = [(isa, step) for isa in figures for step in steps]
+    rows = [[*key, *(_cell(row.get(column)) for column in columns)] for key, row in lines.items()]
+    links = [f"{_link(file, folder=folder.name)} ({isa})" for isa, folder in ISAS.items()]
+    tables = [f"{_link(file, '.md', folder.name)} ({isa})" for isa, folder in ISAS.items()]
+    about = f"{dedent(about)} From {' and '.join(links)}; every row: {' and '.join(tables)}."
+    said = []
+    for isa, found in figures.items():
+        left = [f for f in found if not f.taken]
+        left = f" What it leaves to PyTorch, in brackets: {span(left)}." if left else ""
+        said.append(f"What `auto` takes with {isa}: {_taken(found, steps)}.{left}")
+    head = ["case", "input", "layout", "dtype", *(f"{isa}, {_STEPS[s]}" for isa, s in columns)]
+    return "\n\n".join([f"## {title}", about, *said, _table(head, rows, 4)])
 
 
 def _taken(figures: Sequence[Figure], steps: Sequence[str]) -> str:

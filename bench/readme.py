@@ -5,13 +5,14 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "cmake")]
 
 import chart  # noqa: E402
+import compile_seconds  # noqa: E402
 import figures  # noqa: E402
 import performance  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
@@ -80,38 +81,49 @@ def drop_in() -> str:
     return "\n".join(lines)
 
 
-def speed(found: Sequence[Figure]) -> str:
-    """By kind of operator: how fast what ``auto`` takes is, and what it leaves."""
-    lines = [
-        "| | forward | forward + backward | slower than PyTorch | left to PyTorch | from |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, group in by_kind(found).items():
-        taken = [one for one in group if one.taken]
-        left = [one for one in group if not one.taken]
-        slower = [one for one in taken if one.ratio < 1]
-        cells = [
-            span(one for one in taken if one.step == "forward"),
-            span(one for one in taken if one.step != "forward"),
-            f"{len(slower)} of {len(taken)} ({span(slower)})" if slower else "",
-            f"{len(left)} ({span(left)})" if left else "",
-            ", ".join(sorted({one.file.removesuffix(".csv") for one in group})),
-        ]
+def speed(found: Mapping[str, Sequence[Figure]]) -> str:
+    """By kind of operator and instruction set: how fast what ``auto`` takes is, and what it
+    leaves."""
+    columns = ("forward", "forward + backward", "left to PyTorch")
+    head = [f"{isa}: {columns[0]}" for isa in found]
+    head = [cell for first in head for cell in (first, *columns[1:])]
+    kinds = {isa: by_kind(one) for isa, one in found.items()}
+    order = by_kind([figure for one in found.values() for figure in one])
+    lines = [f"| | {' | '.join(head)} | from |", f"|---|{'---|' * (len(head) + 1)}"]
+    for kind, all_of_them in order.items():
+        cells = []
+        for of_isa in kinds.values():
+            group = of_isa.get(kind, [])
+            taken = [one for one in group if one.taken]
+            left = [one for one in group if not one.taken]
+            cells += [
+                span(one for one in taken if one.step == "forward"),
+                span(one for one in taken if one.step != "forward"),
+                f"{len(left)} ({span(left)})" if left else "",
+            ]
+        cells.append(", ".join(sorted({one.file.removesuffix(".csv") for one in all_of_them})))
         lines.append(f"| `{kind}` | {' | '.join(cells)} |")
-    measured = {one.family for one in found}
+    return "\n".join([*lines, "", _caption(found)])
+
+
+def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
+    every = [figure for one in found.values() for figure in one]
+    measured = {one.family for one in every}
     missing = [f"`{family}`" for family in backends.FAMILIES if family not in measured]
-    return "\n".join([*lines, "", _caption([one.row for one in found], missing)])
-
-
-def _caption(rows: Sequence[dict[str, str]], missing: Sequence[str]) -> str:
-    folder = figures.CPU.relative_to(ROOT)
-    gpus = [path for path in figures.RESULTS.iterdir() if path != figures.CPU]
+    taken = [one for one in every if one.taken]
+    slower = [one for one in taken if one.ratio < 1]
+    folders = " and ".join(
+        f"[{folder.name}]({folder.relative_to(ROOT)})" for folder in figures.ISAS.values()
+    )
+    gpus = set(figures.RESULTS.iterdir()) - set(figures.ISAS.values())
     said = [
-        f"PyTorch's time over ours: one thread of {figures.setting(rows)}, float32, contiguous, "
-        f"from the CSV files of these names in [{folder}]({folder}); for `depthwise` the gradients "
-        "alone. *Slower*: rows that `auto` gives to a kernel here although PyTorch's is faster. "
-        "*Left*: rows that it gives to PyTorch's own operator; the ratio is our kernel's, asked "
-        "for by name, or that of the way there.",
+        f"PyTorch's time over ours: one thread of {figures.setting([one.row for one in every])}, "
+        "float32, contiguous; for AVX2 both are held to it. From the CSV files of these names in "
+        f"{folders}; for `depthwise` the gradients alone. Of {len(taken)} rows that `auto` gives "
+        f"to a kernel here, {len(slower) or 'none'} {'are' if slower else 'is'} slower than "
+        f"PyTorch's{f' ({span(slower)})' if slower else ''}. *Left*: rows that it gives to "
+        "PyTorch's own operator; the ratio is our kernel's, asked for by name, or that of the way "
+        "there.",
     ]
     if missing:
         said.append(f"Not measured: {', '.join(missing)}.")
@@ -132,18 +144,23 @@ def _filled(text: str, name: str, made: str) -> str:
 
 def made() -> dict[Path, str]:
     """Every generated file with its text."""
-    every = figures.every()
-    plain = figures.plain(every)
+    every = {isa: figures.every(folder) for isa, folder in figures.ISAS.items()}
+    plain = {isa: figures.plain(found) for isa, found in every.items()}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = _filled(readme, "operators", operators())
     readme = _filled(readme, "speed", speed(plain))
     drop = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
-    where = f"One thread of {figures.setting([one.row for one in plain])}, float32, contiguous"
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    log = figures.RESULTS / "compile_seconds.csv"
+    compiling = compile_seconds.markdown(compile_seconds.read(log), most=10)
+    of_chart = plain["AVX-512"]
+    where = f"One thread of {figures.setting([one.row for one in of_chart])}, float32, contiguous"
     return {
         ROOT / "README.md": readme,
+        ROOT / "CONTRIBUTING.md": _filled(contributing, "compiling", compiling),
         ROOT / "docs" / "drop-in.md": _filled(drop, "drop-in", drop_in()),
         ROOT / "docs" / "performance.md": performance.document(every),
-        ROOT / "docs" / "speed.svg": chart.svg(by_kind(plain), where),
+        ROOT / "docs" / "speed.svg": chart.svg(by_kind(of_chart), where),
     }
 
 

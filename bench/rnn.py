@@ -22,11 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import options  # noqa: E402  # before PyTorch
 import torch  # noqa: E402
 from harness import kernels  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
-from pydl import measure, nn  # noqa: E402
+from pydl import measure, native, nn  # noqa: E402
 
 Sequences = torch.Tensor | PackedSequence
 
@@ -229,12 +230,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", default="*", help="patterns, separated by commas")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options.add_isa_to(parser)
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--seconds", type=float, default=1.0, help="for a case and pass")
     parser.add_argument("--backend", help="the device's own by default")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="LSTM with projections")
+    if given.isa:
+        native.use_isa(given.isa)
     torch.set_num_threads(given.threads)
     if given.device == "cpu" and given.threads == 1:
         measure.pin_to_one_core()

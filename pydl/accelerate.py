@@ -177,18 +177,18 @@ def _name(cls: type) -> str:
 
 @functools.cache
 def _warn_where_nothing_is_ours() -> None:
-    """Warns once per process: a package without its extension swaps layers and speeds nothing
-    up."""
+    """Warns once per process: a package without its extension, or on a kind of machine that nobody
+    has measured, swaps layers and speeds nothing up."""
     reasons = {
-        row.backend: backends.BACKENDS[row.backend].missing
-        for rows in dispatch.AUTO.values()
-        for row in rows
+        name: backends.BACKENDS[name].missing
+        for name in {row.backend for rows in dispatch.AUTO.values() for row in rows} or {"cpu"}
     }
-    if all(reasons.values()):
+    said = [f"backend {name!r} is not available: {why}" for name, why in reasons.items() if why]
+    if not dispatch.AUTO and not said:
+        said = [f"there is no table for {dispatch.machine()}; `pydl tune` measures this machine"]
+    if not dispatch.EXACT and len(said) == len(reasons):
         warnings.warn(
             "the layers are swapped, but PyTorch's own operators serve all of them: "
-            + "; ".join(
-                f"backend {name!r} is not available: {why}" for name, why in reasons.items()
-            ),
+            + "; ".join(said),
             stacklevel=3,
         )

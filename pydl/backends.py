@@ -24,10 +24,11 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from pydl import dispatch
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
 from pydl.contract import FAMILIES, FAMILY_OF
-from pydl.dispatch import AUTO, FLOATING, LEAST, Row
+from pydl.dispatch import FLOATING, Row
 
 __all__ = [
     "BACKENDS",
@@ -124,6 +125,11 @@ def _native(part: str) -> str | None:
         return (
             "built without a CUDA compiler: none was found (nvcc on PATH, CUDA_HOME, or the "
             "nvidia-cuda-nvcc wheel)"
+        )
+    if part == "cpu" and not extension.cpu.isa():
+        return (
+            f"built for processors with {' or '.join(extension.cpu.built_isas())}, which this one "
+            "is not; build it here with `pip install -e .`"
         )
     return None
 
@@ -253,29 +259,51 @@ def measured(
     tensor: torch.Tensor,
     function: str | None = None,
     unit_stride: bool | None = None,
+    training: bool | None = None,
 ) -> Row | None:
-    """The first row of ``auto`` that fits this call; arguments as :func:`choose`."""
-    for row in AUTO.get(family, ()):
-        if row.fits(tensor, function, unit_stride) and not refusal(row.backend, family, tensor):
+    """The first row of the table that fits this call; arguments as :func:`choose`.
+
+    Args:
+        training: whether a gradient is wanted; None: as the input and PyTorch's mode say.
+    """
+    if training is None:
+        training = dispatch.wants_grad(family, tensor)
+    for row in dispatch.AUTO.get((tensor.device.type, family), ()):
+        fits = row.fits(tensor, function, unit_stride, training)
+        if fits and not refusal(row.backend, family, tensor):
             return row
     return None
 
 
 def _by_auto(
-    family: str, tensor: torch.Tensor, function: str | None, unit_stride: bool | None
+    family: str,
+    tensor: torch.Tensor,
+    function: str | None,
+    unit_stride: bool | None,
+    arguments: tuple = (),
+    training: bool | None = None,
 ) -> str:
-    """What the table says, if this package's kernels may serve at all; else PyTorch's own."""
+    """What was measured, if this package's kernels may serve at all; else PyTorch's own."""
     compiling = is_compiling()
+    if tensor.is_cuda:
+        dispatch.use_gpu(tensor.device)
     # The size before the rest: what is too small for any row is through in half a microsecond.
-    if compiling or tensor.numel() >= LEAST.get((family, tensor.dtype), math.inf):
-        ours = family in AUTO and type(tensor) in _PLAIN
-        ours = ours and not _traced(compiling) and not transformed()
+    if (
+        compiling
+        or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
+        or dispatch.exactly
+    ):
+        ours = type(tensor) in _PLAIN and not _traced(compiling) and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
 
             if not has_static_value(tensor.numel()):
-                return f"auto:{family}:unit" if unit_stride else f"auto:{family}"
-        row = measured(family, tensor, function, unit_stride) if ours else None
+                return _question(family, tensor, unit_stride)
+        if ours and dispatch.exactly:
+            answer = dispatch.exact(family, tensor, function, unit_stride, arguments)
+            if answer is not None and refusal(answer, family, tensor) is None:
+                return answer
+        row = measured(family, tensor, function, unit_stride, training) if ours else None
         if row is not None:
             return row.backend
     if family in _IN_PYTORCH:
@@ -293,9 +321,15 @@ def at_run_time(question: str, function: str, arguments: Sequence[object]) -> st
         function: the contract function.
         arguments: its arguments; the first tensor decides.
     """
-    _, family, *unit = question.split(":")
+    _, family, unit, training = question.split(":")
     tensor = next(one for one in arguments if isinstance(one, torch.Tensor))
-    return _by_auto(family, tensor, function, bool(unit) or None)
+    return _by_auto(family, tensor, function, bool(unit) or None, (), bool(training))
+
+
+def _question(family: str, tensor: torch.Tensor, unit_stride: bool | None) -> str:
+    """What :func:`at_run_time` is asked later; only the table can answer then."""
+    unit = "unit" if unit_stride else ""
+    return f"auto:{family}:{unit}:{'training' if dispatch.wants_grad(family, tensor) else ''}"
 
 
 def choose(
@@ -304,6 +338,7 @@ def choose(
     tensor: torch.Tensor,
     function: str | None = None,
     unit_stride: bool | None = None,
+    arguments: tuple = (),
 ) -> str:
     """The backend that serves this call.
 
@@ -319,6 +354,7 @@ def choose(
         tensor: the operator's input.
         function: which of the family's, where they are chosen apart.
         unit_stride: whether the window moves by one along every axis, where that matters.
+        arguments: whatever else decides how long the call takes: windows, shapes of weights.
 
     Raises:
         ValueError: there is no backend of that name.
@@ -341,7 +377,7 @@ def choose(
             raise RuntimeError(reason)
         if reason is None:
             return name
-    name = _by_auto(family, tensor, function, unit_stride)
+    name = _by_auto(family, tensor, function, unit_stride, arguments)
     if name == "reference":
         reason = refusal(name, family, tensor)
         if reason is not None:

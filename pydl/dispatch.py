@@ -1,210 +1,238 @@
-"""What ``auto`` chooses, by measurement: the rows of the dispatch table."""
+"""What ``auto`` chooses, by measurement. Two things are asked, in this order:
 
+- What was measured in this process or, by ``pydl.tune``, on this machine: by exact call
+  (:data:`EXACT`, filled by tuning.py).
+- The table for this kind of machine, which ships with the package (pydl/tables): by layout, dtype,
+  pass and size class (:data:`AUTO`). ``bench/tables.py`` writes them from ``bench/results``.
+
+Where neither says anything, PyTorch's own operator serves.
+"""
+
+import functools
+import importlib
+import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from pydl import layout
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+TABLES = Path(__file__).with_name("tables")
+# Whose input may want no gradient where their weights do.
+_WITH_WEIGHTS = frozenset(
+    (
+        *("conv", "depthwise", "conv_bias_act", "local", "batch_norm", "batch_norm_act"),
+        *("rnn", "rnn_lstm", "rnn_own", "rnn_short", "rnn_cell"),
+    )
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measured choice of ``auto``. The first row that fits is taken; where none does,
-    PyTorch's own operator is, or what stands in for it."""
+    """A measured choice: of calls of one kind, in one dtype, layout and pass, those of at least a
+    certain size. The first row that fits is taken."""
 
     family: str
-    device: str
-    dtypes: tuple[torch.dtype, ...]
+    dtype: torch.dtype
     backend: str
-    evidence: str  # the file with the measurement
-    channels_last: bool | None = None  # the layout it was measured for; None: either
-    least: int = 0  # elements of the input below which PyTorch's own operator costs less
-    least_plane: int = 0  # elements of one channel of one image, likewise
-    functions: tuple[str, ...] = ()  # of the family's; empty: all
-    unit_stride: bool | None = None  # the stride it was measured for; None: any
+    evidence: str  # the measurements: file, cases, ratios
+    channels_last: bool | None = None  # None: either
+    training: bool | None = None  # whether a gradient is wanted; None: either
+    function: str | None = None  # of the family's, where they are chosen apart
+    unit_stride: bool | None = None  # None: any
+    least: int = 0  # elements of the input
+    least_plane: int = 0  # elements of one channel of one image
 
-    def fits(self, tensor: torch.Tensor, function: str | None, unit_stride: bool | None) -> bool:
+    def fits(
+        self,
+        tensor: torch.Tensor,
+        function: str | None,
+        unit_stride: bool | None,
+        training: bool,
+    ) -> bool:
         """Whether the row decides on a call with this input; arguments as ``backends.choose``."""
         return (
             tensor.numel() >= self.least
-            and (not self.functions or function in self.functions)
+            and self.dtype == tensor.dtype
+            and self.function in (None, function)
             and self.unit_stride in (None, unit_stride)
+            and self.training in (None, training)
             and (self.least_plane == 0 or math.prod(tensor.shape[2:]) >= self.least_plane)
-            and self.device == tensor.device.type
-            and tensor.dtype in self.dtypes
             and self.channels_last
             in (None, layout.memory_format(tensor) is not torch.contiguous_format)
         )
 
 
-_ROWS: tuple[Row, ...] = (
-    Row(
-        "pool",
-        "cpu",
-        FLOATING,
-        "cpu",
-        "bench/results/cpu/small.csv",
-        channels_last=False,
-        least=100_000,
-    ),
-    Row(
-        "pool",
-        "cpu",
-        FLOATING,
-        "cpu",
-        "bench/results/cpu/small.csv",
-        channels_last=True,
-        least=250_000,
-    ),
-    # PyTorch averages no halves over three axes on a CPU.
-    Row("pool3d", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
-    Row(
-        "pool3d",
-        "cpu",
-        (torch.float32, torch.float64),
-        "cpu",
-        "bench/results/cpu/pool.csv",
-        channels_last=False,
-        least=100_000,
-    ),
-    # Channels last it has maxima over three axes that are as fast.
-    Row(
-        "pool3d",
-        "cpu",
-        (torch.float32, torch.float64),
-        "cpu",
-        "bench/results/cpu/pool.csv",
-        channels_last=True,
-        least=1_000_000,
-        functions=("avg_pool_forward",),
-    ),
-    # Nor, for that reason, does it have Lp pooling of halves.
-    Row("pool_lp", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
-    Row("pool_lp_any", "cpu", (torch.float16, torch.bfloat16), "cpu", "bench/results/cpu/pool.csv"),
-    Row("pool_lp", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
-    # Channels last, adaptive pooling loses in training.
-    Row(
-        "pool_adaptive",
-        "cpu",
-        FLOATING,
-        "cpu",
-        "bench/results/cpu/pool.csv",
-        channels_last=False,
-        least=100_000,
-    ),
-    Row("pool_pyramid", "cpu", FLOATING, "cpu", "bench/results/cpu/pool.csv", least=100_000),
-    Row("lrn", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
-    Row("spatial_norm", "cpu", FLOATING, "cpu", "bench/results/cpu/results.csv"),
-    # On the smallest planes the native depthwise kernels are slower in either layout; channels last
-    # with stride 2 too, and there the weight's gradient at most sizes.
-    Row(
-        "depthwise",
-        "cpu",
-        (torch.float32,),
-        "cpu",
-        "bench/results/cpu/depthwise.csv",
-        channels_last=False,
-        least_plane=196,
-    ),
-    Row(
-        "depthwise",
-        "cpu",
-        (torch.float32,),
-        "cpu",
-        "bench/results/cpu/depthwise.csv",
-        channels_last=True,
-        least_plane=196,
-        functions=("conv_forward", "conv_grad_input"),
-        unit_stride=True,
-    ),
-    # Small maps and, without an activation, channels last lose.
-    Row(
-        "batch_norm",
-        "cpu",
-        (torch.float32,),
-        "cpu",
-        "bench/results/cpu/batch_norm.csv",
-        channels_last=False,
-        least=100_000,
-    ),
-    Row(
-        "batch_norm_act",
-        "cpu",
-        (torch.float32,),
-        "cpu",
-        "bench/results/cpu/batch_norm.csv",
-        channels_last=False,
-        least=100_000,
-    ),
-    Row(
-        "batch_norm_act",
-        "cpu",
-        (torch.float32,),
-        "cpu",
-        "bench/results/cpu/batch_norm.csv",
-        channels_last=True,
-        least=4_000_000,
-    ),
-    Row("conv_bias_act", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
-    Row("local", "cpu", (torch.float32,), "cpu", "bench/results/cpu/epilogue.csv"),
-    # PyTorch's kernel, too, runs at the speed of the exponential on long rows, and its relu at that
-    # of memory: no row for these.
-    Row(
-        "softmax_columns",
-        "cpu",
-        (torch.float32, torch.float16, torch.bfloat16),
-        "cpu",
-        "bench/results/cpu/softmax.csv",
-        channels_last=False,
-        least=2_000_000,
-    ),
-    Row(
-        "softmax_short_rows",
-        "cpu",
-        (torch.float32, torch.float16, torch.bfloat16),
-        "cpu",
-        "bench/results/cpu/softmax.csv",
-        channels_last=False,
-        least=80_000,
-    ),
-    Row(
-        "cross_entropy",
-        "cpu",
-        (torch.float32, torch.float16, torch.bfloat16),
-        "cpu",
-        "bench/results/cpu/softmax.csv",
-        least=200_000,
-    ),
-    Row(
-        "dropout",
-        "cpu",
-        (torch.float32, torch.float16, torch.bfloat16),
-        "cpu",
-        "bench/results/cpu/softmax.csv",
-        least=16_384,
-    ),
-    Row("rnn", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-short.csv", least=500),
-    Row(
-        "rnn_lstm",
-        "cpu",
-        (torch.float64, torch.float16),
-        "cpu",
-        "bench/results/cpu/rnn-1.csv",
-        least=2_000,
-    ),
-    Row("rnn_own", "cpu", FLOATING, "cpu", "bench/results/cpu/rnn-1.csv"),
-)
+def wants_grad(family: str, tensor: torch.Tensor) -> bool:
+    """Whether a call is part of training, as far as its input tells."""
+    return torch.is_grad_enabled() and (tensor.requires_grad or family in _WITH_WEIGHTS)
 
-# The rows of each family or kind, in the order in which they are asked.
-AUTO: dict[str, tuple[Row, ...]] = {}
-for _row in _ROWS:
-    AUTO[_row.family] = (*AUTO.get(_row.family, ()), _row)
-# The fewest elements that any of them asks for, of each dtype.
+
+def machine(device: torch.device | str = "cpu") -> str:
+    """The kind of machine that a table is for: ``cpu-avx512`` (by the instruction set of the CPU
+    kernels in use), ``sm_90`` (by compute capability); ``cpu`` or another device type where there
+    are no kernels of ours."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    if device.type != "cpu":
+        return device.type
+    try:
+        isa = importlib.import_module("pydl._C").cpu.isa()
+    except (ImportError, AttributeError):
+        isa = ""
+    return f"cpu-{isa}" if isa else "cpu"
+
+
+def read(machine: str) -> list[Row]:
+    """The rows of the table for this kind of machine; none where there is no table."""
+    path = TABLES / f"{machine}.json"
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [Row(**{**row, "dtype": getattr(torch, row["dtype"])}) for row in rows]
+
+
+# The rows of each device type and family, in the order in which they are asked.
+AUTO: dict[tuple[str, str], tuple[Row, ...]] = {}
+# Of each family and dtype the fewest elements that any row asks for, of each family the smallest
+# plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
-for _row in _ROWS:
-    for _dtype in _row.dtypes:
-        _key = _row.family, _dtype
-        LEAST[_key] = min(_row.least, LEAST.get(_key, _row.least))
+LEAST_PLANE: dict[str, int] = {}
+# The same of plain recurrent layers in float32, which are to be through the soonest.
+least_recurrent: float = math.inf
+
+
+def use(device: str, rows: list[Row]) -> None:
+    """Let ``auto`` go by these rows on this device type."""
+    global least_recurrent
+    for key in [key for key in AUTO if key[0] == device]:
+        del AUTO[key]
+    for row in rows:
+        key = device, row.family
+        AUTO[key] = (*AUTO.get(key, ()), row)
+    LEAST.clear()
+    LEAST_PLANE.clear()
+    for (_, family), found in AUTO.items():
+        LEAST_PLANE[family] = min(row.least_plane for row in found)
+        for row in found:
+            of_dtype = family, row.dtype
+            LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
+    plain = ("rnn", "rnn_short", "rnn_lstm")
+    least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
+
+
+def reload() -> None:
+    """Reads the table again: other CPU kernels are in use."""
+    use("cpu", read(machine()))
+
+
+@functools.cache
+def use_gpu(device: torch.device) -> None:
+    """Reads the table of a GPU, when the first call asks. That of several kinds of GPU in one
+    machine is the first one's."""
+    if not any(type == "cuda" for type, _ in AUTO):
+        use("cuda", read(machine(device)))
+
+
+# Exact calls, by family
+
+Key = tuple  # see key()
+EXACT: dict[str, dict[Key, str]] = {}
+# Whether to look there: something was measured, or is to be.
+exactly = False
+# What a call does that is not among them, before it goes on; None: nothing.
+on_miss: Callable[[str, torch.Tensor, Key], str | None] | None = None
+
+
+def watch(do: Callable[[str, torch.Tensor, Key], str | None] | None) -> None:
+    """Lets calls that are not known do this."""
+    global on_miss, exactly
+    on_miss = do
+    exactly = do is not None or bool(EXACT)
+
+
+def forget() -> None:
+    """Forgets all exact calls."""
+    global exactly
+    EXACT.clear()
+    exactly = on_miss is not None
+
+
+def remember(family: str, key: Key, backend: str) -> None:
+    """Lets ``auto`` give this call to this backend from now on."""
+    global exactly
+    EXACT.setdefault(family, {})[key] = backend
+    exactly = True
+
+
+def key(
+    family: str,
+    tensor: torch.Tensor,
+    function: str | None,
+    unit_stride: bool | None,
+    arguments: tuple,
+) -> Key:
+    """What decides how long a call takes, in plain values."""
+    device = tensor.device
+    return (
+        function,
+        unit_stride,
+        wants_grad(family, tensor),
+        *_surroundings(device.type),
+        device,
+        tensor.dtype,
+        tensor.shape,
+        tensor.stride(),
+        *arguments,
+    )
+
+
+def _surroundings(device: str) -> tuple[torch.dtype | None, int]:
+    """The dtype of autocast, and the CPU's threads."""
+    autocast = torch.is_autocast_enabled(device)
+    return (
+        torch.get_autocast_dtype(device) if autocast else None,
+        torch.get_num_threads() if device == "cpu" else 0,
+    )
+
+
+# A graph is made for the surroundings that it is traced in: see backends.py, which marks others.
+vars(_surroundings)["_dynamo_marked_constant"] = True
+
+
+def exact(
+    family: str,
+    tensor: torch.Tensor,
+    function: str | None,
+    unit_stride: bool | None,
+    arguments: tuple,
+) -> str | None:
+    """Who was measured to be fastest at this very call, if it was measured."""
+    of_family = EXACT.get(family)
+    if of_family is None and on_miss is None:
+        return None
+    this = key(family, tensor, function, unit_stride, arguments)
+    try:
+        answer = None if of_family is None else of_family.get(this)
+    except TypeError:  # lists among the arguments
+        this = hashable(this)
+        answer = None if of_family is None else of_family.get(this)
+    if answer is None and on_miss is not None and not torch.compiler.is_compiling():
+        return on_miss(family, tensor, hashable(this))
+    return answer
+
+
+def hashable(value: Any) -> Any:
+    """Lists as tuples, which mean the same to every operator."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(hashable, value))
+    return value
+
+
+reload()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pydl_cli import bench, demo, explain, info, summary, train
+from pydl_cli import bench, demo, explain, info, summary, train, tune
 
 app = typer.Typer(
     name="pydl",
@@ -46,6 +46,7 @@ def _pydl(
 app.command("info")(info.info)
 app.command("explain")(explain.explain)
 app.command("summary")(summary.summary)
+app.command("tune")(tune.tune)
 app.command("demo")(demo.demo)
 app.add_typer(train.app, name="train")
 app.command("bench", context_settings=bench.CONTEXT)(bench.bench)

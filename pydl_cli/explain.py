@@ -37,7 +37,7 @@ def explain(
     from rich.console import Console
     from rich.table import Table
 
-    from pydl import backends
+    from pydl import backends, dispatch
     from pydl.contract.rnn import GATES
     from pydl_cli.questions import FAMILIES, OPTIONS, asked
 
@@ -76,7 +76,11 @@ def explain(
         what = f"{question.kind}{which} of {shape}, {dtype}, on {tensor.device}"
         console.print(f"[bold]{question.answer}[/] serves {what}")
         if question.row is None:
-            console.print("No measured row of the dispatch table fits it.")
+            console.print(
+                f"No measured row of the table for {dispatch.machine(device)} fits it; "
+                "`pydl tune` measures calls on this machine.",
+                soft_wrap=True,
+            )
         else:
             console.print(f"Measured: {question.row.evidence}", highlight=False)
     table = Table("backend", "could serve it by name", show_header=True)
@@ -94,7 +98,8 @@ def _apart(questions: "list[Question]") -> "list[tuple[Question, str]]":
     are, in words, where there are others."""
     groups: dict[tuple, list[Question]] = {}
     for one in questions:
-        groups.setdefault((one.kind, one.answer, one.row), []).append(one)
+        evidence = one.row and one.row.evidence
+        groups.setdefault((one.kind, one.answer, evidence), []).append(one)
     if len(groups) == 1:
         return [(questions[0], "")]
     return [

@@ -34,9 +34,25 @@ def info() -> None:
     table.add_row("processor", f"{measure.device_name('cpu')}, {torch.get_num_threads()} threads")
     table.add_row("CPU kernels", found["pydl_isa"] or "not built")
     table.add_row("CUDA kernels", found["pydl_cuda"] or "not built")
+    table.add_row("auto goes by", _tables(device))
     if device == "cuda":
         gpu = f"{measure.device_name(device)}, capability {found['capability']}"
         table.add_row("GPU", f"{gpu}; CUDA {found['cuda']}, cuDNN {found['cudnn']}")
     else:
         table.add_row("GPU", f"none in sight; {no_gpu}")
     console.print(table)
+
+
+def _tables(device: str) -> str:
+    """What ``auto`` knows of this machine, and how it may know more."""
+    from pydl import dispatch, tuning
+
+    if device == "cuda":
+        tuning.load(device)
+    kind = dispatch.machine(device)
+    rows = len(dispatch.read(kind))
+    tuned = sum(map(len, dispatch.EXACT.values()))
+    said = f"its table for {kind}, {rows} rows" if rows else f"PyTorch's own: no table for {kind}"
+    if tuned:
+        return f"{tuned} calls tuned on this machine, then {said}"
+    return f"{said}; `pydl tune` measures this machine"

@@ -4,6 +4,7 @@ Which kind of its family a call belongs to, and for which function and stride it
 operator knows; so it is called as a user calls it, and stopped when it has asked.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from pydl import backends, functional
 from pydl.contract.rnn import GATES
 from pydl.dispatch import Row
+from pydl.models.calls import choosing
 
 # How a call may differ besides its input, and the command line's defaults.
 OPTIONS: dict[str, Any] = {"stride": 1, "dim": -1, "cell": "lstm"}
@@ -54,25 +56,17 @@ def asked(family: str, x: torch.Tensor, **options: object) -> list[Question]:
     row = FAMILIES[family]
     options = {name: options.get(name, OPTIONS[name]) for name in row.options}
     found: list[Question] = []
-    choose = backends.choose
     for operator, call in row.calls.items():
         seen: list[Question] = []
 
-        def observed(kind, backend, tensor, function=None, *rest, seen=seen, operator=operator):
-            answer = choose(kind, backend, tensor, function, *rest)
-            measured = backends.measured(kind, tensor, function, *rest)
-            seen.append(Question(operator, kind, function, tensor, answer, measured))
+        def see(answer, kind, tensor, rest, seen=seen, operator=operator):
+            measured = backends.measured(kind, tensor, *rest)
+            seen.append(Question(operator, kind, rest[0], tensor, answer, measured))
             if len(seen) == row.questions:
                 raise _Answered
-            return answer
 
-        backends.choose = observed
-        try:
+        with contextlib.suppress(_Answered), choosing(see):
             call(x, **options)
-        except _Answered:
-            pass
-        finally:
-            backends.choose = choose
         found += seen
     return found
 
@@ -87,21 +81,28 @@ def _per_axes(name: str, *arguments: object) -> Callable[[torch.Tensor], object]
     return lambda x: getattr(functional, f"{name}{x.ndim - 2}d")(x, *arguments, backend="auto")
 
 
+def _drawn(x: torch.Tensor, *sizes: int) -> torch.Tensor:
+    """Weights for x."""
+    return torch.randn(sizes, dtype=x.dtype, device=x.device) / max(sizes[1], 1) ** 0.5
+
+
 def _conv(x: torch.Tensor, stride: int = 1, depthwise: bool = False) -> object:
     channels = x.shape[1]
-    weight = x.new_empty(channels, 1 if depthwise else channels, *[1] * (x.ndim - 2))
+    weight = _drawn(x, channels, 1 if depthwise else channels, *[3] * (x.ndim - 2))
     conv = getattr(functional, f"conv{x.ndim - 2}d")
-    return conv(x, weight, stride=stride, groups=channels if depthwise else 1, backend="auto")
+    return conv(
+        x, weight, stride=stride, padding=1, groups=channels if depthwise else 1, backend="auto"
+    )
 
 
 def _conv_bias_act(x: torch.Tensor) -> object:
-    weight = x.new_empty(x.shape[1], x.shape[1], 1, 1)
+    weight = _drawn(x, x.shape[1], x.shape[1], 1, 1)
     return functional.conv2d_bias_act(x, weight, backend="auto")
 
 
 def _local(x: torch.Tensor) -> object:
     spatial = x.shape[2:]
-    weight = x.new_empty(x.shape[1], x.shape[1], *[1] * len(spatial), *spatial)
+    weight = _drawn(x, x.shape[1], x.shape[1], *[1] * len(spatial), *spatial)
     run = getattr(functional, f"locally_connected{len(spatial)}d")
     return run(x, weight, backend="auto")
 
@@ -112,7 +113,7 @@ def _batch_norm_inference(x: torch.Tensor) -> object:
 
 
 def _max_unpool(x: torch.Tensor) -> object:
-    indices = torch.empty_like(x, dtype=torch.int64)
+    indices = torch.zeros_like(x, dtype=torch.int64)
     return getattr(functional, f"max_unpool{x.ndim - 2}d")(x, indices, 2, backend="auto")
 
 
@@ -131,14 +132,14 @@ def _loss(name: str) -> Callable[[torch.Tensor], object]:
 
 def _recurrent(x: torch.Tensor, cell: str, zoneout: float = 0.0) -> object:
     gates, hidden = GATES[cell], x.shape[2]
-    weights = x.new_empty(gates * hidden, hidden), x.new_empty(gates * hidden, hidden)
+    weights = _drawn(x, gates * hidden, hidden), _drawn(x, gates * hidden, hidden)
     name, named = _CELLS[cell]
     return getattr(functional, name)(x, *weights, zoneout=zoneout, **named, backend="auto")
 
 
 def _cell(x: torch.Tensor, cell: str) -> object:
     gates, hidden = GATES[cell], x.shape[1]
-    weights = x.new_empty(gates * hidden, hidden), x.new_empty(gates * hidden, hidden)
+    weights = _drawn(x, gates * hidden, hidden), _drawn(x, gates * hidden, hidden)
     name, named = _CELLS[cell]
     state = (x, x) if cell == "lstm" else x
     return getattr(functional, f"{name}_cell")(x, state, *weights, **named, backend="auto")

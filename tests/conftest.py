@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# What this machine was tuned to does not decide what the tests see.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pydl-tests-")
+
+import known_table
 import pytest
 
-from pydl import backends, layout, native
+from pydl import backends, dispatch, layout, native
 from pydl.emulation import emulate_cuda
 
 # A tree of its own, which package/test_recipe.py lays over a copy of this one.
@@ -78,9 +83,15 @@ def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
     }
 
 
+@pytest.fixture(autouse=True)
+def _known_table() -> None:
+    """``auto`` chooses by the same table wherever the tests run."""
+    dispatch.use("cpu", known_table.ROWS)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--isa"):
-        native.library("cpu").functions.use_isa(config.getoption("--isa"))
+        native.use_isa(config.getoption("--isa"))
     if torch.cuda.is_available():
         return
     if importlib.util.find_spec("triton") is not None:

@@ -1,10 +1,13 @@
-"""Makes a function one that PyTorch's overrides reach."""
+"""Makes a function one that PyTorch's overrides reach, and that is measured where it is to be."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
+
+from pydl import dispatch, tuning
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -20,6 +23,8 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
         relevant = (*args, *kwargs.values()) if kwargs else args
         if has_torch_function(relevant):
             return handle_torch_function(face, relevant, *args, **kwargs)
-        return function(*args, **kwargs)
+        if dispatch.on_miss is None or is_compiling():
+            return function(*args, **kwargs)
+        return tuning.first_measured(function, args, kwargs)
 
     return face

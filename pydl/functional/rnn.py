@@ -167,7 +167,9 @@ def _layer(cell, input, hx, weights, batch_sizes, reverse, how, backend):
     steps = len(batch_sizes) if packed else len(input)
     fused = cell == "lstm" and weights.weight_hr is None and not packed
     own = checks.own(cell, weights.peephole is not None, weights.norm_ih is not None, how)
-    backend = backends.choose(checks.family(own, fused, steps), backend, input)
+    kind = checks.family(own, fused, steps)
+    arguments = cell, weights.weight_hh.shape, packed, reverse
+    backend = backends.choose(kind, backend, input, arguments=arguments)
     tokens = input.flatten(0, -2)
     sequences = int(batch_sizes[0]) if packed else input.shape[1]
     h, c = checks.states(name, cell, tokens, sequences, hx, weights)
@@ -232,7 +234,7 @@ def rnn_cell(
 def _cell(cell, input, hx, weights, backend):
     name = f"{cell.partition('_')[0]}_cell"
     checks.cell_input(name, input)
-    backend = backends.choose("rnn_cell", backend, input)
+    backend = backends.choose("rnn_cell", backend, input, arguments=(cell, weights.weight_hh.shape))
     h, c = checks.states(name, cell, input, input.shape[0], hx, weights)
     checks.weights(name, cell, input, weights)
     return ops_cell.cell(cell, input, h, c, weights, Regularisation(), backend)

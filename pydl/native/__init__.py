@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from pydl import layout
+from pydl import dispatch, layout
 
 
 class Library:
@@ -53,6 +53,17 @@ def library(name: str) -> Library:
         extension = importlib.import_module("pydl._C")
         _libraries[name] = Library(name, getattr(extension, name), on_gpu=name == "cuda")
     return _libraries[name]
+
+
+def use_isa(name: str) -> None:
+    """Lets the CPU kernels of this instruction set serve from now on, and ``auto`` go by its table;
+    for tests and comparisons.
+
+    Raises:
+        ValueError: this build or this processor does not have it.
+    """
+    library("cpu").functions.use_isa(name)
+    dispatch.reload()
 
 
 def serve(name: str, functions: ModuleType) -> None:

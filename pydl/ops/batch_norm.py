@@ -20,6 +20,7 @@ from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
+from pydl.tuning import measured_when_new
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 
@@ -238,6 +239,7 @@ def as_map(x: torch.Tensor) -> torch.Tensor:
     return x if x.ndim <= 5 else x.flatten(4)
 
 
+@measured_when_new
 def batch_norm(
     x: torch.Tensor,
     running_mean: torch.Tensor | None,
@@ -258,7 +260,7 @@ def batch_norm(
     if not plain:
         check_act(x, activation, residual)
     kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
-    backend = backends.choose(kind, backend, x)
+    backend = backends.choose(kind, backend, x, arguments=(activation, residual is not None))
     if backend == "aten" or x.numel() == 0:  # of nothing, PyTorch checks and says nothing
         if isinstance(momentum, torch.Tensor):
             rest = weight, bias, training, momentum, eps

@@ -99,7 +99,7 @@ def activate(
 ) -> torch.Tensor:
     """relu or leaky_relu of a tensor of any shape."""
     checks.tensor(name, "input", x)
-    backend = backends.choose("activation", backend, x)
+    backend = backends.choose("activation", backend, x, arguments=(name,))
     if backend == "aten":
         function = _PYTORCH[name]
         return function(x, inplace) if name == "relu" else function(x, slope, inplace)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends, dispatch, layout
 from pydl.aten.bias_act import bias_act_forward as by_pytorch
 from pydl.contract.bias_act import BiasActForward
 from pydl.contract.conv import (
@@ -22,7 +22,6 @@ from pydl.contract.conv import (
     conv_size,
     memory_format,
 )
-from pydl.dispatch import AUTO
 from pydl.ops import checks, conv_checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.bias_act import ACTIVATIONS, NO_EPILOGUE, BiasActGrad, bias_act
@@ -163,7 +162,6 @@ _PYTORCH_TRANSPOSED = (
     torch.nn.functional.conv_transpose2d,
     torch.nn.functional.conv_transpose3d,
 )
-_LEAST_PLANE = min(row.least_plane for row in AUTO["depthwise"])
 _ALL_OF_PYTORCH = Servers("aten", "aten", "aten")
 
 
@@ -173,27 +171,31 @@ def _servers(
     weight: torch.Tensor,
     stride: Ints,
     groups: int,
-    first: str = "conv_forward",
+    first: str,
+    *rest: object,
 ) -> Servers:
-    """Who serves. Depthwise convolution is chosen apart, bound as it is by memory and not by
-    arithmetic, and each of its passes apart; where PyTorch serves ``first``, the pass that makes
-    the result, the whole call is PyTorch's."""
+    """Who serves; ``rest`` is what else the call was given. Depthwise convolution is chosen apart,
+    bound as it is by memory and not by arithmetic, and each of its passes apart; where PyTorch
+    serves ``first``, the pass that makes the result, the whole call is PyTorch's."""
+    arguments = weight.shape, stride, groups, *rest
     if groups == 1 or weight.ndim < 2 or weight.shape[1] != 1:
-        one = backends.choose("conv", backend, x)
+        one = backends.choose("conv", backend, x, arguments=arguments)
         return _ALL_OF_PYTORCH if one == "aten" else Servers(one, one, one)
     # What is too small for any row of the table is through before the table is asked.
-    by_table = not torch.compiler.is_compiling() and backends.asked(backend) == "auto"
-    if by_table and (x.is_nested or math.prod(x.shape[2:]) < _LEAST_PLANE):
-        return _ALL_OF_PYTORCH
+    by_table = x.is_cpu and not torch.compiler.is_compiling() and not dispatch.exactly
+    if by_table and backends.asked(backend) == "auto":
+        least = dispatch.LEAST_PLANE.get("depthwise", math.inf)
+        if x.is_nested or math.prod(x.shape[2:]) < least:
+            return _ALL_OF_PYTORCH
     unit_stride = stride == 1 or (isinstance(stride, Sequence) and all(s == 1 for s in stride))
-    made = backends.choose("depthwise", backend, x, first, unit_stride)
+    made = backends.choose("depthwise", backend, x, first, unit_stride, arguments)
     if made == "aten":
         return _ALL_OF_PYTORCH
     return Servers(
         *(
             made
             if function == first
-            else backends.choose("depthwise", backend, x, function, unit_stride)
+            else backends.choose("depthwise", backend, x, function, unit_stride, arguments)
             for function in ("conv_forward", "conv_grad_input", "conv_grad_weight")
         )
     )
@@ -213,7 +215,7 @@ def conv(
     name = f"conv{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    servers = _servers(backend, x, weight, stride, groups)
+    servers = _servers(backend, x, weight, stride, groups, "conv_forward", padding, dilation)
     if servers is _ALL_OF_PYTORCH:
         return _PYTORCH[axes](x, weight, bias, stride, padding, dilation, groups)
     unbatched = x.ndim == axes + 1
@@ -245,7 +247,8 @@ def conv_bias_act(
             f"{name}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
         )
     epilogue = (activation, float(negative_slope if activation == "leaky_relu" else 0))
-    backend = backends.choose("conv_bias_act", backend, x)
+    arguments = weight.shape, stride, padding, dilation, groups, activation, residual is not None
+    backend = backends.choose("conv_bias_act", backend, x, arguments=arguments)
     if backend == "aten":
         y = _PYTORCH[axes](x, weight, bias, stride, padding, dilation, groups)
         if residual is not None:
@@ -297,7 +300,9 @@ def conv_transpose(
     name = f"conv_transpose{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    servers = _servers(backend, x, weight, stride, groups, "conv_grad_input")
+    servers = _servers(
+        backend, x, weight, stride, groups, "conv_grad_input", padding, output_padding, dilation
+    )
     if servers is _ALL_OF_PYTORCH:
         return _PYTORCH_TRANSPOSED[axes](
             x, weight, bias, stride, padding, output_padding, groups, dilation

@@ -100,7 +100,8 @@ def cross_entropy(
     backend: str | None,
 ) -> torch.Tensor:
     checks.tensor("cross_entropy_loss", "input", x)
-    backend = backends.choose("cross_entropy", backend, x)
+    how = target.dtype, weight is not None, reduction, label_smoothing
+    backend = backends.choose("cross_entropy", backend, x, arguments=how)
     if backend == "aten":
         return torch.nn.functional.cross_entropy(
             x,
@@ -152,7 +153,7 @@ def nll_loss(
 ) -> torch.Tensor:
     """There is nothing to fuse in it: PyTorch's own serves it, or the definition."""
     checks.tensor("nll_loss_nd", "input", x)
-    backend = backends.choose("nll_loss", backend, x)
+    backend = backends.choose("nll_loss", backend, x, arguments=(weight is not None, reduction))
     if backend == "aten":
         return torch.nn.functional.nll_loss(
             x, target, weight, ignore_index=ignore_index, reduction=reduction

@@ -101,7 +101,8 @@ def locally_connected(
     name = f"locally_connected{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "weight", weight)
-    backend = backends.choose("local", backend, x)
+    arguments = weight.shape, stride, padding, dilation
+    backend = backends.choose("local", backend, x, arguments=arguments)
     checks.rank(name, x, axes)
     if weight.ndim != 2 + 2 * axes:
         raise RuntimeError(

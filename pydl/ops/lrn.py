@@ -20,7 +20,7 @@ def local_response_norm(
     x: torch.Tensor, size: int, alpha: float, beta: float, k: float, backend: str | None
 ) -> torch.Tensor:
     checks.tensor("local_response_norm", "input", x)
-    backend = backends.choose("lrn", backend, x, "lrn_forward")
+    backend = backends.choose("lrn", backend, x, "lrn_forward", arguments=(size, beta))
     stock = torch.nn.functional.local_response_norm
     if backend == "aten":
         return by_pytorch(stock, x, size, alpha, beta, k)

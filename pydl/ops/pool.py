@@ -213,7 +213,8 @@ def max_pool(
     name = f"max_pool{axes}d"
     checks.tensor(name, "input", x)
     arguments = kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "max_pool_forward")
+    kind = "pool3d" if axes == 3 else "pool"
+    backend = backends.choose(kind, backend, x, "max_pool_forward", arguments=arguments)
     if backend == "aten":
         return by_pytorch(_MAX[axes], x, *arguments)
     try:
@@ -258,7 +259,8 @@ def avg_pool(
     arguments = kernel_size, stride, padding, ceil_mode, count_include_pad, *rest
     if out is not None:
         return _into(out, name, x, arguments, backend)
-    backend = backends.choose("pool3d" if axes == 3 else "pool", backend, x, "avg_pool_forward")
+    kind = "pool3d" if axes == 3 else "pool"
+    backend = backends.choose(kind, backend, x, "avg_pool_forward", arguments=arguments)
     if backend == "aten":
         return by_pytorch(_AVERAGES[axes], x, *arguments)
     try:

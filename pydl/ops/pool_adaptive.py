@@ -236,7 +236,8 @@ def adaptive_avg_pool(
     checks.tensor(name, "input", x)
     # A global average is a mean, which is bound by memory as it is; so it is chosen apart.
     kind = "pool_global" if _is_one(output_size) else "pool_adaptive"
-    backend = backends.choose(kind, backend, x, "adaptive_avg_pool_forward")
+    function = "adaptive_avg_pool_forward"
+    backend = backends.choose(kind, backend, x, function, arguments=(output_size,))
     if backend == "aten":
         return by_pytorch(_AVERAGES[axes], x, output_size)
     try:
@@ -283,7 +284,8 @@ def adaptive_max_pool(
 ) -> torch.Tensor | Pair:
     name = f"adaptive_max_pool{axes}d"
     checks.tensor(name, "input", x)
-    backend = backends.choose("pool_adaptive", backend, x, "adaptive_max_pool_forward")
+    function, arguments = "adaptive_max_pool_forward", (output_size, return_indices)
+    backend = backends.choose("pool_adaptive", backend, x, function, arguments=arguments)
     if backend == "aten":
         return by_pytorch(_MAX[axes], x, output_size, return_indices)
     try:
@@ -326,7 +328,8 @@ def pyramid_pool(
     if not 1 <= len(levels) <= MOST_LEVELS:
         raise ValueError(f"{name}: expected 1 to {MOST_LEVELS} levels, got {len(levels)}")
     each = [checks.axes(name, "levels", level, axes, least=1) for level in levels]
-    backend = backends.choose("pool_pyramid", backend, x, "pyramid_pool_forward")
+    function, arguments = "pyramid_pool_forward", (levels, kind)
+    backend = backends.choose("pool_pyramid", backend, x, function, arguments=arguments)
     batch = _batched(name, x, axes, -axes - 1)
     flat = [bins for level in each for bins in level]
     if backend == "aten":

@@ -102,8 +102,8 @@ def lp_pool(
         return sign * max_pool(axes, largest, kernel_size, stride, 0, 1, ceil_mode, False, backend)
     # Other powers than 1 and 2 are chosen apart: they have no kernels of their own on a CPU.
     kind = "pool_lp" if norm_type in (1, 2) else "pool_lp_any"
-    backend = backends.choose(kind, backend, x, "lp_pool_forward")
     arguments = norm_type, kernel_size, stride, ceil_mode
+    backend = backends.choose(kind, backend, x, "lp_pool_forward", arguments=arguments)
     if backend == "aten":
         return by_pytorch(_POOLS[axes], x, *arguments)
     try:

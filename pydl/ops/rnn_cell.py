@@ -16,6 +16,7 @@ from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.ops.rnn_options import PLAIN, HasWeights, weights_of
 from pydl.reference import rnn_cell as reference
+from pydl.tuning import measured_when_new
 
 _forward = operator(RnnCellForward)
 _backward = operator(RnnCellBackward)
@@ -129,6 +130,7 @@ def forward(
     input: torch.Tensor,
     hx: torch.Tensor | None,
 ) -> torch.Tensor: ...
+@measured_when_new
 def forward(
     module: Cell,
     stock: type[torch.nn.RNNCellBase],
@@ -138,7 +140,9 @@ def forward(
     """The forward of a module that has the attributes of the class ``stock`` of torch.nn: that
     one's where PyTorch serves."""
     options = module.__dict__.get("_pydl_options", PLAIN)
-    backend = backends.choose("rnn_cell", module._pydl_backend, input)
+    backend = backends.choose(
+        "rnn_cell", module._pydl_backend, input, arguments=(stock.__name__, module.hidden_size)
+    )
     if backend == "aten" and options is PLAIN and not backends.transformed():
         return stock.forward(module, input, hx)
     name = stock.__name__

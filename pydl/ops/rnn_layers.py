@@ -1,7 +1,6 @@
 """Recurrent layers over each other, in one direction or two, by whoever serves them."""
 
 import functools
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -11,13 +10,13 @@ from torch import _VF
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from pydl import backends, functional
-from pydl.dispatch import LEAST
+from pydl import backends, dispatch, functional
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.rnn import Regularisation, Tensors
 from pydl.ops.rnn_options import PLAIN, HasWeights, Options, weights_of
+from pydl.tuning import measured_when_new
 
 # What runs the layers: x, batch_sizes, the number of sequences and the states they start from.
 Run = Callable[
@@ -40,6 +39,7 @@ class Layers(HasWeights, Protocol):
     _pydl_backend: str | None
 
 
+@measured_when_new
 def forward(
     module: Layers,
     stock: Callable[..., tuple[Any, Any]],
@@ -65,7 +65,11 @@ def forward(
         how = options.regularisation(module.training)
         own = checks.own(cell, options.peephole, options.layer_norm, how)
     family = checks.family(own, fused, steps)
-    backend, whole = _server(family, module._pydl_backend, x, own, fused)
+    how_large = (
+        *(cell, module.hidden_size, module.num_layers, module.bidirectional, module.proj_size),
+        *(packed, module.batch_first, module.training and module.dropout > 0),
+    )
+    backend, whole = _server(family, module._pydl_backend, x, how_large, own, fused)
     if whole:
         return stock(module, input, hx)
     how = how or options.regularisation(module.training)
@@ -86,10 +90,10 @@ def forward(
 
 
 def _server(
-    family: str, given: str | None, x: torch.Tensor, own: bool, fused: bool
+    family: str, given: str | None, x: torch.Tensor, arguments: tuple, own: bool, fused: bool
 ) -> tuple[str, bool]:
     """Who serves, and whether that is PyTorch's operator for all layers at once."""
-    backend = backends.choose(family, given, x)
+    backend = backends.choose(family, given, x, arguments=arguments)
     low = autocast_dtype(x)
     whole = not own and not rnn.in_graph()
     if low is not None and x.dtype not in (torch.float32, low) and backends.asked(given) == "auto":
@@ -109,19 +113,15 @@ def _server(
     return backend, False
 
 
-# Below what every row of the dispatch table asks for.
-_FEW = min(
-    LEAST.get((family, torch.float32), math.inf) for family in ("rnn", "rnn_short", "rnn_lstm")
-)
-
-
 def _small(module: Layers, input: torch.Tensor | PackedSequence) -> bool:
     """Whether it is PyTorch's without further questions, which would be a tenth of the time: a
     plain layer, an input too small to gain, and nothing that asks for more or watches."""
     return (
         type(input) is torch.Tensor
         and input.dtype == torch.float32
-        and input.numel() < _FEW
+        and input.numel() < dispatch.least_recurrent
+        and input.is_cpu
+        and not dispatch.exactly
         and "_pydl_options" not in module.__dict__
         and backends.asked(module._pydl_backend) == "auto"
         and not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())

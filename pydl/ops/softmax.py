@@ -1,10 +1,11 @@
 """Softmax along one axis and its logarithm: checks, autograd, registered operators."""
 
+import math
+
 import torch
 
-from pydl import backends
+from pydl import backends, dispatch
 from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
-from pydl.dispatch import AUTO
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -62,7 +63,8 @@ def softmax(
 ) -> torch.Tensor:
     checks.tensor(name, "input", x)
     served = x if dtype is None or x.dtype == dtype else x.to(dtype)
-    backend = backends.choose(_kind(name, served, dim), backend, served)
+    kind = _kind(name, served, dim)
+    backend = backends.choose(kind, backend, served, arguments=(dim, log))
     if backend == "aten":
         return _PYTORCH[log](x, dim, dtype=dtype)
     dim = checks.integer(name, "dim", dim)
@@ -85,14 +87,22 @@ def softmax(
 
 # The most classes of a row that the native kernels keep in registers.
 _SHORT = 64
-_LEAST = min(row.least for kind in ("softmax_columns", "softmax_short_rows") for row in AUTO[kind])
+
+
+def _is_small(x: torch.Tensor) -> bool:
+    """Whether it is too small for any row of the table that is chosen apart."""
+    least, count = dispatch.LEAST, x.numel()
+    return count < least.get(("softmax_columns", x.dtype), math.inf) and count < least.get(
+        ("softmax_short_rows", x.dtype), math.inf
+    )
 
 
 def _kind(name: str, x: torch.Tensor, dim: int) -> str:
     """What the dispatch table decides on together: whether neighbours along ``dim`` are neighbours
     in memory, and few. Of what it has no row for, nothing more is asked."""
     compiling = torch.compiler.is_compiling()
-    if (not compiling and x.numel() < _LEAST) or x.is_nested:
+    by_table = x.is_cpu and not compiling and not dispatch.exactly
+    if x.is_nested or (by_table and _is_small(x)):
         return "softmax"
     shape, dim = x.shape, checks.integer(name, "dim", dim)
     dim = dim if dim >= 0 else dim + len(shape)

@@ -15,7 +15,8 @@ def spatial_response_norm(
 ) -> torch.Tensor:
     name = "spatial_response_norm"
     checks.tensor(name, "input", x)
-    backend = backends.choose("spatial_norm", backend, x, "spatial_norm_forward")
+    function, arguments = "spatial_norm_forward", (size, beta)
+    backend = backends.choose("spatial_norm", backend, x, function, arguments=arguments)
     if not 3 <= x.ndim <= 5:
         raise ValueError(f"Expected 3D to 5D input (got {x.ndim} dimensions)")
     (size,) = checks.axes(name, "size", [size], 1, least=1)

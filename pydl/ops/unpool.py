@@ -106,8 +106,9 @@ def max_unpool(
     name = f"max_unpool{axes}d"
     checks.tensor(name, "input", x)
     checks.tensor(name, "indices", indices)
-    backend = backends.choose("unpool", backend, x, "max_unpool_forward")
-    arguments = indices, kernel_size, stride, padding, output_size
+    window = kernel_size, stride, padding, output_size
+    backend = backends.choose("unpool", backend, x, "max_unpool_forward", arguments=window)
+    arguments = indices, *window
     if backend == "aten":
         return by_pytorch(_UNPOOLS[axes], x, *arguments)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import servers
+from contract import INSTRUCTION_SETS, instruction_set, servers
 
 import pydl
 from pydl import backends, functional, layout
@@ -230,16 +230,9 @@ def test_the_same_bits_on_every_run_and_thread_count(family, run):
     assert all(torch.equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other, strict=True))
 
 
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512"))
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_gives_the_same_answer(isa):
-    from pydl._C import cpu
-
-    before = cpu.isa()
-    try:
-        cpu.use_isa(isa)
-    except ValueError as error:
-        pytest.skip(str(error))
-    try:
+    with instruction_set(isa):
         pools = (
             lambda x, backend: functional.lp_pool2d(x, 2, 3, 2, backend=backend),
             lambda x, backend: functional.adaptive_avg_pool2d(x, 4, backend=backend),
@@ -264,8 +257,6 @@ def test_every_instruction_set_gives_the_same_answer(isa):
                     ),
                 ):
                     torch.testing.assert_close(ours, theirs)
-    finally:
-        cpu.use_isa(before)
 
 
 # layers

@@ -1,0 +1,456 @@
+"""``pydl.tune``, ``pydl.benchmark``, and the file that remembers: by a clock that the tests set, so
+that the choice is proved and not only the plumbing. The CUDA kernels are emulated ones."""
+
+import functools
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+from typer.testing import CliRunner
+
+import pydl
+import pydl_cli
+from pydl import backends, dispatch, functional, tuning
+from pydl.measure import Times
+from pydl_cli import tune
+
+X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No call is known, and files go to a folder of the test's own."""
+    monkeypatch.setattr(tuning, "folder", lambda: tmp_path / "tuned")
+    known = {family: dict(calls) for family, calls in dispatch.EXACT.items()}
+    dispatch.forget()
+    yield
+    pydl.benchmark = False
+    dispatch.forget()
+    for family, calls in known.items():
+        for key, backend in calls.items():
+            dispatch.remember(family, key, backend)
+
+
+def clock(**seconds: float) -> Callable[..., Mapping[str, Times]]:
+    """Says that each backend takes so long, one that is not named ten seconds; without noise."""
+
+    def times(actions: Mapping[str, Callable], **_: object) -> dict[str, Times]:
+        for action in actions.values():
+            action()
+        return {name: Times.of([seconds.get(name, 10.0)] * 5) for name in actions}
+
+    return times
+
+
+def tuned(function: Callable[[], object], **seconds: float) -> list[tuning.Choice]:
+    found: list[tuning.Choice] = []
+    with tuning.measuring(tuning.Tuner(keep=found.append, clock=clock(**seconds))):
+        function()
+    return found
+
+
+def pool(x: torch.Tensor = X, size: object = 3) -> torch.Tensor:
+    return functional.max_pool2d(x, size, 2)
+
+
+def server(x: torch.Tensor = X, size: object = 3) -> str:
+    """Who serves ``pool`` under auto."""
+    arguments = size, 2, 0, 1, False, False
+    return backends.choose("pool", None, x, "max_pool_forward", arguments=arguments)
+
+
+@pytest.mark.parametrize("fastest", ("aten", "cpu", "cuda", "triton"))
+def test_auto_goes_to_whoever_was_fastest(fastest: str) -> None:
+    (choice,) = tuned(pool, **{fastest: 1.0})
+    assert choice.backend == fastest and set(choice.microseconds) == set(tuning.CANDIDATES)
+    assert server() == fastest
+    assert torch.equal(pool(), torch.nn.functional.max_pool2d(X, 3, 2))
+
+
+def test_pytorch_keeps_what_wins_by_no_more_than_the_noise() -> None:
+    def noisy(actions: Mapping[str, Callable], **_: object) -> dict[str, Times]:
+        return {
+            name: Times.of([1.0, 1.2, 1.2, 1.2, 1.2] if name == "aten" else [0.9] * 5)
+            for name in actions
+        }
+
+    with tuning.measuring(tuning.Tuner(clock=noisy)):
+        pool()
+    assert server() == "aten"
+    assert tuning.wins(Times.of([0.9] * 5), Times.of([1.0] * 5))
+    assert not tuning.wins(Times.of([0.99] * 5), Times.of([1.0] * 5))
+
+
+def test_what_is_wrong_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    implementation = backends.implementation
+
+    def one_off(backend: str, name: str) -> Callable:
+        served = implementation(backend, name)
+        if backend != "cpu":
+            return served
+        return lambda call: tuple(
+            one + 1 if one.is_floating_point() else one for one in served(call)
+        )
+
+    monkeypatch.setattr(backends, "implementation", one_off)
+    (choice,) = tuned(pool, cpu=1.0, aten=2.0)
+    assert choice.backend == "aten" and "reference" in choice.left_out["cpu"]
+
+
+def test_what_runs_out_of_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    implementation = backends.implementation
+
+    def exhausted(backend: str, name: str) -> Callable:
+        def run(call: object) -> object:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+        return run if backend == "cuda" else implementation(backend, name)
+
+    monkeypatch.setattr(backends, "implementation", exhausted)
+    (choice,) = tuned(pool, cuda=1.0, cpu=2.0)
+    assert choice.backend == "cpu" and choice.left_out["cuda"] == "ran out of memory"
+
+
+def test_only_the_very_call_is_known() -> None:
+    tuned(pool, cuda=1.0)
+    assert server() == "cuda"
+    others = {
+        "shape": lambda: server(X[:1]),
+        "layout": lambda: server(X.contiguous(memory_format=torch.channels_last)),
+        "dtype": lambda: server(X.double()),
+        "pass": lambda: server(X.clone().requires_grad_()),
+        "window": lambda: server(size=2),
+    }
+    assert {name: ask() for name, ask in others.items()} == dict.fromkeys(others, "aten")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert server() == "aten"
+    finally:
+        torch.set_num_threads(threads)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert server() == "aten"
+    assert server() == "cuda"
+
+
+def test_a_list_means_what_a_tuple_means() -> None:
+    tuned(lambda: pool(size=[3, 3]), cuda=1.0)
+    assert server(size=[3, 3]) == server(size=(3, 3)) == "cuda"
+
+
+def test_both_passes_are_measured_with_their_gradients() -> None:
+    x = X.clone().requires_grad_()
+    weight = torch.randn(4, 1, 3, 3, requires_grad=True)
+
+    def conv() -> torch.Tensor:
+        return functional.conv2d(x, weight, padding=1, groups=4)
+
+    found = tuned(conv, cuda=1.0)
+    assert {one.key[0] for one in found} == {"conv_forward", "conv_grad_input", "conv_grad_weight"}
+    assert x.grad is None and weight.grad is None
+    assert tuned(conv, cpu=1.0) == []  # known
+    ours = torch.autograd.grad(conv().sum(), (x, weight))
+    theirs = torch.autograd.grad(
+        torch.nn.functional.conv2d(x, weight, padding=1, groups=4).sum(), (x, weight)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Model(torch.nn.Module):
+    """Layers that ask in their own ways: a functional face, batch norm, recurrent, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.pool = torch.nn.MaxPool2d(3, 2)
+        self.drop = torch.nn.Dropout(0.5)
+        self.layer = torch.nn.GRU(16, 8, batch_first=True)
+        self.cell = torch.nn.LSTMCell(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, h = self.layer(self.drop(self.pool(self.norm(x))).flatten(2))
+        return self.cell(h[0])[0].sum() + y.sum()
+
+
+def test_tune_finds_the_calls_of_a_model_and_leaves_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = pydl.accelerate(Model())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    listed = tuning.calls_of(model, X)
+    found = pydl.tune(model, X, seconds=0.0)
+    assert {one.family for one in found} >= {"batch_norm", "pool", "dropout", "rnn_cell"}
+    assert {(one.family, one.key) for one in found} >= set(listed)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state) and model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert tuning.calls_of(model, X) == [] and pydl.tune(model, X) == []
+    # A new process knows the same.
+    known = {family: dict(calls) for family, calls in dispatch.EXACT.items()}
+    dispatch.forget()
+    assert tuning.load() == sum(map(len, known.values()))
+    assert known == dispatch.EXACT
+
+
+def test_packed_sequences_are_measured_too() -> None:
+    layer = pydl.nn.GRU(6, 5)
+    packed = pack_padded_sequence(torch.randn(7, 3, 6), torch.tensor([7, 5, 2]))
+    found = tuned(lambda: layer(packed), cuda=1.0)
+    assert [one.backend for one in found] == ["cuda"]
+    theirs = torch.nn.GRU(6, 5)
+    theirs.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(packed)[0].data, theirs(packed)[0].data)
+
+
+def test_a_model_that_raises_raises_and_what_was_found_is_kept() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        pool(x)
+        raise KeyError("of the model's own")
+
+    with pytest.raises(KeyError, match="of the model's own"):
+        pydl.tune(model, X, passes=("inference",), seconds=0.0)
+    assert dispatch.on_miss is None
+    dispatch.forget()
+    assert tuning.load() == 1
+
+
+def test_a_pass_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="passes must be of inference and training, got 'both'"):
+        pydl.tune(pool, X, passes=("both",))
+
+
+# pydl.benchmark
+
+
+def test_benchmark_measures_the_first_call_of_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    monkeypatch.setattr(
+        tuning.Tuner, "measure", lambda self, function, *rest: measured.append(function.__name__)
+    )
+    pydl.benchmark = True
+    assert pydl.benchmark
+    pool()
+    dispatch.remember("pool", known(X), "cpu")
+    pool()
+    pool(X[:1])
+    assert measured == ["max_pool2d", "max_pool2d"]
+    pydl.benchmark = False
+    pool(X[:, :1])
+    assert len(measured) == 2 and not tuning.file().exists()
+
+
+def known(x: torch.Tensor) -> dispatch.Key:
+    arguments = 3, 2, 0, 1, False, False
+    return dispatch.key("pool", x, "max_pool_forward", None, arguments)
+
+
+def test_benchmark_gives_results_and_gradients_as_ever() -> None:
+    pydl.benchmark = True
+    x = X.clone().requires_grad_()
+    (ours,) = torch.autograd.grad(pool(x).square().sum(), x)
+    (theirs,) = torch.autograd.grad(torch.nn.functional.max_pool2d(x, 3, 2).square().sum(), x)
+    torch.testing.assert_close(ours, theirs)
+    torch.manual_seed(1)
+    a = functional.dropout(X, 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(a, functional.dropout(X, 0.5))  # measuring draws nothing
+
+
+@pytest.mark.parametrize("how", ("compiled", "vmap", "forward mode", "captured", "by name"))
+def test_benchmark_leaves_alone_what_cannot_be_measured(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pydl.benchmark = True
+    monkeypatch.setattr(tuning.Tuner, "measure", lambda *_: pytest.fail("measured"))
+    if how == "compiled":
+        torch.testing.assert_close(torch.compile(pool, fullgraph=True)(X), pool_of_pytorch())
+    elif how == "vmap":
+        torch.testing.assert_close(torch.vmap(pool)(X.unsqueeze(0))[0], pool_of_pytorch())
+    elif how == "forward mode":
+        torch.func.jvp(pool, (X,), (torch.ones_like(X),))
+    elif how == "captured":
+
+        class OnGpu:
+            is_cuda = True
+
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        tuning._here.may_stop = True
+        try:
+            assert tuning._unknown("pool", OnGpu(), ()) is None
+        finally:
+            tuning._here.may_stop = False
+    else:
+        with pydl.use_backend("cpu"):
+            pool()
+
+
+def pool_of_pytorch() -> torch.Tensor:
+    return torch.nn.functional.max_pool2d(X, 3, 2)
+
+
+def test_a_compiled_graph_uses_what_is_known_when_it_is_traced() -> None:
+    tuned(pool, cuda=1.0)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        y = torch.compile(pool, fullgraph=True, backend="aot_eager")(X)
+    assert torch.equal(y, pool_of_pytorch())
+    assert any("(cuda)" in event.key for event in profile.key_averages())
+
+
+# The file
+
+
+def choice(size: int = 9, backend: str = "cpu") -> tuning.Choice:
+    return tuning.Choice("pool", known(X[..., :size]), backend, {"aten": 2.0, backend: 1.0})
+
+
+SPOILS: dict[str, Callable[[Path], object]] = {
+    "a directory": lambda path: path.mkdir(parents=True),
+    "half written": lambda path: path.write_text('{"format": 1, "facts": {'),
+    "not text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "of another device": lambda path: path.write_text(
+        json.dumps({"format": 1, "facts": {"device": "another"}, "calls": []})
+    ),
+    "of another form": lambda path: path.write_text("[]"),
+    "with a backend that is none": lambda path: (
+        tuning.write([choice()]),
+        path.write_text(path.read_text().replace('"backend": "cpu"', '"backend": "gpu"')),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILS)
+def test_a_file_that_cannot_be_used_is_ignored_with_one_warning(how: str) -> None:
+    path = tuning.file()
+    path.parent.mkdir(parents=True)
+    SPOILS[how](path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert tuning.load() == 0 and dispatch.EXACT == {}
+    assert len(said) == 1 and "what pydl was tuned to is not used" in str(said[0].message)
+    assert tuning.clear() == [path] and not path.exists()
+
+
+def test_a_file_is_whole_or_not_there() -> None:
+    path = tuning.write([choice()])
+    before = path.read_text()
+    tuning.write([choice(8)])
+    assert len(json.loads(path.read_text())["calls"]) == 2 != before.count("family")
+    assert not path.with_suffix(".new").exists()
+
+
+def test_two_processes_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch, pathlib\n"
+        "from pydl import dispatch, tuning\n"
+        "tuning.folder = lambda: pathlib.Path(sys.argv[1])\n"
+        "for i in range(10):\n"
+        "    x = torch.empty(int(sys.argv[2]), 1, 9, 10 + i)\n"
+        "    key = dispatch.key('pool', x, 'max_pool_forward', None, (3,))\n"
+        "    tuning.write([tuning.Choice('pool', key, 'cpu', {'cpu': 1.0})])\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "tuned"), str(number)])
+        for number in (1, 2)
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    assert tuning.load() == 20
+
+
+def test_a_call_that_no_file_can_hold_is_remembered_in_the_process_only() -> None:
+    key = (*known(X), object())
+    path = tuning.write([tuning.Choice("pool", key, "cpu", {"cpu": 1.0}), choice()])
+    assert len(json.loads(path.read_text())["calls"]) == 1
+
+
+def test_what_is_kept_depends_on_device_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tuning.file()
+    facts = tuning.facts()
+    assert facts["torch"] == torch.__version__ and facts["machine"] == dispatch.machine()
+    monkeypatch.setattr(tuning, "facts", lambda device="cpu": {**facts, "torch": "0.1"})
+    assert tuning.file() != mine
+
+
+def test_the_wrapped_function_is_the_function() -> None:
+    function = functools.partial(pool)
+    wrapped = tuning.measured_when_new(pool)
+    assert wrapped.__wrapped__ is pool and torch.equal(wrapped(X), function(X))
+
+
+# pydl tune
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    ran = CliRunner().invoke(pydl_cli.app, ["tune", *arguments])
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        return 2, f"{type(ran.exception).__name__}: {ran.exception}"
+    return ran.exit_code, " ".join(ran.output.split())
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, in the folder that the command is run in."""
+    (tmp_path / "of_a_user.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    nn = torch.nn\n"
+        "    return nn.Sequential(nn.BatchNorm2d(4), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(3))\n"
+        "def broken():\n"
+        "    return torch.nn.Sequential(torch.nn.MaxPool2d(3, 2), torch.nn.Linear(3, 3))\n"
+        "def none():\n"
+        "    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "of_a_user"
+
+
+def test_the_command_tunes_a_model_once(user_module: str) -> None:
+    given = "--model", f"{user_module}:net", "--input", "2x4x9x9", "--seconds", "0"
+    status, said = run(*given, "--dry-run")
+    assert status == 0 and "pool 2x4x9x9 float32, training" in said
+    assert said.endswith("6 calls would be measured.") and not tuning.folder().exists()
+    status, said = run(*given)
+    assert status == 0 and "Kept in" in said and tuning.file().is_file()
+    assert run(*given)[1].endswith("`pydl tune --clear` forgets it.")
+    assert run("--clear")[1].startswith("Removed 1 files") and not tuning.file().exists()
+
+
+def test_the_command_measures_all_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = {2: ((8, 10),), 3: ((9, 2, 4),), 4: ((1, 2, 9, 9),), 5: ((1, 2, 4, 5, 5),)}
+    monkeypatch.setattr(tune, "SHAPES", shapes)
+    status, said = run("--dry-run")
+    assert status == 0
+    families = set(said.split())
+    assert {"depthwise", "pool", "pool3d", "softmax_short_rows", "lrn", "rnn_lstm"} <= families
+    # Triton's interpreter and the emulator would take minutes for all of them.
+    monkeypatch.setattr(tuning, "CANDIDATES", ("aten", "cpu"))
+    status, said = run("--seconds", "0")
+    assert status == 0 and "PyTorch's own is fastest, or as fast, at" in said
+    assert "is not" not in said  # no kernel was left out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "{}"), "--model needs an --input"),
+        (("--input", "1x2"), "--input a --model"),
+        (("--model", "{}", "--input", "2x4x9x9"), "--model must be module:factory"),
+        (("--model", "{}:absent", "--input", "2x4x9x9"), "has no 'absent'"),
+        (("--model", "{}:none", "--input", "2x4x9x9"), "must return a torch.nn.Module, got int"),
+        (("--model", "absent_module:net", "--input", "2x4x9x9"), "No module named"),
+        (("--model", "{}:net", "--input", "2xfour"), "--input must be such as 1x3x224x224"),
+        (("--model", "{}:broken", "--input", "2x4x9x9"), "mat1 and mat2 shapes"),
+        (("--dtype", "float8"), "--dtype must be one of"),
+        (("--device", "tpu"), "--device must be cpu or cuda"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_said(arguments, said, user_module: str) -> None:
+    status, output = run(*(one.format(user_module) for one in arguments))
+    assert status == 2 and said in output
