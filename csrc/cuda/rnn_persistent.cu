@@ -253,7 +253,8 @@ void run(const RnnForward& args, const RnnSteps& steps, const RnnPlan& plan, int
   Forward<T> f(args);
   f.units = static_cast<int>(plan.units);
   // Behind the copies, at a whole number of ints.
-  const int64_t copies = (3 * f.sequences * f.hidden + 1) / 2 * 2;
+  constexpr int64_t of_an_int = sizeof(T) < sizeof(int) ? sizeof(int) / sizeof(T) : 1;
+  const int64_t copies = (3 * f.sequences * f.hidden + of_an_int - 1) / of_an_int * of_an_int;
   f.counts = rnn_counts(steps, f.sequences, reinterpret_cast<int*>(f.exchange + copies), stream);
   launch_cooperative(forward<T, tensor>, plan.blocks, block_size, plan.shared_bytes, stream, f);
 }

@@ -64,6 +64,11 @@ CASES = (
     Case("layer norm and options", ("lstm",), norm=True, peephole=True, zone="masks"),
     Case("layer norm and projection", ("lstm",), norm=True, projection=4, zone="numbers"),
     Case("layer norm of long rows", ("lstm", "gru"), norm=True, hidden=300, sequences=1),
+    # Tensor cores take 16 sequences of 20 units at a time, and their rows in ten groups.
+    Case("more in a tile than threads", ("lstm",), hidden=136, sequences=13, steps=2),
+    # Behind the copies of the state, which are an odd number, lie the steps' counts.
+    Case("an odd number of states", ("rnn_tanh",), hidden=5, sequences=3, sizes=(3, 2, 1)),
+    Case("a wide projection", ("lstm",), projection=11, sequences=1, steps=1),
 )
 PATHS = ("persistent", "step by step")
 
@@ -306,6 +311,54 @@ def test_inference_keeps_nothing(path):
         assert all(inferred[name].numel() == 0 for name in SAVED)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_an_infinite_state_ends_in_its_step(path):
+    """Of the old state a step without zoneout keeps nothing, not 0 times it."""
+    operands = _operands(Case("infinite"), "rnn_tanh", torch.float32)
+    operands["h0"].fill_(torch.inf)
+    operands["weight_hh"].abs_()
+    with _only(path):
+        ours = _forward(operands)
+    assert (ours["y"][:3] == 1).all()
+    results = backends.function("reference", "rnn_forward")(*_double(operands).values(), True)
+    _hold(ours, dict(zip(FORWARD, results, strict=True)), torch.float32)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_c_is_the_one_that_was_kept(path):
+    """Not made again from gates that were rounded since: a gradient in float32 tells them apart."""
+    case = Case("kept", ("lstm",), steps=1, peephole=True)
+    operands = _operands(case, "lstm", torch.bfloat16)
+    gradients = _gradients(case, operands)
+    with _only(path):
+        saved = _forward(operands)
+        ours = _backward(operands, gradients, saved)["grad_peephole"]
+    exact = backends.function("reference", "rnn_backward")(
+        *_arguments_of_backward(*map(_double, (operands, gradients, saved)))
+    )
+    exact = dict(zip(BACKWARD, exact, strict=True))["grad_peephole"]
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "gru_reset_before"])
+def test_a_step_that_keeps_nothing_and_one_of_no_sequences(cell):
+    lstm, gru = cell == "lstm", cell == "gru"
+    forward = backends.function("cuda", "rnn_cell_forward")
+    backward = backends.function("cuda", "rnn_cell_backward")
+    for rows in (3, 0):
+        x, q = torch.randn(2, rows, GATES[cell] * 5, device=DEVICE)
+        state = torch.randn(rows, 5, device=DEVICE)
+        h, c = state if gru else None, state if lstm else None
+        peephole = torch.randn(3, 5, device=DEVICE) if lstm else None
+        kept = forward(x, q, h, c, peephole, cell, True)
+        inferred = forward(x, q, h, c, peephole, cell, False)
+        assert torch.equal(kept[0], inferred[0]) and torch.equal(kept[1], inferred[1])
+        assert kept[0].shape == (rows, 5) and inferred[2].numel() == 0
+    given = kept[2], h, c, kept[1] if lstm else None, peephole, cell
+    grad_gates, *_, grad_peephole = backward(state, c, *given)
+    assert grad_gates.shape == x.shape and not grad_peephole.any()
+
+
 def _explain(cell: str, dtype: torch.dtype, hidden: int, backward: bool = False, **given) -> str:
     weight = torch.empty(
         1, GATES[cell] * hidden, given.get("state", hidden), dtype=dtype, device="meta"
@@ -323,12 +376,19 @@ def test_the_path_is_said():
     )
     assert "tensor" not in _explain("lstm", half, 60)
     assert "tensor" not in _explain("lstm", single, 64)
-    assert _explain("lstm", half, 64, True).startswith("persistent, 8 blocks of 8 units")
+    assert _explain("lstm", half, 64, True) == (
+        "persistent, 8 blocks of 8 units, 9984 bytes of shared memory each, tensor cores"
+    )
     assert _explain("gru", single, 3).startswith("persistent, 3 blocks of 1 units")
     assert _explain("lstm", single, 64, state=32) == "step by step: h is projected"
     assert _explain("gru", single, 64, norm=True) == "step by step: layer norm"
     assert _explain("rnn_tanh", single, 4096) == (
         "step by step: 8 blocks of 512 units have more rows than threads"
+    )
+    # As many rows as threads, and as much memory as there is.
+    assert _explain("rnn_tanh", single, 2048).startswith("step by step: 8 blocks of 256 units want")
+    assert _explain("lstm", single, 64, sequences=3312) == (
+        "persistent, 8 blocks of 8 units, 232448 bytes of shared memory each"
     )
     for backward in (False, True):
         assert "bytes of shared memory each, the device has 232448" in _explain(
@@ -345,6 +405,16 @@ def test_weights_that_do_not_fit_go_step_by_step(cell):
     forward, backward = _reference(operands, gradients)
     _hold(_forward(operands), forward, torch.float64)
     _hold(_backward(operands, gradients, forward), backward, torch.float64)
+
+
+def test_threads_without_a_row():
+    """A block's 33 units have 132 rows; the threads beyond, too few for the rows once more, have no
+    sums to store."""
+    case = Case("rows", hidden=260, sequences=1, steps=2, zone="numbers")
+    operands = _operands(case, "lstm", torch.float32)
+    assert _path(operands, False).startswith("persistent, 8 blocks of 33 units")
+    forward, _ = _reference(_double(operands), _double(_gradients(case, operands)))
+    _hold(_forward(operands), forward, torch.float32)
 
 
 def test_rows_that_are_not_aligned_are_multiplied_without_tensor_cores(monkeypatch):
