@@ -51,6 +51,7 @@ CASES = (
     Case("an expanded gradient", (2, 6, 5, 3), {"activation": "relu"}, "expanded"),
     Case("an empty batch", (0, 6, 5, 3), {"activation": "relu"}),
     Case("one channel", (4, 1, 5, 5), {"activation": "relu"}),
+    Case("planes of one whole warp", (2, 1, 4, 8), {"activation": "relu", "residual": True}),
     Case("one pixel an image", (8, 12, 1, 1), {"activation": "relu", "residual": True}),
     Case("a mean far from the spread", (4, 3, 9, 11), {"activation": "relu"}, values="far"),
     Case("no weight and no bias", (3, 5, 7, 9), {"activation": "relu", "affine": False}),
@@ -334,13 +335,33 @@ def test_edges(server):
         torch.testing.assert_close(*seen, equal_nan=True, rtol=1e-5, atol=1e-30)
 
 
+NOTHING = ((0, 3, 4, 5), (2, 3, 0, 5), (2, 0, 4, 5))
+
+
 @pytest.mark.parametrize("server", servers("batch_norm"))
 def test_statistics_of_nothing(server):
     """As one of several processes may have: a spread of 0, not of 0 / 0."""
     backend, device = server
     stats = backends.function(backend, "batch_norm_stats")
-    for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
-        assert [s.tolist() for s in stats(torch.empty(shape, device=device))] == [[0.0] * 3] * 2
+    for shape in NOTHING:
+        zeros = [0.0] * shape[1]
+        assert [s.tolist() for s in stats(torch.empty(shape, device=device))] == [zeros] * 2
+
+
+@pytest.mark.parametrize("shape", NOTHING, ids=str)
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_parts_of_nothing(server, shape):
+    """A process whose share is empty joins the others with sums of 0."""
+    backend, device = server
+    run = {name: backends.function(backend, f"batch_norm_{name}") for name in PARTS}
+    x, vector = torch.empty(shape, device=device), torch.ones(shape[1], device=device)
+    how = 1e-3, "relu", 0.0
+    y, mask = run["apply"](x, vector, vector, vector, vector, x, *how, True)
+    assert y.shape == shape and mask.numel() == 0
+    sums = run["grad_sums"](x, x, vector, vector, mask, *how)
+    assert [s.tolist() for s in sums] == [[0.0] * shape[1]] * 2
+    grads = run["grad_input"](x, x, vector, vector, vector, mask, *sums, 1.0, *how, True)
+    assert all(grad.shape == shape for grad in grads)
 
 
 @pytest.mark.parametrize("server", servers("batch_norm"))

@@ -288,6 +288,50 @@ def test_results_repeat_and_do_not_depend_on_the_layout_of_the_result(dtype, tf3
         assert torch.equal(a, b) and torch.equal(a, c)
 
 
+@pytest.mark.parametrize("groups", (1, 8))
+def test_coordinates_beyond_32_bits(groups):
+    """Padding and dilation of 2^32, so that the middle tap alone is on the map; in 32 bits both are
+    0, and every tap is."""
+    far = 1 << 32
+    x, weight = torch.randn(1, 8, 5, device=DEVICE), torch.randn(8, 8 // groups, 3, device=DEVICE)
+    x, weight = x.half(), weight.half()
+    wide, narrow = ([1], [far], [far], groups), ([1], [0], [1], groups)
+    middle = weight[..., 1:2].contiguous()
+    forward, grad_input, grad_weight = (
+        backends.function("cuda", f"conv_{name}")
+        for name in ("forward", "grad_input", "grad_weight")
+    )
+    y = forward(x, middle, None, None, *narrow, "none", 0.0)
+    torch.testing.assert_close(forward(x, weight, None, None, *wide, "none", 0.0), y)
+    for_x = grad_input(y, middle, [5], *narrow)
+    torch.testing.assert_close(grad_input(y, weight, [5], *wide), for_x)
+    for_weight = torch.zeros_like(weight)
+    for_weight[..., 1:2] = grad_weight(y, x, [1], *narrow)
+    torch.testing.assert_close(grad_weight(y, x, [3], *wide), for_weight)
+
+
+def test_what_no_tap_covers_is_not_read():
+    """The reduction is padded to whole steps: the chunks too many weigh nothing, not even an
+    infinity, which lies where one more plane of taps would."""
+    x, weight = torch.randn(1, 8, 2, 1, 1), torch.randn(8, 8, 1, 1, 1)
+    x[:, :, 1] = torch.inf
+    x, weight = x.half().to(DEVICE), weight.half().to(DEVICE)
+    window = [1, 1, 1], [0, 0, 0], [1, 1, 1], 1
+    for view in ("contiguous", "channels_last"):
+        arguments = _lies(x, view), _lies(weight, view), None, None, *window, "none", 0.0
+        y = backends.function("cuda", "conv_forward")(*arguments)
+        assert y[:, :, 0].isfinite().all() and not y[:, :, 1].isfinite().any()
+
+
+@pytest.mark.parametrize("channels, groups", ((8, 1), (2, 2)))
+def test_the_gradient_of_no_filters(channels, groups):
+    x, grad_y = torch.randn(1, channels, 5).half(), torch.empty(1, 0, 5).half()
+    grad_weight = backends.function("cuda", "conv_grad_weight")(
+        grad_y.to(DEVICE), x.to(DEVICE), [3], [1], [1], [1], groups
+    )
+    assert grad_weight.shape == (0, channels // groups, 3)
+
+
 def test_room_for_partial_sums_is_checked():
     library = native.library("cuda")
     x, grad_y = torch.randn(1, 8, 5, device=DEVICE), torch.randn(1, 4, 5, device=DEVICE)

@@ -203,6 +203,22 @@ def test_a_box_over_the_map_gives_the_map(server, view):
     torch.testing.assert_close(y, x, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_infinite_gradient_stays_in_the_pixels_of_its_bin(server, view):
+    """A sample on a pixel gives its neighbours, which it weighs with 0, nothing."""
+    backend, device = server
+    x = laid_out(torch.zeros(1, 2, 8, 9, device=device), view)
+    box = torch.tensor([[0, 2, 2, 6, 6.0]], device=device)  # samples at 3 and 5
+    grad_y = torch.ones(1, 2, 2, 2, device=device)
+    grad_y[:, 0, 0, 0] = torch.inf
+    expected = torch.zeros_like(x)
+    expected[:, :, 3:6:2, 3:6:2] = grad_y
+    arguments = {"output_size": 2, "sampling_ratio": 1}
+    _, grad_x = run(lambda x: call("align", x, box, arguments, backend), [x], lambda y: grad_y)
+    assert torch.equal(grad_x, expected)
+
+
 # boxes that are unlike others
 
 

@@ -4,6 +4,8 @@ turn and expects the suite to fail.
     python tests/tools/mutants.py                 every kernel (`make mutants`)
     python tests/tools/mutants.py conv nms        two families, or files (`make mutants FAMILY=...`)
     python tests/tools/mutants.py --resume        only what mutants.csv does not say was noticed
+    python tests/tools/mutants.py --resume --sanitizers --seconds 20
+                                            these under the sanitizers only, 20 s of tests for each
     python tests/tools/mutants.py --check         whether mutants.csv says of each that it was
     python tests/tools/mutants.py conv_direct --only 109 --kind bound,clip --list
                                             what would be tried
@@ -186,7 +188,7 @@ def judge(
             record(mutant, verdict="noticed", **noticed, seconds=answer["seconds"])
         elif mutant.equivalent:
             record(mutant, verdict="equivalent")
-        elif answer["reached"] and sanitize != list(JUDGES)[-1]:
+        elif answer["reached"] and (arguments.seconds or sanitize != list(JUDGES)[-1]):
             left[mutant] = answer["reached"]
             record(mutant, verdict="survives so far")
         else:
@@ -251,6 +253,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--seconds", type=float, help="of tests for each; survivors stay open")
+    parser.add_argument("--sanitizers", action="store_true", help="ask no build without them")
     parser.add_argument("--resume", action="store_true", help="only those not yet noticed")
     parser.add_argument("--equivalent", action="store_true", help="ask about these too")
     parser.add_argument("--check", action="store_true", help="ask nothing, judge by mutants.csv")
@@ -284,7 +287,7 @@ def main() -> int:
                     results.add(mutant, verdict="equivalent")
             elif not arguments.resume or verdict not in ("noticed", "equivalent"):
                 families.setdefault(mutant.family, {})[mutant] = []
-        for sanitize in [""] if arguments.seconds else JUDGES:
+        for sanitize in list(JUDGES)[arguments.sanitizers :]:
             for name, family in sorted(families.items(), key=lambda item: len(item[1])):
                 if family:
                     build = builds[sanitize]

@@ -6,6 +6,11 @@ _AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
 _ALL_OFF = "Once one is off the map, so are the bin's others, which ascend or lie at one place."
 _SPARE = "A box is listed with a pixel to spare on either side."
+_TWICE = "Its coordinates are those of lane 0, which computes and stores the same."
+_NO_ROOM = "The last condition refuses whatever reaches that far."
+_NOT_FINITE = "Such a bin is of a box that is not finite, which took no pixel: its indices are -1."
+_NO_SEQUENCE = "The tile too many has no sequences."
+_ALL_STEPS = "The checks refuse a step without sequences."
 _ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
@@ -24,6 +29,21 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "window.groups >= 1",
     ): "One channel in one group is depthwise too, with one channel.",
     (
+        "conv.cu",
+        "if (weight.size[1] == 1 && window.groups > 1) return",
+        "if (false) return",
+    ): "The other kernels serve one channel per group too; the choice is one of speed.",
+    (
+        "conv_depthwise.cu",
+        "descending = p.dilation[2] < 0",
+        "descending = p.dilation[2] <= 0",
+    ): "Where taps are neighbours the dilation is 1 or -1.",
+    (
+        "conv_depthwise.cu",
+        "tap = min(first_tap + i, taps - 1)",
+        "tap = (first_tap + i)",
+    ): "The taps too many come out as some that are there, and their sums are not stored.",
+    (
         "conv_direct.cu",
         "from < count;",
         "from <= count;",
@@ -38,10 +58,32 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (threadIdx.x == 0) grad_bias.at",
         "if (true) grad_bias.at",
     ): "All threads of the block store the same value.",
+    ("conv_few_channels.cu", "weight.size[1] <= few", "weight.size[1] < few"): _AS_ONE,
+    ("conv_few_channels.cu", ">= tile_rows / 2", "> tile_rows / 2"): _AS_ONE,
+    ("conv_few_channels.cu", "tile_rows) < most", "tile_rows) <= most"): _NO_ROOM,
+    ("conv_few_channels.cu", "tile_columns) < most", "tile_columns) <= most"): _NO_ROOM,
+    ("conv_few_channels.cu", "shared_bytes(args) <= most", "shared_bytes(args) < most"): _AS_ONE,
+    (
+        "conv_gemm.cu",
+        "&& c < p.channels;",
+        "&& c <= p.channels;",
+    ): "Every chunk begins at a channel, and lies across only where channels fill whole ones.",
+    ("conv_gemm.cu", "if (large) return", "if (false) return"): _ANY_TILE,
+    ("conv_gemm.cu", "if (whole(1 - column, channels)) return", "if (false) return"): _AS_ONE,
     ("conv_gemm.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
     ("conv_gemm.cu", ">= enough_blocks", "> enough_blocks"): _ANY_TILE,
     ("conv_gemm_weight.cu", "filters > 64", "filters >= 64"): _ANY_TILE,
     ("conv_gemm_weight.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
+    (
+        "conv_gemm_weight.cu",
+        "column < p.columns && c",
+        "column <= p.columns && c",
+    ): "The column behind the last reads what the first does, and is not stored.",
+    (
+        "conv_gemm_weight.cu",
+        "if (form == Form::gather) launch",
+        "if (true) launch",
+    ): "It would store the same sums once more.",
     (
         "lrn.cu",
         "args.size > 2 * channels",
@@ -52,11 +94,100 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if (output.channels_last()) {",
         "if (true) {",
     ): "Either strip gives the same bits; the choice is one of speed.",
+    ("rnn.cu", "there < step.count ?", "there <= step.count ?"): _SAME,
+    ("rnn.cu", "if (all) return", "if (false) return"): "The counts that it writes say the same.",
+    (
+        "rnn.cu",
+        "from < count; from +=",
+        "from <= count; from +=",
+    ): "The launch too many writes no counts.",
+    ("rnn.cu", "count - from < counts_a_launch ?", "count - from <= counts_a_launch ?"): _SAME,
+    ("rnn_cell.cu", "&& hidden > 0)", "&& hidden >= 0)"): "The checks refuse cells of no units.",
+    (
+        "rnn_kernels.h",
+        "if (threadIdx.x % 32 == 0) parts",
+        "if (true) parts",
+    ): "All lanes of a warp have the same sum.",
     (
         "rnn_persistent.cu",
         "first > second ? first : second",
         "first >= second ? first : second",
     ): _SAME,
+    ("rnn_persistent.cu", "H - first_unit < units ?", "H - first_unit <= units ?"): _SAME,
+    (
+        "rnn_persistent.cu",
+        "tile < count; tile +=",
+        "tile <= count; tile +=",
+    ): _NO_SEQUENCE,
+    (
+        "rnn_persistent.cu",
+        "return e < Slice::tile * units",
+        "return e <= Slice::tile * units",
+    ): "The thread behind the last loads what it does not use.",
+    (
+        "rnn_persistent.cu",
+        "gate < 4; ++gate",
+        "gate <= 4; ++gate",
+    ): "The next line passes over the turn too many: no cell has five gates.",
+    (
+        "rnn_persistent.cu",
+        "tile + s < count ?",
+        "tile + s <= count ?",
+    ): "The row too many lies in `work` like the others, and nobody reads its sums.",
+    (
+        "rnn_persistent.cu",
+        "e < Slice::tile * units; e +=",
+        "e <= Slice::tile * units; e +=",
+    ): "The next line passes over the turn too many.",
+    (
+        "rnn_persistent.cu",
+        "if (e >= block_size) load",
+        "if (true) load",
+    ): "It would load the same once more.",
+    (
+        "rnn_persistent_backward.cu",
+        "H - first_unit < units ?",
+        "H - first_unit <= units ?",
+    ): _SAME,
+    (
+        "rnn_persistent_backward.cu",
+        "tile < step.count; tile +=",
+        "tile <= step.count; tile +=",
+    ): _NO_SEQUENCE,
+    (
+        "rnn_product.cu",
+        "if (first >= count) return",
+        "if (false) return",
+    ): "A warp without sequences adds up nothing and stores nothing.",
+    (
+        "rnn_product.cu",
+        "if (first >= count) return",
+        "if (first > count) return",
+    ): "A warp without sequences adds up nothing and stores nothing.",
+    (
+        "rnn_slice.h",
+        "group < groups; group +=",
+        "group <= groups; group +=",
+    ): "The turn too many passes over all its groups.",
+    (
+        "rnn_slice.h",
+        "from < columns; from +=",
+        "from <= columns; from +=",
+    ): "The stretch too many has no columns.",
+    ("rnn_slice.h", "columns - from < rnn_stretch ?", "columns - from <= rnn_stretch ?"): _SAME,
+    (
+        "rnn_step.cu",
+        "if (f.norm_c != nullptr) {",
+        "if (true) {",
+    ): "Without layer norm nobody uses the moments.",
+    ("rnn_step.cu", "if (count == 0) continue;", "if (false) continue;"): _ALL_STEPS,
+    (
+        "rnn_step_backward.cu",
+        "i < f.sequences * sums_a_sequence",
+        "i <= f.sequences * sums_a_sequence",
+    ): "The number behind the last is room in `work` that these kernels do not use.",
+    ("rnn_step_backward.cu", "H > adds ?", "H >= adds ?"): _SAME,
+    ("rnn_step_backward.cu", "if (step.count == 0) continue;", "if (false) continue;"): _ALL_STEPS,
     (
         "unpool.cu",
         "x.numel() > 0",
@@ -138,6 +269,18 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("batch_norm.cu", "if (tensor.stride[axis] != step * span) {", "if (true) {"): _ANY_STEP,
     ("batch_norm.cu", "if (step >= 0) return", "if (false) return"): _ANY_STEP,
     ("batch_norm.cu", "step >= 0", "step > 0"): _ANY_STEP,
+    (
+        "batch_norm.cu",
+        "i < pieces; ++i",
+        "i <= pieces; ++i",
+    ): "The piece too many is the next warp's first, which stores the same.",
+    (
+        "batch_norm.cu",
+        "if (c != channel) {",
+        "if (true) {",
+    ): "The channel's numbers are made again and come out the same.",
+    ("batch_norm.cu", "if (inside) y.pixel", "if (true) y.pixel"): _TWICE,
+    ("batch_norm.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
     ("batch_norm.cu", "room < 1 ?", "room <= 1 ?"): _SAME,
     ("batch_norm.cu", "room < wanted ?", "room <= wanted ?"): _SAME,
     (
@@ -170,6 +313,33 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "cols.bin > 0) break;",
         "cols.bin >= 0) break;",
     ): _ALL_OFF,
+    (
+        "roi.cu",
+        "samples.bin > 0 && position",
+        "samples.bin >= 0 && position",
+    ): "Once one lies beyond the pixel, so do the bin's others, which ascend or lie at one place.",
+    (
+        "roi.cu",
+        "if (row_weight == 0) continue;",
+        "if (false) continue;",
+    ): "The product of the weights is 0 too, and the next guard passes over it.",
+    ("roi.cu", "return rows.bin > 0", "return rows.bin >= 0"): _NOT_FINITE,
+    ("roi.cu", "&& cols.bin > 0", "&& cols.bin >= 0"): _NOT_FINITE,
+    (
+        "roi.cu",
+        "first < count; first += block_size",
+        "first <= count; first += block_size",
+    ): "The turn too many lists no box.",
+    (
+        "roi.cu",
+        "if (lane == 0) in_warp",
+        "if (true) in_warp",
+    ): "All lanes of the warp store the same.",
+    (
+        "roi.cu",
+        "grad_y.numel() > 0 ?",
+        "grad_y.numel() >= 0 ?",
+    ): "Boxes without bins have nothing to give.",
     ("roi.cu", "low = end < start", "low = end <= start"): _SAME,
     ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
     ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,

@@ -18,6 +18,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import resource
 import selectors
 import signal
@@ -52,7 +53,9 @@ class Switch:
 
 
 def emulate(path: str):
-    spec = importlib.util.spec_from_file_location("pydl._emulated", Path(path))
+    # A name of its own: pybind11 hands out by its name a module that it has made before.
+    folder = re.sub(r"\W", "_", str(Path(path).parent))
+    spec = importlib.util.spec_from_file_location(f"pydl.{folder}._emulated", Path(path))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     emulate_cuda(module)
