@@ -293,12 +293,16 @@ def _by_auto(
         or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
         or dispatch.exactly
     ):
-        ours = type(tensor) in _PLAIN and not _traced(compiling) and not transformed()
+        by_table = (tensor.device.type, family) in dispatch.AUTO
+        ours = (by_table or dispatch.exactly) and type(tensor) in _PLAIN
+        ours = ours and not _traced(compiling) and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
 
             if not has_static_value(tensor.numel()):
-                return _question(family, tensor, unit_stride)
+                if by_table:
+                    return _question(family, tensor, unit_stride)
+                ours = False
         if ours and dispatch.exactly:
             answer = dispatch.exact(family, tensor, function, unit_stride, arguments)
             if answer is not None and refusal(answer, family, tensor) is None:

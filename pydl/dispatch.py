@@ -12,7 +12,7 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,23 @@ LEAST_PLANE: dict[str, int] = {}
 least_recurrent: float = math.inf
 
 
-def use(device: str, rows: list[Row]) -> None:
+# Not by measurement: what PyTorch does not do on a CPU, averages of halves over three axes and, for
+# that reason, Lp pooling of halves.
+LACKING = [
+    Row(family, dtype, "cpu", "PyTorch has no such operator", function=function)
+    for family, function in (
+        ("pool3d", "avg_pool_forward"),
+        ("pool_lp", None),
+        ("pool_lp_any", None),
+    )
+    for dtype in (torch.float16, torch.bfloat16)
+]
+
+
+def use(device: str, rows: Sequence[Row]) -> None:
     """Let ``auto`` go by these rows on this device type."""
     global least_recurrent
+    rows = [*rows, *LACKING] if device == "cpu" else rows
     for key in [key for key in AUTO if key[0] == device]:
         del AUTO[key]
     for row in rows:

@@ -20,7 +20,6 @@ def _rows(family: str, dtypes: tuple, **limits: object) -> Iterator[dispatch.Row
 ROWS = [
     *_rows("pool", FLOATING, channels_last=False, least=100_000),
     *_rows("pool", FLOATING, channels_last=True, least=250_000),
-    *_rows("pool3d", HALVES),
     *_rows("pool3d", FLOATING[:2], channels_last=False, least=100_000),
     *_rows(
         "pool3d", FLOATING[:2], channels_last=True, least=1_000_000, function="avg_pool_forward"

@@ -95,4 +95,4 @@ def test_the_choice_is_made_inside_the_operator():
     layer = nn.Conv2d(4, 4, 3, groups=4)
     graph = _exported(layer, torch.randn(4, 4, 64, 64), strict=False).graph
     calls = [node for node in graph.nodes if "pydl" in str(node.target)]
-    assert [node.args[-1] for node in calls] == ["auto:depthwise:unit"]
+    assert [node.args[-1] for node in calls] == ["auto:depthwise:unit:training"]
