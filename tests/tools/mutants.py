@@ -231,7 +231,7 @@ def verdict_on_tests(mutants: list[Mutant], all_of_them: list[Mutant], results: 
     """Prints what is not as it should be, and returns 1 if something is not."""
     wrong = [
         f"EQUIVALENT names what {file} does not say, or not so: {words}"
-        for file, words, _ in sorted(
+        for file, words, *_ in sorted(
             set(EQUIVALENT) - {mutant.equivalent for mutant in all_of_them}
         )
     ]

@@ -1,4 +1,5 @@
-"""Mutants that compute the same: (file, words of the statement, what became of them) and why."""
+"""Mutants that compute the same: (file, words of the statement, what became of them) and why. Where
+the file says the same several times: the whole statement, and which of them it is, from 0."""
 
 _EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are both right."
 _SAME = "Where both are the same it does not matter which."
@@ -12,7 +13,34 @@ _NOT_FINITE = "Such a bin is of a box that is not finite, which took no pixel: i
 _NO_SEQUENCE = "The tile too many has no sequences."
 _ALL_STEPS = "The checks refuse a step without sequences."
 _ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
-EQUIVALENT: dict[tuple[str, str, str], str] = {
+_NOBODY_USES = "Without layer norm of c nobody uses what is computed then."
+_OWN = (
+    "Each thread reads back what it wrote itself, and the sum over the block has its own barriers."
+)
+_SPARE_SUMS = "What the threads too many add up is not stored."
+_SPARE_GROUP = "What is read in its place lies in the block's shared memory; the sum is not stored."
+EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
+    ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
+    ("rnn_step_backward.cu", "__syncthreads();", ";", 0): _OWN,
+    ("rnn_step_backward.cu", "__syncthreads();", ";", 1): _OWN,
+    ("rnn_step_backward.cu", "if (f.norm_c != nullptr) {", "if (true) {", 0): _NOBODY_USES,
+    ("rnn_step_backward.cu", "if (f.norm_c != nullptr) {", "if (true) {", 3): _NOBODY_USES,
+    (
+        *("rnn_persistent_backward.cu", "if (f.grad_peephole == nullptr) return;"),
+        *("if (false) return;", 0),
+    ): "Every LSTM has that room, and without peepholes nobody reads the sums.",
+    (
+        "rnn_persistent.cu",
+        "sizeof(T) < sizeof(int)",
+        "sizeof(T) <= sizeof(int)",
+    ): "As many bytes as an int has make one int.",
+    ("rnn_slice.h", "if (group + i >= groups) continue;", "if (false) continue;", 0): _SPARE_GROUP,
+    (
+        *("rnn_slice.h", "if (group + i >= groups) continue;"),
+        *("if (group + i > groups) continue;", 0),
+    ): _SPARE_GROUP,
+    ("rnn_slice.h", "if (part < parts(rows)) {", "if (true) {", 0): _SPARE_SUMS,
+    ("rnn_slice.h", "if (part < parts(rows)) {", "if (part <= parts(rows)) {", 0): _SPARE_SUMS,
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
     ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
     ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,

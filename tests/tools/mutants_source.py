@@ -60,12 +60,14 @@ class Mutant:
         return text[: self.change.start] + self.change.instead + text[self.change.end :]
 
     @cached_property
-    def equivalent(self) -> tuple[str, str, str] | None:
+    def equivalent(self) -> tuple[str, str, str] | tuple[str, str, str, int] | None:
         """The entry of EQUIVALENT that is this mutant."""
         for entry in EQUIVALENT:
-            file, words, became = entry
+            file, words, became, *nth = entry
             mutated = self.before.replace(words, became, 1)
-            if file == self.file and words in self.before and mutated == self.after:
+            if file != self.file or words not in self.before or mutated != self.after:
+                continue
+            if not nth or (nth == [self.nth] and words == self.before):
                 return entry
         return None
 
