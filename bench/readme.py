@@ -120,8 +120,8 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
         f"PyTorch's time over ours: one thread of {figures.setting([one.row for one in every])}, "
         "float32, contiguous; for AVX2 both are held to it. From the CSV files of these names in "
         f"{folders}; for `depthwise` the gradients alone. Of {len(taken)} rows that `auto` gives "
-        f"to a kernel here, {len(slower) or 'none'} {'are' if slower else 'is'} slower than "
-        f"PyTorch's{f' ({span(slower)})' if slower else ''}. *Left*: rows that it gives to "
+        f"to a kernel here, {len(slower) or 'none'} {'are' if len(slower) > 1 else 'is'} slower "
+        f"than PyTorch's{f' ({span(slower)})' if slower else ''}. *Left*: rows that it gives to "
         "PyTorch's own operator; the ratio is our kernel's, asked for by name, or that of the way "
         "there.",
     ]
