@@ -85,7 +85,9 @@ def _out_of_turn(items: list[pytest.Item]) -> set[pytest.Item]:
 
 @pytest.fixture(autouse=True)
 def _known_table() -> None:
-    """``auto`` chooses by the same table wherever the tests run."""
+    """``auto`` chooses by the same table wherever the tests run, and knows no call that an earlier
+    test has measured."""
+    dispatch.forget()
     dispatch.use("cpu", known_table.ROWS)
 
 

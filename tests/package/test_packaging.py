@@ -28,7 +28,8 @@ def build_and_install(source: Path, folder: Path, cmake_args: str = "") -> Path:
     tools = Path(sys.executable).parent
     environment = {
         **os.environ,
-        "CMAKE_ARGS": cmake_args,
+        # As `make` builds, so that what it has compiled is taken.
+        "CMAKE_ARGS": f"-DPYDL_COMPILE_SECONDS=ON {cmake_args}",
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
     }
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -27,14 +27,8 @@ X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No call is known, and files go to a folder of the test's own."""
     monkeypatch.setattr(tuning, "folder", lambda: tmp_path / "tuned")
-    known = {family: dict(calls) for family, calls in dispatch.EXACT.items()}
-    dispatch.forget()
     yield
     pydl.benchmark = False
-    dispatch.forget()
-    for family, calls in known.items():
-        for key, backend in calls.items():
-            dispatch.remember(family, key, backend)
 
 
 def clock(**seconds: float) -> Callable[..., Mapping[str, Times]]:
