@@ -100,7 +100,8 @@ def cross_entropy(
     backend: str | None,
 ) -> torch.Tensor:
     checks.tensor("cross_entropy_loss", "input", x)
-    how = target.dtype, weight is not None, reduction, label_smoothing
+    # Whoever serves says what is wrong with a target that is no tensor.
+    how = getattr(target, "dtype", None), weight is not None, reduction, label_smoothing
     backend = backends.choose("cross_entropy", backend, x, arguments=how)
     if backend == "aten":
         return torch.nn.functional.cross_entropy(
