@@ -8,7 +8,6 @@
 Where neither says anything, PyTorch's own operator serves.
 """
 
-import functools
 import importlib
 import json
 import math
@@ -146,12 +145,25 @@ def reload() -> None:
     use("cpu", read(machine()))
 
 
-@functools.cache
+_gpus: set[torch.device] = set()
+# What else to do when the first call on a GPU asks (tuning.py).
+on_gpu: Callable[[torch.device], object] | None = None
+
+
 def use_gpu(device: torch.device) -> None:
-    """Reads the table of a GPU, when the first call asks. That of several kinds of GPU in one
-    machine is the first one's."""
+    """Reads the table of a GPU, when the first call on it asks. With several kinds of GPU in one
+    machine it is the first one's."""
+    if device in _gpus:
+        return
+    _gpus.add(device)
     if not any(type == "cuda" for type, _ in AUTO):
         use("cuda", read(machine(device)))
+    if on_gpu is not None:
+        on_gpu(device)
+
+
+# torch.compile is not to trace what reads files.
+vars(use_gpu)["_dynamo_marked_constant"] = True
 
 
 # Exact calls, by family

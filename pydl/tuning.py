@@ -529,6 +529,7 @@ def _calls(path: Path, device: torch.device | str) -> list[dict]:
         return []
 
 
+dispatch.on_gpu = load
 _FAMILIES = frozenset(backends.BACKENDS["reference"].families)
 
 

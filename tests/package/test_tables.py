@@ -154,3 +154,31 @@ def test_the_instruction_set_in_use_decides_which_table() -> None:
             assert sum(map(len, dispatch.AUTO.values())) == rows
     finally:
         native.use_isa(before)
+
+
+def test_the_first_call_on_a_gpu_reads_what_is_known_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, asked = torch.device("cuda", 0), []
+    monkeypatch.setattr(dispatch, "_gpus", set())
+    monkeypatch.setattr(dispatch, "machine", lambda device: "sm_90")
+    monkeypatch.setattr(dispatch, "on_gpu", asked.append)
+    row = dispatch.Row("lrn", torch.float32, "triton", "a")
+    monkeypatch.setattr(dispatch, "read", lambda kind: [row] if kind == "sm_90" else [])
+    try:
+        dispatch.use_gpu(gpu)
+        dispatch.use_gpu(gpu)
+        assert asked == [gpu] and dispatch.AUTO["cuda", "lrn"] == (row,)
+    finally:
+        dispatch.use("cuda", [])
+    assert ("cuda", "lrn") not in dispatch.AUTO
+
+
+def test_a_graph_does_not_hold_how_a_gpu_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_gpus", set())
+    monkeypatch.setattr(dispatch, "machine", lambda device: "sm_90")
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        dispatch.use_gpu(x.device)
+        return x + 1
+
+    assert torch.equal(torch.compile(call, fullgraph=True, backend="eager")(X), X + 1)
+    assert len(dispatch._gpus) == 1
