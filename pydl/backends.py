@@ -268,8 +268,9 @@ def measured(
     """
     if training is None:
         training = dispatch.wants_grad(family, tensor)
-    for row in dispatch.AUTO.get((tensor.device.type, family), ()):
-        fits = row.fits(tensor, function, unit_stride, training)
+    of_calls = tensor.device.type, family, tensor.dtype, training
+    for row in dispatch.OF_CALLS.get(of_calls, ()):
+        fits = row.fits(tensor, function, unit_stride)
         if fits and not refusal(row.backend, family, tensor):
             return row
     return None
@@ -288,13 +289,11 @@ def _by_auto(
     if tensor.is_cuda:
         dispatch.use_gpu(tensor.device)
     # The size before the rest: what is too small for any row is through in half a microsecond.
-    if (
-        compiling
-        or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
-        or dispatch.exactly
-    ):
+    large = compiling or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
+    exactly = dispatch.exactly and (compiling or dispatch.may_be_known(family, tensor))
+    if large or exactly:
         by_table = (tensor.device.type, family) in dispatch.AUTO
-        ours = (by_table or dispatch.exactly) and type(tensor) in _PLAIN
+        ours = (by_table or exactly) and type(tensor) in _PLAIN
         ours = ours and not _traced(compiling) and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
@@ -303,11 +302,12 @@ def _by_auto(
                 if by_table:
                     return _question(family, tensor, unit_stride)
                 ours = False
-        if ours and dispatch.exactly:
+        if ours and exactly:
             answer = dispatch.exact(family, tensor, function, unit_stride, arguments)
             if answer is not None and refusal(answer, family, tensor) is None:
                 return answer
-        row = measured(family, tensor, function, unit_stride, training) if ours else None
+        by_table = ours and large
+        row = measured(family, tensor, function, unit_stride, training) if by_table else None
         if row is not None:
             return row.backend
     if family in _IN_PYTORCH:

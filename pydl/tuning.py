@@ -58,7 +58,7 @@ class Choice:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.key[7])
+        return tuple(self.key[dispatch.SHAPE])
 
 
 # Whether this thread is inside a call that :func:`first_measured` can make again.
@@ -517,11 +517,11 @@ def _calls(path: Path, device: torch.device | str) -> list[dict]:
         if read["format"] != FORMAT or read["facts"] != facts(device):
             raise ValueError("it is of another device or version")
         for row in read["calls"]:
-            hash(_parsed(row["key"]))
+            hash(_parsed(row["key"])[dispatch.SHAPE])
             if row["backend"] not in CANDIDATES or row["family"] not in _FAMILIES:
                 raise ValueError(f"it names {row['backend']!r} and {row['family']!r}")
         return read["calls"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         warnings.warn(
             f"what pydl was tuned to is not used: {path}: {error}; `pydl tune --clear` removes it",
             stacklevel=2,

@@ -312,6 +312,15 @@ SPOILS: dict[str, Callable[[Path], object]] = {
         json.dumps({"format": 1, "facts": {"device": "another"}, "calls": []})
     ),
     "of another form": lambda path: path.write_text("[]"),
+    "with a key that is none": lambda path: path.write_text(
+        json.dumps(
+            {
+                "format": 1,
+                "facts": tuning.facts(),
+                "calls": [{"family": "pool", "key": [1], "backend": "cpu"}],
+            }
+        )
+    ),
     "with a backend that is none": lambda path: (
         tuning.write([choice()]),
         path.write_text(path.read_text().replace('"backend": "cpu"', '"backend": "gpu"')),
