@@ -342,10 +342,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             size = "x".join(map(str, network.input))
             print(f"{network.name:24}{network.source:14}{network.batch:4} x {size}")
         return 0
-    where, facts = options.set_up(chosen)
-    out, name = options.out_of(chosen, facts), f"networks-{chosen.threads}"
+    where, facts, out = options.set_up(chosen)
+    name = f"networks-{chosen.threads}"
     out.mkdir(parents=True, exist_ok=True)
-    print(f"On {where}.", flush=True)
 
     rows: list[Row] = []
     for network in chosen.networks:

@@ -104,13 +104,6 @@ def add_isa_to(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def out_of(chosen: argparse.Namespace, facts: dict[str, str]) -> Path:
-    """Where the results go."""
-    if chosen.out is not None:
-        return chosen.out
-    return RESULTS / dispatch.machine() if chosen.device == "cpu" else folder(facts["device"])
-
-
 def check(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
     """Ends with the parser's error where a shared option cannot be met."""
     if chosen.threads < 1:
@@ -119,11 +112,12 @@ def check(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
         parser.error("--device cuda, but PyTorch sees no CUDA device")
 
 
-def set_up(chosen: argparse.Namespace) -> tuple[str, dict[str, str]]:
-    """Threads, the core, PyTorch's settings and seed, as a figure is measured with.
+def set_up(chosen: argparse.Namespace) -> tuple[str, dict[str, str], Path]:
+    """Threads, the core, PyTorch's settings and seed, as a figure is measured with; says so.
 
     Returns:
-        The device and how it is used, in words; the columns that are the same for all rows.
+        The device and how it is used, in words; the columns that are the same for all rows; where
+        the results go.
     """
     core = None
     if chosen.isa:
@@ -143,4 +137,8 @@ def set_up(chosen: argparse.Namespace) -> tuple[str, dict[str, str]]:
     where += "" if core is None else f", pinned to core {core}"
     facts = {"device": device, "threads": str(chosen.threads), "date": time.strftime("%Y-%m-%d")}
     facts |= measure.versions(chosen.device)
-    return where, facts
+    print(f"On {where}.", flush=True)
+    if chosen.out is not None:
+        return where, facts, chosen.out
+    kind = RESULTS / dispatch.machine() if chosen.device == "cpu" else folder(device)
+    return where, facts, kind

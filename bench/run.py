@@ -89,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{'x'.join(map(str, case.call().input)):16}{case.about}"
             )
         return 0
-    where, facts = options.set_up(chosen)
-    out = options.out_of(chosen, facts)
-    print(f"On {where}.", flush=True)
+    where, facts, out = options.set_up(chosen)
 
     rows: list[Row] = []
     settings = itertools.product(chosen.batch, chosen.layout, chosen.dtype, chosen.backend)

@@ -23,7 +23,7 @@ from results import RESULTS  # noqa: E402
 
 from pydl import backends, dispatch, layout  # noqa: E402
 from pydl.measure import Times  # noqa: E402
-from pydl.tuning import noise  # noqa: E402
+from pydl.tuning.tuner import noise  # noqa: E402
 
 # Of figures that come without percentiles.
 _NOISE = 0.05

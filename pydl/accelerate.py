@@ -181,7 +181,7 @@ def _warn_where_nothing_is_ours() -> None:
     has measured, swaps layers and speeds nothing up."""
     reasons = {
         name: backends.BACKENDS[name].missing
-        for name in {row.backend for rows in dispatch.AUTO.values() for row in rows} or {"cpu"}
+        for name in {row.backend for row in dispatch.used()} or {"cpu"}
     }
     said = [f"backend {name!r} is not available: {why}" for name, why in reasons.items() if why]
     if not dispatch.AUTO and not said:

@@ -268,8 +268,10 @@ def measured(
     """
     if training is None:
         training = dispatch.wants_grad(family, tensor)
-    of_calls = tensor.device.type, family, tensor.dtype, training
-    for row in dispatch.OF_CALLS.get(of_calls, ()):
+    of_family = dispatch.AUTO.get((tensor.device.type, family))
+    if of_family is None:
+        return None
+    for row in of_family.get((tensor.dtype, training), ()):
         fits = row.fits(tensor, function, unit_stride)
         if fits and not refusal(row.backend, family, tensor):
             return row
@@ -292,14 +294,12 @@ def _by_auto(
     large = compiling or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
     exactly = dispatch.exactly and (compiling or dispatch.may_be_known(family, tensor))
     if large or exactly:
-        by_table = (tensor.device.type, family) in dispatch.AUTO
-        ours = (by_table or exactly) and type(tensor) in _PLAIN
-        ours = ours and not _traced(compiling) and not transformed()
+        ours = type(tensor) in _PLAIN and not _traced(compiling) and not transformed()
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
 
             if not has_static_value(tensor.numel()):
-                if by_table:
+                if (tensor.device.type, family) in dispatch.AUTO:
                     return _question(family, tensor, unit_stride)
                 ours = False
         if ours and exactly:

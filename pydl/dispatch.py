@@ -1,20 +1,21 @@
 """What ``auto`` chooses, by measurement. Two things are asked, in this order:
 
 - What was measured in this process or, by ``pydl.tune``, on this machine: by exact call
-  (:data:`EXACT`, filled by tuning.py).
+  (:data:`EXACT`, filled by pydl/tuning).
 - The table for this kind of machine, which ships with the package (pydl/tables): by layout, dtype,
   pass and size class (:data:`AUTO`). ``bench/tables.py`` writes them from ``bench/results``.
 
 Where neither says anything, PyTorch's own operator serves.
 """
 
+import contextlib
 import importlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -90,10 +91,9 @@ def read(machine: str) -> list[Row]:
     return [Row(**{**row, "dtype": getattr(torch, row["dtype"])}) for row in rows]
 
 
-# The rows of each device type and family, in the order in which they are asked.
-AUTO: dict[tuple[str, str], tuple[Row, ...]] = {}
-# The same, of each dtype and pass too: what a call asks.
-OF_CALLS: dict[tuple[str, str, torch.dtype, bool], tuple[Row, ...]] = {}
+# Of each device type and family the rows by dtype and whether a gradient is wanted, in the order in
+# which they are asked.
+AUTO: dict[tuple[str, str], dict[tuple[torch.dtype, bool], tuple[Row, ...]]] = {}
 # Of each family and dtype the fewest elements that any row asks for, of each family the smallest
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
@@ -121,22 +121,26 @@ def use(device: str, rows: Sequence[Row]) -> None:
     rows = [*rows, *LACKING] if device == "cpu" else rows
     for of_family in [key for key in AUTO if key[0] == device]:
         del AUTO[of_family]
-    for of_call in [key for key in OF_CALLS if key[0] == device]:
-        del OF_CALLS[of_call]
     for row in rows:
-        AUTO[device, row.family] = (*AUTO.get((device, row.family), ()), row)
+        of_calls = AUTO.setdefault((device, row.family), {})
         for training in (False, True) if row.training is None else (row.training,):
-            of_calls = device, row.family, row.dtype, training
-            OF_CALLS[of_calls] = (*OF_CALLS.get(of_calls, ()), row)
+            of_calls[row.dtype, training] = (*of_calls.get((row.dtype, training), ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for (_, family), found in AUTO.items():
-        LEAST_PLANE[family] = min(row.least_plane for row in found)
-        for row in found:
-            of_dtype = family, row.dtype
-            LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
+    for row in used():
+        of_dtype = row.family, row.dtype
+        LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
+        plane = LEAST_PLANE.get(row.family, row.least_plane)
+        LEAST_PLANE[row.family] = min(row.least_plane, plane)
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
+
+
+def used() -> Iterator[Row]:
+    """All rows that ``auto`` goes by; a row for both passes comes twice."""
+    for of_family in AUTO.values():
+        for of_calls in of_family.values():
+            yield from of_calls
 
 
 def reload() -> None:
@@ -145,7 +149,7 @@ def reload() -> None:
 
 
 _gpus: set[torch.device] = set()
-# What else to do when the first call on a GPU asks (tuning.py).
+# What else to do when the first call on a GPU asks (pydl/tuning).
 on_gpu: Callable[[torch.device], object] | None = None
 
 
@@ -167,21 +171,47 @@ vars(use_gpu)["_dynamo_marked_constant"] = True
 
 # Exact calls, by family
 
-Key = tuple  # see key()
+
+class Key(NamedTuple):
+    """What decides how long a call takes, in plain values."""
+
+    function: str | None
+    unit_stride: bool | None
+    training: bool  # whether a gradient is wanted
+    autocast: torch.dtype | None
+    threads: int  # of the CPU; 0 on another device
+    device: torch.device
+    dtype: torch.dtype
+    shape: torch.Size
+    stride: tuple[int, ...]
+    arguments: tuple
+
+
 EXACT: dict[str, dict[Key, str]] = {}
 # Of each family, the shapes among them.
 _shapes: dict[str, set[torch.Size]] = {}
 # Whether to look there: something was measured, or is to be.
 exactly = False
 # What a call does that is not among them, before it goes on; None: nothing.
-on_miss: Callable[[str, torch.Tensor, Key], str | None] | None = None
+on_miss: Callable[[str, torch.Tensor, Key], None] | None = None
 
 
-def watch(do: Callable[[str, torch.Tensor, Key], str | None] | None) -> None:
+def watch(do: Callable[[str, torch.Tensor, Key], None] | None) -> None:
     """Lets calls that are not known do this."""
     global on_miss, exactly
     on_miss = do
     exactly = do is not None or bool(EXACT)
+
+
+@contextlib.contextmanager
+def watched(do: Callable[[str, torch.Tensor, Key], None] | None) -> Iterator[None]:
+    """The same inside the ``with`` block."""
+    before = on_miss
+    watch(do)
+    try:
+        yield
+    finally:
+        watch(before)
 
 
 def forget() -> None:
@@ -196,7 +226,7 @@ def remember(family: str, key: Key, backend: str) -> None:
     """Lets ``auto`` give this call to this backend from now on."""
     global exactly
     EXACT.setdefault(family, {})[key] = backend
-    _shapes.setdefault(family, set()).add(key[SHAPE])
+    _shapes.setdefault(family, set()).add(key.shape)
     exactly = True
 
 
@@ -207,9 +237,9 @@ def key(
     unit_stride: bool | None,
     arguments: tuple,
 ) -> Key:
-    """What decides how long a call takes, in plain values."""
+    """The key of a call; arguments as ``backends.choose``."""
     device = tensor.device
-    return (
+    return Key(
         function,
         unit_stride,
         wants_grad(family, tensor),
@@ -218,11 +248,8 @@ def key(
         tensor.dtype,
         tensor.shape,
         tensor.stride(),
-        *arguments,
+        arguments,
     )
-
-
-SHAPE = 7  # where a key has it
 
 
 def may_be_known(family: str, tensor: torch.Tensor) -> bool:
@@ -259,10 +286,10 @@ def exact(
     try:
         answer = None if of_family is None else of_family.get(this)
     except TypeError:  # lists among the arguments
-        this = hashable(this)
+        this = this._replace(arguments=hashable(arguments))
         answer = None if of_family is None else of_family.get(this)
     if answer is None and on_miss is not None and not torch.compiler.is_compiling():
-        return on_miss(family, tensor, hashable(this))
+        on_miss(family, tensor, this._replace(arguments=hashable(arguments)))
     return answer
 
 

@@ -1,6 +1,7 @@
 """``pydl tune``."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from pydl_cli.parsing import cuda_missing, sizes_of
 if TYPE_CHECKING:
     import torch
 
+    from pydl.dispatch import Key
     from pydl.tuning import Choice
 
 # Without a model: a small and a large input of each number of axes, as real layers have them.
@@ -106,9 +108,7 @@ def tune(
                 found.append(choice)
                 progress.update(task, advance=1, at=_said(choice.family, choice.key))
 
-            measure = lambda *given, passes: tuning.tune(  # noqa: E731
-                *given, passes=passes, seconds=seconds, save=False, progress=keep
-            )
+            measure = partial(tuning.tune, seconds=seconds, save=False, progress=keep)
             for one in runs:
                 one(passes, measure)
             progress.update(task, completed=len(set(calls)), at="")
@@ -196,10 +196,10 @@ def _sample(
     return run
 
 
-def _said(family: str, key: tuple) -> str:
+def _said(family: str, key: "Key") -> str:
     """One call in a few words."""
-    shape, dtype = "x".join(map(str, key[7])), str(key[6]).removeprefix("torch.")
-    return f"{family} {shape} {dtype}{', training' if key[2] else ''}"
+    shape, dtype = "x".join(map(str, key.shape)), str(key.dtype).removeprefix("torch.")
+    return f"{family} {shape} {dtype}{', training' if key.training else ''}"
 
 
 def _show(console: Any, found: "list[Choice]") -> None:

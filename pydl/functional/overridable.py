@@ -7,7 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pydl import dispatch, tuning
+from pydl import dispatch
+from pydl.tuning.when_new import measured_first
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -25,6 +26,6 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
             return handle_torch_function(face, relevant, *args, **kwargs)
         if dispatch.on_miss is None or is_compiling():
             return function(*args, **kwargs)
-        return tuning.first_measured(function, args, kwargs)
+        return measured_first(function, args, kwargs)
 
     return face

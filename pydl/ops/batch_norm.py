@@ -20,7 +20,7 @@ from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
-from pydl.tuning import measured_when_new
+from pydl.tuning.when_new import measured_when_new
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 

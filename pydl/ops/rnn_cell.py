@@ -16,7 +16,7 @@ from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.ops.rnn_options import PLAIN, HasWeights, weights_of
 from pydl.reference import rnn_cell as reference
-from pydl.tuning import measured_when_new
+from pydl.tuning.when_new import measured_when_new
 
 _forward = operator(RnnCellForward)
 _backward = operator(RnnCellBackward)

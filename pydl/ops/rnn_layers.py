@@ -16,7 +16,7 @@ from pydl.ops import rnn_checks as checks
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.rnn import Regularisation, Tensors
 from pydl.ops.rnn_options import PLAIN, HasWeights, Options, weights_of
-from pydl.tuning import measured_when_new
+from pydl.tuning.when_new import measured_when_new
 
 # What runs the layers: x, batch_sizes, the number of sequences and the states they start from.
 Run = Callable[

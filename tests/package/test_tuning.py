@@ -18,6 +18,7 @@ import pydl
 import pydl_cli
 from pydl import backends, dispatch, functional, tuning
 from pydl.measure import Times
+from pydl.tuning import call, file, tuner, when_new
 from pydl_cli import tune
 
 X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
@@ -26,7 +27,7 @@ X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No call is known, and files go to a folder of the test's own."""
-    monkeypatch.setattr(tuning, "folder", lambda: tmp_path / "tuned")
+    monkeypatch.setattr(file, "folder", lambda: tmp_path / "tuned")
     yield
     pydl.benchmark = False
 
@@ -62,7 +63,7 @@ def server(x: torch.Tensor = X, size: object = 3) -> str:
 @pytest.mark.parametrize("fastest", ("aten", "cpu", "cuda", "triton"))
 def test_auto_goes_to_whoever_was_fastest(fastest: str) -> None:
     (choice,) = tuned(pool, **{fastest: 1.0})
-    assert choice.backend == fastest and set(choice.microseconds) == set(tuning.CANDIDATES)
+    assert choice.backend == fastest and set(choice.microseconds) == set(call.CANDIDATES)
     assert server() == fastest
     assert torch.equal(pool(), torch.nn.functional.max_pool2d(X, 3, 2))
 
@@ -77,8 +78,8 @@ def test_pytorch_keeps_what_wins_by_no_more_than_the_noise() -> None:
     with tuning.measuring(tuning.Tuner(clock=noisy)):
         pool()
     assert server() == "aten"
-    assert tuning.wins(Times.of([0.9] * 5), Times.of([1.0] * 5))
-    assert not tuning.wins(Times.of([0.99] * 5), Times.of([1.0] * 5))
+    assert tuner.wins(Times.of([0.9] * 5), Times.of([1.0] * 5))
+    assert not tuner.wins(Times.of([0.99] * 5), Times.of([1.0] * 5))
 
 
 def test_what_is_wrong_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,11 @@ def test_both_passes_are_measured_with_their_gradients() -> None:
         return functional.conv2d(x, weight, padding=1, groups=4)
 
     found = tuned(conv, cuda=1.0)
-    assert {one.key[0] for one in found} == {"conv_forward", "conv_grad_input", "conv_grad_weight"}
+    assert {one.key.function for one in found} == {
+        "conv_forward",
+        "conv_grad_input",
+        "conv_grad_weight",
+    }
     assert x.grad is None and weight.grad is None
     assert tuned(conv, cpu=1.0) == []  # known
     ours = torch.autograd.grad(conv().sum(), (x, weight))
@@ -237,7 +242,7 @@ def test_benchmark_measures_the_first_call_of_each_shape(monkeypatch: pytest.Mon
     assert measured == ["max_pool2d", "max_pool2d"]
     pydl.benchmark = False
     pool(X[:, :1])
-    assert len(measured) == 2 and not tuning.file().exists()
+    assert len(measured) == 2 and not file.file().exists()
 
 
 def known(x: torch.Tensor) -> dispatch.Key:
@@ -275,11 +280,11 @@ def test_benchmark_leaves_alone_what_cannot_be_measured(
             is_cuda = True
 
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        tuning._here.may_stop = True
+        when_new._here.may_stop = True
         try:
-            assert tuning._unknown("pool", OnGpu(), ()) is None
+            assert when_new._unknown("pool", OnGpu(), ()) is None
         finally:
-            tuning._here.may_stop = False
+            when_new._here.may_stop = False
     else:
         with pydl.use_backend("cpu"):
             pool()
@@ -309,14 +314,14 @@ SPOILS: dict[str, Callable[[Path], object]] = {
     "half written": lambda path: path.write_text('{"format": 1, "facts": {'),
     "not text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
     "of another device": lambda path: path.write_text(
-        json.dumps({"format": 1, "facts": {"device": "another"}, "calls": []})
+        json.dumps({"format": file.FORMAT, "facts": {"device": "another"}, "calls": []})
     ),
     "of another form": lambda path: path.write_text("[]"),
     "with a key that is none": lambda path: path.write_text(
         json.dumps(
             {
-                "format": 1,
-                "facts": tuning.facts(),
+                "format": file.FORMAT,
+                "facts": file.facts(),
                 "calls": [{"family": "pool", "key": [1], "backend": "cpu"}],
             }
         )
@@ -330,7 +335,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", SPOILS)
 def test_a_file_that_cannot_be_used_is_ignored_with_one_warning(how: str) -> None:
-    path = tuning.file()
+    path = file.file()
     path.parent.mkdir(parents=True)
     SPOILS[how](path)
     with warnings.catch_warnings(record=True) as said:
@@ -352,7 +357,8 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, torch, pathlib\n"
         "from pydl import dispatch, tuning\n"
-        "tuning.folder = lambda: pathlib.Path(sys.argv[1])\n"
+        "from pydl.tuning import file\n"
+        "file.folder = lambda: pathlib.Path(sys.argv[1])\n"
         "for i in range(10):\n"
         "    x = torch.empty(int(sys.argv[2]), 1, 9, 10 + i)\n"
         "    key = dispatch.key('pool', x, 'max_pool_forward', None, (3,))\n"
@@ -367,22 +373,22 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_call_that_no_file_can_hold_is_remembered_in_the_process_only() -> None:
-    key = (*known(X), object())
+    key = known(X)._replace(arguments=(object(),))
     path = tuning.write([tuning.Choice("pool", key, "cpu", {"cpu": 1.0}), choice()])
     assert len(json.loads(path.read_text())["calls"]) == 1
 
 
 def test_what_is_kept_depends_on_device_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = tuning.file()
-    facts = tuning.facts()
+    mine = file.file()
+    facts = file.facts()
     assert facts["torch"] == torch.__version__ and facts["machine"] == dispatch.machine()
-    monkeypatch.setattr(tuning, "facts", lambda device="cpu": {**facts, "torch": "0.1"})
-    assert tuning.file() != mine
+    monkeypatch.setattr(file, "facts", lambda device="cpu": {**facts, "torch": "0.1"})
+    assert file.file() != mine
 
 
 def test_the_wrapped_function_is_the_function() -> None:
     function = functools.partial(pool)
-    wrapped = tuning.measured_when_new(pool)
+    wrapped = when_new.measured_when_new(pool)
     assert wrapped.__wrapped__ is pool and torch.equal(wrapped(X), function(X))
 
 
@@ -420,9 +426,9 @@ def test_the_command_tunes_a_model_once(user_module: str) -> None:
     assert status == 0 and "pool 2x4x9x9 float32, training" in said
     assert said.endswith("6 calls would be measured.") and not tuning.folder().exists()
     status, said = run(*given)
-    assert status == 0 and "Kept in" in said and tuning.file().is_file()
+    assert status == 0 and "Kept in" in said and file.file().is_file()
     assert run(*given)[1].endswith("`pydl tune --clear` forgets it.")
-    assert run("--clear")[1].startswith("Removed 1 files") and not tuning.file().exists()
+    assert run("--clear")[1].startswith("Removed 1 files") and not file.file().exists()
 
 
 def test_the_command_measures_all_families(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +439,7 @@ def test_the_command_measures_all_families(monkeypatch: pytest.MonkeyPatch) -> N
     families = set(said.split())
     assert {"depthwise", "pool", "pool3d", "softmax_short_rows", "lrn", "rnn_lstm"} <= families
     # Triton's interpreter and the emulator would take minutes for all of them.
-    monkeypatch.setattr(tuning, "CANDIDATES", ("aten", "cpu"))
+    monkeypatch.setattr(call, "CANDIDATES", ("aten", "cpu"))
     status, said = run("--seconds", "0")
     assert status == 0 and "PyTorch's own is fastest, or as fast, at" in said
     assert "is not" not in said  # no kernel was left out
