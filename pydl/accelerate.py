@@ -184,7 +184,7 @@ def _warn_where_nothing_is_ours() -> None:
         for name in {row.backend for row in dispatch.used()} or {"cpu"}
     }
     said = [f"backend {name!r} is not available: {why}" for name, why in reasons.items() if why]
-    if not dispatch.AUTO and not said:
+    if not set(dispatch.used()) - set(dispatch.LACKING) and not said:
         said = [f"there is no table for {dispatch.machine()}; `pydl tune` measures this machine"]
     if not dispatch.EXACT and len(said) == len(reasons):
         warnings.warn(

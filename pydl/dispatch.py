@@ -8,7 +8,6 @@
 Where neither says anything, PyTorch's own operator serves.
 """
 
-import contextlib
 import importlib
 import json
 import math
@@ -201,17 +200,6 @@ def watch(do: Callable[[str, torch.Tensor, Key], None] | None) -> None:
     global on_miss, exactly
     on_miss = do
     exactly = do is not None or bool(EXACT)
-
-
-@contextlib.contextmanager
-def watched(do: Callable[[str, torch.Tensor, Key], None] | None) -> Iterator[None]:
-    """The same inside the ``with`` block."""
-    before = on_miss
-    watch(do)
-    try:
-        yield
-    finally:
-        watch(before)
 
 
 def forget() -> None:

@@ -1,9 +1,9 @@
 """Who is fastest at a call on this machine: measured, remembered in the process, kept in a file.
 
 ``auto`` asks what was measured before it asks its table (dispatch.py). A call is measured where it
-is made (when_new.py), by every backend that can serve it (tuner.py), with the operands that it was
-given and against the reference (call.py); all calls of a model in one run of it (model.py). What
-was found is kept for later processes (file.py).
+is made (misses.py, when_new.py), by every backend that can serve it (tuner.py), with the operands
+that it was given and against the reference (call.py); all calls of a model in one run of it
+(model.py). What was found is kept for later processes (file.py).
 
 A graph that ``torch.compile`` makes uses what is known when it is traced. Nothing is measured while
 a graph is made or a CUDA graph is captured, under torch.func, or in forward mode.

@@ -7,19 +7,13 @@ from collections.abc import Callable
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from pydl import backends, dispatch, measure
+from pydl import dispatch, measure
 from pydl.asked import use_backend
+from pydl.tuning.misses import noting
 
-# PyTorch's own first: what wins must win against it.
-CANDIDATES = ("aten", "cpu", "triton", "cuda")
 # A result may be this many times as far from the reference as PyTorch's, and this many units in
 # the last place of the largest value further.
 _TIMES, _UNITS = 2, 16
-
-
-def servers(family: str, tensor: torch.Tensor) -> list[str]:
-    """Who can serve such a call."""
-    return [one for one in CANDIDATES if backends.refusal(one, family, tensor) is None]
 
 
 class Call:
@@ -63,10 +57,9 @@ class Call:
         seen: list[tuple[str, torch.Tensor, dispatch.Key]] = []
 
         def note(family: str, tensor: torch.Tensor, key: dispatch.Key) -> None:
-            if len(servers(family, tensor)) > 1:
-                seen.append((family, tensor, key))
+            seen.append((family, tensor, key))
 
-        with dispatch.watched(note):
+        with noting(note):
             self.run("auto")
         return seen
 

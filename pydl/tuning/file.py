@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pydl import backends, dispatch, measure
-from pydl.tuning.call import CANDIDATES
+from pydl.tuning.misses import CANDIDATES
 from pydl.tuning.tuner import Choice
 
 FORMAT = 2

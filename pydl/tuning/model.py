@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from pydl import dispatch
-from pydl.tuning.call import servers
 from pydl.tuning.file import write
+from pydl.tuning.misses import noting
 from pydl.tuning.tuner import Choice, Tuner
 from pydl.tuning.when_new import measuring
 
@@ -71,10 +71,9 @@ def calls_of(
     seen: dict[tuple[str, dispatch.Key], None] = {}
 
     def note(family: str, tensor: torch.Tensor, key: dispatch.Key) -> None:
-        if len(servers(family, tensor)) > 1:
-            seen[family, key] = None
+        seen[family, key] = None
 
-    with dispatch.watched(note):
+    with noting(note):
         for one in passes:
             _run(model, inputs, training=one == "training")
     return list(seen)

@@ -7,7 +7,8 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from pydl import dispatch, measure
-from pydl.tuning.call import Call, servers
+from pydl.tuning.call import Call
+from pydl.tuning.misses import servers
 
 # Its results are random and, by PyTorch's operator, others than by the reference.
 _RANDOM = ("dropout",)

@@ -13,18 +13,11 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from pydl import dispatch
-from pydl.tuning.call import servers
+from pydl.tuning.misses import Unmeasured, here, noting, watch
 from pydl.tuning.tuner import Tuner
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-# Whether this thread is inside a call that :func:`measured_first` can make again.
-_here = threading.local()
-
-
-class _Unmeasured(Exception):
-    """The call is to be measured before it is served."""
 
 
 def measured_when_new(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -42,47 +35,49 @@ def measured_when_new(function: Callable[Arguments, Result]) -> Callable[Argumen
 
 def measured_first(function: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
     """The call, measured first if ``auto`` does not know it."""
-    before, _here.may_stop = getattr(_here, "may_stop", False), True
+    tuner = getattr(_this_thread, "tuner", None) or _benchmark
+    if tuner is None or here.note is not None:
+        return function(*args, **kwargs)
+    before, here.may_stop = here.may_stop, True
     try:
         return function(*args, **kwargs)
-    except _Unmeasured:
+    except Unmeasured:
         pass
     finally:
-        _here.may_stop = before
-    assert _tuner is not None
-    with dispatch.watched(None):
-        _tuner.measure(function, args, kwargs)
+        here.may_stop = before
+    with noting(_nothing):
+        tuner.measure(function, args, kwargs)
         return function(*args, **kwargs)
 
 
-def _unknown(family: str, tensor: torch.Tensor, key: dispatch.Key) -> None:
-    captured = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-    may_stop = getattr(_here, "may_stop", False) and not captured
-    if may_stop and len(servers(family, tensor)) > 1:
-        raise _Unmeasured
+def _nothing(*_: object) -> None:
+    pass
 
 
-_tuner: Tuner | None = None
+_this_thread = threading.local()
+_benchmark: Tuner | None = None
 
 
 def benchmark(on: bool) -> None:
     """Whether each call that ``auto`` does not know is measured first (``pydl.benchmark``)."""
-    global _tuner
-    _tuner = Tuner() if on else None
-    dispatch.watch(_unknown if on else None)
+    global _benchmark
+    if on != benchmarking():
+        _benchmark = Tuner() if on else None
+        watch(1 if on else -1)
 
 
 def benchmarking() -> bool:
-    return _tuner is not None
+    return _benchmark is not None
 
 
 @contextlib.contextmanager
 def measuring(tuner: Tuner) -> Iterator[None]:
-    """Measures calls that are not known, by this tuner."""
-    global _tuner
-    before, _tuner = _tuner, tuner
+    """Measures this thread's calls that are not known, by this tuner."""
+    before = getattr(_this_thread, "tuner", None)
+    _this_thread.tuner = tuner
+    watch(1)
     try:
-        with dispatch.watched(_unknown):
-            yield
+        yield
     finally:
-        _tuner = before
+        watch(-1)
+        _this_thread.tuner = before

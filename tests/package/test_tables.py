@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pydl
 from pydl import backends, dispatch, functional
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +138,17 @@ def test_a_kind_of_machine_without_a_table_is_pytorchs(monkeypatch: pytest.Monke
     for command in (["info"], ["explain", "pool", "--shape", "16x96x55x55"]):
         said = " ".join(CliRunner().invoke(app, command).output.replace("│", " ").split())
         assert "table for cpu-vector9000" in said and "`pydl tune`" in said
+
+
+def test_accelerate_says_that_nobody_has_measured_such_a_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "machine", lambda device="cpu": "cpu-vector9000")
+    dispatch.reload()
+    sys.modules["pydl.accelerate"]._warn_where_nothing_is_ours.cache_clear()
+    with pytest.warns(UserWarning, match="there is no table for cpu-vector9000; `pydl tune`"):
+        pydl.accelerate(torch.nn.Sequential(torch.nn.MaxPool2d(2)))
+    sys.modules["pydl.accelerate"]._warn_where_nothing_is_ours.cache_clear()
 
 
 def test_the_instruction_set_in_use_decides_which_table() -> None:

@@ -5,6 +5,7 @@ import functools
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ import pydl
 import pydl_cli
 from pydl import backends, dispatch, functional, tuning
 from pydl.measure import Times
-from pydl.tuning import call, file, tuner, when_new
+from pydl.tuning import file, misses, tuner, when_new
 from pydl_cli import tune
 
 X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
@@ -63,7 +64,7 @@ def server(x: torch.Tensor = X, size: object = 3) -> str:
 @pytest.mark.parametrize("fastest", ("aten", "cpu", "cuda", "triton"))
 def test_auto_goes_to_whoever_was_fastest(fastest: str) -> None:
     (choice,) = tuned(pool, **{fastest: 1.0})
-    assert choice.backend == fastest and set(choice.microseconds) == set(call.CANDIDATES)
+    assert choice.backend == fastest and set(choice.microseconds) == set(misses.CANDIDATES)
     assert server() == fastest
     assert torch.equal(pool(), torch.nn.functional.max_pool2d(X, 3, 2))
 
@@ -245,6 +246,47 @@ def test_benchmark_measures_the_first_call_of_each_shape(monkeypatch: pytest.Mon
     assert len(measured) == 2 and not file.file().exists()
 
 
+def test_threads_that_measure_at_once_do_not_disturb_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each finds its own calls, and afterwards ``pydl.benchmark`` is as it was."""
+    # Triton's interpreter is for one thread.
+    monkeypatch.setattr(misses, "CANDIDATES", ("aten", "cpu"))
+    both_measure = threading.Barrier(2, timeout=60)
+    found: dict[int, list[tuning.Choice]] = {1: [], 2: []}
+
+    def meet(actions: Mapping[str, Callable], **_: object) -> dict[str, Times]:
+        both_measure.wait()
+        return {name: Times.of([1.0] * 5) for name in actions}
+
+    def tune_one(images: int) -> None:
+        with tuning.measuring(tuning.Tuner(keep=found[images].append, clock=meet)):
+            for channels in range(1, 4):
+                pool(X[:images, :channels])
+
+    pydl.benchmark = True
+    threads = [threading.Thread(target=tune_one, args=(images,)) for images in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {images: [one.shape[:2] for one in choices] for images, choices in found.items()} == {
+        images: [(images, channels) for channels in (1, 2, 3)] for images in found
+    }
+    assert pydl.benchmark and dispatch.on_miss is not None
+    pydl.benchmark = False
+    assert dispatch.on_miss is None
+
+
+def test_another_thread_is_not_measured_while_one_tunes() -> None:
+    found: list[tuning.Choice] = []
+    with tuning.measuring(tuning.Tuner(keep=found.append, clock=clock(cuda=1.0))):
+        thread = threading.Thread(target=pool)
+        thread.start()
+        thread.join()
+    assert found == [] and dispatch.EXACT == {}
+
+
 def known(x: torch.Tensor) -> dispatch.Key:
     arguments = 3, 2, 0, 1, False, False
     return dispatch.key("pool", x, "max_pool_forward", None, arguments)
@@ -279,12 +321,13 @@ def test_benchmark_leaves_alone_what_cannot_be_measured(
         class OnGpu:
             is_cuda = True
 
+        monkeypatch.setattr(misses, "servers", lambda *_: ["aten", "cuda"])
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        when_new._here.may_stop = True
+        misses.here.may_stop = True
         try:
-            assert when_new._unknown("pool", OnGpu(), ()) is None
+            assert misses._missed("pool", OnGpu(), ()) is None
         finally:
-            when_new._here.may_stop = False
+            misses.here.may_stop = False
     else:
         with pydl.use_backend("cpu"):
             pool()
@@ -439,7 +482,7 @@ def test_the_command_measures_all_families(monkeypatch: pytest.MonkeyPatch) -> N
     families = set(said.split())
     assert {"depthwise", "pool", "pool3d", "softmax_short_rows", "lrn", "rnn_lstm"} <= families
     # Triton's interpreter and the emulator would take minutes for all of them.
-    monkeypatch.setattr(call, "CANDIDATES", ("aten", "cpu"))
+    monkeypatch.setattr(misses, "CANDIDATES", ("aten", "cpu"))
     status, said = run("--seconds", "0")
     assert status == 0 and "PyTorch's own is fastest, or as fast, at" in said
     assert "is not" not in said  # no kernel was left out
