@@ -91,7 +91,7 @@ bench: $(VENV)/.built-for-tests
 	OMP_NUM_THREADS=1 $(BIN)/python bench/overhead.py --out bench/results/cpu-$(firstword $(ISAS))/overhead.csv
 
 # One instruction set, into bench/results/cpu-<set>.
-BENCH = $(BIN)/python bench/run.py --isa=$(ISA) --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
+BENCH = $(BIN)/python bench/run.py --isa=$(ISA) --compile --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
 RNN = $(BIN)/python bench/rnn.py --isa=$(ISA) --seconds $(BENCH_SECONDS)
 POOLS := alexnet.*pool*,alexnet.average*,vgg16.*pool,sppnet*,c3d.*pool*,c3d.average*
 FLOATS := float32,float64,bfloat16,float16
@@ -102,7 +102,7 @@ bench-of:
 	$(BENCH) --cases '*conv2+relu,*-56+relu,deepface*' --name epilogue
 	$(BENCH) --cases '*.bn*' --backend cpu --batch 1,4,32 --name batch_norm
 	$(BENCH) --cases 'voc*,ade20k*,classifier*' --backend cpu --dtype float32,bfloat16,float16 --name softmax
-	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,c3d.pool1,c3d.pool3,c3d.average3' \
+	$(BENCH) --cases 'alexnet.l2pool1,resnet50.avgpool,googlenet.avgpool,vgg16.*pool,sppnet*,segnet.unpool*,c3d.pool1,c3d.pool3,c3d.average3' \
 	  --backend cpu --name pool
 	$(BENCH) --cases 'fasterrcnn.*,maskrcnn.*' --backend cpu --name roi
 	for threads in 1 2; do \

@@ -54,6 +54,12 @@ class Figure:
     folder: str = ""
 
     @property
+    def ratio_compiled(self) -> float | None:
+        """The time of PyTorch under ``torch.compile`` over ours, where it was measured."""
+        ratio = self.row.get("ratio_compiled")
+        return float(ratio) if ratio else None
+
+    @property
     def path(self) -> str:
         return f"bench/results/{self.folder}/{self.file}"
 
@@ -113,17 +119,10 @@ _WHICH = {"forward": 0, "grad_input": 1, "grad_weight": 2, "backward": 1}
 def _answers(case: Case, batch: int, layout: str, dtype: str, training: bool) -> list[Question]:
     """Who serves a case under ``auto``: one answer or, where passes are chosen apart, three."""
     call = case.call(batch if case.boxes is None else None)
-    shapes = [shape for shape in (call.input, call.weight, call.bias) if shape is not None]
-    tensors = [torch.empty(shape, dtype=getattr(torch, dtype)) for shape in shapes]
+    tensors = call.empty(dtype=getattr(torch, dtype))
     if layout == "channels_last":
         plain = torch.contiguous_format
         tensors = [t.contiguous(memory_format=_FORMATS.get(t.ndim, plain)) for t in tensors]
-    if call.target is not None:
-        tensors.append(torch.zeros(call.target, dtype=torch.int64))
-    if call.boxes is not None:
-        tensors.append(torch.zeros(call.boxes, 5))
-    if call.operator == "nms":
-        tensors = [torch.zeros(call.boxes, 4), torch.zeros(call.boxes)]
     for tensor in tensors:
         tensor.requires_grad_(training and tensor.is_floating_point())
     with torch.set_grad_enabled(training):
@@ -191,9 +190,11 @@ def shown(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
 
 
-def span(figures: Iterable[Figure]) -> str:
-    """The lowest and the highest ratio; empty for no figures."""
-    ratios = sorted(figure.ratio for figure in figures)
+def span(figures: Iterable[Figure], compiled: bool = False) -> str:
+    """The lowest and the highest ratio; empty for no figures. Of ``compiled``, to PyTorch under
+    ``torch.compile``."""
+    of = (figure.ratio_compiled if compiled else figure.ratio for figure in figures)
+    ratios = sorted(ratio for ratio in of if ratio is not None)
     if not ratios:
         return ""
     low, high = shown(ratios[0]), shown(ratios[-1])

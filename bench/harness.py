@@ -19,6 +19,9 @@ from pydl.models.calls import Call, Check, check, served
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
+# Drawn in another order when compiled.
+RANDOM = ("dropout", "dropout1d", "dropout2d", "dropout3d")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -30,7 +33,7 @@ class Setting:
     backend: str = "auto"
     device: str = "cpu"
     seconds: float = 1.0
-    against: str = "eager"
+    compile: bool = False  # measure PyTorch under torch.compile too
 
 
 def wrong(checks: Sequence[Check]) -> str:
@@ -68,14 +71,29 @@ class Prepared:
 
     def actions(self, kind: str) -> dict[str, measure.Action]:
         """One pass by ``ours`` and by ``theirs``, and one ``copy`` of the input."""
-        theirs = self.call.theirs
-        if self.setting.against == "compile":
-            theirs = torch.compile(theirs, dynamic=False)
         return {
             "ours": self.call.runner(kind, self.ours, self.tensors, self.grad),
-            "theirs": self.call.runner(kind, theirs, self.tensors, self.grad),
+            "theirs": self.call.runner(kind, self.call.theirs, self.tensors, self.grad),
             "copy": measure.copier(self.tensors[0]),
         }
+
+    def compiled(self, kind: str) -> measure.Action:
+        """One pass by PyTorch under ``torch.compile``, which has compiled it.
+
+        Raises:
+            AssertionError: its results are not those of PyTorch as it comes.
+        """
+        torch.compiler.reset()
+        theirs = torch.compile(self.call.theirs, dynamic=False)
+        action = self.call.runner(kind, theirs, self.tensors, self.grad)
+        action()
+        if self.call.operator not in RANDOM:
+            grad = self.grad if kind == "both" else None
+            found, expected = (
+                self.call.results(run, self.tensors, grad) for run in (theirs, self.call.theirs)
+            )
+            torch.testing.assert_close(found, expected)
+        return action
 
 
 def prepare(case: Case, setting: Setting) -> Prepared:
@@ -127,7 +145,7 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
     call = case.call(setting.batch)
     passes = [one for one in passes if one in call.passes]
     arguments = call.arguments if call.boxes is None else {"boxes": call.boxes, **call.arguments}
-    blank = {
+    blank: dict[str, str] = {
         "case": case.name,
         "operator": case.operator,
         "shape": "x".join(map(str, call.input)),
@@ -136,7 +154,6 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
         "layout": setting.layout,
         "dtype": setting.dtype,
         "asked": setting.backend,
-        "against": setting.against,
         "ratio_of": "median" if setting.device == "cuda" else "minimum",
     }
     try:
@@ -176,7 +193,7 @@ def said(error: Exception) -> str:
 
 
 def _goal(case: Case, kind: str, setting: Setting) -> float | None:
-    own = Setting(seconds=setting.seconds, backend=setting.backend, against=setting.against)
+    own = Setting(seconds=setting.seconds, backend=setting.backend, compile=setting.compile)
     return case.goal.get(kind) if setting == own and torch.get_num_threads() == 1 else None
 
 
@@ -190,6 +207,11 @@ def _time(row: Row, prepared: Prepared) -> None:
     actions = prepared.actions(row.kind)
     if setting.device == "cuda":
         row.kernels_ours, row.kernels_theirs = (kernels(actions[who]) for who in ("ours", "theirs"))
+    if setting.compile and setting.dtype == "float32" and row.kind in ("forward", "both"):
+        try:
+            actions["compiled"] = prepared.compiled(row.kind)
+        except Exception as error:  # theirs, so the row stands without it
+            row.detail = f"torch.compile: {said(error)}"
     row.take(measure.interleave(actions, device=setting.device, seconds=setting.seconds))
 
 

@@ -321,9 +321,6 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="MODE,...",
         help=", ".join(MODES),
     )
-    parser.add_argument(
-        "--compile", action="store_true", help="measure stock PyTorch under torch.compile too"
-    )
     parser.add_argument("--list", action="store_true", help="list the networks and stop")
     chosen = parser.parse_args(argv)
     options.check(parser, chosen)

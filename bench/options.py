@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-# Read when PyTorch is imported: what it would do on a processor without AVX-512.
+# Read when PyTorch is imported: what it would do on a processor without AVX-512. What it compiles
+# for AVX2 is wrong where the compiler may use AVX-512.
 if "--isa=avx2" in sys.argv:
     os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    os.environ["TORCHINDUCTOR_CPP_MARCH"] = "x86-64-v3"
 
 import torch
 from results import RESULTS, folder
@@ -89,6 +91,11 @@ def add_to(parser: argparse.ArgumentParser, whose: str) -> None:
     )
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="how long to measure each row, roughly"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="measure stock PyTorch under torch.compile too, in float32",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default: bench/results/<kind of CPU, name of GPU>"

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import dedent
 
-from figures import CPU, ISAS, Figure, read, setting, shown, span
+from figures import CPU, ISAS, Figure, by_kind, plain, read, setting, shown, span
 
 # Of each file: its title, and what is in it. No number stands here.
 _SECTIONS: dict[str, tuple[str, str]] = {
@@ -82,7 +82,8 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             {setting(said)}, and the same held to AVX2 (`ATEN_CPU_CAPABILITY=avx2`,
             `ONEDNN_MAX_CPU_ISA=AVX2`, the AVX2 build of the kernels), in a process of its own.
             Every row of a CSV has a line in the `.md` beside it, with times, spread and the error
-            of both sides.
+            of both sides. Where there are two ratios, the second is to the same layer of PyTorch
+            under `torch.compile`.
 
             `auto` goes by tables made of these figures (`python bench/tables.py`), one for each
             instruction set. The same pools and normalisations in four dtypes and smaller batches,
@@ -99,6 +100,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             for file in _SECTIONS
         ),
         _recurrent(figures),
+        _compiled(every),
         _kept(figures),
         _overhead(),
     ]
@@ -155,8 +157,10 @@ def _taken(figures: Sequence[Figure], steps: Sequence[str]) -> str:
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    ratio = shown(figure.ratio)
-    return (f"**{ratio}**" if figure.ratio >= 1 else ratio) if figure.taken else f"({ratio})"
+    ratios = [one for one in (figure.ratio, figure.ratio_compiled) if one is not None]
+    if not figure.taken:
+        return f"({', '.join(map(shown, ratios))})"
+    return ", ".join(f"**{shown(one)}**" if one >= 1 else shown(one) for one in ratios)
 
 
 def _recurrent(figures: Sequence[Figure]) -> str:
@@ -195,6 +199,41 @@ def _recurrent(figures: Sequence[Figure]) -> str:
         tokens. Of the loop's time with many sequences,
         {_between([100 * one for one in share], "%")} are matrix products, which both make.""")
     return "\n\n".join(["## Recurrent layers", about, _table(head, rows, 2)])
+
+
+def _compiled(every: Mapping[str, Sequence[Figure]]) -> str:
+    """Against PyTorch's compiler: by kind, and every row of what ``auto`` takes that it wins."""
+    timed = {
+        isa: [f for f in plain(found) if f.taken and f.ratio_compiled is not None]
+        for isa, found in every.items()
+    }
+    columns = [(isa, step) for isa in timed for step in ("forward", "both")]
+    kinds = by_kind([figure for found in timed.values() for figure in found])
+    rows = []
+    for kind in kinds:
+        cells = [
+            span((f for f in timed[isa] if (f.kind, f.step) == (kind, step)), compiled=True)
+            for isa, step in columns
+        ]
+        rows.append([f"`{kind}`", *cells])
+    about = dedent("""\
+        Time of PyTorch's layer under `torch.compile` over ours, of what `auto` takes: float32,
+        contiguous, one thread, compiled for the very shape. It compiles an average pool, a
+        normalisation or an activation into one loop over the map, and fuses what surrounds them,
+        which a layer alone does not show; convolutions, and recurrent layers, which it does not
+        compile, it calls as they are.""")
+    said = []
+    for isa, found in timed.items():
+        slower = sorted((f for f in found if f.ratio_compiled < 1), key=lambda f: f.ratio_compiled)
+        rows_ = "; ".join(
+            f"{f.case} {f.shape}, {_STEPS[f.step]}: {shown(f.ratio_compiled)}x" for f in slower
+        )
+        said.append(
+            f"With {isa} it is faster in {len(slower) or 'none'} of {len(found)} rows"
+            f"{': ' if slower else ''}{rows_}."
+        )
+    head = ["", *(f"{isa}, {_STEPS[step]}" for isa, step in columns)]
+    return "\n\n".join(["## Against the compiler", about, *said, _table(head, rows, 1)])
 
 
 def _devices(file: str) -> str:

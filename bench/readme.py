@@ -125,6 +125,13 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
         "PyTorch's own operator; the ratio is our kernel's, asked for by name, or that of the way "
         "there.",
     ]
+    timed = [one for one in taken if one.ratio_compiled is not None]
+    if timed:
+        beaten = [one for one in timed if one.ratio_compiled < 1]
+        said.append(
+            f"Against the same layer under `torch.compile` ({len(timed)} of these rows): "
+            f"{span(timed, compiled=True)}, {len(beaten) or 'none'} below 1."
+        )
     if missing:
         said.append(f"Not measured: {', '.join(missing)}.")
     if not gpus:

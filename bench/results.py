@@ -33,7 +33,6 @@ class Row:
     layout: str
     dtype: str
     asked: str
-    against: str  # eager or compile: how PyTorch ran
     ratio_of: str  # minimum on a CPU, median on a GPU
     status: str  # ok, wrong (a check failed: not timed), broken (an exception), not served
     detail: str = ""
@@ -50,8 +49,11 @@ class Row:
     theirs_p80: float | None = None
     copy_minimum: float | None = None
     copy_median: float | None = None
+    compiled_minimum: float | None = None  # PyTorch under torch.compile
+    compiled_median: float | None = None
     samples: int | None = None
     ratio: float | None = None  # PyTorch's time over ours: above 1 ours is faster
+    ratio_compiled: float | None = None  # the same of PyTorch under torch.compile
     copies: float | None = None  # our time over the time of one copy of the input
     copies_theirs: float | None = None
     kept_ours: int | None = None  # bytes that autograd keeps for backward, the input's own aside
@@ -61,22 +63,24 @@ class Row:
     kernels_theirs: str = ""
 
     def take(self, times: Mapping[str, Times]) -> None:
-        """Fill in the times of ``ours``, ``theirs`` and ``copy``."""
+        """Fill in the times of ``ours``, ``theirs``, ``copy`` and, where it was timed,
+        ``compiled``."""
         for who in ("ours", "theirs"):
             for statistic in _STATISTICS:
                 setattr(self, f"{who}_{statistic}", 1e6 * getattr(times[who], statistic))
-        self.copy_minimum, self.copy_median = (
-            1e6 * times["copy"].minimum,
-            1e6 * times["copy"].median,
-        )
+        for who in {"copy", "compiled"} & times.keys():
+            for statistic in ("minimum", "median"):
+                setattr(self, f"{who}_{statistic}", 1e6 * getattr(times[who], statistic))
         self.samples = times["ours"].samples
         ours, theirs, copy = (
             getattr(times[who], self.ratio_of) for who in ("ours", "theirs", "copy")
         )
         self.ratio, self.copies, self.copies_theirs = theirs / ours, ours / copy, theirs / copy
+        if "compiled" in times:
+            self.ratio_compiled = getattr(times["compiled"], self.ratio_of) / ours
 
     def of(self, who: str) -> float | None:
-        """The time that counts of ``ours`` or ``theirs``, in microseconds."""
+        """The time that counts of ``ours``, ``theirs`` or ``compiled``, in microseconds."""
         return getattr(self, f"{who}_{self.ratio_of}")
 
     def __str__(self) -> str:
@@ -92,8 +96,12 @@ class Row:
             else f"  goal {self.goal:g}: {'met' if self.ratio >= self.goal else 'missed'}"
         )
         times = f"{self.of('ours'):11.1f} us  PyTorch {self.of('theirs'):11.1f} us"
+        compiled = ""
+        if self.ratio_compiled is not None:
+            compiled = f"  compiled {self.of('compiled'):9.1f} us  {self.ratio_compiled:7.2f}x"
         return (
-            f"{what}{self.backend:10}{times}  {self.ratio:7.2f}x  {self.copies:7.1f} copies{goal}"
+            f"{what}{self.backend:10}{times}  {self.ratio:7.2f}x{compiled}  {self.copies:7.1f} "
+            f"copies{goal}"
         )
 
 
@@ -149,10 +157,12 @@ def _plain(value: object) -> object:
 
 _COLUMNS = (
     *("case", "pass", "input", "layout", "dtype", "backend"),
-    *("ours, us", "PyTorch, us", "ratio", "goal", "copies", "kept", "deviation"),
+    *("ours, us", "PyTorch, us", "ratio", "compiled, us", "ratio to compiled"),
+    *("goal", "copies", "kept", "deviation"),
 )
 _LEGEND = textwrap.dedent("""\
-    Times are {which} of many samples, ours and PyTorch's in turns in one process.
+    Times are {which} of many samples, ours, PyTorch's and, where it was measured, those of
+    PyTorch under torch.compile in turns in one process.
 
     - Ratio: PyTorch's time over ours.
     - Copies: time in units of one copy of the input, ours and PyTorch's.
@@ -199,19 +209,23 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str) -> str:
             row.backend or row.asked,
         ]
         if row.ratio is None:
-            cells += [f"{row.status}: {row.detail}".replace("|", "/"), "", "", "", "", ""]
+            cells += [f"{row.status}: {row.detail}".replace("|", "/"), *[""] * 8]
         else:
             goal = (
                 ""
                 if row.goal is None
                 else f"{row.goal:g} {'met' if row.ratio >= row.goal else 'missed'}"
             )
+            compiled = [row.detail.replace("|", "/"), ""]
+            if row.ratio_compiled is not None:
+                compiled = [f"{row.of('compiled'):.1f}", speedup(row.ratio_compiled)]
             copies = f"{row.copies:.1f} / {row.copies_theirs:.1f}"
             deviation = f"{row.error_ours:.0e} / {row.error_theirs:.0e}"
             cells += [
                 f"{row.of('ours'):.1f}",
                 f"{row.of('theirs'):.1f}",
                 speedup(row.ratio),
+                *compiled,
                 goal,
                 copies,
                 _kept(row),

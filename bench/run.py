@@ -61,12 +61,6 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=", ".join(NAMES),
     )
     parser.add_argument(
-        "--against",
-        choices=("eager", "compile"),
-        default="eager",
-        help="PyTorch as it comes or under torch.compile",
-    )
-    parser.add_argument(
         "--name", default="results", help="of the files in DIR, without their endings"
     )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
@@ -95,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = itertools.product(chosen.batch, chosen.layout, chosen.dtype, chosen.backend)
     for batch, layout, dtype, backend in settings:
         setting = Setting(
-            batch, layout, dtype, backend, chosen.device, chosen.seconds, chosen.against
+            batch, layout, dtype, backend, chosen.device, chosen.seconds, chosen.compile
         )
         for case in chosen.cases:
             for row in measure_case(case, chosen.passes, setting):

@@ -103,7 +103,7 @@ def measured(figure: Figure) -> Iterable[Measurement]:
     """What a figure says, for each question that it answers; nothing where PyTorch's own ran."""
     row = figure.row
     backend = row["backend"]
-    if backend == "aten" or row.get("against") == "compile" or not figure.questions:
+    if backend == "aten" or not figure.questions:
         return
     if figure.kind not in backends.BACKENDS["aten"].families:
         return  # nobody to choose between

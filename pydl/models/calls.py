@@ -27,6 +27,7 @@ _NAMES = {
     "roi_align": ("input", "boxes"),
     "roi_pool": ("input", "boxes"),
     "nms": ("boxes", "scores"),
+    "max_unpool2d": ("input", "indices"),
 }
 
 
@@ -82,6 +83,11 @@ class Call:
         if self.target is not None:
             classes = self.input[1]
             tensors.append(torch.randint(classes, self.target, device=device, generator=generator))
+        if self.operator == "max_unpool2d":
+            window = self.arguments["kernel_size"]
+            sizes = [*self.input[:2], *(n * window for n in self.input[2:])]
+            map_ = torch.randn(sizes, device=device, generator=generator)
+            tensors.append(nn.functional.max_pool2d(map_, window, return_indices=True)[1])
         if self.boxes is not None:
             scale = self.arguments.get("spatial_scale", 1.0)
             size = [(n - 1) / scale for n in self.input[2:]]
@@ -95,6 +101,22 @@ class Call:
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
         plain = torch.contiguous_format
         return [t.contiguous(memory_format=formats.get(t.ndim, plain)) for t in tensors]
+
+    def empty(
+        self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> list[torch.Tensor]:
+        """Tensors of the shapes and dtypes of :meth:`random`'s; indices and boxes are zeros."""
+        if self.operator == "nms":
+            assert self.boxes is not None
+            return [torch.zeros(shape, device=device) for shape in ((self.boxes, 4), self.boxes)]
+        shapes = [one for one in (self.input, self.weight, self.bias) if one is not None]
+        tensors = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
+        indices = self.input if self.operator == "max_unpool2d" else self.target
+        if indices is not None:
+            tensors.append(torch.zeros(indices, device=device, dtype=torch.int64))
+        if self.boxes is not None:
+            tensors.append(torch.zeros(self.boxes, 5, device=device, dtype=dtype))
+        return tensors
 
     def ours(self, tensors: Sequence[torch.Tensor], backend: str | None = None) -> torch.Tensor:
         """The output by this package."""

@@ -1,12 +1,14 @@
 """Who is fastest at a call: every backend that can serve it, in turns."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.utils._pytree import tree_flatten
 
-from pydl import dispatch, measure
+from pydl import dispatch
+from pydl.measure import Action, Times, interleave
 from pydl.tuning.call import Call
 from pydl.tuning.misses import servers
 
@@ -48,7 +50,7 @@ class Tuner:
         self,
         seconds: float = 0.05,
         keep: Callable[[Choice], None] | None = None,
-        clock: Callable[..., Mapping[str, measure.Times]] = measure.interleave,
+        clock: Callable[..., Mapping[str, Times]] = interleave,
     ) -> None:
         self.seconds, self.keep, self.clock = seconds, keep, clock
 
@@ -68,27 +70,84 @@ class Tuner:
         everyone = [one for one in able[0] if all(one in others for others in able)]
         left_out: dict[str, str] = {}
         actions = call.actions(everyone, left_out, any(f in _RANDOM for f, *_ in questions))
-        times: Mapping[str, measure.Times] = {}
+        times: Mapping[str, Times] = {}
         if len(actions) > 1:
-            times = self.clock(actions, device=device, seconds=self.seconds, rounds=(5, 100))
+            times = self._times(actions, device)
         best = _best(times) if times else next(iter(actions), "aten")
-        statistic = "median" if device.type == "cuda" else "minimum"
-        took = {name: 1e6 * getattr(one, statistic) for name, one in times.items()}
-        choices: list[Choice] = []
-        # By another backend the call may ask more: who serves its backward.
-        while questions and len(choices) < 8:
-            for family, _, key in questions:
-                if (family, key) not in [(one.family, one.key) for one in choices]:
-                    choices.append(Choice(family, key, best, took, left_out))
-                    dispatch.remember(family, key, best)
-            questions = call.questions()
-        if self.keep is not None and took:
-            for choice in choices:
-                self.keep(choice)
+        ours = _fastest([one for one in actions if one != "aten"], times) or best
+        passes = _settle(call, ours)
+        choices = [Choice(*one, best, _microseconds(times, device), left_out) for one in passes]
+        if times and len(passes) > 1:
+            choices = self._apart(call, choices, ours, actions, device)
+        for one in choices:
+            dispatch.remember(one.family, one.key, one.backend)
+            if self.keep is not None and times:
+                self.keep(one)
         return choices
 
+    def _apart(
+        self,
+        call: Call,
+        choices: list[Choice],
+        ours: str,
+        actions: Mapping[str, Action],
+        device: torch.device,
+    ) -> list[Choice]:
+        """Each pass of a call by whoever is fastest at it: the times of the call with the other
+        passes as they are, ``ours`` or what was found before. PyTorch's own in all of them where
+        that comes to no less."""
+        found = []
+        for one in choices:
 
-def _best(times: Mapping[str, measure.Times]) -> str:
+            def with_pass_by(server: str, one: Choice = one) -> object:
+                dispatch.remember(one.family, one.key, server)
+                return call.run("auto")
+
+            tried = {name: functools.partial(with_pass_by, name) for name in actions}
+            times = self._times(tried, device)
+            one = dataclasses.replace(
+                one, backend=_best(times), microseconds=_microseconds(times, device)
+            )
+            dispatch.remember(one.family, one.key, one.backend)
+            found.append(one)
+        if "aten" in actions:
+            both: dict[str, Action] = {
+                "aten": actions["aten"],
+                ours: functools.partial(call.run, "auto"),
+            }
+            if _best(self._times(both, device)) == "aten":
+                return [dataclasses.replace(one, backend="aten") for one in choices]
+        return found
+
+    def _times(self, actions: Mapping[str, Action], device: torch.device) -> Mapping[str, Times]:
+        return self.clock(actions, device=device, seconds=self.seconds, rounds=(5, 100))
+
+
+def _settle(call: Call, server: str) -> list[tuple[str, dispatch.Key]]:
+    """Gives all passes of a call to this server; returns them, in the order in which it asks. By
+    our kernels it asks more than by PyTorch's: who serves its backward."""
+    settled: dict[tuple[str, dispatch.Key], None] = {}
+    while (questions := call.questions()) and len(settled) < 8:
+        for family, _, key in questions:
+            settled[family, key] = None
+            dispatch.remember(family, key, server)
+    return list(settled)
+
+
+def _microseconds(times: Mapping[str, Times], device: torch.device) -> dict[str, float]:
+    statistic = "median" if device.type == "cuda" else "minimum"
+    return {name: 1e6 * getattr(one, statistic) for name, one in times.items()}
+
+
+def _fastest(names: Sequence[str], times: Mapping[str, Times]) -> str | None:
+    return min(
+        (name for name in names if name in times),
+        key=lambda name: times[name].minimum,
+        default=None,
+    )
+
+
+def _best(times: Mapping[str, Times]) -> str:
     """The fastest, but PyTorch's own unless that loses by more than the noise."""
     fastest = min(times, key=lambda name: times[name].minimum)
     if "aten" in times and not wins(times[fastest], times["aten"]):
@@ -96,12 +155,12 @@ def _best(times: Mapping[str, measure.Times]) -> str:
     return fastest
 
 
-def noise(times: measure.Times) -> float:
+def noise(times: Times) -> float:
     """How far the minimum of these samples may be from that of others: what a fifth of the samples
     stay within."""
     return times.p20 / times.minimum - 1
 
 
-def wins(ours: measure.Times, theirs: measure.Times) -> bool:
+def wins(ours: Times, theirs: Times) -> bool:
     """Whether ours is faster by more than the noise in either."""
     return theirs.minimum / ours.minimum > 1 + max(0.02, noise(ours), noise(theirs))

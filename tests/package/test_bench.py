@@ -58,12 +58,7 @@ def test_a_case_without_a_model_fits_together() -> None:
     for case in cases.CASES:
         assert case.substitute or case.name.partition(".")[0] in models.MODELS
         call = case.call(1)
-        shapes = (call.input, call.weight, call.bias)
-        tensors = [torch.empty(shape, device="meta") for shape in shapes if shape is not None]
-        if call.target is not None:
-            tensors.append(torch.empty(call.target, dtype=torch.int64, device="meta"))
-        if call.boxes is not None:
-            tensors.append(torch.empty(call.boxes, 5, device="meta"))
+        tensors = call.empty(device="meta")
         ours = getattr(functional, case.operator)
         inspect.signature(ours).bind(**call.named(tensors), **case.arguments)
         theirs = getattr(torch.nn.functional, case.operator, None)
@@ -184,6 +179,32 @@ def test_layouts_and_dtypes(tmp_path: Path, layout: str, dtype: str) -> None:
         and {row["layout"] for row in rows} == {layout}
         and {row["dtype"] for row in rows} == {dtype}
     )
+
+
+def test_what_is_compiled_is_timed_beside(tmp_path: Path) -> None:
+    chosen = ("--cases", "lenet5.pool2", "--passes", "forward,both,backward", "--compile")
+    status, rows = benchmark(tmp_path, *chosen)
+    assert status == 0
+    *whole, alone = rows
+    for row in whole:
+        assert float(row["ratio_compiled"]) == pytest.approx(
+            float(row["compiled_minimum"]) / float(row["ours_minimum"]), rel=2e-3
+        )
+    assert alone["kind"] == "backward" and alone["ratio_compiled"] == ""
+
+
+def test_what_is_compiled_wrongly_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def off_by_one(function, **_: object):
+        return lambda tensors: function(tensors) + 1
+
+    monkeypatch.setattr(torch, "compile", off_by_one)
+    status, (row,) = benchmark(
+        tmp_path, "--cases", "lenet5.pool2", "--passes", "forward", "--compile"
+    )
+    assert status == 0 and row["ratio"] and row["ratio_compiled"] == ""
+    assert row["detail"].startswith("torch.compile: AssertionError: Tensor-likes are not close")
 
 
 def test_gradients_apart_where_there_are_any(tmp_path: Path) -> None:

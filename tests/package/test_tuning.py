@@ -19,6 +19,7 @@ import pydl
 import pydl_cli
 from pydl import backends, dispatch, functional, tuning
 from pydl.measure import Times
+from pydl.models.calls import choosing, served
 from pydl.tuning import file, misses, tuner, when_new
 from pydl_cli import tune
 
@@ -161,6 +162,52 @@ def test_both_passes_are_measured_with_their_gradients() -> None:
     )
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_each_pass_goes_to_whoever_is_fastest_at_it() -> None:
+    """By a clock that sees who serves: every pass takes a second, the weight's gradient ten by our
+    kernels, the others ten by PyTorch's."""
+    x = X.clone().requires_grad_()
+    weight = torch.randn(4, 1, 3, 3, requires_grad=True)
+
+    def conv() -> torch.Tensor:
+        return functional.conv2d(x, weight, padding=1, groups=4)
+
+    def times(actions: Mapping[str, Callable], **_: object) -> dict[str, Times]:
+        found = {}
+        for name, action in actions.items():
+            asked: dict[str, str] = {}
+
+            def see(
+                answer: str, _: str, __: torch.Tensor, rest: tuple, asked: dict = asked
+            ) -> None:
+                asked[rest[0]] = answer
+
+            with choosing(see):
+                action()
+            if asked.get("conv_forward") == "aten":
+                asked = dict.fromkeys(PASSES, "aten")
+            found[name] = sum(
+                1.0 if (asked[one] == "cpu") == (one != "conv_grad_weight") else 10.0
+                for one in PASSES
+            )
+        return {name: Times.of([seconds] * 5) for name, seconds in found.items()}
+
+    choices: list[tuning.Choice] = []
+    with tuning.measuring(tuning.Tuner(keep=choices.append, clock=times)):
+        conv()
+    assert {one.key.function: one.backend for one in choices} == {
+        "conv_forward": "cpu",
+        "conv_grad_input": "cpu",
+        "conv_grad_weight": "aten",
+    }
+    assert choices[2].ratio == 1.0 and choices[0].microseconds["cpu"] == 12e6
+    with served() as who:
+        torch.autograd.grad(conv().sum(), (x, weight))
+    assert who == {"cpu", "aten"}
+
+
+PASSES = ("conv_forward", "conv_grad_input", "conv_grad_weight")
 
 
 class Model(torch.nn.Module):
