@@ -123,8 +123,8 @@ def _native(part: str) -> str | None:
         )
     if not hasattr(extension, part):
         return (
-            "built without a CUDA compiler: none was found (nvcc on PATH, CUDA_HOME, or the "
-            "nvidia-cuda-nvcc wheel)"
+            "this build has no CUDA kernels; `pip install` from the sources makes them where there "
+            "is a CUDA compiler (nvcc on PATH, CUDA_HOME, or the nvidia-cuda-nvcc wheel)"
         )
     if part == "cpu" and not extension.cpu.isa():
         return (
