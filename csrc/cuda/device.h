@@ -372,7 +372,10 @@ __device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4],
   constexpr emulator::Operand operand = std::is_same_v<T, float16>    ? emulator::Operand::float16
                                         : std::is_same_v<T, bfloat16> ? emulator::Operand::bfloat16
                                                                       : emulator::Operand::tf32;
-  emulator::multiply(operand, c, a, b, where);
+  // Read and written here, where the bounds of the kernel's arrays are known.
+  float sums[4] = {c[0], c[1], c[2], c[3]};
+  emulator::multiply(operand, sums, a, b, where);
+  for (int i = 0; i < 4; ++i) c[i] = sums[i];
 #endif
 }
 

@@ -42,7 +42,11 @@ void arrive(Barrier& barrier, const char* whose, size_t expected, size_t ended, 
 
 }  // namespace
 
-void leave_barriers() {
+void leave() {
+  if (!current->copies.empty()) {
+    fault(text(*current), " has ended, but not waited for its asynchronous copy (",
+          text(current->copies[0].where), ")");
+  }
   Block& block = *current->block;
   const unsigned warp = current->number / 32, lane = current->number % 32;
   const auto missed_by = [](const Thread& other) {

@@ -133,7 +133,7 @@ void run_threads() {
     Fiber& fiber = *current->fiber;
     try {
       launch->thread(launch->closure);
-      leave_barriers();
+      leave();
     } catch (...) {
       launch->error = std::current_exception();
     }

@@ -125,7 +125,7 @@ void load_matrices(int matrices, bool transposed, uint32_t* registers, const voi
 void check_shared(const char* name, const void* address, size_t bytes, Where where);
 
 // Asynchronous copies. Between issue and wait the destination is NaN: it may hold the old, the new
-// or half of each.
+// or half of each. A thread must wait for all of its own before it ends.
 void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes, Where where);
 void commit_copies();
 void wait_for_copies(uint64_t groups_left);

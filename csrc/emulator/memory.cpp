@@ -104,7 +104,7 @@ void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes, W
   }
   std::memset(to, 0xff, bytes);
   current->copies.push_back({static_cast<char*>(to), static_cast<const char*>(from), bytes,
-                             source_bytes, current->group});
+                             source_bytes, current->group, where});
 }
 
 void commit_copies() { ++current->group; }

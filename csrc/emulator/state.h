@@ -31,6 +31,7 @@ struct Copy {
   const char* from;
   size_t bytes, source_bytes;
   uint64_t group;
+  Where where;
 };
 
 struct Thread {
@@ -117,8 +118,9 @@ void wake(std::span<Thread* const> threads);
 void let_others_run();
 // Lets all the others run first.
 void step_back();
-// Throws if somebody waits for the current thread, which has run to its end.
-void leave_barriers();
+// Throws if somebody waits for the current thread, which has run to its end, or it has not waited
+// for its own copies.
+void leave();
 // Tells ThreadSanitizer that what any of these did comes before what any of them will do.
 void synchronise(std::span<Thread* const> threads);
 

@@ -62,6 +62,7 @@ FAULTS = {
     "missing_release": ("data race", "T"),
     "copy_without_wait": ("wrong", "GR"),
     "copy_with_too_few_waits": ("wrong", "GR"),
+    "copy_never_waited_for": ("has ended, but not waited for its asynchronous copy", "GR"),
     "copy_without_barrier": ("wrong", "GRT"),
     "copy_over_what_is_read": ("wrong", "RT"),
     "unaligned_copy": ("must be aligned to 16", "GR"),

@@ -255,6 +255,7 @@ __global__ void copy(const float* x, float* y) {
   }
   if (wait) cp_async_wait<groups_left>();
   y[t] = buffer[1][t];
+  cp_async_wait<0>();
 }
 template <bool wait, int groups_left>
 void copied() {
@@ -262,6 +263,13 @@ void copied() {
   start(copy<wait, groups_left>, 1, 32, 0, x, y);
   expect_values(y, [](int) { return 1.f; });
 }
+
+__global__ void copy_and_end(const float* x) {
+  SHARED(float, buffer, [32]);
+  cp_async<4>(&buffer[threadIdx.x], x + threadIdx.x);
+  cp_async_commit();
+}
+void copy_never_waited_for() { start(copy_and_end, 1, 32, 0, Memory<float>(32)); }
 
 __global__ void read_before_barrier(const float* x, float* y) {
   SHARED(float, buffer, [threads]);
@@ -410,6 +418,7 @@ const std::vector<Case> faulty_cases = {
     {"missing_release", missing_release},
     {"copy_without_wait", copied<false, 0>},
     {"copy_with_too_few_waits", copied<true, 1>},
+    {"copy_never_waited_for", copy_never_waited_for},
     {"copy_without_barrier", copy_without_barrier},
     {"copy_over_what_is_read", copy_over_what_is_read},
     {"unaligned_copy", unaligned_copy},
