@@ -271,9 +271,8 @@ def measured(
     of_family = dispatch.AUTO.get((tensor.device.type, family))
     if of_family is None:
         return None
-    for row in of_family.get((tensor.dtype, training), ()):
-        fits = row.fits(tensor, function, unit_stride)
-        if fits and not refusal(row.backend, family, tensor):
+    for row in dispatch.fitting(of_family, tensor, training, function, unit_stride):
+        if not refusal(row.backend, family, tensor):
             return row
     return None
 

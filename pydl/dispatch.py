@@ -47,17 +47,10 @@ class Row:
     least: int = 0  # elements of the input
     least_plane: int = 0  # elements of one channel of one image
 
-    def fits(self, tensor: torch.Tensor, function: str | None, unit_stride: bool | None) -> bool:
-        """Whether the row decides on a call with this input, of its dtype and pass; arguments as
-        ``backends.choose``."""
-        return (
-            self.function in (None, function)
-            and tensor.numel() >= self.least
-            and self.unit_stride in (None, unit_stride)
-            and (self.least_plane == 0 or math.prod(tensor.shape[2:]) >= self.least_plane)
-            and self.channels_last
-            in (None, layout.memory_format(tensor) is not torch.contiguous_format)
-        )
+    @property
+    def passes(self) -> tuple[bool, ...]:
+        """Without gradients, with them, or both."""
+        return (False, True) if self.training is None else (self.training,)
 
 
 def wants_grad(family: str, tensor: torch.Tensor) -> bool:
@@ -90,9 +83,9 @@ def read(machine: str) -> list[Row]:
     return [Row(**{**row, "dtype": getattr(torch, row["dtype"])}) for row in rows]
 
 
-# Of each device type and family the rows by dtype and whether a gradient is wanted, in the order in
-# which they are asked.
-AUTO: dict[tuple[str, str], dict[tuple[torch.dtype, bool], tuple[Row, ...]]] = {}
+# Of each device type and family the rows by dtype, whether a gradient is wanted, and function.
+OfFamily = dict[tuple[torch.dtype, bool, str | None], tuple[Row, ...]]
+AUTO: dict[tuple[str, str], OfFamily] = {}
 # Of each family and dtype the fewest elements that any row asks for, of each family the smallest
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
@@ -122,8 +115,9 @@ def use(device: str, rows: Sequence[Row]) -> None:
         del AUTO[of_family]
     for row in rows:
         of_calls = AUTO.setdefault((device, row.family), {})
-        for training in (False, True) if row.training is None else (row.training,):
-            of_calls[row.dtype, training] = (*of_calls.get((row.dtype, training), ()), row)
+        for training in row.passes:
+            call = row.dtype, training, row.function
+            of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
     for row in used():
@@ -140,6 +134,33 @@ def used() -> Iterator[Row]:
     for of_family in AUTO.values():
         for of_calls in of_family.values():
             yield from of_calls
+
+
+def fitting(
+    of_family: OfFamily,
+    tensor: torch.Tensor,
+    training: bool,
+    function: str | None,
+    unit_stride: bool | None,
+) -> Iterator[Row]:
+    """The rows that decide on a call with this input; arguments as ``backends.choose``. What takes
+    longest to find out is found out last, and once."""
+    elements = tensor.numel()
+    plane = channels_last = None
+    for of in (function, None):
+        for row in of_family.get((tensor.dtype, training, of), ()):
+            if elements < row.least or row.unit_stride not in (None, unit_stride):
+                continue
+            if row.least_plane:
+                plane = math.prod(tensor.shape[2:]) if plane is None else plane
+                if plane < row.least_plane:
+                    continue
+            if row.channels_last is not None:
+                if channels_last is None:
+                    channels_last = layout.channels_last(tensor)
+                if row.channels_last != channels_last:
+                    continue
+            yield row
 
 
 def reload() -> None:

@@ -27,6 +27,9 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
     if least == 0 or stride[-1] < least:
         return torch.contiguous_format
     shape = x.shape
+    plain = least == 1 and 1 not in shape and 0 not in shape
+    if plain and x.is_contiguous(memory_format=channels_last):
+        return channels_last  # what the loop would say
     for axis in (1, *range(x.ndim - 1, 1, -1), 0):
         if shape[axis] == 0 or stride[axis] < least or (axis == 0 and least == stride[1]):
             return torch.contiguous_format
