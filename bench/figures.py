@@ -4,6 +4,7 @@ and whether ``auto`` takes this package's kernel for that call today."""
 import ast
 import contextlib
 import csv
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,12 @@ def span(figures: Iterable[Figure], compiled: bool = False) -> str:
         return ""
     low, high = shown(ratios[0]), shown(ratios[-1])
     return f"{low}x" if low == high else f"{low} to {high}x"
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    """Of ratios: half as fast and twice as fast make 1. NaN where there is none."""
+    logarithms = [math.log(ratio) for ratio in ratios]
+    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan
 
 
 def plain(figures: Iterable[Figure]) -> list[Figure]:

@@ -14,11 +14,10 @@ arguments.
 
 import argparse
 import itertools
-import math
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # what is measured is the checkout that this file
 
 import options  # noqa: E402
 import torch  # noqa: E402
+from figures import geometric_mean  # noqa: E402
 from harness import said, wrong  # noqa: E402
 from network_pairs import MODES, Network, Pair, networks  # noqa: E402
 from results import head, heading, speedup, write_csv  # noqa: E402
@@ -223,12 +223,6 @@ def _compiled(pair: Pair) -> measure.Action:
     action = pair.action(torch.compile(pair.theirs, dynamic=False))
     action()
     return action
-
-
-def geometric_mean(ratios: Iterable[float]) -> float:
-    """Of ratios: half as fast and twice as fast make 1. NaN where there is none."""
-    logarithms = [math.log(ratio) for ratio in ratios]
-    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan
 
 
 def summary(rows: Sequence[Row]) -> list[str]:

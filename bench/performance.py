@@ -5,7 +5,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import dedent
 
-from figures import CPU, ISAS, Figure, by_kind, plain, read, setting, shown, span
+from figures import (
+    CPU,
+    ISAS,
+    Figure,
+    by_kind,
+    geometric_mean,
+    plain,
+    read,
+    setting,
+    shown,
+    span,
+)
 
 # Of each file: its title, and what is in it. No number stands here.
 _SECTIONS: dict[str, tuple[str, str]] = {
@@ -100,6 +111,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             for file in _SECTIONS
         ),
         _recurrent(figures),
+        *([_networks()] if network_rows() else []),
         _compiled(every),
         _kept(figures),
         _overhead(),
@@ -199,6 +211,64 @@ def _recurrent(figures: Sequence[Figure]) -> str:
         tokens. Of the loop's time with many sequences,
         {_between([100 * one for one in share], "%")} are matrix products, which both make.""")
     return "\n\n".join(["## Recurrent layers", about, _table(head, rows, 2)])
+
+
+# The least that a whole network is to reach under ``auto``.
+_NETWORKS_LEAST = 0.98
+
+
+def network_rows() -> dict[str, list[dict[str, str]]]:
+    """What bench/networks.py measured with one thread, by instruction set."""
+    paths = {isa: folder / "networks-1.csv" for isa, folder in ISAS.items()}
+    read_ = {isa: read(path) for isa, path in paths.items() if path.is_file()}
+    return {isa: [row for row in rows if row["ratio"]] for isa, rows in read_.items()}
+
+
+def network_means(rows: Iterable[Mapping[str, str]]) -> str:
+    """The geometric mean of each mode and layout, in words."""
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        layout = "contiguous" if row["layout"] == "nchw" else "channels last"
+        ratios.setdefault((row["mode"], layout), []).append(float(row["ratio"]))
+    return ", ".join(
+        f"{mode} {layout} {geometric_mean(found):.2f}x"
+        for (mode, layout), found in sorted(ratios.items(), key=lambda one: one[0], reverse=True)
+    )
+
+
+def _networks() -> str:
+    measured = network_rows()
+    modes = ("inference", "training")
+    lines: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    said = []
+    for isa, rows in measured.items():
+        for row in rows:
+            shape = f"{row['batch']}x{row['input']}"
+            key = row["network"], row["source"], shape, row["layout"].replace("_", " ")
+            ratio = shown(float(row["ratio"]))
+            lines.setdefault(key, {})[isa, row["mode"]] = (
+                f"**{ratio}**" if float(row["ratio"]) >= 1 else ratio
+            )
+        slow = [row for row in rows if float(row["ratio"]) < _NETWORKS_LEAST]
+        below = "; ".join(
+            f"{row['network']} {row['mode']} {row['layout'].replace('_', ' ')} {row['ratio']}"
+            for row in sorted(slow, key=lambda row: float(row["ratio"]))
+        )
+        said.append(
+            f"Geometric means with {isa}: {network_means(rows)}. Below {_NETWORKS_LEAST}: "
+            f"{below or 'none'}."
+        )
+    columns = [(isa, mode) for isa in measured for mode in modes]
+    links = [f"{_link('networks-1.csv', '.md', ISAS[isa].name)} ({isa})" for isa in measured]
+    about = dedent(f"""\
+        Models after `pydl.accelerate`, every layer under `auto`, against the same model of PyTorch:
+        inference, and a step of training (forward, loss and all gradients). One thread, float32,
+        random weights. Most of their time is dense convolution and matrix products, which are
+        PyTorch's own on both sides. Who served which layers, images per second and peak memory:
+        {" and ".join(links)}.""")
+    head = ["network", "from", "input", "layout", *(f"{isa}, {mode}" for isa, mode in columns)]
+    rows_ = [[*key, *(row.get(column, "") for column in columns)] for key, row in lines.items()]
+    return "\n\n".join(["## Whole networks", about, *said, _table(head, rows_, 4)])
 
 
 def _compiled(every: Mapping[str, Sequence[Figure]]) -> str:

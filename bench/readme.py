@@ -132,6 +132,11 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
             f"Against the same layer under `torch.compile` ({len(timed)} of these rows): "
             f"{span(timed, compiled=True)}, {len(beaten) or 'none'} below 1."
         )
+    said += [
+        f"Whole networks after `accelerate`, {isa}, geometric means: "
+        f"{performance.network_means(rows)} ([networks-1.md]({_networks_of(isa)}))."
+        for isa, rows in performance.network_rows().items()
+    ]
     if missing:
         said.append(f"Not measured: {', '.join(missing)}.")
     if not gpus:
@@ -140,6 +145,10 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
             "one.**"
         )
     return " ".join(said)
+
+
+def _networks_of(isa: str) -> Path:
+    return (figures.ISAS[isa] / "networks-1.md").relative_to(ROOT)
 
 
 def _filled(text: str, name: str, made: str) -> str:
