@@ -9,7 +9,8 @@
 // N, C, D, H, W: a task is a run of output lines (n, c, d, h), worked on in batches of up to 8: the
 // lines that a line of windows reaches are added up column by column, the sums dealt out by column
 // modulo the stride, the taps of W added from there as contiguous rows, and finished. Threes that
-// begin at every other column are added by shuffles instead, and pairs in registers from the start.
+// begin at every other column are added by shuffles instead, and in registers from the start where
+// they are float32 and unpadded (window_threes.h), as are pairs.
 // Channels last: a task is a run of lines (n, d, h); the rows that are added are the channels of
 // pixels, and the windows of a line that lie wholly inside share one list of taps.
 #pragma once
@@ -17,6 +18,7 @@
 #include "parallel.h"
 #include "pool_window.h"
 #include "vec.h"
+#include "window_threes.h"
 
 namespace pydl::cpu::PYDL_ISA {
 
@@ -155,6 +157,12 @@ void sum_lines(const Tensor& x_map, const Tensor& y_map, const Axis& depth, cons
   }
   if (in_pairs(width))
     return sum_pairs<T>(x_map, y_map, depth, height, width, term, finish, threads);
+  if constexpr (std::is_same_v<T, float>) {
+    if (whole_threes(width)) {
+      return fold_lines_of_threes<T>(x_map, y_map, depth, height, width, term, Sum{}, A{0}, finish,
+                                     threads);
+    }
+  }
   const Columns columns(width);
   const bool threes = by_threes(width), parted = columns.stride > 1 && !threes;
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);
