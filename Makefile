@@ -21,9 +21,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The tests' parallel workers; one thread each, so that they do not fight for the cores. Who has nothing
-# left takes from the others, or the packages that are built last keep one of them waiting.
+# The tests' parallel workers; one thread each, so that they do not fight for the cores. Who has
+# nothing left takes from the others, or the packages that are built last keep one of them waiting.
 JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 # Options of CMakeLists.txt, which count for more than those below.
 CMAKE_ARGS ?=
 
@@ -60,15 +61,15 @@ AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/
   tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
 test: $(VENV)/.built-for-tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
+	OMP_NUM_THREADS=1 $(PYTEST)
 	if grep -q avx512f /proc/cpuinfo; then \
 	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-	    $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q --isa avx2 $(AVX2_TESTS); \
+	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
 	fi
 
 # Every row of every table in every dtype, in Triton's interpreter too.
 test-whole: $(VENV)/.built-for-tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q --whole
+	OMP_NUM_THREADS=1 $(PYTEST) --whole
 
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))  # what is measured is the checkout that this file
 import options  # noqa: E402
 import torch  # noqa: E402
 from figures import geometric_mean  # noqa: E402
-from harness import said, wrong  # noqa: E402
+from harness import compiled, said, wrong  # noqa: E402
 from network_pairs import MODES, Network, Pair, networks  # noqa: E402
 from results import head, heading, speedup, write_csv  # noqa: E402
 from torch import nn  # noqa: E402
@@ -219,8 +219,7 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
 
 def _compiled(pair: Pair) -> measure.Action:
     """Theirs under ``torch.compile``, compiled."""
-    torch.compiler.reset()
-    action = pair.action(torch.compile(pair.theirs, dynamic=False))
+    action = pair.action(compiled(pair.theirs))
     action()
     return action
 

@@ -111,7 +111,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             for file in _SECTIONS
         ),
         _recurrent(figures),
-        *([_networks()] if network_rows() else []),
+        *([_networks(measured)] if (measured := network_rows()) else []),
         _compiled(every),
         _kept(figures),
         _overhead(),
@@ -172,7 +172,12 @@ def _cell(figure: Figure | None) -> str:
     ratios = [one for one in (figure.ratio, figure.ratio_compiled) if one is not None]
     if not figure.taken:
         return f"({', '.join(map(shown, ratios))})"
-    return ", ".join(f"**{shown(one)}**" if one >= 1 else shown(one) for one in ratios)
+    return ", ".join(map(_bold, ratios))
+
+
+def _bold(ratio: float) -> str:
+    """Bold where nothing is lost."""
+    return f"**{shown(ratio)}**" if ratio >= 1 else shown(ratio)
 
 
 def _recurrent(figures: Sequence[Figure]) -> str:
@@ -236,8 +241,7 @@ def network_means(rows: Iterable[Mapping[str, str]]) -> str:
     )
 
 
-def _networks() -> str:
-    measured = network_rows()
+def _networks(measured: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
     modes = ("inference", "training")
     lines: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     said = []
@@ -245,10 +249,7 @@ def _networks() -> str:
         for row in rows:
             shape = f"{row['batch']}x{row['input']}"
             key = row["network"], row["source"], shape, row["layout"].replace("_", " ")
-            ratio = shown(float(row["ratio"]))
-            lines.setdefault(key, {})[isa, row["mode"]] = (
-                f"**{ratio}**" if float(row["ratio"]) >= 1 else ratio
-            )
+            lines.setdefault(key, {})[isa, row["mode"]] = _bold(float(row["ratio"]))
         slow = [row for row in rows if float(row["ratio"]) < _NETWORKS_LEAST]
         below = "; ".join(
             f"{row['network']} {row['mode']} {row['layout'].replace('_', ' ')} {row['ratio']}"

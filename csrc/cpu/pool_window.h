@@ -298,6 +298,28 @@ struct Places {
   int64_t count = 1, from_step = 0, to_step = 0;
 };
 
+// A block of rows from `offset` on, folded in this order.
+template <int fixed, int lanes, class T, class Down>
+PYDL_INLINE Vec<accumulate_t<T>, lanes> fold_down(const T* const* rows, int64_t count,
+                                                  int64_t offset, Down down) {
+  Vec<accumulate_t<T>, lanes> folded = down.first(load_vec<lanes>(rows[0] + offset));
+  for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
+    folded = down(folded, load_vec<lanes>(rows[row] + offset));
+  });
+  return folded;
+}
+
+// Finishes what was folded for places [first, first + lanes) and stores it there. finish may look
+// something up, so it takes one lane.
+template <int lanes, class A, class Finish, class To>
+PYDL_INLINE void store_finished(const Vec<A, lanes>& folded, Finish finish, int64_t first, To* to) {
+  A finished[lanes];
+  std::memcpy(finished, &folded, sizeof(folded));
+  PYDL_LANES
+  for (int lane = 0; lane < lanes; ++lane) finished[lane] = finish(finished[lane], first + lane);
+  store<lanes>(finished, to + first);
+}
+
 // A fold of rows: out[i] is the fold of rows[0][i], rows[1][i], ... in this order, begun by
 // fold.first and finished by finish(folded, i). At least one row. Loads and stores convert. The fold
 // takes vectors; finish, which may look something up, one lane.
@@ -310,17 +332,8 @@ inline void fold_rows(const From* const* rows, int64_t count, To* out, int64_t s
       const int64_t offset = place * places.from_step;
       To* to = out + place * places.to_step;
       for_blocks<A>(size, [=]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
-        const From* const from = rows[0] + offset + first;
-        Vec<A, lanes> folded = fold.first(load_vec<lanes>(from));
-        for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
-          folded = fold(folded, load_vec<lanes>(rows[row] + offset + first));
-        });
-        A finished[lanes];
-        std::memcpy(finished, &folded, sizeof(folded));
-        PYDL_LANES
-        for (int lane = 0; lane < lanes; ++lane)
-          finished[lane] = finish(finished[lane], first + lane);
-        store<lanes>(finished, to + first);
+        store_finished<lanes, A>(fold_down<fixed, lanes>(rows, count, offset + first, fold), finish,
+                                 first, to);
       });
     }
   });
@@ -342,32 +355,48 @@ inline bool by_threes(const Axis& axis) {
   return axis.kernel == 3 && axis.stride == 2 && axis.dilation == 1;
 }
 
-// The folds of such windows, `lanes` of them, over the columns from here: by shuffles, in place of
-// a split of the line.
-template <int lanes, class A, class Fold>
-PYDL_INLINE Vec<A, lanes> fold_threes(const A* columns, Fold fold) {
+// The columns of as many windows as a vector has lanes.
+template <int lanes, class A>
+struct Threes {
+  Vec<A, lanes> first, second, third;
+};
+
+// From 2 * lanes + 1 columns: the first two vectors of them and the one that they end with, whose
+// last lane is the third column of the last window.
+template <int lanes, class A>
+PYDL_INLINE Threes<lanes, A> threes_of(const Vec<A, lanes>& low, const Vec<A, lanes>& high,
+                                       const Vec<A, lanes>& end) {
   if constexpr (lanes == 1) {
-    return fold(fold(columns[0], columns[1]), columns[2]);
+    return {low, high, end};
   } else {
-    using V = Vec<A, lanes>;
-    V first, second, third;
+    Threes<lanes, A> threes;
 #if defined(__GNUC__) && !defined(__clang__)
     using I = Vec<Code<A>, lanes>;
-    I firsts{}, seconds{}, next{};
+    I firsts{}, seconds{}, thirds{};
     for (int lane = 0; lane < lanes; ++lane)
-      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, next[lane] = lane + 1;
-    const V low = load_vec<lanes>(columns), high = load_vec<lanes>(columns + lanes);
-    first = __builtin_shuffle(low, high, firsts);
-    second = __builtin_shuffle(low, high, seconds);
-    third = __builtin_shuffle(first, V{} + columns[2 * lanes], next);
+      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, thirds[lane] = lane + 1;
+    thirds[lanes - 1] = 2 * lanes - 1;
+    threes.first = __builtin_shuffle(low, high, firsts);
+    threes.second = __builtin_shuffle(low, high, seconds);
+    threes.third = __builtin_shuffle(threes.first, end, thirds);
 #else
+    const auto column = [&](int i) { return i < lanes ? low[i] : high[i - lanes]; };
     for (int lane = 0; lane < lanes; ++lane) {
-      first[lane] = columns[2 * lane], second[lane] = columns[2 * lane + 1];
-      third[lane] = columns[2 * lane + 2];
+      threes.first[lane] = column(2 * lane), threes.second[lane] = column(2 * lane + 1);
+      threes.third[lane] = lane + 1 < lanes ? column(2 * lane + 2) : end[lane];
     }
 #endif
-    return fold(fold(first, second), third);
+    return threes;
   }
+}
+
+// The folds of such windows, `lanes` of them, over the columns from here.
+template <int lanes, class A, class Fold>
+PYDL_INLINE Vec<A, lanes> fold_threes(const A* columns, Fold fold) {
+  const auto [first, second, third] =
+      threes_of<lanes, A>(load_vec<lanes>(columns), load_vec<lanes>(columns + lanes),
+                          load_vec<lanes>(columns + lanes + 1));
+  return fold(fold(first, second), third);
 }
 
 struct Unchanged {

@@ -17,52 +17,6 @@ inline bool whole_threes(const Axis& axis) {
   return by_threes(axis) && whole.first == 0 && whole.last == axis.outputs;
 }
 
-// The columns of as many windows as a vector has lanes.
-template <int lanes, class A>
-struct Threes {
-  Vec<A, lanes> first, second, third;
-};
-
-// From 2 * lanes + 1 columns: the first two vectors of them and the one that they end with, whose
-// last lane is the third column of the last window.
-template <int lanes, class A>
-PYDL_INLINE Threes<lanes, A> threes_of(const Vec<A, lanes>& low, const Vec<A, lanes>& high,
-                                       const Vec<A, lanes>& end) {
-  if constexpr (lanes == 1) {
-    return {low, high, end};
-  } else {
-    Threes<lanes, A> threes;
-#if defined(__GNUC__) && !defined(__clang__)
-    using I = Vec<Code<A>, lanes>;
-    I firsts{}, seconds{}, thirds{};
-    for (int lane = 0; lane < lanes; ++lane)
-      firsts[lane] = 2 * lane, seconds[lane] = 2 * lane + 1, thirds[lane] = lane + 1;
-    thirds[lanes - 1] = 2 * lanes - 1;
-    threes.first = __builtin_shuffle(low, high, firsts);
-    threes.second = __builtin_shuffle(low, high, seconds);
-    threes.third = __builtin_shuffle(threes.first, end, thirds);
-#else
-    const auto column = [&](int i) { return i < lanes ? low[i] : high[i - lanes]; };
-    for (int lane = 0; lane < lanes; ++lane) {
-      threes.first[lane] = column(2 * lane), threes.second[lane] = column(2 * lane + 1);
-      threes.third[lane] = lane + 1 < lanes ? column(2 * lane + 2) : end[lane];
-    }
-#endif
-    return threes;
-  }
-}
-
-// Columns from here on, folded down the rows.
-template <int fixed, int lanes, class T, class Down>
-PYDL_INLINE Vec<accumulate_t<T>, lanes> fold_down(const T* const* rows, int64_t count,
-                                                  int64_t offset, Down down) {
-  Vec<accumulate_t<T>, lanes> folded = down.first(load_vec<lanes>(rows[0] + offset));
-  for_steps<fixed>(1, count, [&](int64_t row) PYDL_INLINE_BODY {
-    folded = down(folded, load_vec<lanes>(rows[row] + offset));
-  });
-  return folded;
-}
-
 // A fold of a map's windows: y[o] = finish(across columns(down their taps)). Down and Across are
 // folds for fold_rows, `none` is what it is of windows that have no tap inside the input, and
 // finish.of_line(d, h)(folded, o) finishes the windows of a line.
@@ -105,12 +59,7 @@ void fold_lines_of_threes(const Tensor& x_map, const Tensor& y_map, const Axis& 
                                     fold_down<fixed, lanes>(rows, count, column + lanes, down),
                                     fold_down<fixed, lanes>(rows, count, column + lanes + 1, down));
             const Vec<A, lanes> folded = across(across(a, b), c);
-            A finished[lanes];
-            std::memcpy(finished, &folded, sizeof(folded));
-            PYDL_LANES
-            for (int lane = 0; lane < lanes; ++lane)
-              finished[lane] = of_line(finished[lane], o + lane);
-            store<lanes>(finished, to + o);
+            store_finished<lanes, A>(folded, of_line, o, to);
           });
         }
       });

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.utils._pytree import tree_flatten
@@ -74,7 +74,8 @@ class Tuner:
         if len(actions) > 1:
             times = self._times(actions, device)
         best = _best(times) if times else next(iter(actions), "aten")
-        ours = _fastest([one for one in actions if one != "aten"], times) or best
+        others = {name: time for name, time in times.items() if name != "aten"}
+        ours = _fastest(others) if others else best
         passes = _settle(call, ours)
         choices = [Choice(*one, best, _microseconds(times, device), left_out) for one in passes]
         if times and len(passes) > 1:
@@ -139,17 +140,13 @@ def _microseconds(times: Mapping[str, Times], device: torch.device) -> dict[str,
     return {name: 1e6 * getattr(one, statistic) for name, one in times.items()}
 
 
-def _fastest(names: Sequence[str], times: Mapping[str, Times]) -> str | None:
-    return min(
-        (name for name in names if name in times),
-        key=lambda name: times[name].minimum,
-        default=None,
-    )
+def _fastest(times: Mapping[str, Times]) -> str:
+    return min(times, key=lambda name: times[name].minimum)
 
 
 def _best(times: Mapping[str, Times]) -> str:
     """The fastest, but PyTorch's own unless that loses by more than the noise."""
-    fastest = min(times, key=lambda name: times[name].minimum)
+    fastest = _fastest(times)
     if "aten" in times and not wins(times[fastest], times["aten"]):
         return "aten"
     return fastest

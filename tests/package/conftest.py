@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import pydl
+from pydl.tuning import file
 
 
 @pytest.fixture
@@ -13,3 +17,11 @@ def unpinned() -> Iterator[None]:
     yield
     if cores is not None:
         os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
+def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No call is known, and files go to a folder of the test's own."""
+    monkeypatch.setattr(file, "folder", lambda: tmp_path / "tuned")
+    yield
+    pydl.benchmark = False

@@ -1,37 +1,22 @@
-"""``pydl.tune``, ``pydl.benchmark``, and the file that remembers: by a clock that the tests set, so
-that the choice is proved and not only the plumbing. The CUDA kernels are emulated ones."""
+"""``pydl.tune`` and ``pydl.benchmark``, by a clock that the tests set, so that the choice is proved
+and not only the plumbing. The CUDA kernels are emulated ones."""
 
 import functools
-import json
-import subprocess
-import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
-from typer.testing import CliRunner
 
 import pydl
-import pydl_cli
 from pydl import backends, dispatch, functional, tuning
 from pydl.measure import Times
 from pydl.models.calls import choosing, served
 from pydl.tuning import file, misses, tuner, when_new
-from pydl_cli import tune
 
+pytestmark = pytest.mark.usefixtures("nothing_known")
 X = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No call is known, and files go to a folder of the test's own."""
-    monkeypatch.setattr(file, "folder", lambda: tmp_path / "tuned")
-    yield
-    pydl.benchmark = False
 
 
 def clock(**seconds: float) -> Callable[..., Mapping[str, Times]]:
@@ -392,164 +377,7 @@ def test_a_compiled_graph_uses_what_is_known_when_it_is_traced() -> None:
     assert any("(cuda)" in event.key for event in profile.key_averages())
 
 
-# The file
-
-
-def choice(size: int = 9, backend: str = "cpu") -> tuning.Choice:
-    return tuning.Choice("pool", known(X[..., :size]), backend, {"aten": 2.0, backend: 1.0})
-
-
-SPOILS: dict[str, Callable[[Path], object]] = {
-    "a directory": lambda path: path.mkdir(parents=True),
-    "half written": lambda path: path.write_text('{"format": 1, "facts": {'),
-    "not text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
-    "of another device": lambda path: path.write_text(
-        json.dumps({"format": file.FORMAT, "facts": {"device": "another"}, "calls": []})
-    ),
-    "of another form": lambda path: path.write_text("[]"),
-    "with a key that is none": lambda path: path.write_text(
-        json.dumps(
-            {
-                "format": file.FORMAT,
-                "facts": file.facts(),
-                "calls": [{"family": "pool", "key": [1], "backend": "cpu"}],
-            }
-        )
-    ),
-    "with a backend that is none": lambda path: (
-        tuning.write([choice()]),
-        path.write_text(path.read_text().replace('"backend": "cpu"', '"backend": "gpu"')),
-    ),
-}
-
-
-@pytest.mark.parametrize("how", SPOILS)
-def test_a_file_that_cannot_be_used_is_ignored_with_one_warning(how: str) -> None:
-    path = file.file()
-    path.parent.mkdir(parents=True)
-    SPOILS[how](path)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        assert tuning.load() == 0 and dispatch.EXACT == {}
-    assert len(said) == 1 and "what pydl was tuned to is not used" in str(said[0].message)
-    assert tuning.clear() == [path] and not path.exists()
-
-
-def test_a_file_is_whole_or_not_there() -> None:
-    path = tuning.write([choice()])
-    before = path.read_text()
-    tuning.write([choice(8)])
-    assert len(json.loads(path.read_text())["calls"]) == 2 != before.count("family")
-    assert not path.with_suffix(".new").exists()
-
-
-def test_two_processes_lose_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys, torch, pathlib\n"
-        "from pydl import dispatch, tuning\n"
-        "from pydl.tuning import file\n"
-        "file.folder = lambda: pathlib.Path(sys.argv[1])\n"
-        "for i in range(10):\n"
-        "    x = torch.empty(int(sys.argv[2]), 1, 9, 10 + i)\n"
-        "    key = dispatch.key('pool', x, 'max_pool_forward', None, (3,))\n"
-        "    tuning.write([tuning.Choice('pool', key, 'cpu', {'cpu': 1.0})])\n"
-    )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "tuned"), str(number)])
-        for number in (1, 2)
-    ]
-    assert [process.wait() for process in started] == [0, 0]
-    assert tuning.load() == 20
-
-
-def test_a_call_that_no_file_can_hold_is_remembered_in_the_process_only() -> None:
-    key = known(X)._replace(arguments=(object(),))
-    path = tuning.write([tuning.Choice("pool", key, "cpu", {"cpu": 1.0}), choice()])
-    assert len(json.loads(path.read_text())["calls"]) == 1
-
-
-def test_what_is_kept_depends_on_device_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = file.file()
-    facts = file.facts()
-    assert facts["torch"] == torch.__version__ and facts["machine"] == dispatch.machine()
-    monkeypatch.setattr(file, "facts", lambda device="cpu": {**facts, "torch": "0.1"})
-    assert file.file() != mine
-
-
 def test_the_wrapped_function_is_the_function() -> None:
     function = functools.partial(pool)
     wrapped = when_new.measured_when_new(pool)
     assert wrapped.__wrapped__ is pool and torch.equal(wrapped(X), function(X))
-
-
-# pydl tune
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(pydl_cli.app, ["tune", *arguments])
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        return 2, f"{type(ran.exception).__name__}: {ran.exception}"
-    return ran.exit_code, " ".join(ran.output.split())
-
-
-@pytest.fixture
-def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of the user's, in the folder that the command is run in."""
-    (tmp_path / "of_a_user.py").write_text(
-        "import torch\n"
-        "def net():\n"
-        "    nn = torch.nn\n"
-        "    return nn.Sequential(nn.BatchNorm2d(4), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(3))\n"
-        "def broken():\n"
-        "    return torch.nn.Sequential(torch.nn.MaxPool2d(3, 2), torch.nn.Linear(3, 3))\n"
-        "def none():\n"
-        "    return 3\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return "of_a_user"
-
-
-def test_the_command_tunes_a_model_once(user_module: str) -> None:
-    given = "--model", f"{user_module}:net", "--input", "2x4x9x9", "--seconds", "0"
-    status, said = run(*given, "--dry-run")
-    assert status == 0 and "pool 2x4x9x9 float32, training" in said
-    assert said.endswith("6 calls would be measured.") and not tuning.folder().exists()
-    status, said = run(*given)
-    assert status == 0 and "Kept in" in said and file.file().is_file()
-    assert run(*given)[1].endswith("`pydl tune --clear` forgets it.")
-    assert run("--clear")[1].startswith("Removed 1 files") and not file.file().exists()
-
-
-def test_the_command_measures_all_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = {2: ((8, 10),), 3: ((9, 2, 4),), 4: ((1, 2, 9, 9),), 5: ((1, 2, 4, 5, 5),)}
-    monkeypatch.setattr(tune, "SHAPES", shapes)
-    status, said = run("--dry-run")
-    assert status == 0
-    families = set(said.split())
-    assert {"depthwise", "pool", "pool3d", "softmax_short_rows", "lrn", "rnn_lstm"} <= families
-    # Triton's interpreter and the emulator would take minutes for all of them.
-    monkeypatch.setattr(misses, "CANDIDATES", ("aten", "cpu"))
-    status, said = run("--seconds", "0")
-    assert status == 0 and "PyTorch's own is fastest, or as fast, at" in said
-    assert "is not" not in said  # no kernel was left out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--model", "{}"), "--model needs an --input"),
-        (("--input", "1x2"), "--input a --model"),
-        (("--model", "{}", "--input", "2x4x9x9"), "--model must be module:factory"),
-        (("--model", "{}:absent", "--input", "2x4x9x9"), "has no 'absent'"),
-        (("--model", "{}:none", "--input", "2x4x9x9"), "must return a torch.nn.Module, got int"),
-        (("--model", "absent_module:net", "--input", "2x4x9x9"), "No module named"),
-        (("--model", "{}:net", "--input", "2xfour"), "--input must be such as 1x3x224x224"),
-        (("--model", "{}:broken", "--input", "2x4x9x9"), "mat1 and mat2 shapes"),
-        (("--dtype", "float8"), "--dtype must be one of"),
-        (("--device", "tpu"), "--device must be cpu or cuda"),
-    ],
-)
-def test_mistakes_on_the_command_line_are_said(arguments, said, user_module: str) -> None:
-    status, output = run(*(one.format(user_module) for one in arguments))
-    assert status == 2 and said in output
