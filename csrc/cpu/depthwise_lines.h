@@ -14,6 +14,85 @@
 
 namespace pydl::cpu::PYDL_ISA {
 
+// Sums of a square window over neighbouring rows of staged slices, `size` apart from one another.
+template <class A>
+struct SquareRows {
+  const A* from;
+  int64_t pitch, size, slots;
+  const A* weights;
+  A start;
+  A* out;  // rows of `columns` one after another
+  int64_t columns;
+
+  void advance(int64_t rows) { from += rows * pitch, out += rows * columns; }
+
+  template <int lanes, int kernel, int rows>
+  PYDL_INLINE void sum() const {
+    for_blocks_of<lanes>(columns, [=, *this](int64_t first) PYDL_INLINE_BODY {
+      using V = Vec<A, lanes>;
+      V sums[rows];
+      for (V& sum : sums) sum = V{} + start;
+      const A *slice = from + first, *of_slot = weights;
+      for (int64_t slot = 0; slot < slots; ++slot, slice += size, of_slot += kernel * kernel) {
+#pragma GCC unroll 8
+        for (int row = 0; row < rows + kernel - 1; ++row) {
+#pragma GCC unroll 8
+          for (int tap = 0; tap < kernel; ++tap) {
+            const V value = load_vec<lanes>(slice + row * pitch + tap);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; ++r) {
+              if (row - r >= 0 && row - r < kernel)
+                sums[r] += value * of_slot[(row - r) * kernel + tap];
+            }
+          }
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) store_vec<lanes>(sums[r], out + r * columns + first);
+    });
+  }
+};
+
+// Any number of rows, for a kernel of 3 or 5. Of the type that is summed in alone, so that halves
+// need none of their own.
+template <class A>
+[[gnu::noinline]] void square_rows(SquareRows<A> square, int64_t kernel, int64_t rows) {
+  with_lanes<A>(square.columns, [&]<int lanes>(Lanes<lanes>) {
+    const auto of_kernel = [&]<int size>(Lanes<size>) {
+      for (; rows >= 4; rows -= 4) square.template sum<lanes, size, 4>(), square.advance(4);
+      for (; rows >= 2; rows -= 2) square.template sum<lanes, size, 2>(), square.advance(2);
+      if (rows == 1) square.template sum<lanes, size, 1>();
+    };
+    kernel == 3 ? of_kernel(Lanes<3>{}) : of_kernel(Lanes<5>{});
+  });
+}
+
+// out[i] = start + the sum of weights[t] * from[offsets[t] + i], for i up to `size` and on to a
+// multiple of four vectors.
+template <class A>
+[[gnu::noinline]] void sum_taps(const A* from, const int64_t* offsets, const A* weights,
+                                int64_t count, A start, A* out, int64_t size) {
+  constexpr int lanes = kWidest<A>;
+  using V = Vec<A, lanes>;
+  with_count<A, 9>(count, [=]<int fixed>(Lanes<fixed>) {
+    for (int64_t i = 0; i < size; i += 4 * lanes) {
+      V a = V{} + start, b = a, c = a, d = a;
+      for (int64_t t = 0; t < (fixed ? fixed : count); ++t) {
+        const A* at = from + offsets[t] + i;
+        const V w = V{} + weights[t];
+        a += load_vec<lanes>(at) * w;
+        b += load_vec<lanes>(at + lanes) * w;
+        c += load_vec<lanes>(at + 2 * lanes) * w;
+        d += load_vec<lanes>(at + 3 * lanes) * w;
+      }
+      store_vec<lanes>(a, out + i);
+      store_vec<lanes>(b, out + i + lanes);
+      store_vec<lanes>(c, out + i + 2 * lanes);
+      store_vec<lanes>(d, out + i + 3 * lanes);
+    }
+  });
+}
+
 // `depth` channels' filters belong to a plane of x: forward one source makes that many targets,
 // transposed that many sources make one.
 template <class T>
@@ -55,7 +134,8 @@ struct DepthwiseLines {
     const bool square = classes == 1 && high.parts * wide.parts == 1 && high.axis.dilation == 1 &&
                         wide.axis.dilation == 1 && high.axis.kernel == wide.axis.kernel &&
                         (high.axis.kernel == 3 || high.axis.kernel == 5) && wide.places >= 8;
-    const bool plain = residual == nullptr && epilogue.activation == Activation::none;
+    [[maybe_unused]] const bool plain =
+        residual == nullptr && epilogue.activation == Activation::none;
 
     const int64_t slots = depth.kernel * sources;
     const int64_t group = std::clamp<int64_t>(1024 / staging.pitch, 1, staging.rows);
@@ -118,17 +198,21 @@ struct DepthwiseLines {
             }
             const int64_t columns = wide.axis.targets;
             T* out = to + first * columns;
-            if (plain) {
-              sum_square(staged, sources * used, weights, start, count, out, columns,
-                         [](int64_t, int64_t) {});
-            } else {
-              const T* out_add = add == nullptr ? nullptr : add + first * columns;
-              sum_square(staged, sources * used, weights, start, count, flat, 0,
-                         [=, this](int64_t row, int64_t rows) {
-                           const int64_t offset = row * columns;
-                           finish_row(flat, out_add == nullptr ? nullptr : out_add + offset,
-                                      out + offset, rows * columns, epilogue);
-                         });
+            SquareRows<A> sums{staged,  staging.pitch, staging.size, sources * used,
+                               weights, start,         flat,         columns};
+            if constexpr (std::is_same_v<T, A>) {
+              if (plain) {
+                sums.out = out;
+                square_rows(sums, wide.axis.kernel, count);
+                continue;
+              }
+            }
+            const T* out_add = add == nullptr ? nullptr : add + first * columns;
+            for (int64_t row = 0; row < count; row += 4, sums.from += 4 * staging.pitch) {
+              const int64_t offset = row * columns, rows = std::min<int64_t>(4, count - row);
+              square_rows(sums, wide.axis.kernel, rows);
+              finish_row(flat, out_add == nullptr ? nullptr : out_add + offset, out + offset,
+                         rows * columns, epilogue);
             }
             continue;
           }
@@ -160,82 +244,6 @@ struct DepthwiseLines {
   }
 
  private:
-  // out[i] = start + the sum of weights[t] * from[offsets[t] + i], for i up to `size` and on to a
-  // multiple of four vectors.
-  static void sum_taps(const A* from, const int64_t* offsets, const A* weights, int64_t count,
-                       A start, A* out, int64_t size) {
-    constexpr int lanes = kWidest<A>;
-    using V = Vec<A, lanes>;
-    with_count<A, 9>(count, [=]<int fixed>(Lanes<fixed>) {
-      for (int64_t i = 0; i < size; i += 4 * lanes) {
-        V a = V{} + start, b = a, c = a, d = a;
-        for (int64_t t = 0; t < (fixed ? fixed : count); ++t) {
-          const A* at = from + offsets[t] + i;
-          const V w = V{} + weights[t];
-          a += load_vec<lanes>(at) * w;
-          b += load_vec<lanes>(at + lanes) * w;
-          c += load_vec<lanes>(at + 2 * lanes) * w;
-          d += load_vec<lanes>(at + 3 * lanes) * w;
-        }
-        store_vec<lanes>(a, out + i);
-        store_vec<lanes>(b, out + i + lanes);
-        store_vec<lanes>(c, out + i + 2 * lanes);
-        store_vec<lanes>(d, out + i + 3 * lanes);
-      }
-    });
-  }
-
-  // Rows of a 3x3 or 5x5 window of stride 1, four at a time, which share the rows they read. Row r
-  // goes to out + r * out_pitch, or, where that is 0, to the place of its group; done(row, rows) is
-  // called for each group.
-  template <class Out, class Done>
-  void sum_square(const A* from, int64_t slots, const A* weights, A start, int64_t count, Out* out,
-                  int64_t out_pitch, Done done) const {
-    const int64_t columns = staging.width.axis.targets;
-    with_lanes<A>(columns, [&]<int lanes>(Lanes<lanes>) {
-      const auto rows_of = [&]<int size>(Lanes<size>) {
-        const auto group = [&]<int rows>(int64_t row, Lanes<rows>) {
-          const A* group_from = from + row * staging.pitch;
-          Out* group_out = out + row * out_pitch;
-          for_blocks_of<lanes>(columns, [&](int64_t first) PYDL_INLINE_BODY {
-            square_block<lanes, size, rows>(group_from + first, slots, weights, start,
-                                            group_out + first, columns);
-          });
-          done(row, rows);
-        };
-        int64_t row = 0;
-        for (; row + 4 <= count; row += 4) group(row, Lanes<4>{});
-        for (; row + 2 <= count; row += 2) group(row, Lanes<2>{});
-        for (; row < count; ++row) group(row, Lanes<1>{});
-      };
-      staging.height.axis.kernel == 3 ? rows_of(Lanes<3>{}) : rows_of(Lanes<5>{});
-    });
-  }
-
-  template <int lanes, int size, int at_once, class Out>
-  PYDL_INLINE void square_block(const A* from, int64_t slots, const A* weights, A start, Out* out,
-                                int64_t columns) const {
-    using V = Vec<A, lanes>;
-    V sums[at_once];
-    for (V& sum : sums) sum = V{} + start;
-    for (int64_t slot = 0; slot < slots; ++slot) {
-#pragma GCC unroll 8
-      for (int row = 0; row < at_once + size - 1; ++row) {
-#pragma GCC unroll 8
-        for (int tap = 0; tap < size; ++tap) {
-          const V value = load_vec<lanes>(from + row * staging.pitch + tap);
-#pragma GCC unroll 8
-          for (int r = 0; r < at_once; ++r) {
-            if (row - r >= 0 && row - r < size) sums[r] += value * weights[(row - r) * size + tap];
-          }
-        }
-      }
-      from += staging.size, weights += size * size;
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < at_once; ++r) store_vec<lanes>(sums[r], out + r * columns);
-  }
-
   // Line of all residues from their results, `apart` one another.
   void join(const A* from, int64_t apart, A* line) const {
     const int64_t step = staging.width.residues, places = staging.width.places;

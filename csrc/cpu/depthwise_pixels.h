@@ -42,7 +42,7 @@ struct DepthwisePixels {
     const std::vector<T> zeros(filters, static_cast<T>(A{0}));
 
     if (depth.kernel == 1 && depth.stride == 1 && height.three_by_one() && width.three_by_one() &&
-        multiplier == 1 && width.targets >= 4) {
+        multiplier == 1 && width.targets >= 4 && channels >= kWidest<A>) {
       return run_square(weights, start, zeros.data(), threads);
     }
 
@@ -50,7 +50,8 @@ struct DepthwisePixels {
     const int64_t lines = batch * depth.targets * height.targets;
     const int64_t row_size = width.sources * source_channels;
     const bool expanded = !transposed && multiplier > 1, folded = transposed && multiplier > 1;
-    const bool plain = residual == nullptr && epilogue.activation == Activation::none && !folded;
+    const bool plain =
+        kDirect && residual == nullptr && epilogue.activation == Activation::none && !folded;
     const int64_t rows_most = depth.kernel * height.kernel;
     const int64_t elements = std::max(batch * depth.sources * height.sources * row_size,
                                       lines * width.targets * target_channels);
@@ -118,15 +119,17 @@ struct DepthwisePixels {
               const int64_t pixel = line * width.targets + width.target(place, residue);
               T* to = target + pixel * target_channels;
               const int64_t step = width.source_step * filters;
-              const auto sum = [&](auto* out, int64_t out_step) {
+              const auto sum = [&](A* out, int64_t out_step) {
                 inside
                     ? sum_taps<size, true>(pointers, weight_of, count, step, start, out, out_step)
                     : sum_taps<size, false>(pointers, weight_of, count, step, start, out, out_step);
               };
               const int64_t pixel_step = width.target_step * target_channels;
-              if (plain) {
-                sum(to, pixel_step);
-                continue;
+              if constexpr (kDirect) {
+                if (plain) {
+                  sum(to, pixel_step);
+                  continue;
+                }
               }
               sum(result, filters);
               for (int64_t s = 0; s < size; ++s) {
@@ -156,6 +159,9 @@ struct DepthwisePixels {
  private:
   static constexpr int64_t kStrip = 8;  // pixels at once
   static constexpr int kSquare = 4;     // by two lines
+  // Whether sums can be written where they belong. Those of halves always become a row of A first:
+  // half the code.
+  static constexpr bool kDirect = std::is_same_v<T, A>;
 
   struct Row {
     const T* pixels;
@@ -197,7 +203,7 @@ struct DepthwisePixels {
   // A 3x3 window of stride 1: blocks of two lines by four pixels, which share what they read. An
   // item is two lines, or the last one.
   void run_square(const A* weights, const A* start, const T* zeros, int64_t threads) const {
-    const bool plain = residual == nullptr && epilogue.activation == Activation::none;
+    const bool plain = kDirect && residual == nullptr && epilogue.activation == Activation::none;
     const int64_t pairs = (height.targets + 1) / 2, items = batch * depth.targets * pairs;
     const int64_t team = team_size(
         items, batch * depth.targets * height.targets * width.targets * channels, threads);
@@ -235,10 +241,12 @@ struct DepthwisePixels {
             };
             rows == 2 ? block(Lanes<2>{}) : block(Lanes<1>{});
           };
-          if (plain) {
-            write_row(target + pixel * channels, streams,
-                      [&](auto* out) { sum(out, width.targets * channels); });
-            continue;
+          if constexpr (kDirect) {
+            if (plain) {
+              write_row(target + pixel * channels, streams,
+                        [&](auto* out) { sum(out, width.targets * channels); });
+              continue;
+            }
           }
           A* z = results.of(member);
           sum(z, kSquare * channels);
@@ -260,7 +268,8 @@ struct DepthwisePixels {
                   int64_t out_pitch) const {
     constexpr int columns = kSquare;
     const int64_t step = channels;
-    for_blocks<A>(channels, [&]<int lanes>(int64_t first, Lanes<lanes>) PYDL_INLINE_BODY {
+    constexpr int lanes = kWidest<A>;
+    for_blocks_of<lanes>(channels, [&](int64_t first) PYDL_INLINE_BODY {
       using V = Vec<A, lanes>;
       V weights[9], sums[rows][columns];
 #pragma GCC unroll 16
@@ -300,9 +309,9 @@ struct DepthwisePixels {
 
   // `size` neighbouring pixels of all channels. Inside, taps[t] is what tap t reads for the first
   // of them, `step` apart from what it reads for the next; else taps[t * size + s] for pixel s.
-  template <int size, bool inside, class Out>
+  template <int size, bool inside>
   void sum_taps(const T* const* taps, const A* const* weights, int64_t count, int64_t step,
-                const A* start, Out* out, int64_t out_step) const {
+                const A* start, A* out, int64_t out_step) const {
     for_blocks<A>(channels * multiplier, [&]<int lanes>(int64_t first, Lanes<lanes>) {
       using V = Vec<A, lanes>;
       V sums[size];

@@ -116,6 +116,9 @@ inline int64_t runs_of(int64_t items, int64_t elements) {
   return std::max<int64_t>(1, std::min({elements / 65536, items, kMostRuns}));
 }
 
+// Whether blocks of four columns of grad_y and of three come out even.
+inline bool blocks_fit(int64_t columns) { return columns == 3 || columns == 4 || columns >= 6; }
+
 // A 3x3 window of stride 1; an item is two lines of grad_y, or the last one.
 template <class T>
 void weight_from_squares(const ConvGradWeight& args, const ConvAxis& depth, const ConvAxis& high,
@@ -156,15 +159,12 @@ void weight_from_squares(const ConvGradWeight& args, const ConvAxis& depth, cons
           };
           rows == 2 ? add(Lanes<2>{}) : add(Lanes<1>{});
         };
-        // Blocks of four pixels and of three come out even from six pixels on.
         int64_t place = 0;
         for (int64_t rest; (rest = wide.targets - place) > 0;) {
-          if (rest >= most && rest != 5 && rest != 6) {
+          if (rest == most || blocks_fit(rest - most)) {
             block(place, Lanes<most>{}), place += most;
-          } else if (rest >= 3) {
-            block(place, Lanes<3>{}), place += 3;
           } else {
-            block(place, Lanes<1>{}), place += 1;
+            block(place, Lanes<3>{}), place += 3;
           }
         }
       }
@@ -183,7 +183,7 @@ void weight_from_pixels(const ConvGradWeight& args, int64_t threads) {
   const ConvAxis depth = axis(0), high = axis(1), wide = axis(2);
   const int64_t batch = args.x.size[0], channels = args.x.size[1], filters = args.grad_y.size[1];
   if (depth.kernel == 1 && depth.stride == 1 && high.three_by_one() && wide.three_by_one() &&
-      filters == channels) {
+      filters == channels && blocks_fit(wide.targets)) {
     return weight_from_squares<T>(args, depth, high, wide, threads);
   }
   const int64_t taps = depth.kernel * high.kernel * wide.kernel;

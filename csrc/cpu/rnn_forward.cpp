@@ -288,8 +288,9 @@ class Forward {
                  units_.left(unit));
   }
 
-  // From products to gates, and to what h becomes; where n's product comes later, up to it.
-  void open(const Now& now, int64_t r0, int64_t r1, int64_t u0, int64_t u1) {
+  // From products to gates, and to what h becomes; where n's product comes later, up to it. Not
+  // inlined: called from three places.
+  [[gnu::noinline]] void open(const Now& now, int64_t r0, int64_t r1, int64_t u0, int64_t u1) {
     for (int64_t row = r0; row < r1; ++row) {
       const int64_t token = now.token + row;
       if constexpr (cell == RnnCell::lstm) {

@@ -63,10 +63,11 @@ PYDL_INLINE void multiply_tile(const A* from, int64_t row_step, const A* panel, 
 
 // A tile for a number of rows that is known when it runs; `to` has its vectors to_vector apart.
 // With `factors`, laid out as `to`, the sums times these; with `add` more on top of what is there.
+// Not inlined: each cell and dtype calls it from several places.
 template <int vectors, class A>
-inline void multiply_rows(int64_t rows, const A* from, int64_t row_step, const A* panel,
-                          int64_t terms, A* to, int64_t to_row, int64_t to_vector,
-                          const A* factors = nullptr, bool add = false) {
+[[gnu::noinline]] void multiply_rows(int64_t rows, const A* from, int64_t row_step, const A* panel,
+                                     int64_t terms, A* to, int64_t to_row, int64_t to_vector,
+                                     const A* factors = nullptr, bool add = false) {
   const auto tile = [&]<int count>(Lanes<count>) {
     multiply_tile<count, vectors>(from, row_step, panel, terms, to, to_row, to_vector, factors,
                                   add);
@@ -107,9 +108,9 @@ struct Columns {
 // padded to `stretch` in the rows that are multiplied; the weight's element of column c, stretch s
 // and number k is weight[c * column_step + (s * segment + k) * term_step]. One of the steps is 1.
 template <class A, class T>
-inline void pack_panel(const T* weight, int64_t column_step, int64_t term_step, int64_t segments,
-                       int64_t segment, int64_t stretch, const Columns* columns, int vectors,
-                       A* panel) {
+[[gnu::noinline]] void pack_panel(const T* weight, int64_t column_step, int64_t term_step,
+                                  int64_t segments, int64_t segment, int64_t stretch,
+                                  const Columns* columns, int vectors, A* panel) {
   constexpr int width = kWidth<A>;
   const int64_t pitch = vectors * width;
   const bool full = std::all_of(columns, columns + vectors,

@@ -21,27 +21,39 @@ namespace pydl::cpu::PYDL_ISA {
 template <class A>
 using Wide = Vec<A, kWidth<A>>;
 
+// The end of a row, less than a vector of it: zeros behind. Not inlined, or these loops would be
+// the larger part of every step.
+template <class T>
+[[gnu::noinline]] Wide<accumulate_t<T>> load_end(const T* from, int64_t count) {
+  using A = accumulate_t<T>;
+  A lanes[kWidth<A>] = {};
+  for (int64_t lane = 0; lane < count; ++lane) lanes[lane] = static_cast<A>(from[lane]);
+  return load_vec<kWidth<A>>(static_cast<const A*>(lanes));
+}
+
+template <class T>
+[[gnu::noinline]] void store_end(const Wide<accumulate_t<T>>& from, T* to, int64_t count) {
+  using A = accumulate_t<T>;
+  A lanes[kWidth<A>];
+  store_vec<kWidth<A>>(from, static_cast<A*>(lanes));
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = static_cast<T>(lanes[lane]);
+}
+
 // Up to a vector of a row in memory; zeros behind its end.
 template <class T>
 PYDL_INLINE Wide<accumulate_t<T>> load_some(const T* from, int64_t count) {
-  using A = accumulate_t<T>;
-  constexpr int width = kWidth<A>;
+  constexpr int width = kWidth<accumulate_t<T>>;
   if (count >= width) [[likely]]
     return load_vec<width>(from);
-  A lanes[width] = {};
-  for (int64_t lane = 0; lane < count; ++lane) lanes[lane] = static_cast<A>(from[lane]);
-  return load_vec<width>(static_cast<const A*>(lanes));
+  return load_end(from, count);
 }
 
 template <class T>
 PYDL_INLINE void store_some(const Wide<accumulate_t<T>>& from, T* to, int64_t count) {
-  using A = accumulate_t<T>;
-  constexpr int width = kWidth<A>;
+  constexpr int width = kWidth<accumulate_t<T>>;
   if (count >= width) [[likely]]
     return store_vec<width>(from, to);
-  A lanes[width];
-  store_vec<width>(from, static_cast<A*>(lanes));
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = static_cast<T>(lanes[lane]);
+  store_end(from, to, count);
 }
 
 // A row of the arithmetic's own buffers: whole vectors.
