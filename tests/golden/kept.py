@@ -4,8 +4,8 @@ input that are functions of their names."""
 import hashlib
 
 import torch
-from torch import nn
 from golden.weights import fill, uniform
+from torch import nn
 
 SCORES = 32  # how many of the output's numbers are kept
 
