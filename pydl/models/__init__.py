@@ -1,12 +1,39 @@
 """Networks, a file each, and the table of them."""
 
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
+from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
+from pydl.models.efficientnet import (
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+)
+from pydl.models.googlenet import googlenet
+from pydl.models.googlenet_2014 import googlenet_2014
+from pydl.models.inception import inception_v3
 from pydl.models.lenet5 import lenet5
+from pydl.models.mobilenetv2 import mobilenet_v2
 from pydl.models.model import Model
+from pydl.models.regression import regression
 from pydl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from pydl.models.resnet_cifar import resnet_cifar
+from pydl.models.shufflenetv2 import (
+    shufflenet_v2_x0_5,
+    shufflenet_v2_x1_0,
+    shufflenet_v2_x1_5,
+    shufflenet_v2_x2_0,
+)
+from pydl.models.sppnet import sppnet
+from pydl.models.squeezenet import squeezenet1_0, squeezenet1_1
+from pydl.models.stn import stn
 from pydl.models.summary import LayerRow, summarize
 from pydl.models.table import MODELS, build, find
 from pydl.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn
+from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
     "MODELS",
@@ -16,16 +43,44 @@ __all__ = [
     "alexnet_lecture",
     "alexnet_torchvision",
     "build",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
     "find",
+    "googlenet",
+    "googlenet_2014",
+    "inception_v3",
     "lenet5",
+    "mobilenet_v2",
+    "regression",
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet101",
     "resnet152",
+    "resnet_cifar",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
+    "sppnet",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "stn",
     "summarize",
     "vgg16",
     "vgg16_bn",
     "vgg19",
     "vgg19_bn",
+    "zfnet",
+    "zfnet512",
 ]

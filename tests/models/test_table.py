@@ -67,19 +67,48 @@ def test_the_output_is_that_of_an_independent_implementation(model: models.Model
 
 
 def slim(network: nn.Module) -> None:
-    """Makes fully connected layers small, which hold most weights and are PyTorch's own."""
-    before = None
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            inputs = layer.in_features if before is None else before
-            layer.out_features = before = min(layer.out_features, 32)
-            layer.in_features = inputs
-            layer.weight = nn.Parameter(layer.weight[:before, :inputs])
-            layer.bias = nn.Parameter(layer.bias[:before])
+    """Makes the fully connected layers of a chain small where they hold most weights: they are
+    PyTorch's own."""
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    if sum(layer.weight.numel() for layer in linear) < 16_000_000:
+        return
+    before = linear[0].in_features
+    for layer in linear:
+        layer.in_features, layer.out_features = before, min(layer.out_features, 32)
+        layer.weight = nn.Parameter(layer.weight[: layer.out_features, :before])
+        layer.bias = nn.Parameter(layer.bias[: layer.out_features])
+        before = layer.out_features
+
+
+def scores(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output, and those of auxiliary heads."""
+    y = network(x)
+    return [y] if isinstance(y, torch.Tensor) else list(y)
 
 
 # One of each kind of block; the others are the same blocks in other numbers.
-TRAINED = ("lenet5", "lenet5-1998", "alexnet", "vgg16_bn", "resnet18", "resnet50")
+TRAINED = (
+    "lenet5",
+    "lenet5-1998",
+    "alexnet",
+    "zfnet",
+    "vgg16_bn",
+    "googlenet_2014",
+    "googlenet",
+    "sppnet",
+    "inception_v3",
+    "resnet18",
+    "resnet50",
+    "resnet20",
+    "plain20",
+    "stn",
+    "squeezenet1_0",
+    "densenet121",
+    "shufflenet_v2_x0_5",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "regression",
+)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -88,7 +117,7 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
     # takes, and gets the gradient.
     model = models.find(name)
     with torch.device("meta"):
-        ours = model.build(num_classes=10)
+        ours = model.build()
         slim(ours)
     ours = kept.filled(ours).double().train()
     for layer in ours.modules():
@@ -107,9 +136,14 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
         losses.append([])
         with pydl.use_backend("cpu" if network is ours else "aten", strict=False):
             for _ in range(2):
-                loss = cross_entropy(network(x), target)
+                found = scores(network, x)
+                if name == "regression":
+                    loss = found[0].square().mean()
+                else:
+                    loss = sum(cross_entropy(y, target) for y in found)
                 optimizer.zero_grad()
                 loss.backward()
+                assert all(p.grad is not None for p in network.parameters())
                 optimizer.step()
                 losses[-1].append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
@@ -117,3 +151,34 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
         torch.testing.assert_close(
             a, b, rtol=1e-7, atol=1e-9 * b.abs().max().item(), msg=lambda m, key=key: f"{key}: {m}"
         )
+
+
+def test_the_deepest_resnet_is_trained_piece_by_piece() -> None:
+    model = models.resnet_cifar(20).train()
+    whole = copy.deepcopy(model)
+    model.checkpoint = 3
+    x = torch.randn(2, 3, 32, 32)
+    for one in (model, whole):
+        one(x).sum().backward()
+    for a, b in zip(model.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    assert models.build("resnet1202").checkpoint > 0
+
+
+def test_one_set_of_weights_takes_images_of_any_size() -> None:
+    model = models.sppnet(num_classes=10).eval()
+    assert model.pyramid(torch.zeros(1, 256, 13, 13)).shape == (1, 12_800)
+    assert pydl.nn.SpatialPyramidPool2d((4, 2, 1))(torch.zeros(1, 256, 13, 13)).shape[1] == 5_376
+    with torch.inference_mode():
+        for size in ((224, 224), (180, 180), (96, 300)):
+            assert model(torch.randn(1, 3, *size)).shape == (1, 10)
+
+
+def test_a_fresh_spatial_transformer_is_the_identity() -> None:
+    x = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(models.stn()[0](x), x, rtol=0, atol=1e-6)
+
+
+def test_a_depth_that_no_residual_network_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"depth must be 6n \+ 2 .*, got 21"):
+        models.resnet_cifar(21)
