@@ -9,7 +9,6 @@ from torch import nn
 
 import pydl.nn
 from pydl import models
-from pydl.models.calls import Call, check, layer_calls, served
 from pydl.models.stock import as_torch
 
 
@@ -129,19 +128,6 @@ def test_alexnet_of_torchvision_has_its_parameters() -> None:
     assert sum(value.numel() for value in state.values()) == 61_100_840
 
 
-def test_the_batch_scales_operations_and_not_weights() -> None:
-    one, four = rows("lenet5"), rows("lenet5", batch=4)
-    assert all(four[name].operations == 4 * row.operations for name, row in one.items())
-    assert all(four[name].parameters == row.parameters for name, row in one.items())
-
-
-def test_a_shared_layer_is_counted_once() -> None:
-    layer = nn.Linear(4, 4)
-    assert [
-        row.parameters for row in models.summarize(nn.Sequential(layer, nn.ReLU(), layer), (2, 4))
-    ] == [20, 0, 0]
-
-
 def test_what_torch_nn_has_no_layer_for_is_written_with_its_operators() -> None:
     gru = pydl.nn.GRU(4, 4, reset_after=False)
     model = nn.Sequential(pydl.nn.SpatialResponseNorm(3), pydl.nn.LSTM(4, 4), gru, nn.ReLU())
@@ -177,50 +163,6 @@ def test_dropout_is_for_training_only() -> None:
 def test_unknown_choices_name_those_there_are(build, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         build()
-
-
-def test_a_models_calls_are_its_layers_calls() -> None:
-    model = models.lenet5()
-    calls = layer_calls(model, torch.randn(2, 1, 32, 32))
-    assert list(calls) == ["conv1", "pool1", "conv2", "pool2"]
-    call, (x, weight, bias) = calls["conv1"]
-    assert (call.operator, call.input, call.weight, call.bias) == (
-        "conv2d",
-        (2, 1, 32, 32),
-        (6, 1, 5, 5),
-        (6,),
-    )
-    assert not call.grad_input and calls["conv2"][0].grad_input
-    assert torch.equal(call.ours([x, weight, bias]), model.conv1(x))
-    for call, tensors in calls.values():
-        grad = torch.randn(call.theirs(tensors).shape)
-        assert all(row.passed for row in check(call, tensors, grad))
-
-
-@pytest.mark.parametrize(
-    "wrong", [lambda y: y * 1.001, lambda y: y[:, :1], lambda y: y * float("nan")]
-)
-def test_a_wrong_result_does_not_pass(monkeypatch: pytest.MonkeyPatch, wrong) -> None:
-    call, tensors = layer_calls(models.lenet5(), torch.randn(2, 1, 32, 32))["pool1"]
-    right = Call.ours
-
-    def ours(call: Call, tensors: list[torch.Tensor], backend: str | None = None) -> torch.Tensor:
-        y = right(call, tensors, backend)
-        return y if backend == "reference" else wrong(y)
-
-    monkeypatch.setattr(Call, "ours", ours)
-    assert not any(row.passed for row in check(call, tensors, None))
-
-
-def test_who_served_is_seen() -> None:
-    call, tensors = layer_calls(models.lenet5(), torch.randn(2, 1, 32, 32))["pool1"]
-    for backend, expected in (("reference", {"reference"}), ("aten", set())):
-        with served() as seen:
-            call.ours(tensors, backend)
-        assert seen == expected
-    with served() as seen:
-        call.theirs(tensors)
-    assert not seen
 
 
 def test_models_are_made_of_this_packages_layers() -> None:
