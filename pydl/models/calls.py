@@ -98,9 +98,9 @@ class Call:
         about N(0, 1) too."""
         generator = torch.Generator(device).manual_seed(seed)
         tensors = []
-        for shape in self._shapes:
+        for name, shape in zip(self._names, self._shapes, strict=False):
             values = torch.randn(shape, device=device, generator=generator)
-            if shape == self.weight:
+            if name == "weight":
                 values /= values[0].numel() ** 0.5
             tensors.append(values.to(dtype))
         if self.statistics:
