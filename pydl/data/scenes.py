@@ -33,6 +33,10 @@ __all__ = [
 
 MOTIONS = ("moving", "turning", "growing")
 
+# Of its height, what a digit reaches from its centre however it is turned, nearly: the corners of
+# the 8x8 cells are further away, but they are empty.
+_REACH = 0.6
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -115,15 +119,21 @@ def scenes(
         ink = collage.laid(collage.upright(chosen), poses, height, width)  # [k, H, W]
         ground = collage.ground(draw, held_out, height, width, clutter)
         image = collage.over(ground, ink, draw.uniform(0.7, 1, len(ink)))
-        order = reading_order(collage.bounds(ink > collage.SEEN).tolist())
-        made.append(_described(image, ink[order] > collage.SEEN, poses[order], chosen[order]))
+        masks = ink > collage.SEEN
+        boxes = collage.bounds(masks)
+        order = reading_order(boxes.tolist())
+        made.append(_described(image, masks[order], boxes[order], poses[order, 3], chosen[order]))
     return made
 
 
 def _described(
-    image: torch.Tensor, masks: torch.Tensor, poses: np.ndarray, chosen: np.ndarray
+    image: torch.Tensor,
+    masks: torch.Tensor,
+    boxes: torch.Tensor,
+    angles: np.ndarray,
+    chosen: np.ndarray,
 ) -> Scene:
-    boxes, labels = collage.bounds(masks), collage.labels(chosen)
+    labels = collage.labels(chosen)
     known, listed = labels.tolist(), boxes.tolist()
     return Scene(
         image=collage.eight_bits(image).unsqueeze(0),
@@ -131,7 +141,7 @@ def _described(
         boxes=boxes,
         masks=masks,
         labels=labels,
-        angles=torch.from_numpy(poses[:, 3]).float(),
+        angles=torch.from_numpy(angles).float(),
         digits=torch.from_numpy(chosen),
         string="".join(map(str, known)),
         sentence=sentence(known, listed),
@@ -221,11 +231,6 @@ def clips(
         digits=torch.from_numpy(which),
         sentences=tuple(f"{noun(label)} {MOTIONS[motion]}" for label, motion in said),
     )
-
-
-# Of its height, what a digit reaches from its centre however it is turned, nearly: the corners of
-# the 8x8 cells are further away, but they are empty.
-_REACH = 0.6
 
 
 def upright(which: torch.Tensor) -> torch.Tensor:

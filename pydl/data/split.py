@@ -35,9 +35,11 @@ def standardised(
     images, others = (pair[0].float().div_(255) for pair in (train, held_out))
     means, deviations = [], []
     for channel in range(images.shape[1]):
-        mean, deviation = images[:, channel].mean(), images[:, channel].std(correction=0)
-        deviation = deviation if deviation > 0 else torch.ones(())  # of one and the same grey
-        images[:, channel].sub_(mean).div_(deviation)
+        values = images[:, channel]
+        mean, deviation = values.mean(), values.std(correction=0)
+        if values.min() == values.max():
+            deviation = torch.ones(())
+        values.sub_(mean).div_(deviation)
         others[:, channel].sub_(mean).div_(deviation)
         means.append(mean.item())
         deviations.append(deviation.item())
