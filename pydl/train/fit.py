@@ -214,7 +214,7 @@ class _Run:
         self.sums = _no_sums()
         self.rate = 0.0  # of the last step
         self.history: list[Epoch] = []
-        self.before: dict[str, Any] | None = None  # what the epoch began with, or began with once
+        self.before: dict[str, Any] | None = None  # what the epoch began with
         self.now: dict[str, Any] | None = None  # what it goes on with after a resumption
         self.facts = {
             "epochs": epochs,
@@ -234,10 +234,11 @@ class _Run:
         """Steps through the rest of an epoch."""
         self.model.train()
         if self.before is None:
-            self.before = {
-                "random": files.random_state(self.device),
-                "generators": [generator.get_state() for generator in self.generators],
-            }
+            self.before = self._drawing()
+        else:  # as the epoch began, so that the loader draws the same again
+            files.set_random_state(self.before["random"], self.device)
+            for generator, old in zip(self.generators, self.before["generators"], strict=True):
+                generator.set_state(old)
         batches = iter(self.loader)
         for _ in range(self.batch):
             next(batches)
@@ -338,11 +339,9 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint; each process has a part of its own in it."""
-        now = files.random_state(self.device)
         own = {
-            "before": self.before
-            or {"random": now, "generators": [g.get_state() for g in self.generators]},
-            "now": now,
+            "before": self.before or self._drawing(),
+            "now": files.random_state(self.device),
             "augmentation": self.generator.get_state(),
             "sums": self.sums,
         }
@@ -394,12 +393,16 @@ class _Run:
         own = state["processes"][distributed.rank()]
         self.sums = own["sums"]
         self.generator.set_state(own["augmentation"])
-        # As the epoch began, so that a loader draws the same; then what the model goes on with.
-        files.set_random_state(own["before"]["random"], self.device)
-        for generator, old in zip(self.generators, own["before"]["generators"], strict=True):
-            generator.set_state(old)
-        if self.batch:
-            self.before, self.now = own["before"], own["now"]
+        # Set where the epoch goes on, and not before: an import on the way there may draw.
+        self.before = own["before"]
+        self.now = own["now"] if self.batch else None
+
+    def _drawing(self) -> dict[str, Any]:
+        """The states of whatever a loader may draw from."""
+        return {
+            "random": files.random_state(self.device),
+            "generators": [generator.get_state() for generator in self.generators],
+        }
 
 
 def _no_sums() -> dict[str, float]:

@@ -46,7 +46,7 @@ def in_turn(count: int = 20, batch: int = 4) -> DataLoader:
 
 
 def weights(model: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(model.parameters()).detach()
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
 def written_out(model, batches, epochs, optimizer, clip=None, smoothing=0.0, decay=None):
