@@ -3,6 +3,7 @@
 Without a process group every function here does what one process needs.
 """
 
+import os
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,8 +16,17 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 def join(device: torch.device) -> None:
     """Under torchrun, joins the others unless the program has done so."""
-    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not dist.is_available() or not dist.is_torchelastic_launched() or dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]:
+        dist.init_process_group(backend)
+        return
+    # After a restart the agent's store still has the addresses of processes that are dead. (The
+    # count of restarts is the same for all on one machine; each machine's agent has its own.)
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _joined() -> bool:
