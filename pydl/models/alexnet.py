@@ -146,6 +146,7 @@ MODELS = (
         "AlexNet as published, with LRN, two groups, dropout",
         _KRIZHEVSKY,
         parameters=60_965_224,
+        golden="onnx",
     ),
     Model(
         "alexnet-lecture",

@@ -156,5 +156,6 @@ MODELS = (
         "Szegedy et al. 2014, Going Deeper with Convolutions",
         small=(3, 64, 64),
         parameters=6_998_552,
+        golden="onnx",
     ),
 )

@@ -13,7 +13,8 @@ class Model:
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
     with a ``golden`` gives the outputs of that independent implementation with the same weights
-    (tests/golden); its ``state_dict`` has the same keys.
+    (tests/golden): of ``torchvision``, whose ``state_dict`` has the same keys, or of a graph that
+    comes with ``onnx``.
     """
 
     name: str

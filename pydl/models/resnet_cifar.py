@@ -127,5 +127,5 @@ MODELS = tuple(
         (110, 1_727_962),
         (1202, 19_421_274),
     )
-    for residual in (True, False)
+    for residual in ((True, False) if depth < 1000 else (True,))
 )

@@ -71,5 +71,6 @@ MODELS = (
         "ZF-5 with spatial pyramid pooling, for images of any size",
         "He, Zhang, Ren, Sun 2014, Spatial Pyramid Pooling in Deep Convolutional Networks",
         small=(3, 64, 64),
+        parameters=77_037_672,
     ),
 )

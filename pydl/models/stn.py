@@ -75,6 +75,6 @@ MODELS = (
         (1, 32, 32),
         "a spatial transformer before fully connected layers",
         _JADERBERG,
-        parameters=391_152,
+        parameters=390_706,
     ),
 )

@@ -111,5 +111,6 @@ MODELS = (
         "ZFNet with 512 maps in convolutions 3 to 5",
         _ZEILER,
         parameters=87_250_536,
+        golden="onnx",
     ),
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import kept
+from network_evidence import TRAINED
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,18 +37,19 @@ def test_parameters_and_operations_are_those_published(model: models.Model) -> N
     assert sum(p.numel() for p in network.parameters()) == model.parameters
     rows = models.summarize(network, (1, *model.input))
     multiply_adds = sum(row.multiply_adds for row in rows)
-    # PyTorch's own count of the same run: independent of ours.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        as_torch(network).eval()(torch.empty(1, *model.input, device="meta"))
-    assert 2 * multiply_adds == counter.get_total_flops()
+    if len(rows) < 1000:  # it takes 3 ms a layer
+        # PyTorch's own count of the same run: independent of ours.
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            as_torch(network).eval()(torch.empty(1, *model.input, device="meta"))
+        assert 2 * multiply_adds == counter.get_total_flops()
     if model.giga_multiply_adds is not None:
         digits = len(model.giga_multiply_adds.partition(".")[2])
         assert f"{multiply_adds / 1e9:.{digits}f}" == model.giga_multiply_adds
 
 
-@pytest.mark.parametrize("model", [row for row in ROWS if row.values[0].golden])
+@pytest.mark.parametrize("model", [row for row in ROWS if row.values[0].golden == "torchvision"])
 def test_the_output_is_that_of_an_independent_implementation(model: models.Model) -> None:
-    every = json.loads((GOLDEN / f"{model.golden}.json").read_text())
+    every = json.loads((GOLDEN / "torchvision.json").read_text())
     expected = every[model.name.removesuffix("-torchvision")]
     network = on_meta(model)
     assert kept.keys(network) == expected["keys"]
@@ -58,11 +60,11 @@ def test_the_output_is_that_of_an_independent_implementation(model: models.Model
         if name not in children or isinstance(children[name], pydl.nn.BatchNormAct2d):
             continue  # its activation is a step of its own there
         assert found["stages"][name] == pytest.approx(
-            [mean, deviation], rel=1e-4, abs=1e-4 * deviation
+            [mean, deviation], rel=1e-6, abs=1e-6 * deviation
         ), name
     scores = torch.tensor(expected["scores"])
     torch.testing.assert_close(
-        torch.tensor(found["scores"]), scores, rtol=1e-3, atol=1e-3 * scores.std().item()
+        torch.tensor(found["scores"]), scores, rtol=1e-6, atol=1e-6 * scores.std().item()
     )
 
 
@@ -78,37 +80,6 @@ def slim(network: nn.Module) -> None:
         layer.weight = nn.Parameter(layer.weight[: layer.out_features, :before])
         layer.bias = nn.Parameter(layer.bias[: layer.out_features])
         before = layer.out_features
-
-
-def scores(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """The output, and those of auxiliary heads."""
-    y = network(x)
-    return [y] if isinstance(y, torch.Tensor) else list(y)
-
-
-# One of each kind of block; the others are the same blocks in other numbers.
-TRAINED = (
-    "lenet5",
-    "lenet5-1998",
-    "alexnet",
-    "zfnet",
-    "vgg16_bn",
-    "googlenet_2014",
-    "googlenet",
-    "sppnet",
-    "inception_v3",
-    "resnet18",
-    "resnet50",
-    "resnet20",
-    "plain20",
-    "stn",
-    "squeezenet1_0",
-    "densenet121",
-    "shufflenet_v2_x0_5",
-    "mobilenet_v2",
-    "efficientnet_b0",
-    "regression",
-)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -136,11 +107,8 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
         losses.append([])
         with pydl.use_backend("cpu" if network is ours else "aten", strict=False):
             for _ in range(2):
-                found = scores(network, x)
-                if name == "regression":
-                    loss = found[0].square().mean()
-                else:
-                    loss = sum(cross_entropy(y, target) for y in found)
+                y = network(x)
+                loss = y.square().mean() if y.shape[1] == 1 else cross_entropy(y, target)
                 optimizer.zero_grad()
                 loss.backward()
                 assert all(p.grad is not None for p in network.parameters())
