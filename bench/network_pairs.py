@@ -35,6 +35,16 @@ TORCHVISION = (
     "densenet121",
     "vgg11_bn",
 )
+# Which are measured where none are named.
+USUAL = (
+    "lenet5",
+    "lenet5-1998",
+    "alexnet",
+    "alexnet-lecture",
+    "alexnet-torchvision",
+    "char-lm",
+    *TORCHVISION,
+)
 # How far ours may be from the truth beyond four times PyTorch's own largest distance. In training,
 # a rounding error decides which of two nearly equal pixels a pool takes, or on which side of ReLU's
 # kink a value lies, and so where a whole gradient goes: PyTorch itself is off by up to 2 %. The
@@ -93,7 +103,8 @@ def _torchvision() -> ModuleType | None:
 
 
 def networks() -> list[Network]:
-    """All that there are here, torchvision's last."""
+    """All that there are here. Where torchvision is installed, one of its networks takes the place
+    of ours of that name: made by others, it is the better stock."""
     found = [
         Network(model.name, "pydl", model.build, model.input, 16 if model.input[-1] > 64 else 32)
         for model in models.MODELS.values()
@@ -107,7 +118,7 @@ def networks() -> list[Network]:
         more = {"init_weights": False} if name == "googlenet" else {}
         build = functools.partial(getattr(theirs, name), weights=None, **more)
         found.append(Network(name, "torchvision", build, (3, 224, 224), 8))
-    return found
+    return list({network.name: network for network in found}.values())
 
 
 class Training(nn.Module):

@@ -1,7 +1,7 @@
 """Whole networks against stock PyTorch: ``python bench/networks.py --threads 1``.
 
-Every network of ``pydl.models``, the character model and, where torchvision is installed, some of
-its own, all with random weights: inference, and a step of training (forward, loss, the gradients
+Networks of ``pydl.models``, the character model and, where torchvision is installed, some of its
+own, all with random weights: inference, and a step of training (forward, loss, the gradients
 of all parameters; no optimiser). Ours is the model after ``pydl.accelerate``, every layer under
 ``auto``; stock is the same model made of torch.nn's layers, with the same parameters. Both are
 timed in turns in one process, with ``--compile`` stock PyTorch under ``torch.compile`` too, after
@@ -28,7 +28,7 @@ import options  # noqa: E402
 import torch  # noqa: E402
 from figures import geometric_mean  # noqa: E402
 from harness import compiled, said, wrong  # noqa: E402
-from network_pairs import MODES, Network, Pair, networks  # noqa: E402
+from network_pairs import MODES, USUAL, Network, Pair, networks  # noqa: E402
 from results import head, heading, speedup, write_csv  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -304,7 +304,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = __doc__.partition("\n")[0]
     parser = argparse.ArgumentParser(description=about, prog="bench/networks.py")
     parser.add_argument(
-        "--networks", default="*", metavar="GLOB", help="names, with * and ?, separated by commas"
+        "--networks",
+        default=",".join(USUAL),
+        metavar="GLOB",
+        help="names, with * and ?, separated by commas (default: some of each kind)",
     )
     options.add_to(parser, "network")
     parser.add_argument(

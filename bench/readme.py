@@ -17,7 +17,7 @@ import figures  # noqa: E402
 import performance  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
 
-from pydl import backends, functional  # noqa: E402
+from pydl import backends, functional, models  # noqa: E402
 
 # Operators that some backends serve and others not, unlike the rest of their family.
 APART = {"conv2d_bias_act": "conv_bias_act", "nll_loss": "nll_loss"}
@@ -78,6 +78,29 @@ def drop_in() -> str:
     ]
     lines += [f"| {feature} | {' | '.join(['yes'] * len(KINDS))} |" for feature in FEATURES]
     lines += [f"| layers | {' | '.join(str(len(layers)) for layers in KINDS.values())} |"]
+    return "\n".join(lines)
+
+
+def networks() -> str:
+    """Every network of the table, with what was published of it and the evidence that it is that
+    network."""
+    from network_evidence import TRAINED, WITH_HEADS
+
+    lines = [
+        "| name | what it is | input | parameters | multiply-adds | evidence | source |",
+        "|---|---|---|--:|--:|---|---|",
+    ]
+    for model in models.MODELS.values():
+        giga = f"{model.giga_multiply_adds} G" if model.giga_multiply_adds else ""
+        evidence = ["A"]
+        if model.golden:
+            evidence.append(f"B ({model.golden})")
+        if model.name in (*TRAINED, *WITH_HEADS):
+            evidence.append("C")
+        lines.append(
+            f"| `{model.name}` | {model.about} | {'x'.join(map(str, model.input))} "
+            f"| {model.parameters:,} | {giga} | {', '.join(evidence)} | {model.source} |"
+        )
     return "\n".join(lines)
 
 
@@ -166,6 +189,7 @@ def made() -> dict[Path, str]:
     readme = _filled(readme, "operators", operators())
     readme = _filled(readme, "speed", speed(plain))
     drop = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
+    wing = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     log = figures.RESULTS / "compile_seconds.csv"
     compiling = compile_seconds.markdown(compile_seconds.read(log), most=10)
@@ -175,6 +199,7 @@ def made() -> dict[Path, str]:
         ROOT / "README.md": readme,
         ROOT / "CONTRIBUTING.md": _filled(contributing, "compiling", compiling),
         ROOT / "docs" / "drop-in.md": _filled(drop, "drop-in", drop_in()),
+        ROOT / "docs" / "networks.md": _filled(wing, "networks", networks()),
         ROOT / "docs" / "performance.md": performance.document(every),
         ROOT / "docs" / "speed.svg": chart.svg(by_kind(of_chart), where),
     }

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from pydl.measure import Times, copier, interleave
-from pydl.models.calls import Call, Check, check, layer_calls, served
+from pydl.models.calls import Call, Check, check, served
+from pydl.models.layer_calls import layer_calls
 
+ACTIVATIONS = nn.ReLU, nn.LeakyReLU  # one operation per number
 PASSES = {"forward": "forward", "both": "forward + backward"}
 
 
@@ -38,8 +40,8 @@ class OperatorRow:
 def examine(
     model: nn.Module, images: torch.Tensor, *, seconds: float = 0.5, seed: int = 0
 ) -> list[OperatorRow]:
-    """Check, then time, each distinct call that the layers of ``pydl.nn`` in ``model`` make for
-    these images.
+    """Check, then time, each distinct call that the layers of ``pydl.nn`` in ``model``, activations
+    apart, make for these images.
 
     Args:
         model: any model; the backend in use serves ours.
@@ -49,7 +51,7 @@ def examine(
     """
     rows: list[OperatorRow] = []
     generator = torch.Generator(images.device).manual_seed(seed)
-    for layer, (call, tensors) in layer_calls(model, images).items():
+    for layer, (call, tensors) in layer_calls(model, images, skip=ACTIVATIONS).items():
         if any(call == row.call for row in rows):
             continue
         y = call.theirs(tensors)

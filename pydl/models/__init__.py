@@ -1,84 +1,86 @@
-"""Architectures, one file each, and the table of them."""
+"""Networks, a file each, and the table of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
-from torch import nn
-
-from pydl.models.alexnet import alexnet
+from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
+from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
+from pydl.models.efficientnet import (
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+)
+from pydl.models.googlenet import googlenet
+from pydl.models.googlenet_2014 import googlenet_2014
+from pydl.models.inception import inception_v3
 from pydl.models.lenet5 import lenet5
+from pydl.models.mobilenetv2 import mobilenet_v2
+from pydl.models.model import Model
+from pydl.models.regression import regression
+from pydl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from pydl.models.resnet_cifar import resnet_cifar
+from pydl.models.shufflenetv2 import (
+    shufflenet_v2_x0_5,
+    shufflenet_v2_x1_0,
+    shufflenet_v2_x1_5,
+    shufflenet_v2_x2_0,
+)
+from pydl.models.sppnet import sppnet
+from pydl.models.squeezenet import squeezenet1_0, squeezenet1_1
+from pydl.models.stn import stn
 from pydl.models.summary import LayerRow, summarize
+from pydl.models.table import MODELS, build, find
+from pydl.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn
+from pydl.models.zfnet import zfnet, zfnet512
 
-__all__ = ["MODELS", "LayerRow", "Model", "alexnet", "build", "find", "lenet5", "summarize"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """One architecture of the table."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    input: tuple[int, int, int]  # C, H, W of one image
-    about: str
-    source: str
-
-
-_LECUN = (
-    "LeCun, Bottou, Bengio, Haffner 1998, Gradient-Based Learning Applied to Document Recognition"
-)
-_KRIZHEVSKY = (
-    "Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep Convolutional "
-    "Neural Networks"
-)
-
-MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        Model("lenet5", lenet5, (1, 32, 32), "LeNet-5 with max pooling and ReLU", _LECUN),
-        Model(
-            "lenet5-1998",
-            partial(lenet5, pool="average", activation="tanh"),
-            (1, 32, 32),
-            "LeNet-5 with average pooling and tanh",
-            _LECUN,
-        ),
-        Model(
-            "alexnet",
-            partial(alexnet, "2012"),
-            (3, 227, 227),
-            "AlexNet as published, with LRN, two groups, dropout",
-            _KRIZHEVSKY,
-        ),
-        Model(
-            "alexnet-lecture",
-            partial(alexnet, "lecture"),
-            (3, 227, 227),
-            "AlexNet as lectures draw it, without padding",
-            _KRIZHEVSKY,
-        ),
-        Model(
-            "alexnet-torchvision",
-            partial(alexnet, "torchvision"),
-            (3, 224, 224),
-            "AlexNet with torchvision's layers",
-            "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks",
-        ),
-    )
-}
-
-
-def find(name: str) -> Model:
-    """The table's row of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
-    if name not in MODELS:
-        raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
-
-
-def build(name: str) -> nn.Module:
-    """The model of that name with fresh weights; :func:`find` raises where there is none."""
-    return find(name).build()
+__all__ = [
+    "MODELS",
+    "LayerRow",
+    "Model",
+    "alexnet",
+    "alexnet_lecture",
+    "alexnet_torchvision",
+    "build",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "find",
+    "googlenet",
+    "googlenet_2014",
+    "inception_v3",
+    "lenet5",
+    "mobilenet_v2",
+    "regression",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet_cifar",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
+    "sppnet",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "stn",
+    "summarize",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "zfnet",
+    "zfnet512",
+]

@@ -2,7 +2,8 @@
 checked, observed.
 
 A :class:`Call` holds all that decides what a call costs (shapes, arguments, which gradients are
-wanted) and nothing else. The demo takes its calls from a running model, the benchmark from a table.
+wanted) and nothing else. The demo takes its calls from a running model (layer_calls.py), the
+benchmark from a table.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ import torch
 from torch import nn
 
 from pydl import backends, functional
-from pydl import nn as layers
 from pydl.models import stock
 
 PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
@@ -24,10 +24,13 @@ PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
 # The tensors' names of operators that have neither weight nor bias.
 _NAMES = {
     "cross_entropy": ("input", "target"),
+    "nll_loss": ("input", "target"),
     "roi_align": ("input", "boxes"),
     "roi_pool": ("input", "boxes"),
     "nms": ("boxes", "scores"),
+    "max_unpool1d": ("input", "indices"),
     "max_unpool2d": ("input", "indices"),
+    "max_unpool3d": ("input", "indices"),
 }
 
 
@@ -41,6 +44,26 @@ def _boxes(
     extent = torch.minimum(shortest * (1 + 3 * draw[0]), image)
     start = draw[1] * (image - extent)
     return torch.cat([start, start + extent], 1)
+
+
+def _indices(call: "Call", device: torch.device | str, generator: torch.Generator) -> torch.Tensor:
+    """Where a pool of a random map, the arguments of this unpooling its own, found its maxima."""
+    inputs = call.input[2:]
+
+    def each(name: str, default: Any) -> tuple[int, ...]:
+        given = call.arguments.get(name)
+        given = default if given is None else given
+        return (given,) * len(inputs) if isinstance(given, int) else tuple(given)
+
+    window = each("kernel_size", None)
+    stride, padding = each("stride", window), each("padding", 0)
+    steps = zip(inputs, window, stride, padding, strict=True)
+    usual = [(n - 1) * s - 2 * p + k for n, k, s, p in steps]
+    sizes = [*call.input[:2], *each("output_size", usual)[-len(inputs) :]]
+    map_ = torch.randn(sizes, device=device, generator=generator)
+    pool = getattr(nn.functional, call.operator.replace("unpool", "pool"))
+    found = pool(map_, window, stride, padding, ceil_mode=True, return_indices=True)[1]
+    return found[tuple(slice(n) for n in call.input)].contiguous()
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,8 @@ class Call:
     grad_input: bool = True
     target: tuple[int, ...] | None = None  # of class indices, a loss's
     boxes: int | None = None  # in an image as large as the input under spatial_scale
+    residual: tuple[int, ...] | None = None  # what is added before the activation
+    statistics: bool = False  # running mean and variance: a batch normalisation in inference
 
     def random(
         self,
@@ -69,25 +94,24 @@ class Call:
         memory_format: torch.memory_format = torch.contiguous_format,
         seed: int = 0,
     ) -> list[torch.Tensor]:
-        """Input, weight and bias from N(0, 1), the weight scaled so that the output is about N(0,
-        1) too."""
+        """Input, weight, bias and residual from N(0, 1), the weight scaled so that the output is
+        about N(0, 1) too."""
         generator = torch.Generator(device).manual_seed(seed)
         tensors = []
-        for shape in (self.input, self.weight, self.bias):
-            if shape is None:
-                continue
+        for name, shape in zip(self._names, self._shapes, strict=False):
             values = torch.randn(shape, device=device, generator=generator)
-            if shape == self.weight:
+            if name == "weight":
                 values /= values[0].numel() ** 0.5
             tensors.append(values.to(dtype))
+        if self.statistics:
+            mean = torch.randn(self.input[1], device=device, generator=generator)
+            variance = torch.rand(self.input[1], device=device, generator=generator) + 0.5
+            tensors += [mean.to(dtype), variance.to(dtype)]
         if self.target is not None:
             classes = self.input[1]
             tensors.append(torch.randint(classes, self.target, device=device, generator=generator))
-        if self.operator == "max_unpool2d":
-            window = self.arguments["kernel_size"]
-            sizes = [*self.input[:2], *(n * window for n in self.input[2:])]
-            map_ = torch.randn(sizes, device=device, generator=generator)
-            tensors.append(nn.functional.max_pool2d(map_, window, return_indices=True)[1])
+        if self.operator.startswith("max_unpool"):
+            tensors.append(_indices(self, device, generator))
         if self.boxes is not None:
             scale = self.arguments.get("spatial_scale", 1.0)
             size = [(n - 1) / scale for n in self.input[2:]]
@@ -109,9 +133,9 @@ class Call:
         if self.operator == "nms":
             assert self.boxes is not None
             return [torch.zeros(shape, device=device) for shape in ((self.boxes, 4), self.boxes)]
-        shapes = [one for one in (self.input, self.weight, self.bias) if one is not None]
+        shapes = [*self._shapes, *[self.input[1:2]] * 2 * self.statistics]
         tensors = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
-        indices = self.input if self.operator == "max_unpool2d" else self.target
+        indices = self.input if self.operator.startswith("max_unpool") else self.target
         if indices is not None:
             tensors.append(torch.zeros(indices, device=device, dtype=torch.int64))
         if self.boxes is not None:
@@ -124,7 +148,13 @@ class Call:
         return run(**self.named(tensors), **self.arguments, backend=backend)
 
     def theirs(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The output by stock PyTorch: its own operator or, where it has none, its own parts."""
+        """The output by stock PyTorch: its own operator or, where it has none, its own parts.
+
+        Raises:
+            ValueError: there are none for boxes in several images.
+        """
+        if self.boxes is not None and self.operator != "nms" and self.input[0] != 1:
+            raise ValueError(f"{self.operator} by PyTorch's parts is of one image")
         own = getattr(nn.functional, self.operator, None) or getattr(stock, self.operator, None)
         if own is not None:
             return own(**self.named(tensors), **self.arguments)
@@ -133,8 +163,21 @@ class Call:
 
     def named(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors by the operator's names for them, in whichever order it takes them."""
-        names = _NAMES.get(self.operator, ("input", "weight", "bias"))
-        return dict(zip(names, tensors, strict=False))
+        return dict(zip(self._names, tensors, strict=True))
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Of the tensors that may be differentiated by."""
+        shapes = self.input, self.weight, self.bias, self.residual
+        return [shape for shape in shapes if shape is not None]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        if self.operator in _NAMES:
+            return _NAMES[self.operator]
+        given = {"weight": self.weight, "bias": self.bias, "residual": self.residual}
+        names = ("input", *(name for name, shape in given.items() if shape is not None))
+        return (*names, "running_mean", "running_var") if self.statistics else names
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -171,9 +214,8 @@ class Call:
         plain = [t.detach() for t in tensors]
         if kind == "forward":
             return lambda: run(plain)
-        wanted = {"grad_input": [0], "grad_weight": list(range(1, len(plain)))}.get(
-            kind, self._differentiated()
-        )
+        parameters = [i for i, name in enumerate(self._names) if name in ("weight", "bias")]
+        wanted = {"grad_input": [0], "grad_weight": parameters}.get(kind, self._differentiated())
         leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(plain)]
         sources = [leaves[i] for i in wanted]
         if kind == "both":
@@ -182,7 +224,7 @@ class Call:
         return lambda: torch.autograd.grad(y, sources, grad_output, retain_graph=True)
 
     def _differentiated(self) -> list[int]:
-        count = 1 + (self.weight is not None) + (self.bias is not None)
+        count = len(self._shapes)
         return list(range(0 if self.grad_input or count == 1 else 1, count))
 
     def kept(
@@ -220,6 +262,8 @@ class Call:
         wanted = [t.is_floating_point() and grad_output is not None for t in tensors]
         if self.boxes is not None:
             wanted[1] = False
+        if self.statistics:
+            wanted[-2:] = False, False
         leaves = [t.detach().requires_grad_(one) for t, one in zip(tensors, wanted, strict=True)]
         # Every mask is drawn from the same state.
         with torch.random.fork_rng(devices=[]):
@@ -227,9 +271,9 @@ class Call:
             y = run(leaves)
         found = {"output": y.detach()}
         if grad_output is not None:
-            names = ("grad_input", "grad_weight", "grad_bias")
+            names = [f"grad_{name}" for name, t in self.named(leaves).items() if t.requires_grad]
             leaves = [t for t in leaves if t.requires_grad]
-            found |= dict(zip(names, torch.autograd.grad(y, leaves, grad_output), strict=False))
+            found |= dict(zip(names, torch.autograd.grad(y, leaves, grad_output), strict=True))
         return found
 
 
@@ -357,79 +401,3 @@ def choosing(
         yield
     finally:
         backends.choose = original
-
-
-def _conv2d(layer: nn.Conv2d) -> dict[str, object]:
-    return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-
-
-def _max_pool2d(layer: nn.MaxPool2d) -> dict[str, object]:
-    return {
-        name: getattr(layer, name)
-        for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    }
-
-
-def _avg_pool2d(layer: nn.AvgPool2d) -> dict[str, object]:
-    names = (
-        "kernel_size",
-        "stride",
-        "padding",
-        "ceil_mode",
-        "count_include_pad",
-        "divisor_override",
-    )
-    return {name: getattr(layer, name) for name in names}
-
-
-def _local_response_norm(layer: nn.LocalResponseNorm) -> dict[str, object]:
-    return {name: getattr(layer, name) for name in ("size", "alpha", "beta", "k")}
-
-
-# By the kind of layer, its operator and that one's arguments from such a layer.
-_OPERATORS: dict[type[nn.Module], tuple[str, Callable[[Any], dict[str, object]]]] = {
-    layers.Conv2d: ("conv2d", _conv2d),
-    layers.MaxPool2d: ("max_pool2d", _max_pool2d),
-    layers.AvgPool2d: ("avg_pool2d", _avg_pool2d),
-    layers.LocalResponseNorm: ("local_response_norm", _local_response_norm),
-}
-
-
-def layer_calls(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[Call, list[torch.Tensor]]]:
-    """The operator calls that the layers of ``pydl.nn`` in ``model`` make for the input ``x``.
-
-    Returns:
-        By the layer's name, the call and its tensors (input, weight, bias), detached.
-    """
-    found: dict[str, tuple[Call, list[torch.Tensor]]] = {}
-
-    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            operator, arguments = _OPERATORS[type(layer)]
-            x, parameters = inputs[0], [getattr(layer, name, None) for name in ("weight", "bias")]
-            weight, bias = (None if t is None else tuple(t.shape) for t in parameters)
-            call = Call(
-                operator,
-                tuple(x.shape),
-                weight,
-                bias,
-                arguments=arguments(layer),
-                grad_input=x.requires_grad,
-            )
-            tensors = [x, *(t for t in parameters if t is not None)]
-            found[name] = call, [t.detach().clone() for t in tensors]
-
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(record(name))
-        for name, layer in model.named_modules()
-        if type(layer) in _OPERATORS
-    ]
-    try:
-        with torch.enable_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

@@ -2,12 +2,12 @@
 Recognition", 1998."""
 
 from collections import OrderedDict
+from functools import partial
 
-from torch import nn
+from pydl import nn
+from pydl.models.model import Model
 
-from pydl.nn import AvgPool2d, Conv2d, MaxPool2d
-
-_POOLS = {"max": MaxPool2d, "average": AvgPool2d}
+_POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
@@ -37,10 +37,10 @@ def lenet5(num_classes: int = 10, *, pool: str = "max", activation: str = "relu"
     squash = _ACTIVATIONS[activation]
     return nn.Sequential(
         OrderedDict(  # [N, 1, 32, 32]
-            conv1=Conv2d(1, 6, kernel_size=5),  # [N, 6, 28, 28]
+            conv1=nn.Conv2d(1, 6, kernel_size=5),  # [N, 6, 28, 28]
             act1=squash(),
             pool1=_POOLS[pool](2),  # [N, 6, 14, 14]
-            conv2=Conv2d(6, 16, kernel_size=5),  # [N, 16, 10, 10]
+            conv2=nn.Conv2d(6, 16, kernel_size=5),  # [N, 16, 10, 10]
             act2=squash(),
             pool2=_POOLS[pool](2),  # [N, 16, 5, 5]
             flatten=nn.Flatten(),  # [N, 400]
@@ -51,3 +51,27 @@ def lenet5(num_classes: int = 10, *, pool: str = "max", activation: str = "relu"
             fc5=nn.Linear(84, num_classes),  # [N, num_classes]
         )
     )
+
+
+_LECUN = (
+    "LeCun, Bottou, Bengio, Haffner 1998, Gradient-Based Learning Applied to Document Recognition"
+)
+
+MODELS = (
+    Model(
+        "lenet5",
+        lenet5,
+        (1, 32, 32),
+        "LeNet-5 with max pooling and ReLU",
+        _LECUN,
+        parameters=61_706,
+    ),
+    Model(
+        "lenet5-1998",
+        partial(lenet5, pool="average", activation="tanh"),
+        (1, 32, 32),
+        "LeNet-5 with average pooling and tanh",
+        _LECUN,
+        parameters=61_706,
+    ),
+)

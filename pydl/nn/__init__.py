@@ -1,10 +1,22 @@
 """The layers with the constructors, names and ``state_dict`` of :mod:`torch.nn`, and ``backend=``.
 
 Each subclasses its counterpart in ``torch.nn`` where there is one, so initial weights, checkpoints,
-hooks and ``isinstance`` behave alike.
+hooks and ``isinstance`` behave alike. What this package has no kernels for (``Linear``,
+``Sequential``, ``init`` and so on) is torch.nn's own, by the same name: ``from pydl import nn``
+reads like ``from torch import nn``.
 """
 
-from pydl.nn.batch_norm import (
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:  # what __getattr__ hands through
+    from torch.nn import *  # noqa: F403
+    from torch.nn import Parameter as Parameter
+    from torch.nn import functional as functional
+    from torch.nn import init as init
+
+from pydl.nn.batch_norm import (  # type: ignore[assignment]  # SyncBatchNorm is no subclass
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
@@ -45,7 +57,7 @@ from pydl.nn.pool_adaptive import (
     SpatialPyramidPool2d,
 )
 from pydl.nn.pool_lp import LPPool1d, LPPool2d, LPPool3d
-from pydl.nn.rnn import GRU, LSTM, RNN
+from pydl.nn.rnn import GRU, LSTM, RNN  # type: ignore[assignment]  # made by a function
 from pydl.nn.rnn_cell import GRUCell, LSTMCell, RNNCell
 from pydl.nn.roi import RoIAlign, RoIPool
 from pydl.nn.softmax import LogSoftmax, Softmax, Softmax2d
@@ -117,3 +129,9 @@ __all__ = [
     "SpatialResponseNorm",
     "SyncBatchNorm",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name.startswith("_") or not hasattr(torch.nn, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(torch.nn, name)

@@ -170,9 +170,9 @@ def test_lectures_edge_filter(server):
 
 
 @pytest.mark.parametrize("server", servers("conv"))
-def test_lectures_output_table(server):
-    """The 6 x 6 image of the lectures under the vertical edge filter, every output as on the
-    slide."""
+def test_ngs_output_table(server):
+    """Andrew Ng's example (Deep Learning Specialization, course 4, week 1): a 6 x 6 image under the
+    3 x 3 vertical edge filter, every output as he gives it."""
     backend, device = server
     image = torch.tensor(
         [

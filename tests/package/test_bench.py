@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pydl import functional, measure, models
-from pydl.models.calls import Call, check, layer_calls
+from pydl.models.calls import Call, check
+from pydl.models.layer_calls import layer_calls
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))

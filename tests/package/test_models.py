@@ -9,7 +9,6 @@ from torch import nn
 
 import pydl.nn
 from pydl import models
-from pydl.models.calls import Call, check, layer_calls, served
 from pydl.models.stock import as_torch
 
 
@@ -103,7 +102,7 @@ def test_alexnet_2012_has_the_papers_figures() -> None:
 
 
 def test_alexnet_2012_normalises_as_the_paper_does() -> None:
-    layer = models.alexnet("2012", num_classes=10).lrn1
+    layer = models.alexnet(num_classes=10).lrn1
     x = torch.full((1, 9, 1, 1), 3.0)
     # b = a / (k + alpha sum over n of a^2)^beta with n = 5, not divided by n
     assert layer(x)[0, 4].item() == pytest.approx(3 / (2 + 1e-4 * 5 * 9) ** 0.75, rel=1e-6)
@@ -111,7 +110,7 @@ def test_alexnet_2012_normalises_as_the_paper_does() -> None:
 
 def test_alexnet_of_torchvision_has_its_parameters() -> None:
     with torch.device("meta"):
-        state = models.alexnet("torchvision").state_dict()
+        state = models.alexnet_torchvision().state_dict()
     features = {
         0: (64, 3, 11, 11),
         3: (192, 64, 5, 5),
@@ -129,51 +128,6 @@ def test_alexnet_of_torchvision_has_its_parameters() -> None:
     assert sum(value.numel() for value in state.values()) == 61_100_840
 
 
-def test_the_batch_scales_operations_and_not_weights() -> None:
-    one, four = rows("lenet5"), rows("lenet5", batch=4)
-    assert all(four[name].operations == 4 * row.operations for name, row in one.items())
-    assert all(four[name].parameters == row.parameters for name, row in one.items())
-
-
-def test_a_shared_layer_is_counted_once() -> None:
-    layer = nn.Linear(4, 4)
-    assert [
-        row.parameters for row in models.summarize(nn.Sequential(layer, nn.ReLU(), layer), (2, 4))
-    ] == [20, 0, 0]
-
-
-@pytest.mark.parametrize("name", models.MODELS)
-def test_outputs_and_gradients_equal_those_of_torch_nn(name: str) -> None:
-    # In float64: in float32 the last bit of a normalisation decides which of two pixels a pool
-    # takes, and gets the gradient.
-    with torch.device("meta"):
-        model = models.build(name).double().eval()
-    model = model.to_empty(device="cpu")
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        bound = parameter[0].numel() ** -0.5
-        nn.init.uniform_(parameter, -bound, bound)
-    x = torch.randn(2, *models.MODELS[name].input, dtype=torch.float64)
-    wanted = [
-        p for layer in model.modules() if isinstance(layer, nn.Conv2d) for p in layer.parameters()
-    ]
-    grad = torch.randn(2, 10 if name.startswith("lenet5") else 1000, dtype=torch.float64)
-
-    def results(model: nn.Module) -> list[torch.Tensor]:
-        y = model(x)
-        return [y.detach(), *torch.autograd.grad(y, wanted, grad)]
-
-    ours = results(model)
-    twin = as_torch(model)
-    with served() as seen:
-        theirs = results(twin)
-    assert not seen and not any(
-        type(one).__module__.startswith("pydl.nn") for one in twin.modules()
-    )
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * b.abs().max().item())
-
-
 def test_what_torch_nn_has_no_layer_for_is_written_with_its_operators() -> None:
     gru = pydl.nn.GRU(4, 4, reset_after=False)
     model = nn.Sequential(pydl.nn.SpatialResponseNorm(3), pydl.nn.LSTM(4, 4), gru, nn.ReLU())
@@ -186,18 +140,8 @@ def test_what_torch_nn_has_no_layer_for_is_written_with_its_operators() -> None:
     assert torch.equal(twin[1](x)[0], model[1](x)[0]) and type(model[1]) is pydl.nn.LSTM
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_every_weight_gets_a_gradient_in_training(name: str) -> None:
-    build = models.MODELS[name].build
-    model = build(num_classes=10)
-    y = model(torch.randn(1, *models.MODELS[name].input))
-    assert y.shape == (1, 10)
-    y.backward(torch.ones_like(y))
-    assert all(p.grad.abs().max() > 0 for p in model.parameters())
-
-
 def test_dropout_is_for_training_only() -> None:
-    model = models.alexnet("2012", num_classes=10)
+    model = models.alexnet(num_classes=10)
     x = torch.randn(1, 3, 227, 227)
     with torch.no_grad():
         assert not torch.equal(model(x), model(x))
@@ -208,10 +152,6 @@ def test_dropout_is_for_training_only() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (
-            lambda: models.alexnet("2013"),
-            "form must be one of 2012, lecture, torchvision, got '2013'",
-        ),
         (lambda: models.lenet5(pool="median"), "pool must be one of max, average, got 'median'"),
         (
             lambda: models.lenet5(activation="gelu"),
@@ -225,53 +165,9 @@ def test_unknown_choices_name_those_there_are(build, said: str) -> None:
         build()
 
 
-def test_a_models_calls_are_its_layers_calls() -> None:
-    model = models.lenet5()
-    calls = layer_calls(model, torch.randn(2, 1, 32, 32))
-    assert list(calls) == ["conv1", "pool1", "conv2", "pool2"]
-    call, (x, weight, bias) = calls["conv1"]
-    assert (call.operator, call.input, call.weight, call.bias) == (
-        "conv2d",
-        (2, 1, 32, 32),
-        (6, 1, 5, 5),
-        (6,),
-    )
-    assert not call.grad_input and calls["conv2"][0].grad_input
-    assert torch.equal(call.ours([x, weight, bias]), model.conv1(x))
-    for call, tensors in calls.values():
-        grad = torch.randn(call.theirs(tensors).shape)
-        assert all(row.passed for row in check(call, tensors, grad))
-
-
-@pytest.mark.parametrize(
-    "wrong", [lambda y: y * 1.001, lambda y: y[:, :1], lambda y: y * float("nan")]
-)
-def test_a_wrong_result_does_not_pass(monkeypatch: pytest.MonkeyPatch, wrong) -> None:
-    call, tensors = layer_calls(models.lenet5(), torch.randn(2, 1, 32, 32))["pool1"]
-    right = Call.ours
-
-    def ours(call: Call, tensors: list[torch.Tensor], backend: str | None = None) -> torch.Tensor:
-        y = right(call, tensors, backend)
-        return y if backend == "reference" else wrong(y)
-
-    monkeypatch.setattr(Call, "ours", ours)
-    assert not any(row.passed for row in check(call, tensors, None))
-
-
-def test_who_served_is_seen() -> None:
-    call, tensors = layer_calls(models.lenet5(), torch.randn(2, 1, 32, 32))["pool1"]
-    for backend, expected in (("reference", {"reference"}), ("aten", set())):
-        with served() as seen:
-            call.ours(tensors, backend)
-        assert seen == expected
-    with served() as seen:
-        call.theirs(tensors)
-    assert not seen
-
-
 def test_models_are_made_of_this_packages_layers() -> None:
     for name in models.MODELS:
         with torch.device("meta"):
             kinds = [type(layer) for layer in models.build(name).modules()]
         assert not {nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm} & set(kinds)
-        assert pydl.nn.Conv2d in kinds
+        assert any(issubclass(kind, pydl.nn.Conv2d) for kind in kinds)

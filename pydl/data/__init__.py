@@ -1,0 +1,23 @@
+"""Images and labels to learn from: a file a data set, each with its source and licence.
+
+``digits`` comes with scikit-learn; ``scenes`` makes pictures, clips and sentences of these digits;
+``idx`` (MNIST, Fashion-MNIST), ``cifar`` and ``folder`` read files that you have. Their ``load``
+and its like return a :class:`Split`. They only read: a file that is not what it should be raises
+:class:`CorruptFileError`, and nothing is returned.
+"""
+
+from pydl.data import cifar, digits, folder, idx, scenes
+from pydl.data.extras import MissingExtraError
+from pydl.data.files import CorruptFileError
+from pydl.data.split import Split
+
+__all__ = [
+    "CorruptFileError",
+    "MissingExtraError",
+    "Split",
+    "cifar",
+    "digits",
+    "folder",
+    "idx",
+    "scenes",
+]

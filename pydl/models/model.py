@@ -1,0 +1,33 @@
+"""What the table of networks says of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """One network: how to build it, what it is, and which figures were published of it.
+
+    ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
+    fully connected layers on one input, in 10^9, with as many digits as were published. A network
+    with a ``golden`` gives the outputs of that independent implementation with the same weights
+    (tests/golden): of ``torchvision``, whose ``state_dict`` has the same keys, or of a graph that
+    comes with ``onnx``.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    input: tuple[int, int, int]  # C, H, W of one image
+    about: str
+    source: str
+    small: tuple[int, int, int] | None = None  # the input of tests that compute; None: `input`
+    parameters: int | None = None
+    giga_multiply_adds: str | None = None
+    golden: str | None = None
+
+    @property
+    def sample(self) -> tuple[int, int, int]:
+        """C, H, W of an image that is small enough to compute with in a test."""
+        return self.small or self.input

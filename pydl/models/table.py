@@ -1,0 +1,61 @@
+"""The one table of networks, put together from their files."""
+
+from torch import nn
+
+from pydl.models.alexnet import MODELS as ALEXNET
+from pydl.models.densenet import MODELS as DENSENET
+from pydl.models.efficientnet import MODELS as EFFICIENTNET
+from pydl.models.googlenet import MODELS as GOOGLENET
+from pydl.models.googlenet_2014 import MODELS as GOOGLENET_2014
+from pydl.models.inception import MODELS as INCEPTION
+from pydl.models.lenet5 import MODELS as LENET5
+from pydl.models.mobilenetv2 import MODELS as MOBILENET_V2
+from pydl.models.model import Model
+from pydl.models.regression import MODELS as REGRESSION
+from pydl.models.resnet import MODELS as RESNET
+from pydl.models.resnet_cifar import MODELS as RESNET_CIFAR
+from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
+from pydl.models.sppnet import MODELS as SPPNET
+from pydl.models.squeezenet import MODELS as SQUEEZENET
+from pydl.models.stn import MODELS as STN
+from pydl.models.vgg import MODELS as VGG
+from pydl.models.zfnet import MODELS as ZFNET
+
+# In the order of their years.
+_FILES = (
+    LENET5,
+    ALEXNET,
+    ZFNET,
+    VGG,
+    GOOGLENET_2014,
+    GOOGLENET,
+    SPPNET,
+    INCEPTION,
+    RESNET,
+    RESNET_CIFAR,
+    STN,
+    SQUEEZENET,
+    DENSENET,
+    SHUFFLENET_V2,
+    MOBILENET_V2,
+    EFFICIENTNET,
+    REGRESSION,
+)
+
+MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}
+
+
+def find(name: str) -> Model:
+    """The table's row of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build(name: str) -> nn.Module:
+    """The model of that name with fresh weights; :func:`find` raises where there is none."""
+    return find(name).build()
