@@ -1,7 +1,6 @@
 """``pydl demo``."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import nn
 
-    from pydl.digits.dataset import Digits
     from pydl.digits.operators import OperatorRow
-    from pydl.digits.training import Epoch
 
 TARGET = 0.97  # of the held-out digits
 
@@ -44,14 +40,15 @@ def demo(
     """
     from rich.console import Console
 
-    from pydl.digits import require_extras
+    from pydl.data.extras import require
 
-    require_extras()
+    require("sklearn", "matplotlib")
     import torch
 
     from pydl import models
     from pydl.backends import use_backend
-    from pydl.digits import dataset, operators, report
+    from pydl.data import digits
+    from pydl.digits import operators, report, training
     from pydl_cli.parsing import device_of
 
     console = Console()
@@ -63,74 +60,36 @@ def demo(
         raise PermissionError(f"--output {output} cannot be written to")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    digits = dataset.load(seed).to(device)
+    split = digits.load(seed)
     model = models.lenet5().to(device)
     with serving:
-        history = list(_train(console, model, digits, epochs, seed))
+        history = training.train(model, split, epochs=epochs, seed=seed)
+        last = history[-1]
+        accuracy, held_out = last.held_out_accuracy or 0.0, len(split.held_out)
+        console.print(
+            f"{100 * accuracy:.2f} % of the held-out digits read correctly "
+            f"({round(accuracy * held_out)} of {held_out}), trained in {last.seconds:.1f} s"
+        )
         console.print(
             "Holding every operator to the float64 reference, and timing it against PyTorch ..."
         )
-        batch = digits.images[digits.held_out[:32]]
+        batch = split.held_out.tensors[0][:32].to(device)
         checked = operators.examine(model, batch)
-        layers = models.summarize(model, (1, 1, dataset.SIDE, dataset.SIDE))
+        layers = models.summarize(model, (1, 1, digits.SIDE, digits.SIDE))
     _show(console, checked)
-    results = report.Results(model, digits, history, checked, layers, TARGET, backend, seed, device)
+    results = report.Results(model, split, history, checked, layers, TARGET, backend, seed, device)
     console.print(f"Open {report.write(results, output)}", soft_wrap=True)
 
-    last = history[-1]
     wrong = [row.layer for row in checked if not row.passed]
     if wrong:
         console.print(
             f"[bold red]The operators of {', '.join(wrong)} deviate from the reference.[/]"
         )
-    if last.accuracy < TARGET:
-        said = (
-            f"{100 * last.accuracy:.1f} % of the held-out digits, "
-            f"the target is {100 * TARGET:.0f} %."
-        )
+    if accuracy < TARGET:
+        said = f"{100 * accuracy:.1f} % of the held-out digits, the target is {100 * TARGET:.0f} %."
         console.print(f"[bold red]The network reads only {said}[/]")
-    if wrong or last.accuracy < TARGET:
+    if wrong or accuracy < TARGET:
         raise typer.Exit(1)
-
-
-def _train(
-    console: "Console", model: "nn.Module", digits: "Digits", epochs: int, seed: int
-) -> Iterator["Epoch"]:
-    """Trains with a progress bar; yields each epoch's figures."""
-    import math
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from pydl.digits.training import BATCH, train
-
-    columns = (
-        TextColumn("LeNet-5, epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}  held-out accuracy {task.fields[accuracy]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        total = epochs * math.ceil(len(digits.train) / BATCH)
-        task = progress.add_task(
-            "", total=total, epoch=f"1/{epochs}", loss="  -   ", accuracy="  -"
-        )
-        done = train(
-            model, digits, epochs=epochs, seed=seed, on_batch=lambda loss: progress.advance(task)
-        )
-        for number, epoch in enumerate(done, 1):
-            progress.update(
-                task,
-                epoch=f"{min(number + 1, epochs)}/{epochs}",
-                loss=f"{epoch.loss:.4f}",
-                accuracy=f"{100 * epoch.accuracy:.1f} %",
-            )
-            yield epoch
-    right = round(epoch.accuracy * len(digits.held_out))
-    console.print(
-        f"{100 * epoch.accuracy:.2f} % of the held-out digits read correctly ({right} of "
-        f"{len(digits.held_out)}), "
-        f"trained in {epoch.seconds:.1f} s"
-    )
 
 
 def _show(console: "Console", rows: "list[OperatorRow]") -> None:

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from pydl.digits.operators import PASSES, OperatorRow
-from pydl.digits.training import Epoch
+from pydl.train import Epoch
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -77,8 +77,8 @@ def learning_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figu
         "Loss (cross-entropy, training images)", color=theme.ink, fontsize=11, loc="left"
     )
     curves = (
-        ("training images, distorted", "train_accuracy", theme.faint),
-        ("held-out images", "accuracy", theme.ours),
+        ("training images, distorted", "accuracy", theme.faint),
+        ("held-out images", "held_out_accuracy", theme.ours),
     )
     for name, field, color in curves:
         values = [100 * getattr(e, field) for e in epochs]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import pydl
 import pydl_cli as cli
-from pydl import backends, digits
+from pydl import backends
 from pydl.dispatch import AUTO
 from pydl_cli import questions
 
@@ -211,12 +211,6 @@ def test_the_demo_writes_its_page_and_fails_below_the_target(
     page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2 * len(expected)  # light and dark
     assert "http" not in page and 'src="data:' in page  # nothing is fetched
-
-
-def test_requiring_extras_passes_where_they_are() -> None:
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    digits.require_extras()
 
 
 def test_bench_hands_its_arguments_on() -> None:
