@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pydl.digits.operators import OperatorRow
+    from pydl.visualize.operators import OperatorRow
 
 TARGET = 0.97  # of the held-out digits
 
@@ -48,7 +48,8 @@ def demo(
     from pydl import models
     from pydl.backends import use_backend
     from pydl.data import digits
-    from pydl.digits import operators, report, training
+    from pydl.digits import report, training
+    from pydl.visualize import operators
     from pydl_cli.parsing import device_of
 
     console = Console()
@@ -96,7 +97,7 @@ def _show(console: "Console", rows: "list[OperatorRow]") -> None:
     """The operators as a table in the terminal."""
     from rich.table import Table
 
-    from pydl.digits.operators import PASSES
+    from pydl.visualize.operators import PASSES
 
     table = Table(
         "layer",

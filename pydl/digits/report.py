@@ -1,6 +1,6 @@
 """The demo's results written down: PNG files and one page that holds them all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from torch import nn
 from pydl import measure
 from pydl.backends import BACKENDS
 from pydl.data import Split
-from pydl.digits import page, plots
-from pydl.digits.operators import OperatorRow
 from pydl.digits.training import predict
 from pydl.models.summary import LayerRow
 from pydl.train import Confusion, Epoch
+from pydl.visualize import activations, page, plots
+from pydl.visualize.operators import OperatorRow
 
 _SHOWN = 24  # misread digits at most
 
@@ -34,20 +34,6 @@ class Results:
     device: torch.device
 
 
-class _Album:
-    """Draws each plot in both themes, keeps the light one as a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(
-        self, name: str, draw: Callable[..., plots.Figure], *arguments: object
-    ) -> page.Picture:
-        light, dark = (plots.png(draw(theme, *arguments)) for theme in (plots.LIGHT, plots.DARK))
-        (self.folder / f"{name}.png").write_bytes(light)
-        return light, dark
-
-
 def write(results: Results, folder: Path) -> Path:
     """Write ``index.html`` and the PNGs into ``folder``, which is made where it is missing.
 
@@ -55,7 +41,7 @@ def write(results: Results, folder: Path) -> Path:
         The page's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    album = _Album(folder)
+    album = plots.Album(folder)
     model = results.model.cpu()
     images, labels = results.digits.held_out.tensors
     probabilities = predict(model, images)
@@ -63,7 +49,7 @@ def write(results: Results, folder: Path) -> Path:
         _tiles(results, len(images)),
         _network(results),
         _learning(results, album, len(images)),
-        _confusion(album, labels, probabilities),
+        _confusion(results, album, labels, probabilities),
         _misread(album, images, labels, probabilities),
         _filters(album, model),
         _activations(album, model, images, labels, probabilities),
@@ -155,7 +141,7 @@ def _network(results: Results) -> str:
     )
 
 
-def _learning(results: Results, album: _Album, held_out: int) -> str:
+def _learning(results: Results, album: plots.Album, held_out: int) -> str:
     image = album("learning_curve", plots.learning_curve, results.epochs, results.target)
     return page.section(
         "Learning",
@@ -171,7 +157,9 @@ def _learning(results: Results, album: _Album, held_out: int) -> str:
     )
 
 
-def _confusion(album: _Album, labels: torch.Tensor, probabilities: torch.Tensor) -> str:
+def _confusion(
+    results: Results, album: plots.Album, labels: torch.Tensor, probabilities: torch.Tensor
+) -> str:
     confusion = Confusion(10)
     confusion.update(probabilities, labels)
     counts = confusion.matrix
@@ -187,7 +175,7 @@ def _confusion(album: _Album, labels: torch.Tensor, probabilities: torch.Tensor)
             f"Each row is a digit as it was written, each column what the network read. {said}"
         ),
         page.picture(
-            album("confusion_matrix", plots.confusion_matrix, counts),
+            album("confusion_matrix", plots.confusion_matrix, counts, results.digits.classes),
             "Confusion matrix",
             narrow=True,
         ),
@@ -195,7 +183,7 @@ def _confusion(album: _Album, labels: torch.Tensor, probabilities: torch.Tensor)
 
 
 def _misread(
-    album: _Album, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
+    album: plots.Album, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
 ) -> str:
     wrong = (probabilities.argmax(1) != labels).nonzero().flatten()
     if len(wrong):
@@ -219,7 +207,7 @@ def _misread(
     return page.section(title, page.paragraph(said), page.picture(image, title))
 
 
-def _filters(album: _Album, model: nn.Module) -> str:
+def _filters(album: plots.Album, model: nn.Module) -> str:
     image = album("filters", plots.filters, model.get_parameter("conv1.weight").detach())
     return page.section(
         "What the first layer looks for",
@@ -232,7 +220,7 @@ def _filters(album: _Album, model: nn.Module) -> str:
 
 
 def _activations(
-    album: _Album,
+    album: plots.Album,
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -240,11 +228,9 @@ def _activations(
 ) -> str:
     right = (probabilities.argmax(1) == labels).nonzero().flatten()
     i = int(right[0]) if len(right) else 0
-    layer = model.get_submodule
-    with torch.no_grad():
-        first = layer("act1")(layer("conv1")(images[i : i + 1]))
-        second = layer("act2")(layer("conv2")(layer("pool1")(first)))
-    image = album("activations", plots.activations, images[i, 0], first[0], second[0])
+    seen = activations(model, images[i : i + 1], "act1", "act2")
+    maps = {"after conv1": seen["act1"][0], "after conv2": seen["act2"][0]}
+    image = album("activations", plots.activations, images[i, 0], maps)
     return page.section(
         "What the layers see in a digit",
         page.paragraph(f"""
@@ -269,7 +255,7 @@ def _exactness(results: Results) -> str:
     )
 
 
-def _speed(results: Results, album: _Album) -> str:
+def _speed(results: Results, album: plots.Album) -> str:
     image = album("speed", plots.speed, results.operators)
     return page.section(
         "How fast are they?",

@@ -195,7 +195,7 @@ def test_the_demo_writes_its_page_and_fails_below_the_target(
 ) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    from pydl.digits import operators
+    from pydl.visualize import operators
 
     monkeypatch.setattr(operators, "examine", functools.partial(operators.examine, seconds=0.01))
     threads = torch.get_num_threads()

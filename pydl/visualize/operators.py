@@ -1,4 +1,4 @@
-"""A trained model's operators, held to the float64 reference and timed against stock PyTorch."""
+"""The operators that a network calls, held to the float64 reference, timed against PyTorch's."""
 
 from dataclasses import dataclass
 
