@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
-    from pydl.models.char_lm import CharLM
-    from pydl.text.dataset import Text
+    from pydl.models import CharLM
 
 app = typer.Typer(help="Train a network on real data that is already here.", no_args_is_help=True)
 
-TARGET = 2.6  # bits per character, on files that were held out
 _TWIN_STEPS = 10
 # Where the model shows what it writes: after the first steps, and at these parts of the way.
 _SAMPLES = {0.0: "At first", 0.05: "Train more", 0.3: "Train more", 1.0: "At the end"}
@@ -58,83 +57,57 @@ def char_lm(
     from rich.console import Console
 
     from pydl.backends import use_backend
-    from pydl.models.char_lm import CharLM
-    from pydl.text import dataset, training
+    from pydl.data import text as texts
+    from pydl.models import CharLM
+    from pydl.recipes import char_lm as recipe
     from pydl_cli.parsing import device_of
 
-    device_of(backend)  # says so where there is no GPU for it
+    device = device_of(backend)  # says so where there is no GPU for it
     console = Console(highlight=False, soft_wrap=True)
     torch.set_num_threads(threads)
-    text = dataset.load()
+    torch.manual_seed(seed)
+    size = len(texts.ALPHABET)
+    model = CharLM(size, cell.value, hidden=hidden, reset_before=reset_before).to(device)
+    text = texts.load()
     console.print(
         f"{len(text.train):,} characters to learn from, {len(text.held_out):,} held out, "
-        f"{len(dataset.ALPHABET)} different ones"
+        f"{size} different ones"
     )
-
-    def model() -> "CharLM":
-        torch.manual_seed(seed)
-        size = len(dataset.ALPHABET)
-        return CharLM(size, cell.value, hidden=hidden, reset_before=reset_before)
-
     with use_backend(backend):
-        if not reset_before:
-            _compare(console, model(), text, cell, hidden, seed)
-        learner = model()
-        _learn(console, learner, text, steps, seed)
-        bits = training.bits_per_character(learner, text.held_out)
-    console.print(f"{bits:.3f} bits per character on the files held out; the target is {TARGET}")
-    if bits >= TARGET:
+        if not reset_before:  # torch.nn has none
+            apart = recipe.difference_from_stock(model, text.train, steps=_TWIN_STEPS, seed=seed)
+            console.print(
+                f"The first {_TWIN_STEPS} steps beside the same model on torch.nn: losses at most "
+                f"{apart:.1e} bits apart"
+            )
+        _learn(console, model, text.train, steps, seed)
+        bits = recipe.bits_per_character(model, text.held_out)
+    console.print(
+        f"{bits:.3f} bits per character on the files held out; the target is {recipe.TARGET}"
+    )
+    if bits >= recipe.TARGET:
         raise typer.Exit(1)
 
 
-def _compare(
-    console: "Console", ours: "CharLM", text: "Text", cell: Cell, hidden: int, seed: int
+def _learn(
+    console: "Console", model: "CharLM", text: "torch.Tensor", steps: int, seed: int
 ) -> None:
-    """Trains a few steps beside the same model on ``torch.nn`` and says how far the losses come
-    apart."""
-    import torch
+    """Trains and shows what the model writes on the way."""
+    from rich.rule import Rule
+    from rich.text import Text
 
-    from pydl.models.char_lm import CharLM
-    from pydl.text import dataset, training
+    from pydl.recipes import char_lm as recipe
+    from pydl.train import Step
 
-    twin = CharLM(len(dataset.ALPHABET), cell.value, hidden=hidden, layers_of=torch.nn)
-    twin.load_state_dict(ours.state_dict())
-    pairs = zip(
-        training.train(ours, text, steps=_TWIN_STEPS, seed=seed),
-        training.train(twin, text, steps=_TWIN_STEPS, seed=seed, ours=False),
-        strict=True,
-    )
-    apart = max(abs(a.bits - b.bits) for a, b in pairs)
-    console.print(
-        f"The first {_TWIN_STEPS} steps beside the same model on torch.nn: losses at most "
-        f"{apart:.1e} bits apart"
-    )
-
-
-def _learn(console: "Console", model: "CharLM", text: "Text", steps: int, seed: int) -> None:
-    """Trains with a progress bar and shows what the model writes on the way."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from pydl.text import training
-
-    columns = (
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[bits]} bits per character"),
-        TimeElapsedColumn(),
-    )
     shown = {max(1, round(part * steps)): title for part, title in _SAMPLES.items()}
-    recent: list[float] = []
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=steps, bits="  - ")
-        for step in training.train(model, text, steps=steps, seed=seed):
-            recent = [*recent[-49:], step.bits]
-            progress.update(task, advance=1, bits=f"{sum(recent) / len(recent):.2f}")
-            if step.number in shown:
-                title = f"{shown[step.number]}: step {step.number}, {step.bits:.2f} bits"
-                progress.console.rule(title, align="left")
-                written = training.write(model, "def ", _SAMPLE_LENGTH, seed=seed)
-                progress.console.print(written, markup=False, soft_wrap=True)
+
+    def show(step: Step) -> None:
+        if step.number in shown:
+            title = f"{shown[step.number]}: step {step.number}, {step.loss:.2f} bits"
+            written = recipe.write(model, "def ", _SAMPLE_LENGTH, seed=seed)
+            # All at once, on a line of its own, for the progress bar is on the current one.
+            console.print("", Rule(title, align="left"), Text(written), sep="\n")
+
+    history = recipe.train(model, text, steps=steps, seed=seed, on_step=show)
     console.rule(align="left")
-    console.print(f"{steps} steps in {step.seconds:.0f} s")
+    console.print(f"{steps} steps in {history.epochs[-1].seconds:.0f} s")
