@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import pydl
 from pydl.data import CorruptFileError
@@ -14,6 +15,7 @@ from pydl.models.sequence.char_lm import CELLS
 from pydl.models.stock import as_torch
 from pydl.recipes import char_lm as recipe
 from pydl.train import Step
+from pydl_cli import app
 
 RESET_BEFORE = ("gru", {"reset_before": True})
 
@@ -200,3 +202,19 @@ def test_writing_repeats_and_leaves_the_model_as_it_was() -> None:
     first, again = (recipe.write(writer, "def ", 20, seed=3) for _ in range(2))
     assert first == again and first.startswith("def ") and len(first) == 24
     assert writer.training and first != recipe.write(writer, "def ", 20, seed=4)
+
+
+@pytest.mark.parametrize("options", [["--cell", "rnn"], ["--cell", "gru", "--reset-before"]])
+def test_the_command(options: list[str], text: texts.Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = texts.Text(text.train[:9_000], text.held_out[:2_000], text.source, text.licence)
+    monkeypatch.setattr(texts, "load", lambda: short)
+    sizes = ["--steps", "3", "--hidden", "8", "--threads", str(torch.get_num_threads())]
+    for target, status in ((0.0, 1), (99.0, 0)):
+        monkeypatch.setattr(recipe, "TARGET", target)
+        result = CliRunner().invoke(app, ["train", "char-lm", *sizes, *options])
+        assert result.exit_code == status
+    assert "9,000 characters to learn from, 2,000 held out, 97 different ones" in result.output
+    assert ("torch.nn: losses at most" in result.output) == ("--reset-before" not in options)
+    for title in ("Train more: step 1, ", "At the end: step 3, ", "\ndef ", "3 steps in"):
+        assert title in result.output
+    assert "bits per character on the files held out; the target is 99.0" in result.output
