@@ -1,8 +1,10 @@
 """The operators that a network calls, held to the float64 reference, timed against PyTorch's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.table import Table
 from torch import nn
 
 from pydl.measure import Times, copier, interleave
@@ -69,3 +71,22 @@ def examine(
             times[kind] = interleave(actions, device=images.device, seconds=seconds)
         rows.append(OperatorRow(layer, call, ", ".join(sorted(backends)) or "aten", checks, times))
     return rows
+
+
+def listed(rows: Sequence[OperatorRow]) -> Table:
+    """The rows as a table for a terminal."""
+    table = Table(
+        "layer",
+        "input",
+        "backend",
+        "float64",
+        title="Checked, and times as fast as PyTorch",
+        title_justify="left",
+    )
+    for name in PASSES.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        mark = "[green]within[/]" if row.passed else "[bold red]outside[/]"
+        ratios = [f"{row.ratio(kind):.2f}x" for kind in PASSES]
+        table.add_row(row.layer, "x".join(map(str, row.call.input)), row.backend, mark, *ratios)
+    return table

@@ -19,7 +19,7 @@ from pydl.dispatch import AUTO
 from pydl_cli import questions
 
 ROOT = Path(pydl.__file__).resolve().parents[1]
-COMMANDS = ("info", "explain", "summary", "demo", "train")
+COMMANDS = ("info", "explain", "summary", "demo", "run", "train")
 
 
 def run(*arguments: str) -> Result:
@@ -77,6 +77,11 @@ def test_summary_without_a_name_lists_the_models() -> None:
     assert "lenet5" in output and "alexnet-torchvision" in output
 
 
+def test_run_without_a_name_lists_the_recipes() -> None:
+    output = run("run").output
+    assert "digits" in output and "LeNet-5 reads" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -91,6 +96,8 @@ def test_summary_without_a_name_lists_the_models() -> None:
         (("demo", "--backend", "gpu"), "backend must be one of auto"),
         (("demo", "--output", __file__), "FileExistsError"),
         (("demo", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("run", "cats"), "no recipe is called 'cats'; there are digits"),
+        (("run", "digits", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--reset-before"), "only a GRU"),
         (("train", "word-lm"), "No such command 'word-lm'"),

@@ -1,4 +1,5 @@
-"""The demo's results written down: PNG files and one page that holds them all."""
+"""The page of the recipe ``digits``: what was learned, whether the operators are right, how fast
+they are; its plots lie beside it as files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from torch import nn
 from pydl import measure
 from pydl.backends import BACKENDS
 from pydl.data import Split
-from pydl.digits.training import predict
 from pydl.models.summary import LayerRow
 from pydl.train import Confusion, Epoch
 from pydl.visualize import activations, page, plots
@@ -21,7 +21,7 @@ _SHOWN = 24  # misread digits at most
 
 @dataclass(frozen=True)
 class Results:
-    """What a run of the demo found."""
+    """What a run of the recipe found."""
 
     model: nn.Module
     digits: Split
@@ -44,7 +44,7 @@ def write(results: Results, folder: Path) -> Path:
     album = plots.Album(folder)
     model = results.model.cpu()
     images, labels = results.digits.held_out.tensors
-    probabilities = predict(model, images)
+    probabilities = _predict(model, images)
     parts = [
         _tiles(results, len(images)),
         _network(results),
@@ -63,6 +63,13 @@ def write(results: Results, folder: Path) -> Path:
     target = folder / "index.html"
     target.write_text(html, encoding="utf-8")
     return target
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Probabilities (N, classes)."""
+    model.eval()
+    return torch.cat([model(batch) for batch in images.split(256)]).softmax(1)
 
 
 def _threads(results: Results) -> str:
