@@ -163,7 +163,7 @@ def activations(theme: Theme, image: torch.Tensor, maps: Mapping[str, torch.Tens
     for part, (title, some, grid, colors) in zip(parts, groups, strict=True):
         part.set_facecolor(theme.paper)
         part.suptitle(title, color=theme.faint, fontsize=10)
-        panels = part.subplots(*grid, squeeze=False).flat
+        panels = list(part.subplots(*grid, squeeze=False).flat)
         for axes in panels:
             _bare(axes)
             axes.set_facecolor(theme.paper)

@@ -55,5 +55,12 @@ def test_plots_are_drawn_in_both_themes(tmp_path: Path) -> None:
     light, dark = album("activations", plots.activations, X[0, 0], maps)
     assert light.startswith(b"\x89PNG") and dark.startswith(b"\x89PNG") and light != dark
     assert (tmp_path / "activations.png").read_bytes() == light
+    figure = plots.activations(palette.LIGHT, X[0, 0], maps)
+    panels = [axes for axes in figure.get_axes() if axes.get_images()]
+    assert [axes.get_images()[0].get_array().shape for axes in panels] == [
+        (32, 32),
+        *[(4, 4)] * 7,
+        (2, 2),
+    ]
     counts = torch.tensor([[3, 1], [0, 2]])
     assert album("confusion", plots.confusion_matrix, counts, ("cat", "dog"))
