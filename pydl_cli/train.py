@@ -1,22 +1,11 @@
 """``pydl train ...``."""
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import torch
-    from rich.console import Console
-
-    from pydl.models import CharLM
-
 app = typer.Typer(help="Train a network on real data that is already here.", no_args_is_help=True)
-
-_TWIN_STEPS = 10
-# Where the model shows what it writes: after the first steps, and at these parts of the way.
-_SAMPLES = {0.0: "At first", 0.05: "Train more", 0.3: "Train more", 1.0: "At the end"}
-_SAMPLE_LENGTH = 240
 
 
 class Cell(str, Enum):
@@ -66,48 +55,9 @@ def char_lm(
     console = Console(highlight=False, soft_wrap=True)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    size = len(texts.ALPHABET)
-    model = CharLM(size, cell.value, hidden=hidden, reset_before=reset_before).to(device)
-    text = texts.load()
-    console.print(
-        f"{len(text.train):,} characters to learn from, {len(text.held_out):,} held out, "
-        f"{size} different ones"
-    )
+    characters = len(texts.ALPHABET)
+    model = CharLM(characters, cell.value, hidden=hidden, reset_before=reset_before).to(device)
     with use_backend(backend):
-        if not reset_before:  # torch.nn has none
-            apart = recipe.difference_from_stock(model, text.train, steps=_TWIN_STEPS, seed=seed)
-            console.print(
-                f"The first {_TWIN_STEPS} steps beside the same model on torch.nn: losses at most "
-                f"{apart:.1e} bits apart"
-            )
-        _learn(console, model, text.train, steps, seed)
-        bits = recipe.bits_per_character(model, text.held_out)
-    console.print(
-        f"{bits:.3f} bits per character on the files held out; the target is {recipe.TARGET}"
-    )
-    if bits >= recipe.TARGET:
+        learned = recipe.learn(model, texts.load(), console, steps=steps, seed=seed)
+    if learned.bits >= recipe.TARGET:
         raise typer.Exit(1)
-
-
-def _learn(
-    console: "Console", model: "CharLM", text: "torch.Tensor", steps: int, seed: int
-) -> None:
-    """Trains and shows what the model writes on the way."""
-    from rich.rule import Rule
-    from rich.text import Text
-
-    from pydl.recipes import char_lm as recipe
-    from pydl.train import Step
-
-    shown = {max(1, round(part * steps)): title for part, title in _SAMPLES.items()}
-
-    def show(step: Step) -> None:
-        if step.number in shown:
-            title = f"{shown[step.number]}: step {step.number}, {step.loss:.2f} bits"
-            written = recipe.write(model, "def ", _SAMPLE_LENGTH, seed=seed)
-            # All at once, on a line of its own, for the progress bar is on the current one.
-            console.print("", Rule(title, align="left"), Text(written), sep="\n")
-
-    history = recipe.train(model, text, steps=steps, seed=seed, on_step=show)
-    console.rule(align="left")
-    console.print(f"{steps} steps in {history.epochs[-1].seconds:.0f} s")

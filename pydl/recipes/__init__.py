@@ -1,10 +1,11 @@
 """Results that anybody can repeat, a file each: data, a network, its training, what it is held to,
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
+from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.recipe import Options, Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (DIGITS,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (DIGITS, CHAR_LM)}
 
 
 def find(name: str) -> Recipe:

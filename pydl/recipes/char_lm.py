@@ -9,24 +9,37 @@ process.
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pydl import functional, nn
-from pydl.data.text import decode, encode
+from pydl import functional, measure, nn
+from pydl.asked import use_backend
+from pydl.data import text as texts
 from pydl.models.sequence.char_lm import CharLM
 from pydl.models.stock import as_torch
+from pydl.recipes.recipe import Options, Recipe
 from pydl.train import History, Settings, Step, evaluate, fit, schedules
 from pydl.train.evaluation import Loss
+from pydl.visualize import page
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TARGET = 2.6  # bits per character, on files that were held out
+STEPS = 3000  # updates of the weights
 STEPS_OF_TIME, STREAMS = 64, 32  # characters of a batch, along time and side by side
 
 _RATE = 4e-3
 _WARM_UP = 0.05  # of all steps
 _CLIP = 1.0  # the largest norm of the gradient
+_STEPS_WITH_STOCK = 10
+# Where the model shows what it writes: after the first step, and at these parts of the way.
+_SAMPLES = {0.0: "At first", 0.05: "Train more", 0.3: "Train more", 1.0: "At the end"}
+_SAMPLE_LENGTH = 240
 
 # (T, B) characters, and whether the streams begin with them.
 Batch = tuple[torch.Tensor, bool]
@@ -151,7 +164,7 @@ def bits_per_character(model: CharLM, text: torch.Tensor) -> float:
 
 
 def difference_from_stock(
-    model: CharLM, text: torch.Tensor, *, steps: int = 10, seed: int = 0
+    model: CharLM, text: torch.Tensor, *, steps: int = _STEPS_WITH_STOCK, seed: int = 0
 ) -> float:
     """Trains two copies of ``model`` for a few steps, the second made of torch.nn's layers.
 
@@ -189,11 +202,110 @@ def write(
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    written = [encode(start).long()]
+    written = [texts.encode(start).long()]
     state = None
     for _ in range(length):
         scores, state = model(written[-1][:, None].to(device), state)
         odds = functional.softmax(scores[-1, 0] / temperature, 0).cpu()
         written.append(torch.multinomial(odds, 1, generator=generator))
     model.train(training)
-    return decode(torch.cat(written))
+    return texts.decode(torch.cat(written))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of it."""
+
+    bits: float  # per character of the held-out text
+    seconds: float  # of training
+    difference: float | None  # from torch.nn, in bits, over the first steps
+    samples: list[tuple[str, str]]  # when, and what the model wrote then
+
+
+def learn(
+    model: CharLM, text: texts.Text, console: "Console", *, steps: int = STEPS, seed: int = 0
+) -> Learned:
+    """Trains a fresh model, and says on a console how it goes and what it writes on the way."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    console.print(
+        f"{len(text.train):,} characters to learn from, {len(text.held_out):,} held out, "
+        f"{len(texts.ALPHABET)} different ones"
+    )
+    difference = None
+    if getattr(model.recurrent, "reset_after", True):  # torch.nn has no other GRU
+        difference = difference_from_stock(model, text.train, seed=seed)
+        console.print(
+            f"The first {_STEPS_WITH_STOCK} steps beside the same model on torch.nn: losses at "
+            f"most {difference:.1e} bits apart",
+            soft_wrap=True,
+        )
+    shown = {max(1, round(part * steps)): title for part, title in _SAMPLES.items()}
+    samples: list[tuple[str, str]] = []
+
+    def show(step: Step) -> None:
+        if step.number in shown:
+            title = f"{shown[step.number]}: step {step.number}, {step.loss:.2f} bits"
+            samples.append((title, write(model, "def ", _SAMPLE_LENGTH, seed=seed)))
+            # All at once, on a line of its own, for the progress bar is on the current one.
+            parts = "", Rule(title, align="left"), Text(samples[-1][1])
+            console.print(*parts, sep="\n", soft_wrap=True)
+
+    history = train(model, text.train, steps=steps, seed=seed, on_step=show)
+    seconds = history.epochs[-1].seconds
+    console.rule(align="left")
+    console.print(f"{steps} steps in {seconds:.0f} s")
+    found = bits_per_character(model, text.held_out)
+    console.print(
+        f"{found:.3f} bits per character on the files held out; the target is {TARGET}",
+        soft_wrap=True,
+    )
+    return Learned(found, seconds, difference, samples)
+
+
+def _page(learned: Learned, text: texts.Text, device: torch.device) -> str:
+    figures = [
+        (
+            f"{learned.bits:.2f} bits",
+            f"a character of {len(text.held_out):,} that were held out; the target is {TARGET}",
+            learned.bits < TARGET,
+        ),
+        (f"{learned.seconds:.0f} s", f"of training on {len(text.train):,} characters", True),
+    ]
+    if learned.difference is not None:
+        what = f"between the losses of {_STEPS_WITH_STOCK} steps and those of torch.nn's layers"
+        figures.append((f"{learned.difference:.1e} bits", what, True))
+    written = [
+        page.section(title, f'<div class="scroll"><pre>{escape(sample)}</pre></div>')
+        for title, sample in learned.samples
+    ]
+    lead = f"""A recurrent network read Python, character by character, and learned what comes next.
+        Below is what it wrote on the way, each time after <code>def</code>. The text:
+        {escape(text.source)} ({escape(text.licence)})."""
+    parts = [page.tiles(figures), *written]
+    return page.page("A network writes Python", lead, parts, measure.versions(device))
+
+
+def _steps(options: Options, console: "Console") -> bool:
+    device = torch.device(options.device)
+    torch.manual_seed(options.seed)
+    model = CharLM(len(texts.ALPHABET)).to(device)
+    text = texts.load()
+    steps = STEPS
+    if options.epochs is not None:
+        steps = options.epochs * max(1, len(text.train) // (STREAMS * STEPS_OF_TIME))
+    with use_backend(options.backend):
+        learned = learn(model, text, console, steps=steps, seed=options.seed)
+    file = options.output / "index.html"
+    file.write_text(_page(learned, text, device), encoding="utf-8")
+    console.print(f"Open {file}", soft_wrap=True)
+    return learned.bits < TARGET
+
+
+RECIPE = Recipe(
+    "char-lm",
+    f"an LSTM writes Python: source that was held out takes less than {TARGET} bits per character",
+    (),
+    _steps,
+)

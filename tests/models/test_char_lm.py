@@ -1,10 +1,12 @@
 """The character language model: its text, its twin on ``torch.nn``, what it learns."""
 
 import gzip
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import pydl
@@ -14,6 +16,7 @@ from pydl.models import CharLM
 from pydl.models.sequence.char_lm import CELLS
 from pydl.models.stock import as_torch
 from pydl.recipes import char_lm as recipe
+from pydl.recipes.recipe import Options
 from pydl.train import Step
 from pydl_cli import app
 
@@ -218,3 +221,17 @@ def test_the_command(options: list[str], text: texts.Text, monkeypatch: pytest.M
     for title in ("Train more: step 1, ", "At the end: step 3, ", "\ndef ", "3 steps in"):
         assert title in result.output
     assert "bits per character on the files held out; the target is 99.0" in result.output
+
+
+def test_the_recipe_leaves_a_page(
+    text: texts.Text, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    short = texts.Text(text.train[:5_000], text.held_out[:2_000], text.source, text.licence)
+    monkeypatch.setattr(texts, "load", lambda: short)
+    console = Console(file=io.StringIO())
+    # 5,000 characters are 2 batches and a half.
+    assert recipe.RECIPE.run(Options(tmp_path, epochs=1), console) is False
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "of training on 5,000 characters" in page and "<pre>def " in page
+    assert "At the end: step 2, " in page and "standard library" in page
+    assert f"Open {tmp_path / 'index.html'}" in console.file.getvalue().replace("\n", "")
