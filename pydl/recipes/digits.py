@@ -69,10 +69,20 @@ def _steps(options: Options, console: "Console") -> bool:
         )
         batch = split.held_out.tensors[0][:32].to(device)
         checked = operators.examine(model, batch)
+        served = operators.servers(model, batch)
         layers = models.summarize(model, (1, *batch.shape[1:]))
     console.print(operators.listed(checked))
     results = digits_page.Results(
-        model, split, history, checked, layers, TARGET, options.backend, options.seed, device
+        model,
+        split,
+        history,
+        checked,
+        served,
+        layers,
+        TARGET,
+        options.backend,
+        options.seed,
+        device,
     )
     page = digits_page.write(results, options.output)
     console.print(f"Open {page}", soft_wrap=True)

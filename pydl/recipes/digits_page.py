@@ -1,7 +1,7 @@
 """The page of the recipe ``digits``: what was learned, whether the operators are right, how fast
 they are; its plots lie beside it as files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Results:
     digits: Split
     epochs: Sequence[Epoch]
     operators: Sequence[OperatorRow]
+    served: Mapping[str, str]  # by layer, the backend
     layers: Sequence[LayerRow]
     target: float  # of the held-out accuracy
     backend: str  # asked for; "auto" where none was
@@ -109,14 +110,15 @@ def _tiles(results: Results, held_out: int) -> str:
 
 
 def _network(results: Results) -> str:
-    served = {
-        row.layer: f"pydl, {BACKENDS[row.backend].about} (<code>{row.backend}</code>)"
-        for row in results.operators
-        if row.backend in BACKENDS
-    }
-    served |= {
-        row.layer: "PyTorch, called by pydl" for row in results.operators if row.backend == "aten"
-    }
+    def who_served(layer: str) -> str:
+        backend = results.served.get(layer)
+        if backend is None:
+            return "PyTorch, torch.nn"
+        if backend == "aten":
+            return "PyTorch, called by pydl"
+        about = f"{BACKENDS[backend].about} " if backend in BACKENDS else ""
+        return f"pydl, {about}(<code>{backend}</code>)"
+
     rows = [
         [
             row.name,
@@ -124,7 +126,7 @@ def _network(results: Results) -> str:
             "&times;".join(map(str, row.output_shape[1:])),
             f"{row.parameters:,}" if row.parameters else "",
             f"{row.multiply_adds:,}" if row.multiply_adds else "",
-            served.get(row.name, "PyTorch, torch.nn"),
+            who_served(row.name),
         ]
         for row in results.layers
     ]

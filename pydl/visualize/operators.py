@@ -10,6 +10,8 @@ from torch import nn
 from pydl.measure import Times, copier, interleave
 from pydl.models.calls import Call, Check, check, served
 from pydl.models.layer_calls import layer_calls
+from pydl.models.record import Ran, watch
+from pydl.nn.layer import Layer
 
 ACTIVATIONS = nn.ReLU, nn.LeakyReLU  # one operation per number
 PASSES = {"forward": "forward", "both": "forward + backward"}
@@ -71,6 +73,25 @@ def examine(
             times[kind] = interleave(actions, device=images.device, seconds=seconds)
         rows.append(OperatorRow(layer, call, ", ".join(sorted(backends)) or "aten", checks, times))
     return rows
+
+
+def servers(model: nn.Module, x: torch.Tensor) -> dict[str, str]:
+    """Who serves the layers of ``pydl.nn`` when ``model`` runs on ``x``, as observed: by a layer's
+    name the backend, or several joined by commas."""
+    found: dict[str, str] = {}
+
+    def before(ran: Ran) -> None:
+        seen.clear()
+
+    def after(ran: Ran) -> None:
+        found[ran.key] = ", ".join(sorted(seen)) or "aten"
+
+    with (
+        served() as seen,
+        watch(model, lambda name, layer: isinstance(layer, Layer), before=before, after=after),
+    ):
+        model(x)
+    return found
 
 
 def listed(rows: Sequence[OperatorRow]) -> Table:

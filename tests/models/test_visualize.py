@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pydl import models
+from pydl import models, use_backend
 from pydl.visualize import activations, operators, page, palette
 
 X = torch.randn(2, 1, 32, 32)
@@ -35,6 +35,15 @@ def test_each_distinct_call_is_examined_once() -> None:
     checks, speed = page.checks_table(rows), page.speed_table(rows)
     assert checks.count("<tr>") == 1 + 6 and checks.count("within") == 6
     assert speed.count("<tr>") == 1 + 4 and "2&times;1&times;32&times;32" in speed
+
+
+def test_who_serves_a_layer_is_observed() -> None:
+    model = models.lenet5()
+    served = operators.servers(model, X)
+    assert list(served) == ["conv1", "act1", "pool1", "conv2", "act2", "pool2", "act3", "act4"]
+    assert served["conv1"] == "aten"
+    with use_backend("reference"):
+        assert set(operators.servers(model, X).values()) == {"reference"}
 
 
 def test_a_page_has_both_palettes_and_fetches_nothing() -> None:
