@@ -12,6 +12,7 @@ from torch.nn.modules import batchnorm, conv
 from torch.nn.utils.rnn import PackedSequence
 
 import pydl.nn
+from pydl.models.meta import shapes_alone
 from pydl.models.record import Ran, watch
 
 
@@ -312,7 +313,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with watch(model, after=count), torch.no_grad():
+        with shapes_alone(model), watch(model, after=count), torch.no_grad():
             model(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
         for module, training in modes:
