@@ -21,7 +21,7 @@ from pydl.asked import use_backend
 from pydl.data import text as texts
 from pydl.models.sequence.char_lm import CharLM
 from pydl.models.stock import as_torch
-from pydl.recipes.recipe import Options, Recipe
+from pydl.recipes.recipe import Options, Recipe, publish
 from pydl.train import History, Settings, Step, evaluate, fit, schedules
 from pydl.train.evaluation import Loss
 from pydl.visualize import page
@@ -297,9 +297,7 @@ def _steps(options: Options, console: "Console") -> bool:
         steps = options.epochs * max(1, len(text.train) // (STREAMS * STEPS_OF_TIME))
     with use_backend(options.backend):
         learned = learn(model, text, console, steps=steps, seed=options.seed)
-    file = options.output / "index.html"
-    file.write_text(_page(learned, text, device), encoding="utf-8")
-    console.print(f"Open {file}", soft_wrap=True)
+    publish(_page(learned, text, device), options, console)
     return learned.bits < TARGET
 
 

@@ -66,3 +66,10 @@ class Recipe:
         if not os.access(options.output, os.W_OK):
             raise PermissionError(f"the output {options.output} cannot be written to")
         return self.steps(options, console)
+
+
+def publish(html: str, options: Options, console: "Console") -> None:
+    """Writes a recipe's page and says where it is."""
+    file = options.output / "index.html"
+    file.write_text(html, encoding="utf-8")
+    console.print(f"Open {file}", soft_wrap=True)
