@@ -26,6 +26,7 @@ MODES = ("inference", "training")
 TORCHVISION = (
     "shufflenet_v2_x1_0",
     "mobilenet_v2",
+    "mobilenet_v3_small",
     "efficientnet_b0",
     "regnet_y_400mf",
     "resnet18",
