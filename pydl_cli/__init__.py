@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pydl_cli import bench, demo, explain, info, run, summary, train, tune
+from pydl_cli import bench, compare, demo, explain, info, predict, run, summary, train, tune
 
 app = typer.Typer(
     name="pydl",
@@ -46,10 +46,12 @@ def _pydl(
 app.command("info")(info.info)
 app.command("explain")(explain.explain)
 app.command("summary")(summary.summary)
+app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.add_typer(train.app, name="train")
+app.command("predict")(predict.predict)
 app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
 
 

@@ -35,6 +35,8 @@ _FAMILIES = (
     "mobilenet",
     "efficientnet",
 )
+# Whose names in the chart would lie on another's.
+_RAISED = ("googlenet", "resnet50", "resnet101", "squeezenet1_0", "efficientnet_b7")
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _bubbles(axes: "Axes", points: Sequence[Point], theme: "Theme") -> None:
         axes.annotate(
             point.name.removesuffix("-torchvision"),
             (point.multiply_adds / 1e9, point.top1),
-            xytext=(5, -3),
+            xytext=(5, 6 if point.name in _RAISED else -3),
             textcoords="offset points",
             fontsize=7,
             color=theme.ink,

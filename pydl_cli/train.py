@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train a network on real data that is already here.", no_args_is_help=True)
+from pydl_cli import train_classifier
+
+app = typer.Typer(
+    help="Train a network on real data that is already here.",
+    cls=train_classifier.NetworkOrCommand,
+    no_args_is_help=True,
+)
+app.command(train_classifier.COMMAND)(train_classifier.train)
 
 
 class Cell(str, Enum):

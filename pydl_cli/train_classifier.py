@@ -123,6 +123,7 @@ def train(
     model = models.find(name)
     output = output or Path(f"{name}.pth")
     weights.check(output)  # before the training, so that none is wasted
+    _check(model)
     split = _load(data, model, seed)
     shape = _shape(model, split)
     console = Console(highlight=False, soft_wrap=True)
@@ -244,16 +245,21 @@ class _Fitted:
         return [images.expand(-1, self.channels, -1, -1).contiguous(), labels]
 
 
+def _check(model: "Model") -> None:
+    """Raises ValueError where the network is no classifier."""
+    import inspect
+
+    if "num_classes" not in inspect.signature(model.build).parameters:
+        raise ValueError(f"{model.name} gives no scores of classes: it is {model.about}")
+
+
 def build(model: "Model", classes: int) -> "nn.Module":
     """The network with scores of so many classes.
 
     Raises:
         ValueError: it is no classifier.
     """
-    import inspect
-
-    if "num_classes" not in inspect.signature(model.build).parameters:
-        raise ValueError(f"{model.name} gives no scores of classes: it is {model.about}")
+    _check(model)
     return model.build(num_classes=classes)  # type: ignore[call-arg]
 
 

@@ -100,7 +100,7 @@ def test_run_without_a_name_lists_the_recipes() -> None:
         (("run", "digits", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--reset-before"), "only a GRU"),
-        (("train", "word-lm"), "No such command 'word-lm'"),
+        (("train", "word-lm", "--data", "digits"), "no model is called 'word-lm'"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
