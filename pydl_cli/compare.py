@@ -1,5 +1,6 @@
 """``pydl compare``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +22,6 @@ ERRORS = (
     ("VGG", 2014, 7.3),
     ("GoogLeNet", 2014, 6.7),
     ("ResNet", 2015, 3.6),
-)
-# Which networks share a colour, by the beginnings of their names.
-_FAMILIES = (
-    "alexnet",
-    "vgg",
-    "googlenet",
-    "inception",
-    "resnet",
-    "squeezenet",
-    "densenet",
-    "shufflenet",
-    "mobilenet",
-    "efficientnet",
 )
 # Whose names in the chart would lie on another's.
 _RAISED = ("googlenet", "resnet50", "resnet101", "squeezenet1_0", "efficientnet_b7")
@@ -148,14 +136,16 @@ def _bubbles(axes: "Axes", points: Sequence[Point], theme: "Theme") -> None:
     Culurciello 2016, An Analysis of Deep Neural Network Models for Practical Applications)."""
     import matplotlib
 
-    colours = matplotlib.colormaps["tab10"]
-    for number, family in enumerate(_FAMILIES):
-        own = [point for point in points if point.name.startswith(family)]
+    families: dict[str, list[Point]] = {}  # which share a colour, by the letters they begin with
+    for point in points:
+        families.setdefault(re.split(r"[^a-z]", point.name)[0], []).append(point)
+    colours = matplotlib.colormaps["tab20"]
+    for number, own in enumerate(families.values()):
         axes.scatter(
             [point.multiply_adds / 1e9 for point in own],
             [point.top1 for point in own],
             [8 * point.parameters / 1e6 for point in own],
-            color=colours(number),
+            color=colours(number % 20),
             alpha=0.45,
             linewidths=0.5,
             edgecolors=theme.ink,

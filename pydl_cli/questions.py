@@ -88,7 +88,8 @@ def served(layer: torch.nn.Module, shape: tuple[int, ...], device: str = "cpu") 
         name: torch.empty(one.shape, dtype=one.dtype, device=device) for name, one in held.items()
     }
     x = torch.empty(shape, device=device)
-    with contextlib.suppress(_Answered), choosing(see), torch.no_grad():
+    auto = backends.use_backend("auto")  # whatever the environment says
+    with contextlib.suppress(_Answered), choosing(see), auto, torch.no_grad():
         torch.func.functional_call(layer, weights, (x,))
     return seen[0] if seen else "aten"  # its own straight away
 

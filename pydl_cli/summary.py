@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pydl_cli.parsing import sizes_of
+from pydl_cli.parsing import cuda_missing, sizes_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,8 @@ def summary(
         network = hollow(model.build)
         rows = models.summarize(network, (batch, *shape))
         fields = _fields(network, (batch, *shape), rows)
-        servers = _servers(network, rows)
+        device = "cpu" if cuda_missing() else "cuda"
+        servers = _servers(network, rows, device)
 
     head = ("layer", "kind", "output", "sees", "by")
     figures_head = ("weights", "+ biases", "mult-adds", "operations")
@@ -85,7 +86,8 @@ def summary(
     console.print(
         "\nsees: the receptive field, in pixels along the width; all: the whole input, of whatever "
         "size.\n"
-        "by: who serves the layer here under auto, in inference; aten is PyTorch's own operator. "
+        f"by: who serves the layer here, on {device}, under auto, in inference; aten is PyTorch's "
+        "own operator. "
         "Blank: nothing is computed.\n"
         "A multiply-add is two operations; comparisons (pools, ReLU) count as operations, "
         "dropout as none.",
@@ -126,13 +128,15 @@ def _fields(network: "nn.Module", shape: tuple[int, ...], rows: "Sequence[LayerR
     for row in rows:
         times[row.name] = count = times.get(row.name, 0) + 1
         field = known.get(row.name if count == 1 else f"{row.name}#{count}")
-        known_as = "all" if isinstance(field, Whole) else f"{field.size:,}" if field else ""
-        said.append(known_as)
+        if field is None:
+            said.append("")
+        else:
+            said.append("all" if isinstance(field, Whole) else f"{field.size:,}")
     return said
 
 
-def _servers(network: "nn.Module", rows: "Sequence[LayerRow]") -> list[str]:
-    """Who serves each layer here; nothing for one that computes nothing."""
+def _servers(network: "nn.Module", rows: "Sequence[LayerRow]", device: str) -> list[str]:
+    """Who serves each layer on this device; nothing for one that computes nothing."""
     from pydl.nn.layer import Layer
     from pydl_cli.questions import served
 
@@ -140,12 +144,14 @@ def _servers(network: "nn.Module", rows: "Sequence[LayerRow]") -> list[str]:
     known: dict[tuple, str] = {}
     for row in rows:
         kind = row.kind, row.arguments, row.input_shape
-        if kind not in known:
-            layer = layers[row.name]
-            ours = isinstance(layer, Layer)
-            known[kind] = (
-                "" if row.operations == 0 else served(layer, row.input_shape) if ours else "aten"
-            )
+        if kind in known:
+            continue
+        if row.operations == 0:
+            known[kind] = ""
+        elif isinstance(layers[row.name], Layer):
+            known[kind] = served(layers[row.name], row.input_shape, device)
+        else:
+            known[kind] = "aten"
     return [known[row.kind, row.arguments, row.input_shape] for row in rows]
 
 

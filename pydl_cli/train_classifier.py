@@ -264,8 +264,8 @@ def build(model: "Model", classes: int) -> "nn.Module":
 
 
 def _heads(network: "nn.Module", classes: int) -> set[str]:
-    """The names of the layers that give scores: the last with weights, and others before it whose
-    outputs are as many as there are classes and which nothing of the network's reads."""
+    """The names of the layers that give scores: the last one with weights, and those of auxiliary
+    heads."""
     from torch import nn
 
     weighted = [
