@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pydl import models, nn
 from pydl.models.meta import hollow, shapes_alone
 from pydl.models.receptive import Whole, receptive_fields
 from pydl.models.record import watch
-from pydl_cli import compare, weights
+from pydl_cli import compare, train_classifier, weights
 from pydl_cli.questions import served
 
 ROOT = Path(pydl.__file__).resolve().parents[1]
@@ -114,27 +115,29 @@ def test_a_summary_of_a_residual_network_imports_no_compiler() -> None:
 
 
 class Branches(torch.nn.Module):
-    """Ways of different lengths that meet in a concatenation, a sum and a product, with windows of
-    even width, which are not centred."""
+    """Three ways that meet in a concatenation, a sum and a product. None of them sees all that the
+    others see: their windows lie to the left and to the right."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.short = nn.Conv2d(2, 2, 2, stride=2)
-        self.long = nn.Sequential(nn.Conv2d(2, 2, 5, padding=2), nn.AvgPool2d(4, 2, padding=1))
-        self.mix = nn.Conv2d(4, 4, 3, padding=1, dilation=1)
+        self.right = nn.Conv2d(2, 2, 4, stride=4)
+        self.left = nn.AvgPool2d(5, 4, padding=2)
+        self.both = nn.Sequential(nn.Conv2d(2, 2, 4, padding="same"), nn.AvgPool2d(1, 4))
+        self.mix = nn.Conv2d(4, 4, 3, padding=1)
         self.last = nn.Conv2d(4, 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.cat([self.short(x), self.long(x)], 1)
+        x = torch.cat([self.right(x) + self.both(x), self.left(x)], 1)
         y = self.mix(x)
         y = y.view(len(y), 2, 2, *y.shape[2:]).transpose(1, 2).flatten(1, 2)
         return self.last((x + y) * x)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("axis", (-2, -1))
 @pytest.mark.parametrize(
     ("build", "channels", "known"),
-    ((lambda: models.resnet_cifar(20), 3, 40), (Branches, 2, 5)),
+    ((lambda: models.resnet_cifar(20), 3, 40), (Branches, 2, 6)),
 )
 def test_receptive_fields_are_the_support_of_the_gradient(build, channels, known, axis) -> None:
     torch.manual_seed(0)
@@ -160,6 +163,32 @@ def test_receptive_fields_are_the_support_of_the_gradient(build, channels, known
         assert field.stride == (seen[1].min() - seen[0].min()).item(), name
         compared += 1
     assert compared >= 5
+
+
+class Added(torch.nn.Module):
+    """A convolution of x + other(x)."""
+
+    def __init__(self, other: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.other, self.conv = other, nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x + self.other(x))
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        nn.ConvTranspose2d(2, 2, 3, padding=1),
+        nn.Conv2d(2, 2, 1, stride=2, padding=16),  # units lie two pixels apart there
+        lambda x: nn.functional.interpolate(x[:, :, ::2, ::2], scale_factor=2),
+        lambda x: x.cumsum(3),
+    ),
+)
+def test_a_receptive_field_is_not_known_where_an_unknown_one_is_added(other) -> None:
+    assert "conv" not in receptive_fields(hollow(lambda: Added(other)), (1, 2, 32, 32))
+    alone = receptive_fields(hollow(lambda: Added(nn.Identity())), (1, 2, 32, 32))
+    assert alone["conv"].size == 3
 
 
 def test_a_receptive_field_behind_what_is_not_followed_is_not_known() -> None:
@@ -304,6 +333,28 @@ def test_auxiliary_heads_learn_too(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "w.pth"
     said = run("train", "googlenet", "--data", folder, "--epochs", 1, "--batch", 8, "--output", out)
     assert "epoch 1" in said and "aux1.fc2.weight" in weights.read(out)[0]
+
+
+def test_losses_of_auxiliary_heads_are_added() -> None:
+    a, b, target = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    main, other = (nn.functional.cross_entropy(one, target) for one in (a, b))
+    loss = train_classifier._loss
+    assert torch.isclose(loss((a, None, b), target), main + 0.3 * other)
+    assert torch.isclose(loss(a, target), main)
+
+
+def test_a_seed_repeats_a_run(tmp_path: Path, folder: Path) -> None:
+    states = []
+    for number, seed in enumerate((1, 1, 2)):
+        file = tmp_path / f"{number}.pth"
+        common = ("train", "lenet5", "--data", folder, "--epochs", 1, "--output", file)
+        run(*common, "--seed", seed, "--augment", "turn")
+        states.append(weights.read(file)[0])
+    same, other = (
+        all(torch.equal(one, states[0][name]) for name, one in state.items())
+        for state in states[1:]
+    )
+    assert same and not other
 
 
 def idx(path: Path, numbers: np.ndarray) -> None:
