@@ -17,16 +17,16 @@ from torch import nn
 
 import pydl
 from pydl import measure, models
+from pydl.data.text import ALPHABET
 from pydl.models.calls import Check
-from pydl.models.char_lm import CharLM
 from pydl.models.stock import as_torch
-from pydl.text import dataset
-from pydl.text.training import STEPS_OF_TIME, STREAMS
+from pydl.recipes.char_lm import STEPS_OF_TIME, STREAMS
 
 MODES = ("inference", "training")
 TORCHVISION = (
     "shufflenet_v2_x1_0",
     "mobilenet_v2",
+    "mobilenet_v3_small",
     "efficientnet_b0",
     "regnet_y_400mf",
     "resnet18",
@@ -78,7 +78,7 @@ class _Text(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = CharLM(len(dataset.ALPHABET))
+        self.model = models.CharLM(len(ALPHABET))
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         return self.model(text)[0].flatten(0, 1)
@@ -109,8 +109,7 @@ def networks() -> list[Network]:
         Network(model.name, "pydl", model.build, model.input, 16 if model.input[-1] > 64 else 32)
         for model in models.MODELS.values()
     ]
-    characters = len(dataset.ALPHABET)
-    found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, characters))
+    found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
     theirs = _torchvision()
     for name in TORCHVISION if theirs else ():
         # Without pretrained weights nothing is downloaded. GoogLeNet's own initial weights take

@@ -35,6 +35,7 @@ from torch import nn  # noqa: E402
 import pydl  # noqa: E402
 from pydl import backends, measure  # noqa: E402
 from pydl.models.calls import choosing, served  # noqa: E402
+from pydl.models.record import Ran, watch  # noqa: E402
 from pydl.nn.layer import Layer  # noqa: E402
 
 
@@ -46,40 +47,36 @@ def served_by(model: nn.Module, run: measure.Action) -> str:
     where it decides on each pass apart, all are named that serve one.
     """
     counts: Counter[str] = Counter()
-    open_calls: list[tuple[str, dict[str, None], dict[str, None]]] = []
+    open_calls: list[tuple[dict[str, None], dict[str, None]]] = []
 
-    def enter(layer: nn.Module, _: object) -> None:
-        ran.clear()
-        open_calls.append((type(layer).__name__, {}, {}))
+    def enter(_: Ran) -> None:
+        servers.clear()
+        open_calls.append(({}, {}))
 
-    def leave(layer: nn.Module, *_: object) -> None:
-        name, kinds, answers = open_calls.pop()
+    def leave(ran: Ran) -> None:
+        kinds, answers = open_calls.pop()
+        name = type(ran.layer).__name__
         apart = [kind for kind in kinds if kind not in backends.FAMILIES]
         what = f"{name} ({', '.join(apart)})" if apart else name
         # A layer that goes to PyTorch's operator straight away asks nothing. A recurrent one may
         # find, having asked, that this operator would not do.
-        who = answers if ran <= set(answers) else sorted(ran)
+        who = answers if servers <= set(answers) else sorted(servers)
         counts[f"{what} {', '.join(who) or 'aten'}"] += 1
 
     def see(answer: str, kind: str, *_: object) -> None:
         if open_calls:
-            _, kinds, answers = open_calls[-1]
+            kinds, answers = open_calls[-1]
             kinds[kind] = answers[answer] = None
         else:  # a function, called by no layer of this package
             counts[f"{kind} {answer}"] += 1
 
     swapped = {name for name, _, _ in pydl.report(model).swapped}
-    handles = []
-    for name, layer in model.named_modules():
-        if name in swapped or isinstance(layer, Layer):
-            handles.append(layer.register_forward_pre_hook(enter))
-            handles.append(layer.register_forward_hook(leave))
-    try:
-        with choosing(see), served() as ran:
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def ours(name: str, layer: nn.Module) -> bool:
+        return name in swapped or isinstance(layer, Layer)
+
+    with watch(model, ours, before=enter, after=leave), choosing(see), served() as servers:
+        run()
     return "; ".join(f"{what} {count}" for what, count in sorted(counts.items()))
 
 

@@ -1,5 +1,5 @@
-"""``pydl ...``: what is here, who serves what, what a network costs, a demonstration, training, a
-benchmark.
+"""``pydl ...``: what is here, who serves what, what a network costs, a demonstration, recipes,
+training, a benchmark.
 
 This is a package of its own, because importing any module of ``pydl`` imports PyTorch, which takes
 seconds. A command's module imports what it needs when the command runs, so that ``pydl --help`` is
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pydl_cli import bench, demo, explain, info, summary, train, tune
+from pydl_cli import bench, compare, demo, explain, info, predict, run, summary, train, tune
 
 app = typer.Typer(
     name="pydl",
@@ -46,9 +46,12 @@ def _pydl(
 app.command("info")(info.info)
 app.command("explain")(explain.explain)
 app.command("summary")(summary.summary)
+app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("demo")(demo.demo)
+app.command("run")(run.run)
 app.add_typer(train.app, name="train")
+app.command("predict")(predict.predict)
 app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
 
 

@@ -1,21 +1,11 @@
 """``pydl demo``."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from torch import nn
-
-    from pydl.digits.dataset import Digits
-    from pydl.digits.operators import OperatorRow
-    from pydl.digits.training import Epoch
-
-TARGET = 0.97  # of the held-out digits
+from pydl_cli.run import perform
 
 
 def demo(
@@ -42,115 +32,4 @@ def demo(
     Exit status 1 where fewer than 97 % of the held-out digits are read correctly, or an operator is
     wrong.
     """
-    from rich.console import Console
-
-    from pydl.digits import require_extras
-
-    require_extras()
-    import torch
-
-    from pydl import models
-    from pydl.backends import use_backend
-    from pydl.digits import dataset, operators, report
-    from pydl_cli.parsing import device_of
-
-    console = Console()
-    serving = use_backend(backend)
-    device = torch.device(device_of(backend))
-    # Before the training, so that no training is wasted.
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):
-        raise PermissionError(f"--output {output} cannot be written to")
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    digits = dataset.load(seed).to(device)
-    model = models.lenet5().to(device)
-    with serving:
-        history = list(_train(console, model, digits, epochs, seed))
-        console.print(
-            "Holding every operator to the float64 reference, and timing it against PyTorch ..."
-        )
-        batch = digits.images[digits.held_out[:32]]
-        checked = operators.examine(model, batch)
-        layers = models.summarize(model, (1, 1, dataset.SIDE, dataset.SIDE))
-    _show(console, checked)
-    results = report.Results(model, digits, history, checked, layers, TARGET, backend, seed, device)
-    console.print(f"Open {report.write(results, output)}", soft_wrap=True)
-
-    last = history[-1]
-    wrong = [row.layer for row in checked if not row.passed]
-    if wrong:
-        console.print(
-            f"[bold red]The operators of {', '.join(wrong)} deviate from the reference.[/]"
-        )
-    if last.accuracy < TARGET:
-        said = (
-            f"{100 * last.accuracy:.1f} % of the held-out digits, "
-            f"the target is {100 * TARGET:.0f} %."
-        )
-        console.print(f"[bold red]The network reads only {said}[/]")
-    if wrong or last.accuracy < TARGET:
-        raise typer.Exit(1)
-
-
-def _train(
-    console: "Console", model: "nn.Module", digits: "Digits", epochs: int, seed: int
-) -> Iterator["Epoch"]:
-    """Trains with a progress bar; yields each epoch's figures."""
-    import math
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from pydl.digits.training import BATCH, train
-
-    columns = (
-        TextColumn("LeNet-5, epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}  held-out accuracy {task.fields[accuracy]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        total = epochs * math.ceil(len(digits.train) / BATCH)
-        task = progress.add_task(
-            "", total=total, epoch=f"1/{epochs}", loss="  -   ", accuracy="  -"
-        )
-        done = train(
-            model, digits, epochs=epochs, seed=seed, on_batch=lambda loss: progress.advance(task)
-        )
-        for number, epoch in enumerate(done, 1):
-            progress.update(
-                task,
-                epoch=f"{min(number + 1, epochs)}/{epochs}",
-                loss=f"{epoch.loss:.4f}",
-                accuracy=f"{100 * epoch.accuracy:.1f} %",
-            )
-            yield epoch
-    right = round(epoch.accuracy * len(digits.held_out))
-    console.print(
-        f"{100 * epoch.accuracy:.2f} % of the held-out digits read correctly ({right} of "
-        f"{len(digits.held_out)}), "
-        f"trained in {epoch.seconds:.1f} s"
-    )
-
-
-def _show(console: "Console", rows: "list[OperatorRow]") -> None:
-    """The operators as a table in the terminal."""
-    from rich.table import Table
-
-    from pydl.digits.operators import PASSES
-
-    table = Table(
-        "layer",
-        "input",
-        "backend",
-        "float64",
-        title="Checked, and times as fast as PyTorch",
-        title_justify="left",
-    )
-    for name in PASSES.values():
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        mark = "[green]within[/]" if row.passed else "[bold red]outside[/]"
-        ratios = [f"{row.ratio(kind):.2f}x" for kind in PASSES]
-        table.add_row(row.layer, "x".join(map(str, row.call.input)), row.backend, mark, *ratios)
-    console.print(table)
+    perform("digits", output=output, epochs=epochs, seed=seed, backend=backend, threads=threads)

@@ -71,6 +71,29 @@ def asked(family: str, x: torch.Tensor, **options: object) -> list[Question]:
     return found
 
 
+def served(layer: torch.nn.Module, shape: tuple[int, ...], device: str = "cpu") -> str:
+    """Who serves a layer of ``pydl.nn`` for an input of this shape under ``auto``, in evaluation.
+
+    Args:
+        layer: in evaluation mode; its weights may be on the ``meta`` device.
+    """
+    seen: list[str] = []
+
+    def see(answer: str, *rest: object) -> None:
+        seen.append(answer)
+        raise _Answered
+
+    held = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    weights = {
+        name: torch.empty(one.shape, dtype=one.dtype, device=device) for name, one in held.items()
+    }
+    x = torch.empty(shape, device=device)
+    auto = backends.use_backend("auto")  # whatever the environment says
+    with contextlib.suppress(_Answered), choosing(see), auto, torch.no_grad():
+        torch.func.functional_call(layer, weights, (x,))
+    return seen[0] if seen else "aten"  # its own straight away
+
+
 def _call(name: str, *arguments: object, **named: object) -> Callable[[torch.Tensor], object]:
     """An operator that takes inputs of any number of axes."""
     return lambda x: getattr(functional, name)(x, *arguments, **named, backend="auto")

@@ -1,10 +1,20 @@
 """``pydl summary``."""
 
-from typing import Annotated
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pydl_cli.parsing import sizes_of
+from pydl_cli.parsing import cuda_missing, sizes_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pydl.models import LayerRow
+
+_GAP = "  "
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -32,13 +42,13 @@ def summary(
         int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")
     ] = 1,
 ) -> None:
-    """Show a network layer by layer: shapes, weights with and without biases, operations."""
-    import torch
-    from rich import box
+    """Show a network layer by layer: shapes, receptive field, who serves each layer here, weights
+    with and without biases, operations."""
     from rich.console import Console
     from rich.table import Table
 
     from pydl import models
+    from pydl.models.meta import hollow
 
     console = Console()
     if name is None:
@@ -51,42 +61,119 @@ def summary(
     shape = model.input if input is None else _shape(input)
     if shape[0] != model.input[0]:
         raise ValueError(f"{name} takes {model.input[0]} channels, got --input {_joined(shape)}")
-    with torch.device("meta"):
-        network = model.build()
-    rows = models.summarize(network, (batch, *shape))
+    with _no_collection():
+        network = hollow(model.build)
+        rows = models.summarize(network, (batch, *shape))
+        fields = _fields(network, (batch, *shape), rows)
+        device = "cpu" if cuda_missing() else "cuda"
+        servers = _servers(network, rows, device)
 
-    console = Console(width=None if console.is_terminal else 120)
-    table = Table(
-        box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True, header_style="bold"
-    )
-    total = [
-        sum(getattr(row, field) for row in rows)
-        for field in ("weights", "parameters", "multiply_adds")
+    head = ("layer", "kind", "output", "sees", "by")
+    figures_head = ("weights", "+ biases", "mult-adds", "operations")
+    figures = [(row.weights, row.parameters, row.multiply_adds, row.operations) for row in rows]
+    totals = [sum(one or 0 for one in column) for column in zip(*figures, strict=True)]
+    lines = [
+        (row.name, row.kind, _joined(row.output_shape[1:]), field, server, *map(_said, numbers))
+        for row, field, server, numbers in zip(rows, fields, servers, figures, strict=True)
     ]
-    uncounted = [row.name for row in rows if row.operations is None]
-    operations = sum(row.operations or 0 for row in rows)
-    table.add_column("layer", "total", no_wrap=True)
-    if console.width >= 110:
-        table.add_column("kind", no_wrap=True)
-    table.add_column("output", no_wrap=True)
-    for title, figure in zip(
-        ("weights", "+ biases", "mult-adds", "operations"), (*total, operations), strict=True
-    ):
-        table.add_column(title, f"{figure:,}", justify="right", no_wrap=True)
-    for row in rows:
-        figures = (row.weights, row.parameters, row.multiply_adds, row.operations)
-        said = ["?" if figure is None else f"{figure:,}" if figure else "" for figure in figures]
-        kind = [row.kind] if console.width >= 110 else []
-        table.add_row(row.name, *kind, _joined(row.output_shape[1:]), *said)
+    last = ("total", "", "", "", "", *(f"{total:,}" for total in totals))
+    text = _columns([(*head, *figures_head), *lines, last], left=(0, 1, 2, 4))
     console.print(f"[bold]{model.name}[/]: {model.about}. {model.source}.", highlight=False)
-    console.print(f"Input {_joined(shape)}, batch of {batch}.", highlight=False)
-    console.print(table)
+    console.print(f"Input {_joined(shape)}, batch of {batch}.\n", highlight=False)
+    typer.echo(typer.style(text[0], bold=True))
+    typer.echo("\n".join(text[1:-1]))
+    typer.echo(typer.style(text[-1], bold=True))
     console.print(
+        "\nsees: the receptive field, in pixels along the width; all: the whole input, of whatever "
+        "size.\n"
+        f"by: who serves the layer here, on {device}, under auto, in inference; aten is PyTorch's "
+        "own operator. "
+        "Blank: nothing is computed.\n"
         "A multiply-add is two operations; comparisons (pools, ReLU) count as operations, "
-        "dropout as none."
+        "dropout as none.",
+        highlight=False,
     )
+    unknown = [row.name for row, field in zip(rows, fields, strict=True) if not field]
+    if unknown:
+        console.print(
+            f"What {_some(unknown)} see is not known: what the network does before them is not "
+            "followed.",
+            highlight=False,
+        )
+    uncounted = [row.name for row in rows if row.operations is None]
     if uncounted:
         console.print(f"Operations of {', '.join(uncounted)} are not counted.")
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's garbage collector, which would look through thousands of layers again and
+    again as they are made, a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _fields(network: "nn.Module", shape: tuple[int, ...], rows: "Sequence[LayerRow]") -> list[str]:
+    """What the units of each layer see, in words; nothing where it is not known."""
+    from pydl.models.receptive import Whole, receptive_fields
+
+    known = receptive_fields(network, shape)
+    times: dict[str, int] = {}
+    said = []
+    for row in rows:
+        times[row.name] = count = times.get(row.name, 0) + 1
+        field = known.get(row.name if count == 1 else f"{row.name}#{count}")
+        if field is None:
+            said.append("")
+        else:
+            said.append("all" if isinstance(field, Whole) else f"{field.size:,}")
+    return said
+
+
+def _servers(network: "nn.Module", rows: "Sequence[LayerRow]", device: str) -> list[str]:
+    """Who serves each layer on this device; nothing for one that computes nothing."""
+    from pydl.nn.layer import Layer
+    from pydl_cli.questions import served
+
+    layers = dict(network.named_modules())
+    known: dict[tuple, str] = {}
+    for row in rows:
+        kind = row.kind, row.arguments, row.input_shape
+        if kind in known:
+            continue
+        if row.operations == 0:
+            known[kind] = ""
+        elif isinstance(layers[row.name], Layer):
+            known[kind] = served(layers[row.name], row.input_shape, device)
+        else:
+            known[kind] = "aten"
+    return [known[row.kind, row.arguments, row.input_shape] for row in rows]
+
+
+def _columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Lines of columns as wide as they must be. (Rich takes seconds for thousands of rows.)"""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _said(figure: int | None) -> str:
+    return "?" if figure is None else f"{figure:,}" if figure else ""
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
 
 
 def _joined(shape: tuple[int, ...]) -> str:

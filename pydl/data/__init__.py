@@ -1,12 +1,13 @@
-"""Images and labels to learn from: a file a data set, each with its source and licence.
+"""Images and texts to learn from: a file a data set, each with its source and licence.
 
 ``digits`` comes with scikit-learn; ``scenes`` makes pictures, clips and sentences of these digits;
 ``idx`` (MNIST, Fashion-MNIST), ``cifar`` and ``folder`` read files that you have. Their ``load``
-and its like return a :class:`Split`. They only read: a file that is not what it should be raises
+and its like return a :class:`Split`. ``text`` has characters, of the standard library or of files
+that you have. They only read: a file that is not what it should be raises
 :class:`CorruptFileError`, and nothing is returned.
 """
 
-from pydl.data import cifar, digits, folder, idx, scenes
+from pydl.data import cifar, digits, folder, idx, scenes, text
 from pydl.data.extras import MissingExtraError
 from pydl.data.files import CorruptFileError
 from pydl.data.split import Split
@@ -20,4 +21,5 @@ __all__ = [
     "folder",
     "idx",
     "scenes",
+    "text",
 ]

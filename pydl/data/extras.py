@@ -2,7 +2,12 @@
 
 import importlib.util
 
-_PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
+# By module, the package and the extra that brings it.
+_PACKAGES = {
+    "sklearn": ("scikit-learn", "data"),
+    "PIL": ("Pillow", "data"),
+    "matplotlib": ("matplotlib", "plots"),
+}
 
 
 class MissingExtraError(RuntimeError):
@@ -11,8 +16,9 @@ class MissingExtraError(RuntimeError):
 
 def require(*modules: str) -> None:
     """Raises :class:`MissingExtraError` where one of these modules is missing."""
-    missing = [_PACKAGES[name] for name in modules if importlib.util.find_spec(name) is None]
+    missing = [_PACKAGES[name][0] for name in modules if importlib.util.find_spec(name) is None]
     if missing:
+        extras = ",".join(sorted({_PACKAGES[name][1] for name in modules}))
         raise MissingExtraError(
-            f"{' and '.join(missing)} missing: pip install 'pydl-kernels[data]'"
+            f"{' and '.join(missing)} missing: pip install 'pydl-kernels[{extras}]'"
         )

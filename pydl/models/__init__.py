@@ -21,6 +21,7 @@ from pydl.models.model import Model
 from pydl.models.regression import regression
 from pydl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from pydl.models.resnet_cifar import resnet_cifar
+from pydl.models.sequence.char_lm import CharLM
 from pydl.models.shufflenetv2 import (
     shufflenet_v2_x0_5,
     shufflenet_v2_x1_0,
@@ -37,6 +38,7 @@ from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
     "MODELS",
+    "CharLM",
     "LayerRow",
     "Model",
     "alexnet",

@@ -165,6 +165,7 @@ MODELS = (
         small=(3, 64, 64),
         parameters=61_100_840,
         giga_multiply_adds="0.714",
+        top1=56.522,
         golden="torchvision",
     ),
 )

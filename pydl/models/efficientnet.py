@@ -206,16 +206,17 @@ MODELS = tuple(
         small=(3, 64, 64),
         parameters=parameters,
         giga_multiply_adds=giga,
+        top1=top1,
         golden="torchvision",
     )
-    for build, side, parameters, giga in (
-        (efficientnet_b0, 224, 5_288_548, "0.386"),
-        (efficientnet_b1, 240, 7_794_184, "0.687"),
-        (efficientnet_b2, 288, 9_109_994, "1.088"),
-        (efficientnet_b3, 300, 12_233_232, "1.827"),
-        (efficientnet_b4, 380, 19_341_616, "4.394"),
-        (efficientnet_b5, 456, 30_389_784, "10.266"),
-        (efficientnet_b6, 528, 43_040_704, "19.068"),
-        (efficientnet_b7, 600, 66_347_960, "37.746"),
+    for build, side, parameters, giga, top1 in (
+        (efficientnet_b0, 224, 5_288_548, "0.386", 77.692),
+        (efficientnet_b1, 240, 7_794_184, "0.687", 78.642),
+        (efficientnet_b2, 288, 9_109_994, "1.088", 80.608),
+        (efficientnet_b3, 300, 12_233_232, "1.827", 82.008),
+        (efficientnet_b4, 380, 19_341_616, "4.394", 83.384),
+        (efficientnet_b5, 456, 30_389_784, "10.266", 83.444),
+        (efficientnet_b6, 528, 43_040_704, "19.068", 84.008),
+        (efficientnet_b7, 600, 66_347_960, "37.746", 84.122),
     )
 )

@@ -181,6 +181,7 @@ MODELS = (
         small=(3, 64, 64),
         parameters=13_004_888,  # 6,624,904 of them without the heads
         giga_multiply_adds="1.498",
+        top1=69.778,
         golden="torchvision",
     ),
 )

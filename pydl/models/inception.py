@@ -220,6 +220,7 @@ MODELS = (
         small=(3, 96, 96),
         parameters=27_161_264,
         giga_multiply_adds="5.713",
+        top1=77.294,
         golden="torchvision",
     ),
 )

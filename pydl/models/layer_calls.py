@@ -8,6 +8,7 @@ import torch
 
 from pydl import nn
 from pydl.models.calls import Call
+from pydl.models.record import Ran, watch
 from pydl.nn.layer import Layer
 from pydl.ops.sync_batch_norm import group_of
 
@@ -193,29 +194,17 @@ def layer_calls(
             over several processes.
     """
     found: dict[str, tuple[Call, list[torch.Tensor]]] = {}
-    times: dict[str, int] = {}
 
-    def record(name: str) -> Callable[[torch.nn.Module, tuple, dict[str, Any]], None]:
-        def hook(layer: torch.nn.Module, inputs: tuple, named: dict[str, Any]) -> None:
-            given = dict(inspect.signature(layer.forward).bind(*inputs, **named).arguments)
-            why = _refusal(layer, given)
-            if why is not None:
-                raise ValueError(f"layer {name!r} is a {type(layer).__name__}, {why}")
-            times[name] = times.get(name, 0) + 1
-            key = name if times[name] == 1 else f"{name}#{times[name]}"
-            found[key] = _call(layer, given)
+    def take(ran: Ran) -> None:
+        given = dict(inspect.signature(ran.layer.forward).bind(*ran.inputs, **ran.named).arguments)
+        why = _refusal(ran.layer, given)
+        if why is not None:
+            raise ValueError(f"layer {ran.name!r} is a {type(ran.layer).__name__}, {why}")
+        found[ran.key] = _call(ran.layer, given)
 
-        return hook
+    def ours(name: str, layer: torch.nn.Module) -> bool:
+        return isinstance(layer, Layer) and not isinstance(layer, skip)
 
-    handles = [
-        layer.register_forward_pre_hook(record(name), with_kwargs=True)
-        for name, layer in model.named_modules()
-        if isinstance(layer, Layer) and not isinstance(layer, skip)
-    ]
-    try:
-        with torch.enable_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watch(model, ours, before=take), torch.enable_grad():
+        model(x)
     return found

@@ -107,6 +107,7 @@ MODELS = (
         small=(3, 64, 64),
         parameters=3_504_872,
         giga_multiply_adds="0.301",
+        top1=71.878,
         golden="torchvision",
     ),
 )

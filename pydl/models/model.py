@@ -14,7 +14,8 @@ class Model:
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
     with a ``golden`` gives the outputs of that independent implementation with the same weights
     (tests/golden): of ``torchvision``, whose ``state_dict`` has the same keys, or of a graph that
-    comes with ``onnx``.
+    comes with ``onnx``. ``top1`` is the part of ImageNet's 50,000 validation images, in percent,
+    that torchvision documents for its first weights of the network (``IMAGENET1K_V1``).
     """
 
     name: str
@@ -25,6 +26,7 @@ class Model:
     small: tuple[int, int, int] | None = None  # the input of tests that compute; None: `input`
     parameters: int | None = None
     giga_multiply_adds: str | None = None
+    top1: float | None = None
     golden: str | None = None
 
     @property

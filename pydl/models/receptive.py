@@ -1,10 +1,16 @@
 """How much of the input a unit of each layer sees."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from pydl.nn import BatchNormAct2d
+from pydl.models.meta import shapes_alone
+from pydl.models.record import Ran, watch
+from pydl.nn import BatchNormAct2d, ChannelShuffle, SpatialPyramidPool2d
 
 _WINDOWS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -14,13 +20,14 @@ _WINDOWS = (
 )
 # What reads a pixel, or the channels of one.
 _POINTWISE = (
-    *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.LocalResponseNorm),
+    *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    *(nn.LocalResponseNorm, ChannelShuffle),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d),
 )
 # What reads a whole map, whatever its size; behind it there is no window to speak of.
 _WHOLE = (
-    *(nn.Flatten, nn.Linear),
+    *(nn.Flatten, nn.Linear, SpatialPyramidPool2d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
@@ -35,6 +42,14 @@ class ReceptiveField:
     kind: str
     size: int
     stride: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A unit sees all of the input, whatever its size."""
+
+
+WHOLE = Whole()
 
 
 def receptive_field(chain: nn.Sequential, axis: int = -1) -> list[ReceptiveField]:
@@ -60,18 +75,15 @@ def receptive_field(chain: nn.Sequential, axis: int = -1) -> list[ReceptiveField
     (distill.pub).
     """
 
-    def along(value: int | tuple[int, ...]) -> int:
-        return value if isinstance(value, int) else value[axis]
-
     rows: list[ReceptiveField] = []
     size = stride = 1
     for name, layer in chain.named_modules(remove_duplicate=False):
         if isinstance(layer, _WHOLE):
             break
         if isinstance(layer, _WINDOWS):
-            dilation = getattr(layer, "dilation", 1)  # average pools have none
-            size += along(dilation) * (along(layer.kernel_size) - 1) * stride
-            stride *= along(layer.stride or layer.kernel_size)  # LPPool2d(2, 3) has stride None
+            reach, step, _ = _window(layer, axis)
+            size += reach * stride
+            stride *= step
         elif isinstance(layer, nn.Sequential):
             continue
         elif not isinstance(layer, _POINTWISE):
@@ -81,3 +93,187 @@ def receptive_field(chain: nn.Sequential, axis: int = -1) -> list[ReceptiveField
             )
         rows.append(ReceptiveField(name, type(layer).__name__, size, stride))
     return rows
+
+
+def _window(layer: Any, axis: int) -> tuple[int, int, int]:
+    """From the first tap to the last, from one window to the next, and the padding before the
+    first."""
+
+    def along(value: int | tuple[int, ...]) -> int:
+        return value if isinstance(value, int) else value[axis]
+
+    reach = along(getattr(layer, "dilation", 1)) * (along(layer.kernel_size) - 1)
+    padding = getattr(layer, "padding", 0)  # LPPool2d has none, nor has AvgPool2d a dilation
+    if isinstance(padding, str):
+        padding = reach // 2 if padding == "same" else 0
+    return reach, along(layer.stride or layer.kernel_size), along(padding)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Unit 0 sees pixels from ``start`` to ``end``, each next one those ``stride`` further on."""
+
+    start: int
+    end: int
+    stride: int
+
+
+# Of a tensor: None is not known.
+_Field = _Seen | Whole | None
+
+# What moves no pixel along a spatial axis whose size it keeps.
+_KEEPING = {
+    *("add", "add_", "sub", "mul", "mul_", "div", "neg", "__add__", "__radd__", "__iadd__"),
+    *("__mul__", "__rmul__", "__imul__", "__truediv__", "relu", "relu_", "sigmoid", "tanh", "silu"),
+    *("cat", "concat", "chunk", "split", "stack", "view", "reshape", "permute", "transpose"),
+    *("contiguous", "clone", "dropout", "__getitem__", "to", "type", "flatten", "pad"),
+}
+# What may read all pixels of a map at once.
+_GATHERING = {"flatten", "mean", "sum", "amax", "view", "reshape", "adaptive_avg_pool2d"}
+
+
+class _Following(TorchFunctionMode):
+    """Follows what the units of each tensor see through what is called outside of layers."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        # The tensor is kept, so that no other gets its id.
+        self.fields: dict[int, tuple[torch.Tensor, _Field]] = {}
+
+    def see(self, value: Any, field: _Field) -> None:
+        for one in _tensors(value):
+            self.fields[id(one)] = one, field
+
+    def of(self, tensors: list[torch.Tensor]) -> list[_Field]:
+        return [self.fields[id(t)][1] for t in tensors if id(t) in self.fields]
+
+    def __torch_function__(
+        self, function: Any, types: Any, given: tuple = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        named = named or {}
+        inputs = [t for t in _tensors((given, named)) if id(t) in self.fields]
+        before = [tuple(t.shape) for t in inputs]  # a function may work in place
+        result = function(*given, **named)
+        if inputs:
+            fields = self.of(inputs)
+            step = self._step(function, given, before[0])
+            if step > 1:
+                fields = [_thinned(field, step) for field in fields]
+                before = [tuple(result.shape)]
+            for one in _tensors(result):
+                self.see(one, self._through(function, fields, before, tuple(one.shape)))
+        return result
+
+    def _step(self, function: Any, given: tuple, shape: tuple) -> int:
+        """How many units ``x[..., ::step]`` takes one of; 1 for anything else."""
+        if getattr(function, "__name__", "") != "__getitem__" or not isinstance(given[1], tuple):
+            return 1
+        slices = [part for part in given[1] if isinstance(part, slice) and not part.start]
+        if len(slices) != len(shape):
+            return 1
+        return slices[self.axis].step or 1
+
+    def _through(
+        self, function: Any, fields: list[_Field], before: list[tuple], after: tuple
+    ) -> _Field:
+        name = getattr(function, "__name__", "")
+        if None in fields:
+            return None
+        if all(isinstance(field, Whole) for field in fields):
+            return WHOLE
+        if name in _GATHERING and (len(after) <= 2 or after[-2:] == (1, 1)):
+            return WHOLE
+        kept = len(after) > 2 and all(
+            shape[-2:] == after[-2:] or isinstance(field, Whole)
+            for shape, field in zip(before, fields, strict=True)
+        )
+        return _united(fields) if name in _KEEPING and kept else None
+
+
+def _thinned(field: _Field, step: int) -> _Field:
+    return _Seen(field.start, field.end, field.stride * step) if isinstance(field, _Seen) else field
+
+
+def _united(fields: list[_Field]) -> _Field:
+    """What a unit sees that several units of other layers lead to."""
+    if WHOLE in fields:
+        return WHOLE
+    seen = [field for field in fields if isinstance(field, _Seen)]
+    if not seen or len(seen) < len(fields) or len({field.stride for field in seen}) > 1:
+        return None
+    start, end = min(field.start for field in seen), max(field.end for field in seen)
+    return _Seen(start, end, seen[0].stride)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def receptive_fields(
+    model: nn.Module, input_shape: tuple[int, ...], axis: int = -1
+) -> dict[str, ReceptiveField | Whole]:
+    """The receptive field behind each layer of any network of convolutions and pools: of all ways
+    from the input to a unit together. See :func:`receptive_field`.
+
+    The model runs once, in evaluation mode. Through what it calls outside of layers the fields are
+    followed where that leaves every pixel in its place (sums, products, concatenations and the
+    like) or reads whole maps. Behind anything else they are not known.
+
+    Args:
+        model: takes one tensor.
+        input_shape: of that tensor, batch and channels included.
+        axis: the spatial axis, counted from the last.
+
+    Returns:
+        By :attr:`pydl.models.record.Ran.key`, the layers whose field is known: :data:`WHOLE` behind
+        one that reads whole maps.
+    """
+    found: dict[str, ReceptiveField | Whole] = {}
+    following = _Following(axis)
+
+    def after(ran: Ran) -> None:
+        with torch._C.DisableTorchFunction():
+            inputs, outputs = list(_tensors((ran.inputs, ran.named))), list(_tensors(ran.output))
+            if isinstance(ran.layer, (*_WINDOWS, *_POINTWISE, *_WHOLE)):
+                field = _behind(ran.layer, following.of(inputs), axis)
+                following.see(outputs, field)
+            else:  # one that was followed through what it calls
+                field = _united(following.of(outputs))
+        if isinstance(field, Whole):
+            found[ran.key] = field
+        elif field is not None:
+            size = field.end - field.start + 1
+            found[ran.key] = ReceptiveField(ran.key, type(ran.layer).__name__, size, field.stride)
+
+    parameter = next(model.parameters(), torch.empty(0))
+    x = torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype)
+    following.see(x, _Seen(0, 0, 1))
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with shapes_alone(model), watch(model, after=after), torch.no_grad(), following:
+            model(x)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return found
+
+
+def _behind(layer: Any, fields: list[_Field], axis: int) -> _Field:
+    field = _united(fields)
+    if field is None or isinstance(field, Whole):
+        return field
+    if isinstance(layer, _WHOLE):
+        return WHOLE
+    if isinstance(layer, _POINTWISE):
+        return field
+    reach, step, padding = _window(layer, axis)
+    start = field.start - padding * field.stride
+    return _Seen(start, start + field.end - field.start + reach * field.stride, field.stride * step)

@@ -130,7 +130,9 @@ _MA = (
 )
 
 
-def _row(build: Callable[[], ShuffleNetV2], about: str, parameters: int, giga: str) -> Model:
+def _row(
+    build: Callable[[], ShuffleNetV2], about: str, parameters: int, giga: str, top1: float
+) -> Model:
     return Model(
         build.__name__,
         build,
@@ -140,13 +142,14 @@ def _row(build: Callable[[], ShuffleNetV2], about: str, parameters: int, giga: s
         small=(3, 64, 64),
         parameters=parameters,
         giga_multiply_adds=giga,
+        top1=top1,
         golden="torchvision",
     )
 
 
 MODELS = (
-    _row(shufflenet_v2_x0_5, "ShuffleNet V2 of width 0.5", 1_366_792, "0.040"),
-    _row(shufflenet_v2_x1_0, "ShuffleNet V2 of width 1.0", 2_278_604, "0.145"),
-    _row(shufflenet_v2_x1_5, "ShuffleNet V2 of width 1.5", 3_503_624, "0.296"),
-    _row(shufflenet_v2_x2_0, "ShuffleNet V2 of width 2.0", 7_393_996, "0.583"),
+    _row(shufflenet_v2_x0_5, "ShuffleNet V2 of width 0.5", 1_366_792, "0.040", 60.552),
+    _row(shufflenet_v2_x1_0, "ShuffleNet V2 of width 1.0", 2_278_604, "0.145", 69.362),
+    _row(shufflenet_v2_x1_5, "ShuffleNet V2 of width 1.5", 3_503_624, "0.296", 72.996),
+    _row(shufflenet_v2_x2_0, "ShuffleNet V2 of width 2.0", 7_393_996, "0.583", 76.23),
 )

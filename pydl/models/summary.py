@@ -12,6 +12,8 @@ from torch.nn.modules import batchnorm, conv
 from torch.nn.utils.rnn import PackedSequence
 
 import pydl.nn
+from pydl.models.meta import shapes_alone
+from pydl.models.record import Ran, watch
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class _Ran:
+class _Call:
     """A call of a layer: what went in, what else did, what came out."""
 
     layer: Any
@@ -55,7 +57,7 @@ class _Ran:
 _CELLS = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
-def _multiply_adds(ran: _Ran) -> int:
+def _multiply_adds(ran: _Call) -> int:
     layer, x, y = ran.layer, ran.x, ran.y
     if isinstance(layer, nn.Linear):
         return y.numel() * layer.in_features
@@ -94,7 +96,7 @@ _OF_CELL = {
 }
 
 
-def _recurrent(ran: _Ran) -> int | None:
+def _recurrent(ran: _Call) -> int | None:
     layer = ran.layer
     if getattr(layer, "layer_norm", False) or any(getattr(layer, "zoneout", ())):
         return None
@@ -107,16 +109,16 @@ def _recurrent(ran: _Ran) -> int | None:
     return 2 * _multiply_adds(ran) + of_unit * _tokens(ran.x) * directions * layer.hidden_size
 
 
-def _products(ran: _Ran) -> int:
+def _products(ran: _Call) -> int:
     return 2 * _multiply_adds(ran)
 
 
-def _convolution_act(ran: _Ran) -> int:
+def _convolution_act(ran: _Call) -> int:
     of_output = _ACTIVATIONS[ran.layer.activation] + len(ran.others)  # a residual's addition
     return 2 * _multiply_adds(ran) + of_output * ran.y.numel()
 
 
-def _batch_norm(ran: _Ran) -> int:
+def _batch_norm(ran: _Call) -> int:
     # A product and a sum: the factors are made once for a channel. Statistics of the batch take
     # the sum of the mean; difference, square and sum of the variance.
     of_output = 2 if ran.layer.running_mean is not None else 6
@@ -124,33 +126,33 @@ def _batch_norm(ran: _Ran) -> int:
     return (of_output + len(ran.others)) * ran.y.numel()  # a residual's addition
 
 
-def _softmax(ran: _Ran) -> int:
+def _softmax(ran: _Call) -> int:
     n = _classes(ran)
     # n - 1 comparisons, n differences, n exponentials, n - 1 sums, n quotients
     return ran.y.numel() // n * (5 * n - 2)
 
 
-def _log_softmax(ran: _Ran) -> int:
+def _log_softmax(ran: _Call) -> int:
     n = _classes(ran)
     # n - 1 comparisons, n differences, n exponentials, n - 1 sums, a logarithm, n differences
     return ran.y.numel() // n * (5 * n - 1)
 
 
-def _classes(ran: _Ran) -> int:
+def _classes(ran: _Call) -> int:
     axis = -3 if isinstance(ran.layer, nn.Softmax2d) else ran.layer.dim
     if axis is None:
         axis = 0 if ran.x.ndim in (0, 1, 3) else 1  # PyTorch's choice
     return ran.x.shape[axis]
 
 
-def _nll_loss(ran: _Ran) -> int | None:
+def _nll_loss(ran: _Call) -> int | None:
     if ran.layer.weight is not None:
         return None
     terms = ran.others[0].numel()
     return {"none": 0, "sum": terms - 1, "mean": terms}[ran.layer.reduction]  # sums, a quotient
 
 
-def _cross_entropy(ran: _Ran) -> int | None:
+def _cross_entropy(ran: _Call) -> int | None:
     reduced = _nll_loss(ran)
     if reduced is None or ran.layer.label_smoothing or ran.others[0].is_floating_point():
         return None
@@ -159,7 +161,7 @@ def _cross_entropy(ran: _Ran) -> int | None:
     return 4 * ran.x.numel() + reduced
 
 
-def _roi_align(ran: _Ran) -> int | None:
+def _roi_align(ran: _Call) -> int | None:
     samples = ran.layer.sampling_ratio**2
     if ran.layer.sampling_ratio <= 0:
         return None  # as many as the boxes' values say
@@ -167,11 +169,11 @@ def _roi_align(ran: _Ran) -> int | None:
     return ran.y.numel() * 8 * samples
 
 
-def _pooled(axes: int, of_output: Callable[[int], int]) -> Callable[[_Ran], int]:
+def _pooled(axes: int, of_output: Callable[[int], int]) -> Callable[[_Call], int]:
     """Operations of a sliding window over so many axes, by those of one output from the window's
     elements, which are counted at the edges too."""
 
-    def operations(ran: _Ran) -> int:
+    def operations(ran: _Call) -> int:
         size = ran.layer.kernel_size
         window = math.prod(size) if isinstance(size, tuple) else size**axes
         return ran.y.numel() * of_output(window)
@@ -191,21 +193,21 @@ def _binned(x: torch.Tensor, bins: Sequence[int], average: bool) -> int:
     return planes * (elements if average else elements - math.prod(bins))
 
 
-def _adaptive(axes: int, average: bool) -> Callable[[_Ran], int]:
+def _adaptive(axes: int, average: bool) -> Callable[[_Call], int]:
     return lambda ran: _binned(ran.x, ran.y.shape[-axes:], average)
 
 
-def _pyramid(ran: _Ran) -> int:
+def _pyramid(ran: _Call) -> int:
     levels = [(n, n) if isinstance(n, int) else tuple(n) for n in ran.layer.levels]
     return sum(_binned(ran.x, bins, ran.layer.kind == "average") for bins in levels)
 
 
-def _of_output(count: int | Callable[[_Ran], int]) -> Callable[[_Ran], int]:
+def _of_output(count: int | Callable[[_Call], int]) -> Callable[[_Call], int]:
     return lambda ran: ran.y.numel() * (count if isinstance(count, int) else count(ran))
 
 
 # By kinds of layers, their operations; the first that fits.
-_OPERATIONS: tuple[tuple[tuple[type, ...], Callable[[_Ran], int | None]], ...] = (
+_OPERATIONS: tuple[tuple[tuple[type, ...], Callable[[_Call], int | None]], ...] = (
     ((pydl.nn.ConvBiasAct2d,), _convolution_act),
     ((nn.Linear, conv._ConvNd), _products),
     ((pydl.nn.LocallyConnected1d, pydl.nn.LocallyConnected2d), _products),
@@ -251,7 +253,7 @@ _OPERATIONS: tuple[tuple[tuple[type, ...], Callable[[_Ran], int | None]], ...] =
 )
 
 
-def _operations(ran: _Ran) -> int | None:
+def _operations(ran: _Call) -> int | None:
     for kinds, count in _OPERATIONS:
         if isinstance(ran.layer, kinds):
             return count(ran)
@@ -286,46 +288,34 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     rows: list[LayerRow] = []
     seen: set[int] = set()
 
-    def record(name: str) -> Callable[[nn.Module, tuple, dict[str, Any], Any], None]:
-        def hook(layer: nn.Module, inputs: tuple, named: dict[str, Any], results: Any) -> None:
-            x, *others = (*inputs, *named.values())
-            x, y = _tensor(x), _tensor(results)
-            ran = _Ran(layer, x, tuple(t for t in others if isinstance(t, torch.Tensor)), y)
-            fresh = {
-                key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen
-            }
-            seen.update(id(p) for p in fresh.values())
-            rows.append(
-                LayerRow(
-                    name=name,
-                    kind=type(layer).__name__,
-                    arguments=layer.extra_repr(),
-                    input_shape=tuple(x.shape),
-                    output_shape=tuple(y.shape),
-                    weights=sum(
-                        p.numel() for key, p in fresh.items() if not key.startswith("bias")
-                    ),
-                    biases=sum(p.numel() for key, p in fresh.items() if key.startswith("bias")),
-                    multiply_adds=_multiply_adds(ran),
-                    operations=_operations(ran),
-                )
+    def count(ran: Ran) -> None:
+        layer = ran.layer
+        x, *others = (*ran.inputs, *ran.named.values())
+        x, y = _tensor(x), _tensor(ran.output)
+        call = _Call(layer, x, tuple(t for t in others if isinstance(t, torch.Tensor)), y)
+        fresh = {key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen}
+        seen.update(id(p) for p in fresh.values())
+        rows.append(
+            LayerRow(
+                name=ran.name,
+                kind=type(layer).__name__,
+                arguments=layer.extra_repr(),
+                input_shape=tuple(x.shape),
+                output_shape=tuple(y.shape),
+                weights=sum(p.numel() for key, p in fresh.items() if not key.startswith("bias")),
+                biases=sum(p.numel() for key, p in fresh.items() if key.startswith("bias")),
+                multiply_adds=_multiply_adds(call),
+                operations=_operations(call),
             )
+        )
 
-        return hook
-
-    leaves = [(name, layer) for name, layer in model.named_modules() if not any(layer.children())]
-    handles = [
-        layer.register_forward_hook(record(name), with_kwargs=True) for name, layer in leaves
-    ]
     parameter = next(model.parameters(), torch.empty(0))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with shapes_alone(model), watch(model, after=count), torch.no_grad():
             model(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
         for module, training in modes:
             module.training = training
-        for handle in handles:
-            handle.remove()
     return rows

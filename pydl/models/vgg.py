@@ -101,12 +101,13 @@ MODELS = tuple(
         small=(3, 64, 64),
         parameters=parameters,
         giga_multiply_adds=giga,
+        top1=top1,
         golden="torchvision",
     )
-    for build, about, parameters, giga in (
-        (vgg16, "VGG of 16 layers", 138_357_544, "15.470"),
-        (vgg16_bn, "VGG of 16 layers with batch normalisation", 138_365_992, "15.470"),
-        (vgg19, "VGG of 19 layers", 143_667_240, "19.632"),
-        (vgg19_bn, "VGG of 19 layers with batch normalisation", 143_678_248, "19.632"),
+    for build, about, parameters, giga, top1 in (
+        (vgg16, "VGG of 16 layers", 138_357_544, "15.470", 71.592),
+        (vgg16_bn, "VGG of 16 layers with batch normalisation", 138_365_992, "15.470", 73.36),
+        (vgg19, "VGG of 19 layers", 143_667_240, "19.632", 72.376),
+        (vgg19_bn, "VGG of 19 layers with batch normalisation", 143_678_248, "19.632", 74.218),
     )
 )

@@ -17,7 +17,6 @@ pytest.importorskip("PIL")
 import PIL.Image
 
 from pydl.data import CorruptFileError, MissingExtraError, Split, cifar, digits, extras, folder, idx
-from pydl.digits import dataset
 
 RANDOM = np.random.default_rng(0)
 
@@ -48,12 +47,15 @@ def raw(split: Split, part: str) -> np.ndarray:
 # -- digits
 
 
-def test_digits_are_split_and_scaled_as_before() -> None:
-    before, now = dataset.load(3), digits.load(3)
+def test_digits_are_split_and_scaled() -> None:
+    read, now = digits.read(3), digits.load(3)
+    of_unit_deviation(now)
     for part in ("train", "held_out"):
         images, labels = getattr(now, part).tensors
-        assert torch.equal(images, before.images[getattr(before, part)])
-        assert torch.equal(labels, before.labels[getattr(before, part)])
+        chosen = getattr(read, part)
+        assert torch.equal(labels, read.labels[chosen]) and images.shape[1:] == (1, 32, 32)
+        ink = torch.nn.functional.interpolate(read.ink[chosen], size=(32, 32), mode="bilinear")
+        torch.testing.assert_close(images * now.deviation[0] + now.mean[0], ink)
     assert now.classes == tuple("0123456789") and now.source and now.licence
 
 
@@ -73,6 +75,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         folder.load(tmp_path)
     with pytest.raises(MissingExtraError, match="scikit-learn and Pillow missing"):
         extras.require("sklearn", "PIL")
+    with pytest.raises(MissingExtraError, match=r"matplotlib missing: pip install .*data,plots\]"):
+        extras.require("sklearn", "matplotlib")
 
 
 # -- IDX

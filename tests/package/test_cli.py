@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 
 import pydl
 import pydl_cli as cli
-from pydl import backends, digits
+from pydl import backends
 from pydl.dispatch import AUTO
 from pydl_cli import questions
 
 ROOT = Path(pydl.__file__).resolve().parents[1]
-COMMANDS = ("info", "explain", "summary", "demo", "train")
+COMMANDS = ("info", "explain", "summary", "demo", "run", "train")
 
 
 def run(*arguments: str) -> Result:
@@ -77,6 +77,11 @@ def test_summary_without_a_name_lists_the_models() -> None:
     assert "lenet5" in output and "alexnet-torchvision" in output
 
 
+def test_run_without_a_name_lists_the_recipes() -> None:
+    output = run("run").output
+    assert "digits" in output and "LeNet-5 reads" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -91,9 +96,11 @@ def test_summary_without_a_name_lists_the_models() -> None:
         (("demo", "--backend", "gpu"), "backend must be one of auto"),
         (("demo", "--output", __file__), "FileExistsError"),
         (("demo", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("run", "cats"), "no recipe is called 'cats'; there are digits"),
+        (("run", "digits", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--backend", "gpu"), "backend must be one of auto"),
         (("train", "char-lm", "--reset-before"), "only a GRU"),
-        (("train", "word-lm"), "No such command 'word-lm'"),
+        (("train", "word-lm", "--data", "digits"), "no model is called 'word-lm'"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
@@ -195,7 +202,7 @@ def test_the_demo_writes_its_page_and_fails_below_the_target(
 ) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    from pydl.digits import operators
+    from pydl.visualize import operators
 
     monkeypatch.setattr(operators, "examine", functools.partial(operators.examine, seconds=0.01))
     threads = torch.get_num_threads()
@@ -211,12 +218,6 @@ def test_the_demo_writes_its_page_and_fails_below_the_target(
     page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2 * len(expected)  # light and dark
     assert "http" not in page and 'src="data:' in page  # nothing is fetched
-
-
-def test_requiring_extras_passes_where_they_are() -> None:
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    digits.require_extras()
 
 
 def test_bench_hands_its_arguments_on() -> None:

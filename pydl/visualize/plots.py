@@ -1,10 +1,10 @@
-"""The demo's plots. Each function draws one figure in the colours of a theme; nothing here touches
-pyplot's state."""
+"""Plots. Each function draws one figure in the colours of a theme; nothing here touches pyplot's
+state."""
 
-import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,27 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
-from pydl.digits.operators import PASSES, OperatorRow
-from pydl.digits.training import Epoch
+from pydl.train import Epoch
+from pydl.visualize.operators import PASSES, OperatorRow
+from pydl.visualize.palette import DARK, LIGHT, Theme
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one appearance of the page."""
-
-    paper: str
-    ink: str
-    faint: str
-    line: str
-    ours: str
-    loss: str
-    good: str
-
-
-LIGHT = Theme("#ffffff", "#1c2430", "#667085", "#d8dde6", "#2563c9", "#c2541b", "#23855b")
-DARK = Theme("#1a1f27", "#e7ebf1", "#98a2b3", "#363e4b", "#6ea8ff", "#ff9d5c", "#5cc493")
 
 
 def _figure(theme: Theme, width: float, height: float) -> Figure:
@@ -77,8 +61,8 @@ def learning_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figu
         "Loss (cross-entropy, training images)", color=theme.ink, fontsize=11, loc="left"
     )
     curves = (
-        ("training images, distorted", "train_accuracy", theme.faint),
-        ("held-out images", "accuracy", theme.ours),
+        ("training images, distorted", "accuracy", theme.faint),
+        ("held-out images", "held_out_accuracy", theme.ours),
     )
     for name, field, color in curves:
         values = [100 * getattr(e, field) for e in epochs]
@@ -108,8 +92,8 @@ def learning_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figu
     return figure
 
 
-def confusion_matrix(theme: Theme, counts: torch.Tensor) -> Figure:
-    """``counts`` (10, 10): row the digit written, column the digit read."""
+def confusion_matrix(theme: Theme, counts: torch.Tensor, classes: Sequence[str]) -> Figure:
+    """``counts`` (classes, classes): row what was written, column what was read."""
     figure = _figure(theme, 5.2, 5.0)
     axes = figure.subplots()
     blank = LinearSegmentedColormap.from_list("right", [theme.paper, theme.ours])
@@ -132,9 +116,8 @@ def confusion_matrix(theme: Theme, counts: torch.Tensor) -> Figure:
                 )
             elif i != j:
                 axes.text(j, i, "·", ha="center", va="center", color=theme.line, fontsize=10)
-    digits = [str(digit) for digit in range(10)]
-    axes.set_xticks(range(10), digits)
-    axes.set_yticks(range(10), digits)
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("read as", color=theme.faint)
     axes.set_ylabel("written", color=theme.faint)
     axes.tick_params(length=0, labelcolor=theme.ink)
@@ -163,25 +146,36 @@ def filters(theme: Theme, weight: torch.Tensor) -> Figure:
     return figure
 
 
-def activations(
-    theme: Theme, image: torch.Tensor, first: torch.Tensor, second: torch.Tensor
-) -> Figure:
-    """The digit ``image`` (H, W), the maps of both convolutions, (6, ...) and (16, ...), each map
-    on its own scale."""
+def activations(theme: Theme, image: torch.Tensor, maps: Mapping[str, torch.Tensor]) -> Figure:
+    """The image (H, W), then by title the maps (C, H, W) of some layers, each map on its own
+    scale."""
+    grids = [_grid(len(some)) for some in maps.values()]
     figure = _figure(theme, 9.6, 3.9)
-    parts: Any = figure.subfigures(1, 3, width_ratios=(1.15, 1.5, 2.35))
+    widths = [1.15, *(0.65 + 0.425 * columns for _, columns in grids)]
+    parts: Any = figure.subfigures(1, len(widths), width_ratios=widths)
     groups = (
         (f"input, {_size(image[None])}", image[None], (1, 1), _ink(theme)),
-        (f"after conv1: {_size(first)}", first, (3, 2), "magma"),
-        (f"after conv2: {_size(second)}", second, (4, 4), "magma"),
+        *(
+            (f"{title}: {_size(some)}", some, grid, "magma")
+            for (title, some), grid in zip(maps.items(), grids, strict=True)
+        ),
     )
-    for part, (title, maps, grid, colors) in zip(parts, groups, strict=True):
+    for part, (title, some, grid, colors) in zip(parts, groups, strict=True):
         part.set_facecolor(theme.paper)
         part.suptitle(title, color=theme.faint, fontsize=10)
-        for axes, one in zip(part.subplots(*grid, squeeze=False).flat, maps, strict=True):
-            axes.imshow(one.numpy(), cmap=colors)
+        panels = list(part.subplots(*grid, squeeze=False).flat)
+        for axes in panels:
             _bare(axes)
+            axes.set_facecolor(theme.paper)
+        for axes, one in zip(panels, some, strict=False):
+            axes.imshow(one.numpy(), cmap=colors)
     return figure
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Rows and columns, at least as many rows, that have room for so many."""
+    columns = math.isqrt(count)
+    return -(-count // columns), columns
 
 
 def _size(maps: torch.Tensor) -> str:
@@ -265,6 +259,19 @@ def png(figure: Figure) -> bytes:
     return target.getvalue()
 
 
-def data_uri(image: bytes) -> str:
-    """A PNG inside a page."""
-    return "data:image/png;base64," + base64.b64encode(image).decode()
+class Album:
+    """Draws each plot in both themes, and keeps the light one as a file.
+
+    Args:
+        folder: where the files go; it is there already.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, name: str, draw: Callable[..., Figure], *arguments: object
+    ) -> tuple[bytes, bytes]:
+        light, dark = (png(draw(theme, *arguments)) for theme in (LIGHT, DARK))
+        (self.folder / f"{name}.png").write_bytes(light)
+        return light, dark

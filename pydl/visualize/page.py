@@ -1,18 +1,24 @@
-"""The demo's page: one self-contained HTML file, light or dark as the reader's system is."""
+"""A page: one self-contained HTML file, light or dark as the reader's system is."""
 
+import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 
-from pydl.digits.operators import PASSES, OperatorRow
-from pydl.digits.plots import data_uri
+from pydl.visualize.operators import PASSES, OperatorRow
+from pydl.visualize.palette import DARK, LIGHT, Theme
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #f3f5f8; --paper: #ffffff; --ink: #1c2430;
-  --faint: #667085; --line: #d8dde6;
-  --ours: #2563c9; --loss: #c2541b; --good: #23855b; }
-@media (prefers-color-scheme: dark) { :root { --page: #12161c; --paper: #1a1f27; --ink: #e7ebf1;
-  --faint: #98a2b3;
-  --line: #363e4b; --ours: #6ea8ff; --loss: #ff9d5c; --good: #5cc493; } }
+
+def _colours(theme: Theme) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in asdict(theme).items())
+
+
+_STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {_colours(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK)} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
@@ -47,16 +53,21 @@ th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line);
 code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { color: var(--faint); font-size: .85rem; margin-top: 1.5rem; }
 """
+)
 
 Picture = tuple[bytes, bytes]  # the light and the dark PNG
 
 
 def picture(image: Picture, what: str, *, narrow: bool = False) -> str:
     """Both appearances of a plot; the browser shows the one that suits."""
-    light, dark = map(data_uri, image)
+    light, dark = map(_data_uri, image)
     kind = ' class="narrow"' if narrow else ""
     source = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
     return f'<picture>{source}<img{kind} src="{light}" alt="{escape(what)}"></picture>'
+
+
+def _data_uri(image: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(image).decode()
 
 
 def section(title: str, *parts: str) -> str:

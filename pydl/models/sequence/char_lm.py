@@ -1,15 +1,13 @@
 """The character language model: Graves, "Generating Sequences With Recurrent Neural Networks",
 2013; Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks", 2015."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
-import pydl.nn
+from pydl import nn
 
-CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class CharLM(nn.Module):
@@ -21,8 +19,6 @@ class CharLM(nn.Module):
         hidden: size of the state.
         embedding: size of a character's vector.
         reset_before: a GRU whose reset acts before the recurrent product, as in Cho et al. 2014.
-        layers_of: where the recurrent layer comes from: ``pydl.nn`` or, for comparison,
-            ``torch.nn``.
 
     Raises:
         ValueError: there is no such cell, or it has no reset to move.
@@ -36,20 +32,19 @@ class CharLM(nn.Module):
         hidden: int = 256,
         embedding: int = 64,
         reset_before: bool = False,
-        layers_of: ModuleType = pydl.nn,
     ) -> None:
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if reset_before and (cell != "gru" or layers_of is not pydl.nn):
-            raise ValueError("only a GRU of pydl.nn can reset before the product")
+        if reset_before and cell != "gru":
+            raise ValueError("only a GRU can reset before the product")
         more: dict[str, Any] = {"reset_after": False} if reset_before else {}
         self.embedding = nn.Embedding(characters, embedding)
-        self.recurrent = getattr(layers_of, CELLS[cell])(embedding, hidden, **more)
+        self.recurrent = CELLS[cell](embedding, hidden, **more)
         self.scores = nn.Linear(hidden, characters)
 
     def forward(self, text: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """From (T, B) numbers of characters, and the state before them, to (T, B, characters)
         scores and the state after."""
-        h, state = self.recurrent(self.embedding(text), state)
-        return self.scores(h), state
+        h, state = self.recurrent(self.embedding(text), state)  # [T, B, hidden]
+        return self.scores(h), state  # [T, B, characters]

@@ -1,13 +1,17 @@
-"""A trained model's operators, held to the float64 reference and timed against stock PyTorch."""
+"""The operators that a network calls, held to the float64 reference, timed against PyTorch's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.table import Table
 from torch import nn
 
 from pydl.measure import Times, copier, interleave
 from pydl.models.calls import Call, Check, check, served
 from pydl.models.layer_calls import layer_calls
+from pydl.models.record import Ran, watch
+from pydl.nn.layer import Layer
 
 ACTIVATIONS = nn.ReLU, nn.LeakyReLU  # one operation per number
 PASSES = {"forward": "forward", "both": "forward + backward"}
@@ -69,3 +73,41 @@ def examine(
             times[kind] = interleave(actions, device=images.device, seconds=seconds)
         rows.append(OperatorRow(layer, call, ", ".join(sorted(backends)) or "aten", checks, times))
     return rows
+
+
+def servers(model: nn.Module, x: torch.Tensor) -> dict[str, str]:
+    """Who serves the layers of ``pydl.nn`` when ``model`` runs on ``x``, as observed: by a layer's
+    name the backend, or several joined by commas."""
+    found: dict[str, str] = {}
+
+    def before(ran: Ran) -> None:
+        seen.clear()
+
+    def after(ran: Ran) -> None:
+        found[ran.key] = ", ".join(sorted(seen)) or "aten"
+
+    with (
+        served() as seen,
+        watch(model, lambda name, layer: isinstance(layer, Layer), before=before, after=after),
+    ):
+        model(x)
+    return found
+
+
+def listed(rows: Sequence[OperatorRow]) -> Table:
+    """The rows as a table for a terminal."""
+    table = Table(
+        "layer",
+        "input",
+        "backend",
+        "float64",
+        title="Checked, and times as fast as PyTorch",
+        title_justify="left",
+    )
+    for name in PASSES.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        mark = "[green]within[/]" if row.passed else "[bold red]outside[/]"
+        ratios = [f"{row.ratio(kind):.2f}x" for kind in PASSES]
+        table.add_row(row.layer, "x".join(map(str, row.call.input)), row.backend, mark, *ratios)
+    return table

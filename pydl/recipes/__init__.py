@@ -1,0 +1,26 @@
+"""Results that anybody can repeat, a file each: data, a network, its training, what it is held to,
+and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
+
+from pydl.recipes.char_lm import RECIPE as CHAR_LM
+from pydl.recipes.digits import RECIPE as DIGITS
+from pydl.recipes.gradients import RECIPE as GRADIENTS
+from pydl.recipes.recipe import Options, Recipe
+from pydl.recipes.transfer import RECIPE as TRANSFER
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (DIGITS, CHAR_LM, GRADIENTS, TRANSFER)
+}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+__all__ = ["RECIPES", "Options", "Recipe", "find"]

@@ -1,0 +1,42 @@
+"""Curves in one plot, such as a figure by the layer, by the depth or by the number of examples."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from pydl.visualize.palette import Theme
+from pydl.visualize.plots import _figure, _quiet
+
+Curve = Sequence[tuple[float, float]]  # places and values
+
+
+def curves(
+    theme: Theme,
+    title: str,
+    along: str,
+    series: Mapping[str, Curve],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Figure:
+    """One line for each of at most four series, by name; ``along`` says what the places are."""
+    figure = _figure(theme, 9.6, 3.8)
+    axes = figure.subplots()
+    _quiet(axes, theme)
+    colours = (theme.ours, theme.loss, theme.good, theme.faint)
+    for (name, curve), colour in zip(series.items(), colours, strict=False):
+        places, values = zip(*curve, strict=True)
+        axes.plot(places, values, color=colour, linewidth=2, marker="o", markersize=4, label=name)
+    if log_x:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({place for curve in series.values() for place, _ in curve}))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.minorticks_off()
+    if log_y:
+        axes.set_yscale("log")
+    axes.grid(axis="y", color=theme.line, linewidth=0.6)
+    axes.set_xlabel(along, color=theme.faint)
+    axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+    return figure
