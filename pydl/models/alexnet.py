@@ -41,7 +41,7 @@ def alexnet_lecture(num_classes: int = 1000) -> nn.Sequential:
     )
 
 
-def _lrn() -> nn.LocalResponseNorm:
+def response_norm() -> nn.LocalResponseNorm:
     """Section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75; the paper does not divide alpha by n,
     PyTorch does."""
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
@@ -55,11 +55,11 @@ def alexnet(num_classes: int = 1000) -> nn.Sequential:
         OrderedDict(  # [N, 3, 227, 227]; the paper says 224, which its own 55 does not follow from
             conv1=nn.Conv2d(3, 96, kernel_size=11, stride=4),  # [N, 96, 55, 55]
             relu1=nn.ReLU(),
-            lrn1=_lrn(),
+            lrn1=response_norm(),
             pool1=nn.MaxPool2d(3, stride=2),  # [N, 96, 27, 27]
             conv2=nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=2),  # [N, 256, 27, 27]
             relu2=nn.ReLU(),
-            lrn2=_lrn(),
+            lrn2=response_norm(),
             pool2=nn.MaxPool2d(3, stride=2),  # [N, 256, 13, 13]
             conv3=nn.Conv2d(256, 384, kernel_size=3, padding=1),  # [N, 384, 13, 13]
             relu3=nn.ReLU(),

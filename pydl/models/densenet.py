@@ -6,12 +6,11 @@ and with transitions that halve the maps. Batch normalisation and ReLU are one o
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 
 class DenseLayer(nn.Module):
@@ -116,26 +115,11 @@ def densenet201(num_classes: int = 1000) -> DenseNet:
 _HUANG = "Huang, Liu, van der Maaten, Weinberger 2016, Densely Connected Convolutional Networks"
 
 
-def _row(
-    build: Callable[[], DenseNet], about: str, parameters: int, giga: str, top1: float
-) -> Model:
-    return Model(
-        build.__name__,
-        build,
-        (3, 224, 224),
-        about,
-        _HUANG,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
-    )
-
-
 MODELS = (
-    _row(densenet121, "DenseNet of 121 layers", 7_978_856, "2.834", 74.434),
-    _row(densenet161, "DenseNet of 161 layers, wider ones", 28_681_000, "7.728", 77.138),
-    _row(densenet169, "DenseNet of 169 layers", 14_149_480, "3.360", 75.6),
-    _row(densenet201, "DenseNet of 201 layers", 20_013_928, "4.291", 76.896),
+    as_torchvision(densenet121, "DenseNet of 121 layers", _HUANG, 7_978_856, "2.834", 74.434),
+    as_torchvision(
+        densenet161, "DenseNet of 161 layers, wider ones", _HUANG, 28_681_000, "7.728", 77.138
+    ),
+    as_torchvision(densenet169, "DenseNet of 169 layers", _HUANG, 14_149_480, "3.360", 75.6),
+    as_torchvision(densenet201, "DenseNet of 201 layers", _HUANG, 20_013_928, "4.291", 76.896),
 )

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 # Table 1 of the paper, B0: expansion, kernel, stride of the first block, maps, blocks.
 _STAGES = (
@@ -197,17 +197,14 @@ def efficientnet_b7(num_classes: int = 1000) -> EfficientNet:
 _TAN = "Tan, Le 2019, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"
 
 MODELS = tuple(
-    Model(
-        build.__name__,
+    as_torchvision(
         build,
-        (3, side, side),
         f"EfficientNet-{build.__name__[-2:].upper()}",
         _TAN,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
+        parameters,
+        giga,
+        top1,
+        side=side,
     )
     for build, side, parameters, giga, top1 in (
         (efficientnet_b0, 224, 5_288_548, "0.386", 77.692),

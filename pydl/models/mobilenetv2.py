@@ -8,7 +8,7 @@ addition are one operator.
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 # Table 2 of the paper: expansion, maps, blocks, stride of the first of them.
 _STAGES = (
@@ -97,17 +97,13 @@ def mobilenet_v2(num_classes: int = 1000) -> MobileNetV2:
 
 
 MODELS = (
-    Model(
-        "mobilenet_v2",
+    as_torchvision(
         mobilenet_v2,
-        (3, 224, 224),
         "MobileNetV2",
         "Sandler, Howard, Zhu, Zhmoginov, Chen 2018, MobileNetV2: Inverted Residuals and Linear "
         "Bottlenecks",
-        small=(3, 64, 64),
-        parameters=3_504_872,
-        giga_multiply_adds="0.301",
-        top1=71.878,
-        golden="torchvision",
+        3_504_872,
+        "0.301",
+        71.878,
     ),
 )

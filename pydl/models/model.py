@@ -33,3 +33,29 @@ class Model:
     def sample(self) -> tuple[int, int, int]:
         """C, H, W of an image that is small enough to compute with in a test."""
         return self.small or self.input
+
+
+def as_torchvision(
+    build: Callable[[], nn.Module],
+    about: str,
+    source: str,
+    parameters: int,
+    giga: str,
+    top1: float,
+    *,
+    side: int = 224,
+) -> Model:
+    """The row of a network that torchvision has by the name of its builder, for square images of
+    three colours."""
+    return Model(
+        build.__name__,
+        build,
+        (3, side, side),
+        about,
+        source,
+        small=(3, 64, 64),
+        parameters=parameters,
+        giga_multiply_adds=giga,
+        top1=top1,
+        golden="torchvision",
+    )

@@ -5,12 +5,10 @@ convolution does ("ResNet v1.5"), not the 1x1 before it as in the paper. Batch n
 shortcut's addition and ReLU are one operator.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -142,25 +140,20 @@ def resnet152(num_classes: int = 1000) -> ResNet:
 _HE = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 
 
-def _row(build: Callable[[], ResNet], about: str, parameters: int, giga: str, top1: float) -> Model:
-    return Model(
-        build.__name__,
-        build,
-        (3, 224, 224),
-        about,
-        _HE,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
-    )
-
-
 MODELS = (
-    _row(resnet18, "ResNet of 18 layers, in basic blocks", 11_689_512, "1.814", 69.758),
-    _row(resnet34, "ResNet of 34 layers, in basic blocks", 21_797_672, "3.664", 73.314),
-    _row(resnet50, "ResNet of 50 layers, in bottlenecks", 25_557_032, "4.089", 76.13),
-    _row(resnet101, "ResNet of 101 layers, in bottlenecks", 44_549_160, "7.801", 77.374),
-    _row(resnet152, "ResNet of 152 layers, in bottlenecks", 60_192_808, "11.514", 78.312),
+    as_torchvision(
+        resnet18, "ResNet of 18 layers, in basic blocks", _HE, 11_689_512, "1.814", 69.758
+    ),
+    as_torchvision(
+        resnet34, "ResNet of 34 layers, in basic blocks", _HE, 21_797_672, "3.664", 73.314
+    ),
+    as_torchvision(
+        resnet50, "ResNet of 50 layers, in bottlenecks", _HE, 25_557_032, "4.089", 76.13
+    ),
+    as_torchvision(
+        resnet101, "ResNet of 101 layers, in bottlenecks", _HE, 44_549_160, "7.801", 77.374
+    ),
+    as_torchvision(
+        resnet152, "ResNet of 152 layers, in bottlenecks", _HE, 60_192_808, "11.514", 78.312
+    ),
 )

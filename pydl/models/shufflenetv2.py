@@ -5,12 +5,10 @@ As torchvision builds them, whose ``state_dict`` loads. Batch normalisation and 
 operator where one follows the other.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 
 def _pointwise(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -130,26 +128,17 @@ _MA = (
 )
 
 
-def _row(
-    build: Callable[[], ShuffleNetV2], about: str, parameters: int, giga: str, top1: float
-) -> Model:
-    return Model(
-        build.__name__,
-        build,
-        (3, 224, 224),
-        about,
-        _MA,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
-    )
-
-
 MODELS = (
-    _row(shufflenet_v2_x0_5, "ShuffleNet V2 of width 0.5", 1_366_792, "0.040", 60.552),
-    _row(shufflenet_v2_x1_0, "ShuffleNet V2 of width 1.0", 2_278_604, "0.145", 69.362),
-    _row(shufflenet_v2_x1_5, "ShuffleNet V2 of width 1.5", 3_503_624, "0.296", 72.996),
-    _row(shufflenet_v2_x2_0, "ShuffleNet V2 of width 2.0", 7_393_996, "0.583", 76.23),
+    as_torchvision(
+        shufflenet_v2_x0_5, "ShuffleNet V2 of width 0.5", _MA, 1_366_792, "0.040", 60.552
+    ),
+    as_torchvision(
+        shufflenet_v2_x1_0, "ShuffleNet V2 of width 1.0", _MA, 2_278_604, "0.145", 69.362
+    ),
+    as_torchvision(
+        shufflenet_v2_x1_5, "ShuffleNet V2 of width 1.5", _MA, 3_503_624, "0.296", 72.996
+    ),
+    as_torchvision(
+        shufflenet_v2_x2_0, "ShuffleNet V2 of width 2.0", _MA, 7_393_996, "0.583", 76.23
+    ),
 )

@@ -8,7 +8,7 @@ a variant. Bias and ReLU belong to the operator of their convolution.
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 # Squeezed maps of the fire modules between one pool and the next.
 _SQUEEZENET1_0 = ((16, 16, 32), (32, 48, 48, 64), (64,))
@@ -90,21 +90,9 @@ _IANDOLA = (
     "50x fewer parameters and <0.5MB model size"
 )
 
-MODELS = tuple(
-    Model(
-        build.__name__,
-        build,
-        (3, 224, 224),
-        about,
-        _IANDOLA,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
-    )
-    for build, about, parameters, giga, top1 in (
-        (squeezenet1_0, "SqueezeNet as published", 1_248_424, "0.819", 58.092),
-        (squeezenet1_1, "SqueezeNet with earlier pools", 1_235_496, "0.349", 58.178),
-    )
+MODELS = (
+    as_torchvision(squeezenet1_0, "SqueezeNet as published", _IANDOLA, 1_248_424, "0.819", 58.092),
+    as_torchvision(
+        squeezenet1_1, "SqueezeNet with earlier pools", _IANDOLA, 1_235_496, "0.349", 58.178
+    ),
 )

@@ -8,7 +8,7 @@ than the paper.
 import torch
 
 from pydl import nn
-from pydl.models.model import Model
+from pydl.models.model import as_torchvision
 
 # Maps of the 3x3 convolutions between one pool and the next.
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -91,23 +91,23 @@ _SIMONYAN = (
     "Simonyan, Zisserman 2014, Very Deep Convolutional Networks for Large-Scale Image Recognition"
 )
 
-MODELS = tuple(
-    Model(
-        build.__name__,
-        build,
-        (3, 224, 224),
-        about,
+MODELS = (
+    as_torchvision(vgg16, "VGG of 16 layers", _SIMONYAN, 138_357_544, "15.470", 71.592),
+    as_torchvision(
+        vgg16_bn,
+        "VGG of 16 layers with batch normalisation",
         _SIMONYAN,
-        small=(3, 64, 64),
-        parameters=parameters,
-        giga_multiply_adds=giga,
-        top1=top1,
-        golden="torchvision",
-    )
-    for build, about, parameters, giga, top1 in (
-        (vgg16, "VGG of 16 layers", 138_357_544, "15.470", 71.592),
-        (vgg16_bn, "VGG of 16 layers with batch normalisation", 138_365_992, "15.470", 73.36),
-        (vgg19, "VGG of 19 layers", 143_667_240, "19.632", 72.376),
-        (vgg19_bn, "VGG of 19 layers with batch normalisation", 143_678_248, "19.632", 74.218),
-    )
+        138_365_992,
+        "15.470",
+        73.36,
+    ),
+    as_torchvision(vgg19, "VGG of 19 layers", _SIMONYAN, 143_667_240, "19.632", 72.376),
+    as_torchvision(
+        vgg19_bn,
+        "VGG of 19 layers with batch normalisation",
+        _SIMONYAN,
+        143_678_248,
+        "19.632",
+        74.218,
+    ),
 )

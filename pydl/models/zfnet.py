@@ -8,13 +8,8 @@ normalised.
 from collections import OrderedDict
 
 from pydl import nn
+from pydl.models.alexnet import response_norm  # the paper gives no numbers of its own
 from pydl.models.model import Model
-
-
-def _lrn() -> nn.LocalResponseNorm:
-    """AlexNet's numbers, as the paper gives none of its own; PyTorch divides alpha by the size,
-    AlexNet's paper does not."""
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def zfnet(num_classes: int = 1000) -> nn.Sequential:
@@ -25,11 +20,11 @@ def zfnet(num_classes: int = 1000) -> nn.Sequential:
             conv1=nn.Conv2d(3, 96, kernel_size=7, stride=2, padding=1),  # [N, 96, 110, 110]
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(3, stride=2, padding=1),  # [N, 96, 55, 55]
-            lrn1=_lrn(),
+            lrn1=response_norm(),
             conv2=nn.Conv2d(96, 256, kernel_size=5, stride=2),  # [N, 256, 26, 26]
             relu2=nn.ReLU(),
             pool2=nn.MaxPool2d(3, stride=2, padding=1),  # [N, 256, 13, 13]
-            lrn2=_lrn(),
+            lrn2=response_norm(),
             conv3=nn.Conv2d(256, 384, kernel_size=3, padding=1),  # [N, 384, 13, 13]
             relu3=nn.ReLU(),
             conv4=nn.Conv2d(384, 384, kernel_size=3, padding=1),  # [N, 384, 13, 13]
@@ -58,11 +53,11 @@ def zfnet512(num_classes: int = 1000) -> nn.Sequential:
         OrderedDict(  # [N, 3, 224, 224]
             conv1=nn.Conv2d(3, 96, kernel_size=7, stride=2),  # [N, 96, 109, 109]
             relu1=nn.ReLU(),
-            lrn1=_lrn(),
+            lrn1=response_norm(),
             pool1=nn.MaxPool2d(3, stride=2),  # [N, 96, 54, 54]
             conv2=nn.Conv2d(96, 256, kernel_size=5, stride=2),  # [N, 256, 25, 25]
             relu2=nn.ReLU(),
-            lrn2=_lrn(),
+            lrn2=response_norm(),
             pool2=nn.MaxPool2d(3, stride=2),  # [N, 256, 12, 12]
             conv3=nn.Conv2d(256, 512, kernel_size=3, padding=1),  # [N, 512, 12, 12]
             relu3=nn.ReLU(),
