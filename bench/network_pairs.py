@@ -21,6 +21,7 @@ from pydl.data.text import ALPHABET
 from pydl.models.calls import Check
 from pydl.models.stock import as_torch
 from pydl.recipes.char_lm import STEPS_OF_TIME, STREAMS
+from pydl.train import with_heads
 
 MODES = ("inference", "training")
 TORCHVISION = (
@@ -121,7 +122,7 @@ def networks() -> list[Network]:
 
 
 class Training(nn.Module):
-    """A network and its loss: the mean cross entropy of its scores."""
+    """A network and its loss: the mean cross entropy of its scores, and of auxiliary heads."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -129,12 +130,7 @@ class Training(nn.Module):
         self.loss = nn.CrossEntropyLoss()
 
     def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        y = self.model(x)
-        if isinstance(y, torch.Tensor):
-            return self.loss(y, target)
-        # GoogLeNet's result, and those of its auxiliary classifiers, weighed as in its paper.
-        first, *others = (self.loss(scores, target) for scores in y)
-        return first + 0.3 * sum(others)
+        return with_heads(self.loss)(self.model(x), target)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pydl.train.schedules import Schedule
 
 COMMAND = "NAME"
-# Of the auxiliary heads' losses, as in Szegedy et al. 2014, Going Deeper with Convolutions.
-_AUXILIARY = 0.3
 
 
 class NetworkOrCommand(TyperGroup):
@@ -116,8 +114,8 @@ def train(
     from rich.console import Console
     from torch.utils.data import DataLoader
 
-    from pydl import models
-    from pydl.train import Csv, Settings, fit
+    from pydl import functional, models
+    from pydl.train import Csv, Settings, fit, with_heads
     from pydl_cli import weights
 
     model = models.find(name)
@@ -149,7 +147,7 @@ def train(
         epochs=epochs,
         held_out=DataLoader(split.held_out, max(batch, 64), collate_fn=fitted),
         schedule=_schedule(schedule, epochs),
-        loss=_loss,
+        loss=with_heads(functional.cross_entropy),
         augment=_changes(augment or [], shape),
         settings=Settings(
             batch=batch,
@@ -361,15 +359,3 @@ def _changes(names: list[Change], shape: tuple[int, int, int]) -> "augmenting.Au
         Change.grey: augmenting.Grey(),
     }
     return augmenting.Compose(*(named[name] for name in names)) if names else None
-
-
-def _loss(scores: Any, target: "torch.Tensor") -> "torch.Tensor":
-    """Cross entropy; of a network with auxiliary heads, 0.3 of theirs are added in training."""
-    from pydl.functional import cross_entropy
-
-    if not isinstance(scores, tuple):
-        return cross_entropy(scores, target)
-    first, *others = (one for one in scores if one is not None)
-    return cross_entropy(first, target) + _AUXILIARY * sum(
-        cross_entropy(one, target) for one in others
-    )

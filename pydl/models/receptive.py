@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pydl.models.meta import shapes_alone
-from pydl.models.record import Ran, watch
+from pydl.models.record import Ran, blank, evaluating, watch
 from pydl.nn import BatchNormAct2d, ChannelShuffle, SpatialPyramidPool2d
 
 _WINDOWS = (
@@ -252,17 +252,16 @@ def receptive_fields(
             size = field.end - field.start + 1
             found[ran.key] = ReceptiveField(ran.key, type(ran.layer).__name__, size, field.stride)
 
-    parameter = next(model.parameters(), torch.empty(0))
-    x = torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype)
+    x = blank(model, input_shape)
     following.see(x, _Seen(0, 0, 1))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with shapes_alone(model), watch(model, after=after), torch.no_grad(), following:
-            model(x)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (
+        evaluating(model),
+        shapes_alone(model),
+        watch(model, after=after),
+        torch.no_grad(),
+        following,
+    ):
+        model(x)
     return found
 
 

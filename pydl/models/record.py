@@ -111,6 +111,25 @@ def record(model: nn.Module, *which: str | Predicate) -> Iterator[dict[str, Ran]
         yield found
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the ``with`` block; after it each module is in the mode that it was
+    in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def blank(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """Zeros of this shape, of the device and dtype of the model's parameters."""
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+
+
 def _chosen(model: nn.Module, which: tuple[str | Predicate, ...]) -> list[tuple[str, nn.Module]]:
     layers = dict(model.named_modules())
     for one in which:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 import pydl.nn
 from pydl.models.meta import shapes_alone
-from pydl.models.record import Ran, watch
+from pydl.models.record import Ran, blank, evaluating, watch
 
 
 @dataclass(frozen=True)
@@ -309,13 +309,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
             )
         )
 
-    parameter = next(model.parameters(), torch.empty(0))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with shapes_alone(model), watch(model, after=count), torch.no_grad():
-            model(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for module, training in modes:
-            module.training = training
+    x = blank(model, input_shape)
+    with evaluating(model), shapes_alone(model), watch(model, after=count), torch.no_grad():
+        model(x)
     return rows

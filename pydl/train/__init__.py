@@ -2,7 +2,7 @@
 
 from pydl.train import augment, schedules
 from pydl.train.checkpoint import CheckpointError
-from pydl.train.evaluation import Evaluation, evaluate
+from pydl.train.evaluation import Evaluation, evaluate, with_heads
 from pydl.train.fit import History, Settings, Step, fit
 from pydl.train.log import Csv, Epoch, Log, TensorBoard
 from pydl.train.metrics import Confusion
@@ -22,4 +22,5 @@ __all__ = [
     "evaluate",
     "fit",
     "schedules",
+    "with_heads",
 ]

@@ -15,6 +15,23 @@ from pydl.train.metrics import Confusion, judged
 Loss = Callable[[Any, Any], torch.Tensor]  # from scores and target
 
 
+# Of the auxiliary heads' losses: Szegedy et al. 2014, Going Deeper with Convolutions.
+_AUXILIARY = 0.3
+
+
+def with_heads(loss: Loss) -> Loss:
+    """A loss that takes what a network with auxiliary heads gives in training too, a tuple of
+    scores, the network's own first: 0.3 of the loss of each head that there is are added."""
+
+    def of_all(scores: Any, target: Any) -> torch.Tensor:
+        if not isinstance(scores, tuple):
+            return loss(scores, target)
+        first, *others = (loss(one, target) for one in scores if one is not None)
+        return first + _AUXILIARY * sum(others)
+
+    return of_all
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The mean loss, and for a classifier which class was taken for which."""

@@ -20,7 +20,8 @@ from pydl import models, nn
 from pydl.models.meta import hollow, shapes_alone
 from pydl.models.receptive import Whole, receptive_fields
 from pydl.models.record import watch
-from pydl_cli import compare, train_classifier, weights
+from pydl.train import with_heads
+from pydl_cli import compare, weights
 from pydl_cli.questions import served
 
 ROOT = Path(pydl.__file__).resolve().parents[1]
@@ -338,7 +339,7 @@ def test_auxiliary_heads_learn_too(tmp_path: Path, folder: Path) -> None:
 def test_losses_of_auxiliary_heads_are_added() -> None:
     a, b, target = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
     main, other = (nn.functional.cross_entropy(one, target) for one in (a, b))
-    loss = train_classifier._loss
+    loss = with_heads(pydl.functional.cross_entropy)
     assert torch.isclose(loss((a, None, b), target), main + 0.3 * other)
     assert torch.isclose(loss(a, target), main)
 
