@@ -10,7 +10,7 @@ from torch import nn
 
 import pydl.nn
 from pydl.models.googlenet import MAPS, googlenet
-from pydl.models.googlenet_2014 import Inception, NaiveInception, googlenet_2014
+from pydl.models.googlenet_2014 import INCEPTION, NaiveInception, googlenet_2014
 from pydl.models.inception import inception_v3
 from pydl.models.stock import as_torch
 
@@ -45,7 +45,7 @@ def test_the_heads_are_extra(build, heads, parameters):
     "module, arguments, maps, weights",
     [
         pytest.param(NaiveInception, (64, 128, 32), 416, 387_072, id="naive"),
-        pytest.param(Inception, MAPS["3a"], 256, 163_328, id="reduced"),
+        pytest.param(INCEPTION, MAPS["3a"], 256, 163_328, id="reduced"),
     ],
 )
 def test_reductions_make_a_module_small(module, arguments, maps, weights):
