@@ -14,7 +14,7 @@ response normalisation would change next to nothing. Softmax, which ends each gr
 
 Two of these networks are ours as they are. The third is ``alexnet`` but for its response
 normalisation, which adds 1 where the paper adds 2 and divides alpha by the size: a copy with these
-numbers is compared (tests/models/test_onnx.py).
+numbers is compared (tests/models/test_onnx_graphs.py).
 """
 
 import json
