@@ -128,6 +128,7 @@ class Row:
     images_per_s: float | None = None  # by ours; of text, sequences
     ratio: float | None = None
     ratio_compile: float | None = None
+    ratio_itself: float | None = None  # PyTorch's time over its own, both taken in the same turns
     error_ours: float | None = None  # the largest, of output or loss and gradients
     error_stock: float | None = None
     peak_ours: int | None = None  # bytes
@@ -135,7 +136,8 @@ class Row:
     served: str = ""
 
     def take(self, times: Mapping[str, measure.Times], device: str) -> None:
-        """Fill in the times of ``ours``, ``stock`` and, where it was timed, ``compile``."""
+        """Fill in the times of ``ours``, ``stock``, ``itself``, which is stock once more, and, where
+        it was timed, ``compile``."""
         statistic = "median" if device == "cuda" else "minimum"
         counted = {who: 1e6 * getattr(time, statistic) for who, time in times.items()}
         for who in ("ours", "stock"):
@@ -146,6 +148,7 @@ class Row:
         self.samples = times["ours"].samples
         self.images_per_s = 1e6 * self.batch / self.ours_us
         self.ratio = self.stock_us / self.ours_us
+        self.ratio_itself = self.stock_us / counted["itself"]
         if self.compile_us is not None:
             self.ratio_compile = self.compile_us / self.ours_us
 
@@ -193,6 +196,7 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
             row.status = "wrong"
             return row
         actions = {"ours": pair.action(pair.ours), "stock": pair.action(pair.theirs)}
+        actions["itself"] = actions["stock"]
         row.served = served_by(pair.ours, actions["ours"])
         row.peak_ours, row.peak_stock = (
             peak_memory(actions[who], setting.device) for who in ("ours", "stock")
@@ -236,6 +240,9 @@ def summary(rows: Sequence[Row]) -> list[str]:
             against = f"{geometric_mean(compiled):.3f}x of {len(compiled)}"
             line += f"; against torch.compile {against}"
         lines.append(line)
+    itself = [row.ratio_itself for row in rows if row.ratio_itself is not None]
+    if itself:
+        lines.append(f"PyTorch against itself: {min(itself):.3f}x to {max(itself):.3f}x")
     worst = min(
         (row for row in rows if row.ratio is not None), key=lambda row: row.ratio, default=None
     )
@@ -249,8 +256,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
 _COLUMNS = (
     *("network", "source", "mode", "layout", "served"),
-    *("batch", "input", "ours, us", "PyTorch, us", "ratio", "compiled, us", "ratio to compiled"),
-    *("images/s", "peak, MB"),
+    *("batch", "input", "ours, us", "PyTorch, us", "ratio", "to itself"),
+    *("compiled, us", "ratio to compiled", "images/s", "peak, MB"),
 )
 _LEGEND = textwrap.dedent("""\
     Times are {which} of several samples, ours, PyTorch's and, where it was measured, those of
@@ -258,6 +265,7 @@ _LEGEND = textwrap.dedent("""\
 
     - Training: forward, loss and the gradients of all parameters, without an optimiser.
     - Ratio: PyTorch's time over ours.
+    - To itself: PyTorch's time over its own, both taken in the same turns, which is 1 but for noise.
     - Served: by whom the layers of this package were served, and how many.
     - Peak: the most that PyTorch's allocator has given out at once, ours and PyTorch's, without
       parameters and input.
@@ -276,7 +284,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str, device: 
         cells = [row.network, row.source, row.mode, row.layout]
         if row.ratio is None:
             cells.append(f"{row.status}: {row.detail}".replace("|", "/"))
-            cells += [str(row.batch), row.input, *[""] * 7]
+            cells += [str(row.batch), row.input, *[""] * 8]
         else:
             compiled = [row.detail.replace("|", "/"), ""]
             if row.ratio_compile is not None:
@@ -288,6 +296,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str, device: 
                 f"{row.ours_us:.0f}",
                 f"{row.stock_us:.0f}",
                 speedup(row.ratio),
+                speedup(row.ratio_itself),
                 *compiled,
                 f"{row.images_per_s:.1f}",
                 f"{row.peak_ours / 1e6:.1f} / {row.peak_stock / 1e6:.1f}",

@@ -255,9 +255,11 @@ def _networks(measured: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
             f"{row['network']} {row['mode']} {row['layout'].replace('_', ' ')} {row['ratio']}"
             for row in sorted(slow, key=lambda row: float(row["ratio"]))
         )
+        itself = [float(row["ratio_itself"]) for row in rows]
         said.append(
             f"Geometric means with {isa}: {network_means(rows)}. Below {_NETWORKS_LEAST}: "
-            f"{below or 'none'}."
+            f"{below or 'none'}. PyTorch timed once more in the same turns is {min(itself):.2f} to "
+            f"{max(itself):.2f} of itself."
         )
     columns = [(isa, mode) for isa in measured for mode in modes]
     links = [f"{_link('networks-1.csv', '.md', ISAS[isa].name)} ({isa})" for isa in measured]

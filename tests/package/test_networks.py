@@ -41,6 +41,7 @@ def test_a_run_leaves_rows_and_a_table(tmp_path: Path, capsys: pytest.CaptureFix
         times = {name: float(row[name]) for name in row if row[name] and name.endswith("_us")}
         assert times.keys() == {"ours_us", "stock_us"}
         assert float(row["ratio"]) == pytest.approx(times["stock_us"] / times["ours_us"], rel=2e-3)
+        assert 0.1 < float(row["ratio_itself"]) < 10
         assert float(row["images_per_s"]) == pytest.approx(2e6 / times["ours_us"], rel=2e-3)
         assert times["ours_us"] <= float(row["ours_p20"]) <= float(row["ours_p80"])
         served = dict(one.rsplit(" ", 1) for one in row["served"].split("; "))
@@ -122,12 +123,16 @@ def test_the_geometric_mean_is_of_ratios() -> None:
 
 def test_each_mode_has_its_mean_and_one_row_is_the_worst() -> None:
     def row(network: str, mode: str, ratio: float | None) -> networks.Row:
-        return networks.Row(network, "pydl", mode, "nchw", 8, "3x8x8", ratio=ratio)
+        itself = ratio and 1 + ratio / 100
+        return networks.Row(
+            network, "pydl", mode, "nchw", 8, "3x8x8", ratio=ratio, ratio_itself=itself
+        )
 
     rows = [row("a", "inference", 2.0), row("b", "inference", 8.0), row("c", "inference", None)]
     assert networks.summary([*rows, row("a", "training", 0.75)]) == [
         "inference: 4.000x, geometric mean of 2 rows",
         "training: 0.750x, geometric mean of 1 row",
+        "PyTorch against itself: 1.008x to 1.080x",
         "worst: 0.750x, a, training, nchw, batch 8",
     ]
     assert networks.summary([]) == []
