@@ -1,8 +1,6 @@
 """What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA,
 poisoned allocations."""
 
-import dataclasses
-import functools
 import importlib.util
 import os
 import tempfile
@@ -103,7 +101,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if torch.cuda.is_available():
         return
     if importlib.util.find_spec("triton") is not None:
-        _spare_the_interpreter()
+        # Imports Triton, so not before TRITON_INTERPRET is set.
+        import interpreter
+
+        interpreter.spare()
     path = config.getoption("--emulated")
     spec = (
         importlib.util.spec_from_file_location("pydl._emulated", Path(path).resolve())
@@ -119,22 +120,6 @@ def pytest_configure(config: pytest.Config) -> None:
     spec.loader.exec_module(module)
     module.emulator.set_order(config.getoption("--order"))
     emulate_cuda(module)
-
-
-def _spare_the_interpreter() -> None:
-    """What Triton's interpreter computes to no end, two thirds of its time: beside each sum of
-    32-bit integers the same in 64 bits, for an assertion that it then leaves out, since only
-    ``debug=True`` would have it made; and the same table of types at every operation."""
-    from triton.runtime import interpreter
-
-    builder = interpreter.interpreter_builder
-    assert not builder.options.debug
-    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
-    of_pointers = interpreter._get_np_dtype
-    of_numbers = functools.cache(of_pointers)
-    interpreter._get_np_dtype = lambda type: (
-        of_pointers(type) if type.scalar.is_ptr() else of_numbers(type.scalar)
-    )
 
 
 def pytest_report_header() -> list[str]:

@@ -1,6 +1,7 @@
 """PyTorch's own samples and error inputs of these operators, run against ``pydl.functional``."""
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -60,6 +61,9 @@ INTERPRETED = {
     "max_unpool2d": 4,
     "max_unpool3d": 3,
 }
+
+# PyTorch makes these of every combination of some options, hundreds for each name.
+COMBINED = (*(name for name in NAMES if name.startswith("max_pool")), *UNPOOLS)
 
 # Dense convolution on a CPU is PyTorch's own, which would check itself; so the definition and the
 # kernels of a GPU are held to these samples, and the native kernels to those of the others.
@@ -148,15 +152,28 @@ class Few:
         assert max(self.ours) <= 2 * max(self.theirs), (max(self.ours), max(self.theirs))
 
 
-@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+
+
+def _some(samples, name, backend, dtype, whole):
+    """Of the combinations of options, without ``--whole``, each backend is given each once, and so
+    is each dtype: a third of them for both. Drawn, so that no option goes with a dtype."""
+    if backend == "triton":
+        return itertools.islice(samples, 0, None, INTERPRETED.get(name, 1))
+    if whole or name not in COMBINED:
+        return samples
+    own, draw = DTYPES.index(dtype) + ("cpu", "cuda").index(backend), random.Random(0)
+    return (sample for sample in samples if (draw.randrange(3) + own) % 3 == 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "backend"), PAIRS)
-def test_every_sample(name, backend, dtype):
+def test_every_sample(name, backend, dtype, pytestconfig):
     _served(backend)
     checked, few = 0, Few()
     gathers = name in CONVOLUTIONS and dtype != torch.float64
     samples = OPINFOS[name].sample_inputs("cpu", dtype, requires_grad=True)
-    step = INTERPRETED.get(name, 1) if backend == "triton" else 1
-    for sample in itertools.islice(samples, 0, None, step):
+    for sample in _some(samples, name, backend, dtype, pytestconfig.getoption("--whole")):
         ours = _run(getattr(functional, name), sample, backend=backend)
         exact = _run(getattr(torch.nn.functional, name), sample, torch.float64)
         try:
