@@ -31,6 +31,7 @@ _WHOLE = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
+_KINDS = (*_WINDOWS, *_POINTWISE, *_WHOLE)
 
 
 @dataclass(frozen=True)
@@ -74,24 +75,20 @@ def receptive_field(chain: nn.Sequential, axis: int = -1) -> list[ReceptiveField
     Source: Araujo, Norris, Sim 2019, Computing receptive fields of convolutional neural networks
     (distill.pub).
     """
-
     rows: list[ReceptiveField] = []
-    size = stride = 1
+    field: _Field = _Seen(0, 0, 1)
     for name, layer in chain.named_modules(remove_duplicate=False):
-        if isinstance(layer, _WHOLE):
-            break
-        if isinstance(layer, _WINDOWS):
-            reach, step, _ = _window(layer, axis)
-            size += reach * stride
-            stride *= step
-        elif isinstance(layer, nn.Sequential):
+        if isinstance(layer, nn.Sequential):
             continue
-        elif not isinstance(layer, _POINTWISE):
+        if not isinstance(layer, _KINDS):
             raise ValueError(
                 f"{name or 'the network'} is a {type(layer).__name__}: a receptive field is known "
                 "of nn.Sequential's convolutions, pools and pointwise layers"
             )
-        rows.append(ReceptiveField(name, type(layer).__name__, size, stride))
+        field = _behind(layer, field, axis)
+        if not isinstance(field, _Seen):
+            break
+        rows.append(field.of(name, layer))
     return rows
 
 
@@ -116,6 +113,10 @@ class _Seen:
     start: int
     end: int
     stride: int
+
+    def of(self, name: str, layer: nn.Module) -> ReceptiveField:
+        """The same of this layer, without the place."""
+        return ReceptiveField(name, type(layer).__name__, self.end - self.start + 1, self.stride)
 
 
 # Of a tensor: None is not known.
@@ -241,16 +242,15 @@ def receptive_fields(
     def after(ran: Ran) -> None:
         with torch._C.DisableTorchFunction():
             inputs, outputs = list(_tensors((ran.inputs, ran.named))), list(_tensors(ran.output))
-            if isinstance(ran.layer, (*_WINDOWS, *_POINTWISE, *_WHOLE)):
-                field = _behind(ran.layer, following.of(inputs), axis)
+            if isinstance(ran.layer, _KINDS):
+                field = _behind(ran.layer, _united(following.of(inputs)), axis)
                 following.see(outputs, field)
             else:  # one that was followed through what it calls
                 field = _united(following.of(outputs))
         if isinstance(field, Whole):
             found[ran.key] = field
         elif field is not None:
-            size = field.end - field.start + 1
-            found[ran.key] = ReceptiveField(ran.key, type(ran.layer).__name__, size, field.stride)
+            found[ran.key] = field.of(ran.key, ran.layer)
 
     x = blank(model, input_shape)
     following.see(x, _Seen(0, 0, 1))
@@ -265,8 +265,8 @@ def receptive_fields(
     return found
 
 
-def _behind(layer: Any, fields: list[_Field], axis: int) -> _Field:
-    field = _united(fields)
+def _behind(layer: Any, field: _Field, axis: int) -> _Field:
+    """What a unit behind a layer of a known kind sees, from what those before it see."""
     if field is None or isinstance(field, Whole):
         return field
     if isinstance(layer, _WHOLE):
