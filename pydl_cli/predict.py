@@ -41,7 +41,6 @@ def predict(
     from pydl import models
     from pydl.data.extras import require
     from pydl_cli import weights as files
-    from pydl_cli.train_classifier import build
 
     require("PIL")
     model = models.find(name)
@@ -49,7 +48,7 @@ def predict(
     if about is not None and about.model != name:
         raise ValueError(f"{weights} has the weights of {about.model}, not of {name}")
     classes = files.classes_of(model, state)
-    network = (model.build() if classes is None else build(model, classes)).eval()
+    network = (model.build() if classes is None else model.for_classes(classes)).eval()
     files.load(network, state, weights)
     pixels = [_read(file, model, about) for file in images]  # all, before the first is looked at
     names = _names(labels, about)

@@ -8,7 +8,6 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from pydl.data import Split
@@ -115,13 +114,14 @@ def train(
     from torch.utils.data import DataLoader
 
     from pydl import functional, models
-    from pydl.train import Csv, Settings, fit, with_heads
+    from pydl.data.fitted import Fitted
+    from pydl.train import Csv, Settings, fit, transfer, with_heads
     from pydl_cli import weights
 
     model = models.find(name)
     output = output or Path(f"{name}.pth")
     weights.check(output)  # before the training, so that none is wasted
-    _check(model)
+    model.check_classifier()
     split = _load(data, model, seed)
     shape = _shape(model, split)
     console = Console(highlight=False, soft_wrap=True)
@@ -130,16 +130,17 @@ def train(
         f"{len(split.classes)} classes. {split.source}."
     )
     torch.manual_seed(seed)
-    network = build(model, len(split.classes))
+    network = model.for_classes(len(split.classes))
     if init is not None:
-        left = _begin(network, init, len(split.classes))
+        state, left = transfer.fitting(network, weights.read(init)[0], len(split.classes))
+        weights.load(network, state, init)
         if left:
             console.print(f"Not taken from {init}, of other classes: {', '.join(left)}")
     frozen = _freeze(network, freeze, len(split.classes))
     if frozen:
-        console.print(f"{frozen:,} of {_count(network):,} weights stay as they are")
+        console.print(f"{frozen:,} of {transfer.count(network):,} weights stay as they are")
     network.to("cuda" if torch.cuda.is_available() else "cpu")
-    fitted = _Fitted(shape)
+    fitted = Fitted(shape)
     order = torch.Generator().manual_seed(seed)
     fit(
         network,
@@ -227,109 +228,26 @@ def _shape(model: "Model", split: "Split") -> tuple[int, int, int]:
     return model.small
 
 
-class _Fitted:
-    """Makes a batch of examples whose images have the network's channels and size."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.channels, *self.size = shape
-
-    def __call__(self, examples: list) -> "list[torch.Tensor]":
-        from torch.nn.functional import interpolate
-        from torch.utils.data import default_collate
-
-        images, labels = default_collate(examples)
-        if list(images.shape[2:]) != self.size:
-            images = interpolate(images, self.size, mode="bilinear", antialias=True)
-        return [images.expand(-1, self.channels, -1, -1).contiguous(), labels]
-
-
-def _check(model: "Model") -> None:
-    """Raises ValueError where the network is no classifier."""
-    import inspect
-
-    if "num_classes" not in inspect.signature(model.build).parameters:
-        raise ValueError(f"{model.name} gives no scores of classes: it is {model.about}")
-
-
-def build(model: "Model", classes: int) -> "nn.Module":
-    """The network with scores of so many classes.
-
-    Raises:
-        ValueError: it is no classifier.
-    """
-    _check(model)
-    return model.build(num_classes=classes)  # type: ignore[call-arg]
-
-
-def _heads(network: "nn.Module", classes: int) -> set[str]:
-    """The names of the layers that give scores: the last one with weights, and those of auxiliary
-    heads."""
-    from torch import nn
-
-    weighted = [
-        name
-        for name, layer in network.named_modules()
-        if getattr(layer, "weight", None) is not None
-    ]
-    layers = dict(network.named_modules())
-    auxiliary = {
-        name
-        for name in weighted
-        if "aux" in name.lower()
-        and isinstance(layers[name], nn.Linear)
-        and layers[name].out_features == classes
-    }
-    return {weighted[-1], *auxiliary}
-
-
-def _begin(network: "nn.Module", path: Path, classes: int) -> list[str]:
-    """Puts weights from a file into the network; returns the names of those that are of other
-    classes, and stay as drawn."""
-    from pydl_cli import weights
-
-    state, _ = weights.read(path)
-    own = network.state_dict()
-    heads = _heads(network, classes)
-    left = [
-        name
-        for name, tensor in own.items()
-        if name.rpartition(".")[0] in heads and name in state and state[name].shape != tensor.shape
-    ]
-    weights.load(network, {**state, **{name: own[name] for name in left}}, path)
-    return left
-
-
 def _freeze(network: "nn.Module", what: str, classes: int) -> int:
-    """Fixes layers, statistics of batch normalisations too; returns how many weights that are.
+    """Fixes layers; returns how many weights that are.
 
     Raises:
         ValueError: ``what`` is not understood, or nothing would be left to learn.
     """
+    from pydl.train import transfer
+
     if what == "none":
         return 0
-    layers = {
-        name: layer
-        for name, layer in network.named_modules()
-        if any(True for _ in layer.parameters(recurse=False))
-    }
+    layers = list(transfer.weighted(network).values())
     if what == "backbone":
-        heads = _heads(network, classes)
-        fixed = [layer for name, layer in layers.items() if name not in heads]
+        fixed = transfer.backbone(network, classes)
     elif what.isdecimal():
-        fixed = list(layers.values())[: int(what)]
+        fixed = layers[: int(what)]
     else:
         raise ValueError(f"--freeze must be backbone, a number of layers or none, got {what!r}")
     if len(fixed) == len(layers):
         raise ValueError(f"--freeze {what} would leave nothing to learn: there are {len(layers)}")
-    for layer in fixed:
-        layer.requires_grad_(False)
-        layer.eval()
-        layer.train = lambda mode=True, layer=layer: layer
-    return sum(map(_count, fixed))
-
-
-def _count(layer: "nn.Module") -> int:
-    return sum(p.numel() for p in layer.parameters())
+    return transfer.freeze(fixed)
 
 
 def _schedule(rate: Rate, epochs: int) -> "Schedule":

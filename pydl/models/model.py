@@ -1,7 +1,9 @@
 """What the table of networks says of each."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -33,6 +35,21 @@ class Model:
     def sample(self) -> tuple[int, int, int]:
         """C, H, W of an image that is small enough to compute with in a test."""
         return self.small or self.input
+
+    def check_classifier(self) -> None:
+        """Raises ValueError where the network gives no scores of classes."""
+        if "num_classes" not in inspect.signature(self.build).parameters:
+            raise ValueError(f"{self.name} gives no scores of classes: it is {self.about}")
+
+    def for_classes(self, count: int, **options: Any) -> nn.Module:
+        """The network with fresh weights and scores of so many classes; ``options`` are its
+        builder's.
+
+        Raises:
+            ValueError: it gives no scores of classes.
+        """
+        self.check_classifier()
+        return self.build(num_classes=count, **options)  # type: ignore[call-arg]
 
 
 def as_torchvision(

@@ -1,0 +1,31 @@
+"""Networks beside each other: the accuracy that was published of each, and what it costs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydl.models.meta import hollow
+from pydl.models.model import Model
+from pydl.models.summary import summarize
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network beside others."""
+
+    name: str
+    top1: float  # percent of ImageNet's validation images, published
+    multiply_adds: int  # on one image
+    parameters: int  # that take part in a prediction
+
+
+def compared(models: Iterable[Model]) -> list[Compared]:
+    """Those of the models whose accuracy was published; the rest is counted."""
+    found = []
+    for model in models:
+        if model.top1 is None:
+            continue
+        rows = summarize(hollow(model.build), (1, *model.input))
+        multiply_adds = sum(row.multiply_adds for row in rows)
+        parameters = sum(row.parameters for row in rows)
+        found.append(Compared(model.name, model.top1, multiply_adds, parameters))
+    return found
