@@ -245,10 +245,8 @@ class _Fitted:
 
 def _check(model: "Model") -> None:
     """Raises ValueError where the network is no classifier."""
-    import inspect
-
-    if "num_classes" not in inspect.signature(model.build).parameters:
-        raise ValueError(f"{model.name} gives no scores of classes: it is {model.about}")
+    if model.task != "classification":
+        raise ValueError(f"{model.name} is for {model.task}, not for classification: {model.about}")
 
 
 def build(model: "Model", classes: int) -> "nn.Module":
