@@ -7,7 +7,7 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -22,6 +22,7 @@ from pydl.models.calls import Check
 from pydl.models.stock import as_torch
 from pydl.recipes.char_lm import STEPS_OF_TIME, STREAMS
 from pydl.train import with_heads
+from pydl.train.evaluation import own
 
 MODES = ("inference", "training")
 TORCHVISION = (
@@ -106,10 +107,13 @@ def _torchvision() -> ModuleType | None:
 def networks() -> list[Network]:
     """All that there are here. Where torchvision is installed, one of its networks takes the place
     of ours of that name: made by others, it is the better stock."""
-    found = [
-        Network(model.name, "pydl", model.build, model.input, 16 if model.input[-1] > 64 else 32)
-        for model in models.MODELS.values()
-    ]
+    found = []
+    for model in models.MODELS.values():
+        # What gives scores for each pixel takes as long for one image as a classifier for many.
+        dense = model.task == "segmentation"
+        size = model.sample if dense else model.input
+        batch = 4 if dense else 16 if size[-1] > 64 else 32
+        found.append(Network(model.name, "pydl", model.build, size, batch))
     found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
     theirs = _torchvision()
     for name in TORCHVISION if theirs else ():
@@ -150,7 +154,7 @@ class Pair:
         inputs = (network.random(batch),)
         if mode == "training":
             with torch.no_grad():
-                y = model.eval()(inputs[0])
+                y = own(model.eval()(inputs[0]))
             target = torch.randint(y.shape[1], (len(y), *y.shape[2:]))
             model, inputs = Training(model), (*inputs, target)
         format = options.LAYOUTS[layout]
@@ -165,38 +169,46 @@ class Pair:
         """One pass of ours or theirs, ready to be timed."""
         if self.mode == "inference":
             return torch.inference_mode()(lambda: model(*self.inputs))
-        parameters = list(model.parameters())
+        parameters = list(_learned(model).values())
         return lambda: torch.autograd.grad(model(*self.inputs), parameters)
 
     def check(self) -> list[Check]:
         """Holds ours to stock PyTorch in float64: the output or, in training, the loss and the
         gradient of every parameter. The network draws nothing at random meanwhile."""
         exact = copy.deepcopy(self.theirs).double()
-        names = ["output"]
-        if self.mode == "training":
-            gradients = (f"gradient of {name}" for name, _ in exact.named_parameters())
-            names = ["loss", *gradients]
         doubles = tuple(t.double() if t.is_floating_point() else t for t in self.inputs)
         truth = _results(exact, doubles, self.mode)
         ours, theirs = (
-            _errors(_results(model, self.inputs, self.mode), truth)
+            _errors(_results(model, self.inputs, self.mode).values(), truth.values())
             for model in (self.ours, self.theirs)
         )
         excused = max(filter(math.isfinite, theirs), default=0.0)
         bound = 4 * excused + TOLERANCE[self.mode]
         return [
             Check(name, mine, their, bound)
-            for name, mine, their in zip(names, ours, theirs, strict=True)
+            for name, mine, their in zip(truth, ours, theirs, strict=True)
         ]
 
 
-def _results(model: nn.Module, inputs: tuple[torch.Tensor, ...], mode: str) -> list[torch.Tensor]:
+def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _results(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], mode: str
+) -> dict[str, torch.Tensor]:
+    """By what each is: the output, of several their names, or the loss and all gradients."""
     if mode == "inference":
         with torch.inference_mode():
-            return [model(*inputs)]
+            y = model(*inputs)
+            return y if isinstance(y, dict) else {"output": y}
     with _nothing_random(model):
         loss = model(*inputs)
-        return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+        learned = _learned(model)
+        gradients = torch.autograd.grad(loss, list(learned.values()))
+    of = (f"gradient of {name}" for name in learned)
+    return {"loss": loss.detach(), **dict(zip(of, gradients, strict=True))}
 
 
 @contextlib.contextmanager
@@ -211,7 +223,7 @@ def _nothing_random(model: nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-def _errors(found: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> list[float]:
+def _errors(found: Collection[torch.Tensor], truth: Collection[torch.Tensor]) -> list[float]:
     """By how much each differs from the truth, relative to the truth's own norm or a thousandth of
     the norm of all: before a batch normalisation a bias has a gradient of nothing but rounding
     errors."""

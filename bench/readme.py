@@ -86,11 +86,18 @@ def networks() -> str:
     network."""
     from network_evidence import TRAINED, WITH_HEADS
 
-    lines = [
+    head = [
         "| name | what it is | input | parameters | multiply-adds | evidence | source |",
         "|---|---|---|--:|--:|---|---|",
     ]
-    for model in models.MODELS.values():
+    lines: list[str] = []
+    # Those for one task together, tasks in the order in which they begin.
+    tasks = list(dict.fromkeys(model.task for model in models.MODELS.values()))
+    task = None
+    for model in sorted(models.MODELS.values(), key=lambda model: tasks.index(model.task)):
+        if model.task != task:
+            task = model.task
+            lines += ["" for _ in lines[:1]] + [f"### {task.capitalize()}", "", *head]
         giga = f"{model.giga_multiply_adds} G" if model.giga_multiply_adds else ""
         evidence = ["A"]
         if model.golden:

@@ -2,6 +2,18 @@
 (models/test_table.py; for those with auxiliary heads models/test_googlenet.py); docs/networks.md
 says so of each."""
 
+from collections.abc import Callable
+
+from torch import nn
+
+from pydl.models.resnet import BasicBlock, ResNet
+from pydl.models.segmentation.deeplab_largefov import DeepLabLargeFOV
+from pydl.models.segmentation.deeplabv3 import DeepLabHead
+from pydl.models.segmentation.fcn import FCN
+from pydl.models.segmentation.fcn_resnet import FCNHead, on_resnet
+from pydl.models.segmentation.segnet import SegNet
+from pydl.models.segmentation.unet import UNet
+
 # One of each kind of block; the others are the same blocks in other numbers.
 TRAINED = (
     "lenet5",
@@ -22,5 +34,32 @@ TRAINED = (
     "mobilenet_v2",
     "efficientnet_b0",
     "regression",
+    "fcn8s",
+    "fcn_resnet50",
+    "deeplab_largefov",
+    "segnet",
+    "unet",
+    "unet-padded",
+    "context",
+    "deeplabv3_resnet50",
 )
 WITH_HEADS = ("googlenet",)
+
+_STAGES = ((4, 4), (4, 8), (8, 8, 8), (8, 8, 8), (8, 8, 8))
+
+
+def _short() -> ResNet:
+    return ResNet(BasicBlock, (1, 1, 1, 1))
+
+
+# Networks for segmentation compute for every pixel: the same blocks with fewer maps, or fewer of
+# them.
+NARROW: dict[str, Callable[[], nn.Module]] = {
+    "fcn8s": lambda: FCN(8, 5, stages=_STAGES, hidden=8),
+    "fcn_resnet50": lambda: on_resnet(_short(), FCNHead, 5, aux_loss=True),
+    "deeplab_largefov": lambda: DeepLabLargeFOV(5, stages=_STAGES, hidden=8),
+    "segnet": lambda: SegNet(5, stages=_STAGES),
+    "unet": lambda: UNet(maps=4),
+    "unet-padded": lambda: UNet(padded=True, maps=4),
+    "deeplabv3_resnet50": lambda: on_resnet(_short(), DeepLabHead, 5, aux_loss=True),
+}

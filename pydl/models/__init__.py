@@ -1,6 +1,7 @@
 """Networks, a file each, and the table of them."""
 
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
+from pydl.models.backbone import backbone
 from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pydl.models.efficientnet import (
     efficientnet_b0,
@@ -21,6 +22,13 @@ from pydl.models.model import Model
 from pydl.models.regression import regression
 from pydl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from pydl.models.resnet_cifar import resnet_cifar
+from pydl.models.segmentation.context import context, context_large
+from pydl.models.segmentation.deeplab_largefov import deeplab_largefov
+from pydl.models.segmentation.deeplabv3 import deeplabv3_resnet50, deeplabv3_resnet101
+from pydl.models.segmentation.fcn import fcn8s, fcn16s, fcn32s
+from pydl.models.segmentation.fcn_resnet import fcn_resnet50, fcn_resnet101
+from pydl.models.segmentation.segnet import segnet
+from pydl.models.segmentation.unet import unet, unet_padded
 from pydl.models.sequence.char_lm import CharLM
 from pydl.models.shufflenetv2 import (
     shufflenet_v2_x0_5,
@@ -44,7 +52,13 @@ __all__ = [
     "alexnet",
     "alexnet_lecture",
     "alexnet_torchvision",
+    "backbone",
     "build",
+    "context",
+    "context_large",
+    "deeplab_largefov",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
     "densenet121",
     "densenet161",
     "densenet169",
@@ -57,6 +71,11 @@ __all__ = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "fcn8s",
+    "fcn16s",
+    "fcn32s",
+    "fcn_resnet50",
+    "fcn_resnet101",
     "find",
     "googlenet",
     "googlenet_2014",
@@ -70,6 +89,7 @@ __all__ = [
     "resnet101",
     "resnet152",
     "resnet_cifar",
+    "segnet",
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",
     "shufflenet_v2_x1_5",
@@ -79,6 +99,8 @@ __all__ = [
     "squeezenet1_1",
     "stn",
     "summarize",
+    "unet",
+    "unet_padded",
     "vgg16",
     "vgg16_bn",
     "vgg19",

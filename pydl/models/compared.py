@@ -13,19 +13,25 @@ class Compared:
     """A network beside others."""
 
     name: str
-    top1: float  # percent of ImageNet's validation images, published
+    score: float  # percent, published
     multiply_adds: int  # on one image
     parameters: int  # that take part in a prediction
 
 
-def compared(models: Iterable[Model]) -> list[Compared]:
-    """Those of the models whose accuracy was published; the rest is counted."""
+def compared(models: Iterable[Model], figure: str) -> list[Compared]:
+    """Those of the models of which that figure was published; the rest is counted.
+
+    Args:
+        models: rows of the table of networks.
+        figure: an attribute of theirs, such as ``top1``.
+    """
     found = []
     for model in models:
-        if model.top1 is None:
+        score = getattr(model, figure)
+        if score is None:
             continue
         rows = summarize(hollow(model.build), (1, *model.input))
         multiply_adds = sum(row.multiply_adds for row in rows)
         parameters = sum(row.parameters for row in rows)
-        found.append(Compared(model.name, model.top1, multiply_adds, parameters))
+        found.append(Compared(model.name, score, multiply_adds, parameters))
     return found

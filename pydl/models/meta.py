@@ -73,10 +73,16 @@ def _short(layer: nn.Module) -> Callable[..., Any]:
 
     def forward(*inputs: Any, **named: Any) -> Any:
         x = inputs[0] if inputs else named["input"]
-        shape = _shape(layer, x.shape) if x.is_meta and not torch.is_grad_enabled() else None
+        told = x.is_meta and not torch.is_grad_enabled() and not _sized(layer, inputs, named)
+        shape = _shape(layer, x.shape) if told else None
         return run(*inputs, **named) if shape is None else x.new_empty(shape)
 
     return forward
+
+
+def _sized(layer: nn.Module, inputs: tuple, named: dict[str, Any]) -> bool:
+    """Whether the output's size is given."""
+    return isinstance(layer, conv._ConvTransposeNd) and len(inputs) + len(named) > 1
 
 
 def _shape(layer: Any, shape: torch.Size) -> tuple[int, ...] | None:
@@ -97,11 +103,14 @@ def _shape(layer: Any, shape: torch.Size) -> tuple[int, ...] | None:
         sizes = _slid(shape[2:], tuple(map(_twice, window)), layer.ceil_mode)
         return (*shape[:2], *sizes) if min(sizes) > 0 else None
     axes = len(layer.kernel_size)
-    known = not layer.transposed and not isinstance(layer.padding, str)
-    if not known or len(shape) != axes + 2 or shape[1] != layer.in_channels:
+    if len(shape) != axes + 2 or shape[1] != layer.in_channels or isinstance(layer.padding, str):
         return None
     window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-    sizes = _slid(shape[2:], window)
+    if layer.transposed:
+        beyond = zip(_spread(shape[2:], window), layer.output_padding, strict=True)
+        sizes = [size + more for size, more in beyond]
+    else:
+        sizes = _slid(shape[2:], window)
     return (shape[0], layer.out_channels, *sizes) if min(sizes) > 0 else None
 
 
@@ -118,3 +127,10 @@ def _slid(shape: Sequence[int], window: tuple, up: bool = False) -> list[int]:
         count = (room + (s - 1) * up) // s + 1
         found.append(count - (up and (count - 1) * s >= n + p))
     return found
+
+
+def _spread(shape: Sequence[int], window: tuple) -> list[int]:
+    """How far windows (size, stride, padding, dilation) around each place along each axis reach."""
+    return [
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in zip(shape, *window, strict=True)
+    ]

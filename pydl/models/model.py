@@ -1,6 +1,5 @@
 """What the table of networks says of each."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,17 @@ from torch import nn
 class Model:
     """One network: how to build it, what it is, and which figures were published of it.
 
+    ``task`` is what the network is for. Of one for ``segmentation`` the output has scores for each
+    pixel; it is a tensor, or a dict in which that is ``out``.
+
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
     with a ``golden`` gives the outputs of that independent implementation with the same weights
     (tests/golden): of ``torchvision``, whose ``state_dict`` has the same keys, or of a graph that
     comes with ``onnx``. ``top1`` is the part of ImageNet's 50,000 validation images, in percent,
-    that torchvision documents for its first weights of the network (``IMAGENET1K_V1``).
+    that torchvision documents for its first weights of the network (``IMAGENET1K_V1``);
+    ``mean_iou`` the mean Jaccard index, in percent, that it documents for those of segmentation
+    (``COCO_WITH_VOC_LABELS_V1``, on COCO's validation images with the 21 classes of VOC).
     """
 
     name: str
@@ -25,10 +29,12 @@ class Model:
     input: tuple[int, int, int]  # C, H, W of one image
     about: str
     source: str
+    task: str = "classification"
     small: tuple[int, int, int] | None = None  # the input of tests that compute; None: `input`
     parameters: int | None = None
     giga_multiply_adds: str | None = None
     top1: float | None = None
+    mean_iou: float | None = None
     golden: str | None = None
 
     @property
@@ -37,16 +43,18 @@ class Model:
         return self.small or self.input
 
     def check_classifier(self) -> None:
-        """Raises ValueError where the network gives no scores of classes."""
-        if "num_classes" not in inspect.signature(self.build).parameters:
-            raise ValueError(f"{self.name} gives no scores of classes: it is {self.about}")
+        """Raises ValueError where the network is no classifier."""
+        if self.task != "classification":
+            raise ValueError(
+                f"{self.name} is for {self.task}, not for classification: {self.about}"
+            )
 
     def for_classes(self, count: int, **options: Any) -> nn.Module:
         """The network with fresh weights and scores of so many classes; ``options`` are its
         builder's.
 
         Raises:
-            ValueError: it gives no scores of classes.
+            ValueError: it is no classifier.
         """
         self.check_classifier()
         return self.build(num_classes=count, **options)  # type: ignore[call-arg]
@@ -74,5 +82,29 @@ def as_torchvision(
         parameters=parameters,
         giga_multiply_adds=giga,
         top1=top1,
+        golden="torchvision",
+    )
+
+
+def as_torchvision_segmentation(
+    build: Callable[[], nn.Module],
+    about: str,
+    source: str,
+    parameters: int,
+    giga: str,
+    mean_iou: float,
+) -> Model:
+    """The row of a network that torchvision has by the name of its builder, for segmentation."""
+    return Model(
+        build.__name__,
+        build,
+        (3, 520, 520),
+        about,
+        source,
+        task="segmentation",
+        small=(3, 32, 32),
+        parameters=parameters,
+        giga_multiply_adds=giga,
+        mean_iou=mean_iou,
         golden="torchvision",
     )

@@ -29,6 +29,7 @@ MODELS = (
         (1, 32, 32),
         "four convolutions that return the angle of a digit",
         "the lectures' example of regression with a convolutional network",
+        task="regression",
         parameters=17_273,
     ),
 )

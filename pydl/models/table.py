@@ -14,6 +14,13 @@ from pydl.models.model import Model
 from pydl.models.regression import MODELS as REGRESSION
 from pydl.models.resnet import MODELS as RESNET
 from pydl.models.resnet_cifar import MODELS as RESNET_CIFAR
+from pydl.models.segmentation.context import MODELS as CONTEXT
+from pydl.models.segmentation.deeplab_largefov import MODELS as DEEPLAB_LARGEFOV
+from pydl.models.segmentation.deeplabv3 import MODELS as DEEPLAB_V3
+from pydl.models.segmentation.fcn import MODELS as FCN
+from pydl.models.segmentation.fcn_resnet import MODELS as FCN_RESNET
+from pydl.models.segmentation.segnet import MODELS as SEGNET
+from pydl.models.segmentation.unet import MODELS as UNET
 from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
 from pydl.models.sppnet import MODELS as SPPNET
 from pydl.models.squeezenet import MODELS as SQUEEZENET
@@ -21,7 +28,7 @@ from pydl.models.stn import MODELS as STN
 from pydl.models.vgg import MODELS as VGG
 from pydl.models.zfnet import MODELS as ZFNET
 
-# In the order of their years.
+# By what they are for, in the order of their years.
 _FILES = (
     LENET5,
     ALEXNET,
@@ -40,6 +47,13 @@ _FILES = (
     MOBILENET_V2,
     EFFICIENTNET,
     REGRESSION,
+    FCN,
+    FCN_RESNET,
+    DEEPLAB_LARGEFOV,
+    SEGNET,
+    UNET,
+    CONTEXT,
+    DEEPLAB_V3,
 )
 
 MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}

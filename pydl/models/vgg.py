@@ -11,11 +11,12 @@ from pydl import nn
 from pydl.models.model import as_torchvision
 
 # Maps of the 3x3 convolutions between one pool and the next.
-_VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _VGG19 = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 
 
-def _features(stages: tuple[tuple[int, ...], ...], norm: bool) -> nn.Sequential:
+def features(stages: tuple[tuple[int, ...], ...], norm: bool) -> nn.Sequential:
+    """The convolutions of each stage, which has that many maps, and a pool behind each stage."""
     layers: list[nn.Module] = []
     inputs = 3
     for stage in stages:
@@ -42,7 +43,7 @@ class VGG(nn.Module):
         self, stages: tuple[tuple[int, ...], ...], norm: bool, num_classes: int = 1000
     ) -> None:
         super().__init__()
-        self.features = _features(stages, norm)
+        self.features = features(stages, norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
             nn.Linear(512 * 7 * 7, 4096),
@@ -69,12 +70,12 @@ class VGG(nn.Module):
 
 def vgg16(num_classes: int = 1000) -> VGG:
     """VGG of 16 layers with weights, configuration D of the paper."""
-    return VGG(_VGG16, norm=False, num_classes=num_classes)
+    return VGG(VGG16, norm=False, num_classes=num_classes)
 
 
 def vgg16_bn(num_classes: int = 1000) -> VGG:
     """:func:`vgg16` with batch normalisation."""
-    return VGG(_VGG16, norm=True, num_classes=num_classes)
+    return VGG(VGG16, norm=True, num_classes=num_classes)
 
 
 def vgg19(num_classes: int = 1000) -> VGG:

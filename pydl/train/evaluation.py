@@ -15,19 +15,32 @@ from pydl.train.metrics import Confusion, judged
 Loss = Callable[[Any, Any], torch.Tensor]  # from scores and target
 
 
-# Of the auxiliary heads' losses: Szegedy et al. 2014, Going Deeper with Convolutions.
-_AUXILIARY = 0.3
+# Of the auxiliary heads' losses: Szegedy et al. 2014, Going Deeper with Convolutions; and of those
+# for segmentation, torchvision's reference for training its networks.
+_AUXILIARY, _AUXILIARY_DENSE = 0.3, 0.5
+
+
+def own(scores: Any) -> Any:
+    """The scores of the network itself, of what one with auxiliary heads gives: a tuple that they
+    begin, or a dict where they are called ``out``."""
+    if isinstance(scores, dict):
+        return scores["out"]
+    return scores[0] if isinstance(scores, tuple) else scores
 
 
 def with_heads(loss: Loss) -> Loss:
-    """A loss that takes what a network with auxiliary heads gives in training too, a tuple of
-    scores, the network's own first: 0.3 of the loss of each head that there is are added."""
+    """A loss that takes what a network with auxiliary heads gives too, a tuple of scores, the
+    network's own first, or of one for segmentation a dict: the losses of the heads that there are
+    count 0.3 beside it, or 0.5 of those in a dict."""
 
     def of_all(scores: Any, target: Any) -> torch.Tensor:
-        if not isinstance(scores, tuple):
+        first = own(scores)
+        if first is scores:
             return loss(scores, target)
-        first, *others = (loss(one, target) for one in scores if one is not None)
-        return first + _AUXILIARY * sum(others)
+        dense = isinstance(scores, dict)
+        every = scores.values() if dense else scores
+        heads = [loss(one, target) for one in every if one is not None and one is not first]
+        return loss(first, target) + (_AUXILIARY_DENSE if dense else _AUXILIARY) * sum(heads)
 
     return of_all
 
@@ -74,6 +87,7 @@ def evaluate(
     batch: int = 256,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
+    ignore_index: int = -100,
 ) -> Evaluation:
     """The model in evaluation mode, without gradients; several processes share the data.
 
@@ -84,6 +98,8 @@ def evaluate(
         batch: see ``data``.
         dtype: of autocast, None for none.
         channels_last: whether images are laid out so.
+        ignore_index: what has this target is not counted in the confusion matrix; the loss has to
+            know it itself.
 
     Raises:
         ValueError: there is nothing in ``data``.
@@ -103,8 +119,9 @@ def evaluate(
         count = len(target)
         losses += value.item() * count
         examples += count
+        scores = own(scores)
         if judged(scores, target):
-            confusion = confusion or Confusion(scores.shape[1], device)
+            confusion = confusion or Confusion(scores.shape[1], device, ignore_index)
             confusion.update(scores, target)
     model.train(training)
     losses, examples = distributed.total([losses, examples], device)  # type: ignore[assignment]

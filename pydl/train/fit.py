@@ -20,7 +20,7 @@ from pydl import functional
 from pydl.train import checkpoint as files
 from pydl.train import distributed, schedules
 from pydl.train.augment import Augmentation
-from pydl.train.evaluation import Loss, autocast, evaluate, on
+from pydl.train.evaluation import Loss, autocast, evaluate, on, own
 from pydl.train.log import Epoch, Log, Progress
 from pydl.train.metrics import judged
 
@@ -35,6 +35,7 @@ class Settings:
             dropout, comes from PyTorch's own generator: ``torch.manual_seed``.
         rate, momentum, nesterov, weight_decay: of SGD, where no optimizer is given.
         label_smoothing: of cross entropy: how much of each target is spread over all classes.
+        ignore_index: what has this target counts neither in cross entropy nor in accuracies.
         average: the decay of an exponential moving average of the weights, e.g. 0.999; it is what
             held-out data are evaluated with, and :attr:`History.average`.
         clip: the largest norm of all gradients together.
@@ -52,6 +53,7 @@ class Settings:
     nesterov: bool = False
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    ignore_index: int = -100
     average: float | None = None
     clip: float | None = None
     accumulate: int = 1
@@ -139,10 +141,14 @@ def fit(
     settings = settings or Settings()
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
-    if settings.label_smoothing:
-        if loss is not functional.cross_entropy:
-            raise ValueError("label_smoothing is for cross entropy; this loss has to do its own")
-        loss = functools.partial(loss, label_smoothing=settings.label_smoothing)
+    if settings.label_smoothing and loss is not functional.cross_entropy:
+        raise ValueError("label_smoothing is for cross entropy; this loss has to do its own")
+    if loss is functional.cross_entropy:
+        loss = functools.partial(
+            loss,
+            label_smoothing=settings.label_smoothing,
+            ignore_index=settings.ignore_index,
+        )
     run = _Run(model, data, epochs, optimizer, schedule, loss, augment, settings)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
@@ -305,9 +311,11 @@ class _Run:
         if count:
             self.sums["loss"] += value * len(target)
             self.sums["examples"] += len(target)
+            scores = own(scores)
             if judged(scores, target):
-                self.sums["right"] += (scores.argmax(1) == target).sum().item()
-                self.sums["judged"] += (target >= 0).sum().item()
+                counted = (target >= 0) & (target != self.settings.ignore_index)
+                self.sums["right"] += ((scores.argmax(1) == target) & counted).sum().item()
+                self.sums["judged"] += counted.sum().item()
         return value
 
     def finish_epoch(self, held_out: Dataset | DataLoader | None) -> Epoch:
@@ -322,6 +330,7 @@ class _Run:
                 loss=self.loss,
                 dtype=self.settings.autocast,
                 channels_last=self.settings.channels_last,
+                ignore_index=self.settings.ignore_index,
             )
         self.history.append(
             Epoch(

@@ -40,7 +40,7 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], theme: Theme) -> None:
     for number, own in enumerate(families.values()):
         axes.scatter(
             [network.multiply_adds / 1e9 for network in own],
-            [network.top1 for network in own],
+            [network.score for network in own],
             [8 * network.parameters / 1e6 for network in own],
             color=colours(number % 20),
             alpha=0.45,
@@ -50,7 +50,7 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], theme: Theme) -> None:
     for network in networks:
         axes.annotate(
             network.name.removesuffix("-torchvision"),
-            (network.multiply_adds / 1e9, network.top1),
+            (network.multiply_adds / 1e9, network.score),
             xytext=(5, 6 if network.name in _RAISED else -3),
             textcoords="offset points",
             fontsize=7,

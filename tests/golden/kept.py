@@ -7,7 +7,7 @@ import torch
 from golden.weights import fill, uniform
 from torch import nn
 
-SCORES = 32  # how many of the output's numbers are kept
+SCORES = 32  # how many of the output's numbers are kept, of all outputs together
 
 
 def filled(model: nn.Module) -> nn.Module:
@@ -54,10 +54,14 @@ def measure(model: nn.Module, size: tuple[int, int, int]) -> dict:
     rounding error of float32 a difference of several per mille."""
     model = filled(model).double()
     y, found = stages(model, images(size).double())
-    every = max(1, y.numel() // SCORES)
+    outputs = y.values() if isinstance(y, dict) else [y]
     return {
         "keys": keys(model),
         "input": list(size),
         "stages": found,
-        "scores": y.flatten()[::every][:SCORES].tolist(),
+        "scores": [score for one in outputs for score in _some(one, SCORES // len(outputs))],
     }
+
+
+def _some(y: torch.Tensor, count: int) -> list[float]:
+    return y.flatten()[:: max(1, y.numel() // count)][:count].tolist()

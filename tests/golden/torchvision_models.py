@@ -1,4 +1,4 @@
-"""Writes torchvision.json: what torchvision's own classifiers compute with the weights of
+"""Writes torchvision.json: what torchvision's own networks compute with the weights of
 ``weights.py``.
 
 Run it in an environment that has torchvision, which the tests' own does not:
@@ -20,8 +20,8 @@ from golden.kept import measure  # noqa: E402
 
 
 def _torchvision():
-    """torchvision's models, beside a PyTorch that its operators were not built for as well: its
-    classifiers call none of them."""
+    """torchvision's models, beside a PyTorch that its operators were not built for as well: these
+    networks call none of them."""
     try:
         import torchvision.models
     except RuntimeError:
@@ -34,8 +34,9 @@ def _torchvision():
     return torchvision
 
 
-# The side of the input, where 64 pixels are too few.
+# The side of the input, where 64 pixels are too few, or more than enough.
 SIDES = {"inception_v3": 96}
+SIDE_OF_SEGMENTED = 32
 # Which models, and with which arguments.
 CLASSIFIERS: dict[str, dict[str, object]] = {
     "alexnet": {},
@@ -49,6 +50,7 @@ CLASSIFIERS: dict[str, dict[str, object]] = {
     "mobilenet_v2": {},
     **{f"efficientnet_b{number}": {} for number in range(8)},
 }
+SEGMENTATION = [f"{name}_resnet{depth}" for name in ("fcn", "deeplabv3") for depth in (50, 101)]
 
 
 def main() -> None:
@@ -60,6 +62,12 @@ def main() -> None:
             model = build(weights=None, **arguments)
         side = SIDES.get(name, 64)
         found[name] = measure(model, (3, side, side))
+        print(name, found[name]["scores"][:3], flush=True)
+    for name in SEGMENTATION:
+        build = getattr(torchvision.models.segmentation, name)
+        with torch.device("meta"):
+            model = build(weights=None, weights_backbone=None, aux_loss=True)
+        found[name] = measure(model, (3, SIDE_OF_SEGMENTED, SIDE_OF_SEGMENTED))
         print(name, found[name]["scores"][:3], flush=True)
     lines = (f"{json.dumps(name)}: {json.dumps(kept)}" for name, kept in found.items())
     (FOLDER / "torchvision.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
