@@ -125,6 +125,7 @@ OTHERS = [
     (lambda: nn.LazyBatchNorm2d(), (2, 3, 9, 9), 2 * 486),
     (lambda: nn.BatchNormAct2d(3), (2, 3, 9, 9), 3 * 486),
     (lambda: nn.BatchNormAct2d(3, activation="none"), (2, 3, 9, 9), 2 * 486),
+    (lambda: nn.BatchNormAct3d(3), (2, 3, 2, 2, 2), 3 * 48),
     (
         lambda: Given(nn.BatchNormAct2d(3, activation="leaky_relu"), residual=empty(2, 3, 9, 9)),
         (2, 3, 9, 9),
