@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-import options
 import torch
 from torch import nn
 
@@ -52,6 +51,7 @@ USUAL = (
 # kernels are held to tighter bounds one by one elsewhere; this finds a network that is wired or
 # served wrongly.
 TOLERANCE = {"inference": 1e-4, "training": 1e-2}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 # What a model draws at random in training, in another order or from another generator than PyTorch.
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth")
 
@@ -63,7 +63,7 @@ class Network:
     name: str
     source: str  # pydl or torchvision
     build: Callable[[], nn.Module]
-    input: tuple[int, ...]  # of one image: channels, height, width; of one text: its characters
+    input: tuple[int, ...]  # of one image, clip or volume as Model has it; of a text: characters
     batch: int
     classes: int | None = None  # of the numbers that a text consists of; None: images
 
@@ -103,11 +103,18 @@ def _torchvision() -> ModuleType | None:
         return importlib.import_module("torchvision.models")
 
 
+def _batch(input: tuple[int, ...]) -> int:
+    """How many images, clips or volumes at once, by the size of one."""
+    if input[-1] <= 64:
+        return 32
+    return 16 if len(input) == 3 else 1
+
+
 def networks() -> list[Network]:
     """All that there are here. Where torchvision is installed, one of its networks takes the place
     of ours of that name: made by others, it is the better stock."""
     found = [
-        Network(model.name, "pydl", model.build, model.input, 16 if model.input[-1] > 64 else 32)
+        Network(model.name, "pydl", model.build, model.input, _batch(model.input))
         for model in models.MODELS.values()
     ]
     found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
@@ -122,7 +129,8 @@ def networks() -> list[Network]:
 
 
 class Training(nn.Module):
-    """A network and its loss: the mean cross entropy of its scores, and of auxiliary heads."""
+    """A network and its loss: the mean cross entropy of its scores, and of auxiliary heads; the
+    mean squared error of numbers that are no scores."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -130,6 +138,8 @@ class Training(nn.Module):
         self.loss = nn.CrossEntropyLoss()
 
     def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if target.is_floating_point():
+            return nn.functional.mse_loss(self.model(x), target)
         return with_heads(self.loss)(self.model(x), target)
 
 
@@ -152,12 +162,16 @@ class Pair:
             with torch.no_grad():
                 y = model.eval()(inputs[0])
             target = torch.randint(y.shape[1], (len(y), *y.shape[2:]))
+            if y.shape[1] == 1:
+                target = torch.randn_like(y)
             model, inputs = Training(model), (*inputs, target)
-        format = options.LAYOUTS[layout]
-        model = model.train(mode == "training").to(device, memory_format=format)
-        inputs = tuple(
-            t.to(device, memory_format=format) if t.ndim == 4 else t.to(device) for t in inputs
-        )
+        model = model.train(mode == "training").to(device)
+        inputs = tuple(t.to(device) for t in inputs)
+        if layout == "channels_last":
+            for tensor in (*model.parameters(), inputs[0]):
+                if tensor.ndim in _CHANNELS_LAST:
+                    format = _CHANNELS_LAST[tensor.ndim]
+                    tensor.data = tensor.contiguous(memory_format=format)
         theirs = as_torch(model)
         return cls(mode, pydl.accelerate(model), theirs, inputs)
 

@@ -200,7 +200,7 @@ def _load(data: str, model: "Model", seed: int) -> "Split":
     return folder.load(path, seed, size=side, channels=model.input[0])
 
 
-def _shape(model: "Model", split: "Split") -> tuple[int, int, int]:
+def _shape(model: "Model", split: "Split") -> tuple[int, ...]:
     """What the images are made: the small input of the network where they are no larger and it can
     be trained on that, otherwise its own.
 
@@ -230,7 +230,7 @@ def _shape(model: "Model", split: "Split") -> tuple[int, int, int]:
 class _Fitted:
     """Makes a batch of examples whose images have the network's channels and size."""
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.channels, *self.size = shape
 
     def __call__(self, examples: list) -> "list[torch.Tensor]":
@@ -244,9 +244,11 @@ class _Fitted:
 
 
 def _check(model: "Model") -> None:
-    """Raises ValueError where the network is no classifier."""
+    """Raises ValueError where the network is no classifier of images."""
     import inspect
 
+    if len(model.input) != 3:
+        raise ValueError(f"{model.name} takes no images: it is {model.about}")
     if "num_classes" not in inspect.signature(model.build).parameters:
         raise ValueError(f"{model.name} gives no scores of classes: it is {model.about}")
 
@@ -255,7 +257,7 @@ def build(model: "Model", classes: int) -> "nn.Module":
     """The network with scores of so many classes.
 
     Raises:
-        ValueError: it is no classifier.
+        ValueError: it is no classifier of images.
     """
     _check(model)
     return model.build(num_classes=classes)  # type: ignore[call-arg]
@@ -346,10 +348,10 @@ def _schedule(rate: Rate, epochs: int) -> "Schedule":
     return named[rate]()
 
 
-def _changes(names: list[Change], shape: tuple[int, int, int]) -> "augmenting.Augmentation | None":
+def _changes(names: list[Change], shape: tuple[int, ...]) -> "augmenting.Augmentation | None":
     from pydl.train import augment as augmenting
 
-    size = shape[1:]
+    size = shape[1], shape[2]
     named: dict[Change, augmenting.Augmentation] = {
         Change.flip: augmenting.HorizontalFlip(),
         Change.crop: augmenting.Crop(size, padding=max(1, min(size) // 8)),

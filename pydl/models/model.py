@@ -20,18 +20,18 @@ class Model:
 
     name: str
     build: Callable[[], nn.Module]
-    input: tuple[int, int, int]  # C, H, W of one image
+    input: tuple[int, ...]  # C, H, W of one image; C, T, H, W of a clip; C, D, H, W of a volume
     about: str
     source: str
-    small: tuple[int, int, int] | None = None  # the input of tests that compute; None: `input`
+    small: tuple[int, ...] | None = None  # the input of tests that compute; None: `input`
     parameters: int | None = None
     giga_multiply_adds: str | None = None
     top1: float | None = None
     golden: str | None = None
 
     @property
-    def sample(self) -> tuple[int, int, int]:
-        """C, H, W of an image that is small enough to compute with in a test."""
+    def sample(self) -> tuple[int, ...]:
+        """The sizes of an input that is small enough to compute with in a test."""
         return self.small or self.input
 
 
