@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-import options
 import torch
 from torch import nn
 
@@ -53,6 +52,7 @@ USUAL = (
 # kernels are held to tighter bounds one by one elsewhere; this finds a network that is wired or
 # served wrongly.
 TOLERANCE = {"inference": 1e-4, "training": 1e-2}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 # What a model draws at random in training, in another order or from another generator than PyTorch.
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth")
 
@@ -64,7 +64,7 @@ class Network:
     name: str
     source: str  # pydl or torchvision
     build: Callable[[], nn.Module]
-    input: tuple[int, ...]  # of one image: channels, height, width; of one text: its characters
+    input: tuple[int, ...]  # of one image, clip or volume as Model has it; of a text: characters
     batch: int
     classes: int | None = None  # of the numbers that a text consists of; None: images
 
@@ -104,6 +104,13 @@ def _torchvision() -> ModuleType | None:
         return importlib.import_module("torchvision.models")
 
 
+def _batch(input: tuple[int, ...]) -> int:
+    """How many images, clips or volumes at once, by the size of one."""
+    if input[-1] <= 64:
+        return 32
+    return 16 if len(input) == 3 else 1
+
+
 def networks() -> list[Network]:
     """All that there are here. Where torchvision is installed, one of its networks takes the place
     of ours of that name: made by others, it is the better stock."""
@@ -112,8 +119,7 @@ def networks() -> list[Network]:
         # What gives scores for each pixel takes as long for one image as a classifier for many.
         dense = model.task == "segmentation"
         size = model.sample if dense else model.input
-        batch = 4 if dense else 16 if size[-1] > 64 else 32
-        found.append(Network(model.name, "pydl", model.build, size, batch))
+        found.append(Network(model.name, "pydl", model.build, size, 4 if dense else _batch(size)))
     found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
     theirs = _torchvision()
     for name in TORCHVISION if theirs else ():
@@ -126,7 +132,8 @@ def networks() -> list[Network]:
 
 
 class Training(nn.Module):
-    """A network and its loss: the mean cross entropy of its scores, and of auxiliary heads."""
+    """A network and its loss: the mean cross entropy of its scores, and of auxiliary heads; the
+    mean squared error of numbers that are no scores."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -134,6 +141,8 @@ class Training(nn.Module):
         self.loss = nn.CrossEntropyLoss()
 
     def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if target.is_floating_point():
+            return nn.functional.mse_loss(self.model(x), target)
         return with_heads(self.loss)(self.model(x), target)
 
 
@@ -156,12 +165,16 @@ class Pair:
             with torch.no_grad():
                 y = own(model.eval()(inputs[0]))
             target = torch.randint(y.shape[1], (len(y), *y.shape[2:]))
+            if y.shape[1] == 1:
+                target = torch.randn_like(y)
             model, inputs = Training(model), (*inputs, target)
-        format = options.LAYOUTS[layout]
-        model = model.train(mode == "training").to(device, memory_format=format)
-        inputs = tuple(
-            t.to(device, memory_format=format) if t.ndim == 4 else t.to(device) for t in inputs
-        )
+        model = model.train(mode == "training").to(device)
+        inputs = tuple(t.to(device) for t in inputs)
+        if layout == "channels_last":
+            for tensor in (*model.parameters(), inputs[0]):
+                if tensor.ndim in _CHANNELS_LAST:
+                    format = _CHANNELS_LAST[tensor.ndim]
+                    tensor.data = tensor.contiguous(memory_format=format)
         theirs = as_torch(model)
         return cls(mode, pydl.accelerate(model), theirs, inputs)
 

@@ -136,8 +136,8 @@ class Row:
     served: str = ""
 
     def take(self, times: Mapping[str, measure.Times], device: str) -> None:
-        """Fill in the times of ``ours``, ``stock``, ``itself``, which is stock once more, and, where
-        it was timed, ``compile``."""
+        """Fill in the times of ``ours``, ``stock``, ``itself``, which is stock once more, and
+        ``compile``, where it was timed."""
         statistic = "median" if device == "cuda" else "minimum"
         counted = {who: 1e6 * getattr(time, statistic) for who, time in times.items()}
         for who in ("ours", "stock"):
@@ -265,7 +265,7 @@ _LEGEND = textwrap.dedent("""\
 
     - Training: forward, loss and the gradients of all parameters, without an optimiser.
     - Ratio: PyTorch's time over ours.
-    - To itself: PyTorch's time over its own, both taken in the same turns, which is 1 but for noise.
+    - To itself: PyTorch's time over its own, both in the same turns, which is 1 but for noise.
     - Served: by whom the layers of this package were served, and how many.
     - Peak: the most that PyTorch's allocator has given out at once, ours and PyTorch's, without
       parameters and input.

@@ -44,6 +44,8 @@ def predict(
 
     require("PIL")
     model = models.find(name)
+    if len(model.input) != 3:
+        raise ValueError(f"{name} takes no images: it is {model.about}")
     state, about = files.read(weights)
     if about is not None and about.model != name:
         raise ValueError(f"{weights} has the weights of {about.model}, not of {name}")

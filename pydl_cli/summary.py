@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 _GAP = "  "
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    """``1x28x28`` or ``1,28,28`` to numbers.
+def _shape(text: str, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """``1x28x28`` or ``1,28,28`` to as many numbers as there usually are.
 
     Raises:
         ValueError: it is neither.
     """
     shape = sizes_of(text)
-    if len(shape) != 3:
-        raise ValueError(
-            f"--input must be channels x height x width, such as 3x224x224, got {text!r}"
-        )
+    if len(shape) != len(usual):
+        axes = "channels x height x width"
+        if len(usual) == 4:
+            axes = "channels x frames or slices x height x width"
+        raise ValueError(f"--input must be {axes}, such as {_joined(usual)}, got {text!r}")
     return shape
 
 
@@ -36,7 +37,11 @@ def summary(
         str | None, typer.Argument(help="An architecture; without one, they are listed.")
     ] = None,
     input: Annotated[
-        str | None, typer.Option(help="Channels x height x width, if not the usual.")
+        str | None,
+        typer.Option(
+            help="Channels x height x width, if not the usual; of clips and volumes, frames or "
+            "slices behind the channels."
+        ),
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")
@@ -58,7 +63,7 @@ def summary(
         console.print(table)
         return
     model = models.find(name)
-    shape = model.input if input is None else _shape(input)
+    shape = model.input if input is None else _shape(input, model.input)
     if shape[0] != model.input[0]:
         raise ValueError(f"{name} takes {model.input[0]} channels, got --input {_joined(shape)}")
     with _no_collection():
@@ -84,7 +89,7 @@ def summary(
     typer.echo("\n".join(text[1:-1]))
     typer.echo(typer.style(text[-1], bold=True))
     console.print(
-        "\nsees: the receptive field, in pixels along the width; all: the whole input, of whatever "
+        f"\nsees: the receptive field, in {_units(shape)}; all: the whole input, of whatever "
         "size.\n"
         f"by: who serves the layer here, on {device}, under auto, in inference; aten is PyTorch's "
         "own operator. "
@@ -122,16 +127,16 @@ def _fields(network: "nn.Module", shape: tuple[int, ...], rows: "Sequence[LayerR
     """What the units of each layer see, in words; nothing where it is not known."""
     from pydl.models.receptive import Whole, receptive_fields
 
-    known = receptive_fields(network, shape)
+    axes = (-1,) if len(shape) < 5 else (-3, -1)
+    known = [receptive_fields(network, shape, axis) for axis in axes]
     times: dict[str, int] = {}
     said = []
     for row in rows:
         times[row.name] = count = times.get(row.name, 0) + 1
-        field = known.get(row.name if count == 1 else f"{row.name}#{count}")
-        if field is None:
-            said.append("")
-        else:
-            said.append("all" if isinstance(field, Whole) else f"{field.size:,}")
+        key = row.name if count == 1 else f"{row.name}#{count}"
+        fields = [along[key] for along in known if key in along]
+        seen = ["all" if isinstance(one, Whole) else f"{one.size:,}" for one in fields]
+        said.append("all" if set(seen) == {"all"} else "x".join(seen))
     return said
 
 
@@ -174,6 +179,12 @@ def _said(figure: int | None) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} others"
+
+
+def _units(shape: tuple[int, ...]) -> str:
+    """Of a receptive field, which ``_fields`` gives for an input of this shape."""
+    width = "pixels along the width"
+    return width if len(shape) < 4 else f"frames or slices x {width}"
 
 
 def _joined(shape: tuple[int, ...]) -> str:

@@ -201,7 +201,7 @@ def _load(data: str, model: "Model", seed: int) -> "Split":
     return folder.load(path, seed, size=side, channels=model.input[0])
 
 
-def _shape(model: "Model", split: "Split") -> tuple[int, int, int]:
+def _shape(model: "Model", split: "Split") -> tuple[int, ...]:
     """What the images are made: the small input of the network where they are no larger and it can
     be trained on that, otherwise its own.
 
@@ -264,10 +264,10 @@ def _schedule(rate: Rate, epochs: int) -> "Schedule":
     return named[rate]()
 
 
-def _changes(names: list[Change], shape: tuple[int, int, int]) -> "augmenting.Augmentation | None":
+def _changes(names: list[Change], shape: tuple[int, ...]) -> "augmenting.Augmentation | None":
     from pydl.train import augment as augmenting
 
-    size = shape[1:]
+    size = shape[1], shape[2]
     named: dict[Change, augmenting.Augmentation] = {
         Change.flip: augmenting.HorizontalFlip(),
         Change.crop: augmenting.Crop(size, padding=max(1, min(size) // 8)),

@@ -22,7 +22,7 @@ class About:
 
     model: str
     classes: tuple[str, ...]
-    input: tuple[int, int, int]
+    input: tuple[int, ...]  # C, H, W
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 

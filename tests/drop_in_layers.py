@@ -126,6 +126,7 @@ LAYERS = (
     Layer("BatchNorm2d", (C,), training=False),
     Layer("BatchNorm3d", (C,), _CUBE, _ROOM),
     Layer("BatchNormAct2d", (C,), own={"activation": "relu"}),
+    Layer("BatchNormAct3d", (C,), _CUBE, _ROOM, own={"activation": "relu"}),
     Layer("Softmax", (1,), (3, 5), (40_000, 5)),
     Layer("Softmax2d", (), large=(2, 21, 224, 224)),
     Layer("LogSoftmax", (1,), (3, 5), (40_000, 5)),

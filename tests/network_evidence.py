@@ -42,6 +42,11 @@ TRAINED = (
     "unet-padded",
     "context",
     "deeplabv3_resnet50",
+    "c3d-digits",
+    "c3d-frame",
+    "mc3_18",
+    "r2plus1d_18",
+    "autoencoder3d",
 )
 WITH_HEADS = ("googlenet",)
 

@@ -14,7 +14,7 @@ class Fitted:
             scaled to that size (bilinear, with antialiasing).
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.channels, *self.size = shape
 
     def __call__(self, examples: list) -> list[torch.Tensor]:

@@ -43,7 +43,7 @@ def _batch_norm(layer: Any, given: dict[str, Any]) -> dict[str, Any]:
     arguments = {"training": layer.training or layer.running_mean is None, "eps": layer.eps}
     if arguments["training"]:  # the running statistics take no part in the result
         arguments |= {"running_mean": None, "running_var": None}
-    if isinstance(layer, nn.BatchNormAct2d):
+    if isinstance(layer, (nn.BatchNormAct2d, nn.BatchNormAct3d)):
         arguments |= {"activation": layer.activation, "negative_slope": layer.negative_slope}
     return arguments
 
@@ -110,6 +110,7 @@ _OPERATORS: dict[type, tuple[str, _Arguments]] = {
     nn.BatchNorm3d: ("batch_norm", _batch_norm),
     nn.SyncBatchNorm: ("batch_norm", _batch_norm),
     nn.BatchNormAct2d: ("batch_norm_act", _batch_norm),
+    nn.BatchNormAct3d: ("batch_norm_act", _batch_norm),
     nn.ReLU: ("relu", _attributes()),
     nn.LeakyReLU: ("leaky_relu", _attributes("negative_slope")),
     nn.Dropout: ("dropout", _DROPOUT),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv
 from torch.overrides import TorchFunctionMode
 
-from pydl.nn import BatchNormAct2d
+from pydl.nn import BatchNormAct2d, BatchNormAct3d
 
 # What first weights are made with. Each fills its first argument in place and returns it.
 _FILLS = {
@@ -22,10 +22,12 @@ _FILLS = {
     for name in ("normal_", "uniform_", "zero_", "fill_", "erfinv_", "mul_", "add_", "clamp_")
 } | {getattr(nn.init, name) for name in ("uniform_", "normal_", "constant_", "kaiming_uniform_")}
 
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_NORMS = (batchnorm._BatchNorm, BatchNormAct2d)
+# By kind, over how many axes it pools.
+_POOLS = dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d), 2)
+_POOLS |= dict.fromkeys((nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d), 3)
+_NORMS = (batchnorm._BatchNorm, BatchNormAct2d, BatchNormAct3d)
 _SAME = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LocalResponseNorm)
-_KNOWN = (conv._ConvNd, nn.Linear, nn.AdaptiveAvgPool2d, *_POOLS, *_NORMS, *_SAME)
+_KNOWN = (conv._ConvNd, nn.Linear, *_POOLS, *_NORMS, *_SAME)
 
 
 class _NothingDrawn(TorchFunctionMode):
@@ -93,15 +95,9 @@ def _shape(layer: Any, shape: torch.Size) -> tuple[int, ...] | None:
         return (*shape[:-1], layer.out_features) if shape[-1:] == (layer.in_features,) else None
     if isinstance(layer, _NORMS):
         return shape if shape[1:2] == (layer.num_features,) else None
-    if isinstance(layer, nn.AdaptiveAvgPool2d):
-        bins = _twice(layer.output_size)
-        return (*shape[:2], *bins) if len(shape) == 4 and None not in bins else None
-    if isinstance(layer, _POOLS):
-        if len(shape) != 4 or getattr(layer, "return_indices", False):
-            return None
-        window = layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)
-        sizes = _slid(shape[2:], tuple(map(_twice, window)), layer.ceil_mode)
-        return (*shape[:2], *sizes) if min(sizes) > 0 else None
+    for kind, axes in _POOLS.items():
+        if isinstance(layer, kind):
+            return _pooled(layer, shape, axes) if len(shape) == axes + 2 else None
     axes = len(layer.kernel_size)
     if len(shape) != axes + 2 or shape[1] != layer.in_channels or isinstance(layer.padding, str):
         return None
@@ -114,8 +110,18 @@ def _shape(layer: Any, shape: torch.Size) -> tuple[int, ...] | None:
     return (shape[0], layer.out_channels, *sizes) if min(sizes) > 0 else None
 
 
-def _twice(value: Any) -> tuple:
-    return value if isinstance(value, tuple) else (value, value)
+def _pooled(layer: Any, shape: torch.Size, axes: int) -> tuple[int, ...] | None:
+    def each(value: Any) -> tuple:
+        return value if isinstance(value, tuple) else (value,) * axes
+
+    if hasattr(layer, "output_size"):
+        bins = each(layer.output_size)
+        return None if None in bins else (*shape[:2], *bins)
+    if getattr(layer, "return_indices", False):
+        return None
+    window = layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)
+    sizes = _slid(shape[2:], tuple(map(each, window)), layer.ceil_mode)
+    return (*shape[:2], *sizes) if min(sizes) > 0 else None
 
 
 def _slid(shape: Sequence[int], window: tuple, up: bool = False) -> list[int]:

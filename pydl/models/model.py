@@ -12,7 +12,7 @@ class Model:
     """One network: how to build it, what it is, and which figures were published of it.
 
     ``task`` is what the network is for. Of one for ``segmentation`` the output has scores for each
-    pixel; it is a tensor, or a dict in which that is ``out``.
+    pixel; it is a tensor, or a dict in which that is ``out``. ``clips`` are to be classified.
 
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
@@ -26,11 +26,11 @@ class Model:
 
     name: str
     build: Callable[[], nn.Module]
-    input: tuple[int, int, int]  # C, H, W of one image
+    input: tuple[int, ...]  # C, H, W of one image; C, T, H, W of a clip; C, D, H, W of a volume
     about: str
     source: str
     task: str = "classification"
-    small: tuple[int, int, int] | None = None  # the input of tests that compute; None: `input`
+    small: tuple[int, ...] | None = None  # the input of tests that compute; None: `input`
     parameters: int | None = None
     giga_multiply_adds: str | None = None
     top1: float | None = None
@@ -38,8 +38,8 @@ class Model:
     golden: str | None = None
 
     @property
-    def sample(self) -> tuple[int, int, int]:
-        """C, H, W of an image that is small enough to compute with in a test."""
+    def sample(self) -> tuple[int, ...]:
+        """The sizes of an input that is small enough to compute with in a test."""
         return self.small or self.input
 
     def check_classifier(self) -> None:

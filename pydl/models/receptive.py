@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from pydl.models.meta import shapes_alone
 from pydl.models.record import Ran, blank, evaluating, watch
-from pydl.nn import BatchNormAct2d, ChannelShuffle, SpatialPyramidPool2d
+from pydl.nn import BatchNormAct2d, BatchNormAct3d, ChannelShuffle, SpatialPyramidPool2d
 
 _WINDOWS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -23,7 +23,7 @@ _POINTWISE = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.SiLU, nn.Tanh, nn.Sigmoid),
     *(nn.LocalResponseNorm, ChannelShuffle),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d, BatchNormAct3d),
 )
 # What reads a whole map, whatever its size; behind it there is no window to speak of.
 _WHOLE = (
@@ -136,9 +136,9 @@ _GATHERING = {"flatten", "mean", "sum", "amax", "view", "reshape", "adaptive_avg
 class _Following(TorchFunctionMode):
     """Follows what the units of each tensor see through what is called outside of layers."""
 
-    def __init__(self, axis: int) -> None:
+    def __init__(self, axis: int, axes: int) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.axes = axis, axes  # the one that is followed, and how many are spatial
         # The tensor is kept, so that no other gets its id.
         self.fields: dict[int, tuple[torch.Tensor, _Field]] = {}
 
@@ -183,10 +183,11 @@ class _Following(TorchFunctionMode):
             return None
         if all(isinstance(field, Whole) for field in fields):
             return WHOLE
-        if name in _GATHERING and (len(after) <= 2 or after[-2:] == (1, 1)):
+        sizes = after[-self.axes :]
+        if name in _GATHERING and (len(after) <= 2 or sizes == (1,) * self.axes):
             return WHOLE
         kept = len(after) > 2 and all(
-            shape[-2:] == after[-2:] or isinstance(field, Whole)
+            shape[-self.axes :] == sizes or isinstance(field, Whole)
             for shape, field in zip(before, fields, strict=True)
         )
         return _united(fields) if name in _KEEPING and kept else None
@@ -237,7 +238,7 @@ def receptive_fields(
         one that reads whole maps.
     """
     found: dict[str, ReceptiveField | Whole] = {}
-    following = _Following(axis)
+    following = _Following(axis, len(input_shape) - 2)
 
     def after(ran: Ran) -> None:
         with torch._C.DisableTorchFunction():

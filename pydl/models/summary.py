@@ -212,7 +212,7 @@ _OPERATIONS: tuple[tuple[tuple[type, ...], Callable[[_Call], int | None]], ...] 
     ((nn.Linear, conv._ConvNd), _products),
     ((pydl.nn.LocallyConnected1d, pydl.nn.LocallyConnected2d), _products),
     ((nn.RNNBase, *_CELLS), _recurrent),
-    ((batchnorm._BatchNorm, pydl.nn.BatchNormAct2d), _batch_norm),
+    ((batchnorm._BatchNorm, pydl.nn.BatchNormAct2d, pydl.nn.BatchNormAct3d), _batch_norm),
     *(
         ((getattr(nn, f"{kind}{axes}d"),), _pooled(axes, of_output))
         for axes in (1, 2, 3)

@@ -131,7 +131,36 @@ class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
     cls_to_become = BatchNorm3d
 
 
-class BatchNormAct2d(Layer, _NormBase):
+class _BatchNormAct(Layer, _NormBase):
+    """What BatchNormAct2d and BatchNormAct3d share: all but how many axes an input has."""
+
+    _axes: int
+
+    def __init__(
+        self, *args, activation: str = "relu", negative_slope: float = 0.01, **kwargs
+    ) -> None:
+        if activation not in ops.ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ops.ACTIVATIONS)}, got {activation!r}"
+            )
+        super().__init__(*args, **kwargs)
+        self.activation, self.negative_slope = activation, negative_slope
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() != self._axes:
+            raise ValueError(f"expected {self._axes}D input (got {input.dim()}D input)")
+
+    def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        self._check_input_dim(input)
+        how = self.activation, self.negative_slope, residual
+        return _normalised(self, self._pydl_backend, input, *how)
+
+    def extra_repr(self) -> str:
+        slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
+        return f"{super().extra_repr()}, activation={self.activation!r}{slope}"
+
+
+class BatchNormAct2d(_BatchNormAct):
     """Batch normalisation of (N, C, H, W) with its activation and, if one is given, a residual.
 
     ``state_dict`` and initial weights are those of :class:`torch.nn.BatchNorm2d`, but this is
@@ -147,28 +176,17 @@ class BatchNormAct2d(Layer, _NormBase):
     torch.Size([2, 3, 12, 10])
     """
 
-    def __init__(
-        self, *args, activation: str = "relu", negative_slope: float = 0.01, **kwargs
-    ) -> None:
-        if activation not in ops.ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(ops.ACTIVATIONS)}, got {activation!r}"
-            )
-        super().__init__(*args, **kwargs)
-        self.activation, self.negative_slope = activation, negative_slope
+    _axes = 4
 
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        if input.dim() != 4:
-            raise ValueError(f"expected 4D input (got {input.dim()}D input)")
 
-    def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        self._check_input_dim(input)
-        how = self.activation, self.negative_slope, residual
-        return _normalised(self, self._pydl_backend, input, *how)
+class BatchNormAct3d(_BatchNormAct):
+    """:class:`BatchNormAct2d` for (N, C, D, H, W): see there.
 
-    def extra_repr(self) -> str:
-        slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
-        return f"{super().extra_repr()}, activation={self.activation!r}{slope}"
+    >>> pydl.nn.BatchNormAct3d(3)(torch.randn(2, 3, 4, 12, 10)).shape
+    torch.Size([2, 3, 4, 12, 10])
+    """
+
+    _axes = 5
 
 
 class SyncBatchNorm(Layer, _BatchNormBase):

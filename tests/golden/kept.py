@@ -23,8 +23,8 @@ def keys(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def images(size: tuple[int, int, int]) -> torch.Tensor:
-    """Two images."""
+def images(size: tuple[int, ...]) -> torch.Tensor:
+    """Two images, or clips."""
     return uniform("images", (2, *size))
 
 
@@ -49,7 +49,7 @@ def stages(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, l
             handle.remove()
 
 
-def measure(model: nn.Module, size: tuple[int, int, int]) -> dict:
+def measure(model: nn.Module, size: tuple[int, ...]) -> dict:
     """All that is kept, of a model on the meta device. In float64: the deepest networks make a
     rounding error of float32 a difference of several per mille."""
     model = filled(model).double()

@@ -59,6 +59,7 @@ def test_ranks_are_checked_in_pytorchs_words():
         ("BatchNorm2d", torch.randn(2, 4, 3), "expected 4D input"),
         ("BatchNorm3d", torch.randn(2, 4, 3, 3), "expected 5D input"),
         ("BatchNormAct2d", torch.randn(2, 4, 3), "expected 4D input"),
+        ("BatchNormAct3d", torch.randn(2, 4, 3, 3), "expected 5D input"),
         ("SyncBatchNorm", torch.randn(4), "expected at least 2D input"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -109,6 +109,7 @@ LAYERS = [
     (lambda: nn.SyncBatchNorm(3), (2, 3, 9)),
     (lambda: nn.BatchNormAct2d(3, activation="leaky_relu"), (2, 3, 9, 8)),
     (lambda: Given(nn.BatchNormAct2d(3), torch.randn(2, 3, 9, 8)), (2, 3, 9, 8)),
+    (lambda: Given(nn.BatchNormAct3d(3), torch.randn(2, 3, 5, 6, 7)), (2, 3, 5, 6, 7)),
     (lambda: nn.ReLU(inplace=True), (2, 10)),
     (lambda: nn.LeakyReLU(0.2), (2, 10)),
     (lambda: nn.Dropout(), (2, 10)),
@@ -223,6 +224,8 @@ NETWORKS = [
     ("mobilenetv2", "mobilenet_v2"),
     ("efficientnet", "efficientnet_b0"),
     ("squeezenet", "squeezenet1_0"),
+    ("autoencoder3d", "autoencoder3d"),
+    ("video.resnet", "r2plus1d_18"),
 ]
 
 
