@@ -7,7 +7,14 @@ import typer
 
 
 def perform(
-    name: str, *, output: Path, epochs: int | None, seed: int, backend: str, threads: int
+    name: str,
+    *,
+    output: Path,
+    epochs: int | None,
+    seed: int,
+    backend: str,
+    threads: int,
+    data: Path | None = None,
 ) -> None:
     """Does a recipe; exit status 1 where the result is not what it should be."""
     import torch
@@ -17,7 +24,7 @@ def perform(
     from pydl_cli.parsing import device_of
 
     recipe = find(name)
-    options = Options(output, epochs, seed, backend, device_of(backend))
+    options = Options(output, epochs, seed, backend, device_of(backend), data)
     torch.set_num_threads(threads)
     if not recipe.run(options, Console()):
         raise typer.Exit(1)
@@ -40,6 +47,9 @@ def run(
         str, typer.Option(help="Who computes: auto, reference, aten, cpu, triton or cuda.")
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of your own, for a recipe that takes one.")
+    ] = None,
 ) -> None:
     """Train a network on real data, hold it to what it should reach, and show it all on one page.
 
@@ -47,7 +57,15 @@ def run(
     """
     if name is not None:
         where = output or Path("shown") / name
-        perform(name, output=where, epochs=epochs, seed=seed, backend=backend, threads=threads)
+        perform(
+            name,
+            output=where,
+            epochs=epochs,
+            seed=seed,
+            backend=backend,
+            threads=threads,
+            data=data,
+        )
         return
     from rich.console import Console
     from rich.table import Table

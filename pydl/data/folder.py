@@ -11,7 +11,7 @@ from pydl.data.files import CorruptFileError
 from pydl.data.split import Split, standardised
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
 
 # Files that end otherwise are left alone.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -127,31 +127,49 @@ def _parted(
 
 def _read(file: Path, channels: int, size: int | None, crop: bool) -> torch.Tensor:
     """[channels, H, W], uint8."""
+    return pixels(opened(file), file, channels, size, crop)
+
+
+def opened(file: Path) -> "Image":
+    """The image in a file, whole.
+
+    Raises:
+        CorruptFileError: it cannot be read.
+    """
     import PIL.Image
     import PIL.ImageOps
 
     with file.open("rb") as stream:
         try:
-            with PIL.Image.open(stream) as opened:
-                opened.load()
-                picture = PIL.ImageOps.exif_transpose(opened)  # as the camera was held
+            with PIL.Image.open(stream) as image:
+                image.load()
+                return PIL.ImageOps.exif_transpose(image)  # as the camera was held
         except Exception as error:  # each of Pillow's decoders has its own
             raise CorruptFileError(
                 file, stream.tell(), f"the image cannot be read any further ({error})"
             ) from error
+
+
+def pixels(
+    picture: "Image", file: Path, channels: int, size: int | None, crop: bool = True
+) -> torch.Tensor:
+    """[channels, H, W], uint8, scaled as :func:`load` does; ``file`` is named where it has more
+    bits."""
+    import PIL.Image
+
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"expected 8 bits a channel, {file} has more (Pillow's {picture.mode})")
     picture = picture.convert(_MODES[channels])
     if size is not None:
-        picture = _scaled(picture, size, crop)
-    pixels = torch.from_numpy(np.array(picture, np.uint8))
-    return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
+        picture = scaled(picture, size, crop, PIL.Image.Resampling.BILINEAR)
+    found = torch.from_numpy(np.array(picture, np.uint8))
+    return found.view(*found.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 
-def _scaled(picture: "Image", size: int, crop: bool) -> "Image":
-    import PIL.Image
+def scaled(picture: "Image", size: int, crop: bool, by: "Resampling") -> "Image":
+    """The square in the middle or, without ``crop``, all of it, at ``size`` pixels."""
     import PIL.ImageOps
 
     if crop:
-        return PIL.ImageOps.fit(picture, (size, size), PIL.Image.Resampling.BILINEAR)
-    return picture.resize((size, size), PIL.Image.Resampling.BILINEAR)
+        return PIL.ImageOps.fit(picture, (size, size), by)
+    return picture.resize((size, size), by)

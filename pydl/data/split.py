@@ -10,8 +10,9 @@ from torch.utils.data import TensorDataset
 class Split:
     """Images to learn from, and others that only measure.
 
-    Both sets hold images (N, C, H, W), float32, and labels (N), int64. The training images have
-    mean 0 and deviation 1 (in each channel); the held-out ones were scaled by the same numbers.
+    Both sets hold images (N, C, H, W), float32, and labels (N), int64, or maps of them (N, H, W).
+    The training images have mean 0 and deviation 1 (in each channel); the held-out ones were scaled
+    by the same numbers.
     """
 
     train: TensorDataset
@@ -31,7 +32,7 @@ def standardised(
     source: str,
     licence: str,
 ) -> Split:
-    """The split of two pairs of images (N, C, H, W), uint8, and labels (N), int64."""
+    """The split of two pairs of images (N, C, H, W), uint8, and labels."""
     images, others = (pair[0].float().div_(255) for pair in (train, held_out))
     means, deviations = [], []
     for channel in range(images.shape[1]):

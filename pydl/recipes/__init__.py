@@ -5,10 +5,13 @@ from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.recipe import Options, Recipe
+from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
+from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (DIGITS, CHAR_LM, GRADIENTS, TRANSFER)
+    recipe.name: recipe
+    for recipe in (DIGITS, CHAR_LM, GRADIENTS, TRANSFER, SEGMENT_SCENES, SEGMENT_FOLDER)
 }
 
 

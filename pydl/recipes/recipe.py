@@ -25,6 +25,7 @@ class Options:
         seed: of everything that is drawn at random.
         backend: who computes.
         device: where.
+        data: a folder of the user's own, for a recipe that takes one.
 
     Raises:
         ValueError: there is no such backend.
@@ -35,6 +36,7 @@ class Options:
     seed: int = 0
     backend: str = "auto"
     device: torch.device | str = "cpu"
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         use_backend(self.backend)  # which knows the names
@@ -45,13 +47,15 @@ class Recipe:
     """One result: data, a network, its training, what it is held to, and a page that shows it.
 
     ``needs`` are the modules of extras without which it does not run. ``steps`` says on a console
-    what it finds, and returns whether the result is what it should be.
+    what it finds, and returns whether the result is what it should be. With ``of_data`` it is for
+    a folder of the user's own, and needs one.
     """
 
     name: str
     shows: str
     needs: tuple[str, ...]
     steps: "Callable[[Options, Console], bool]"
+    of_data: bool = False
 
     def run(self, options: Options, console: "Console") -> bool:
         """Does it; whether the result is what it should be.
@@ -59,8 +63,13 @@ class Recipe:
         Raises:
             MissingExtraError: an optional package is not installed.
             OSError: the output cannot be written.
+            ValueError: there are no data of the user's, or there should be none.
         """
         require(*self.needs)
+        if self.of_data and options.data is None:
+            raise ValueError(f"{self.name} is for data of your own: --data FOLDER")
+        if options.data is not None and not self.of_data:
+            raise ValueError(f"{self.name} has data of its own, and takes no --data")
         # Before the training, so that no training is wasted.
         options.output.mkdir(parents=True, exist_ok=True)
         if not os.access(options.output, os.W_OK):
