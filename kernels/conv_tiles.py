@@ -1,6 +1,7 @@
 """The tiles of the convolution kernels: how large they are, and which taps and channels, which
 pixels, they hold."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+
+from pydl import plan
 
 from . import runtime
 from .elements import inline
@@ -76,10 +79,14 @@ def input_precision(dtype: torch.dtype, operator: str = "conv") -> str:
     """
     if dtype != torch.float32:
         return "ieee"
+    return "tf32" if plan.setting(functools.partial(_allows_tf32, operator)) else "ieee"
+
+
+def _allows_tf32(operator: str) -> bool:
     newer = getattr(torch.backends.cudnn, operator, None)
     if hasattr(newer, "fp32_precision"):
-        return "tf32" if newer.fp32_precision == "tf32" else "ieee"
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+        return newer.fp32_precision == "tf32"
+    return torch.backends.cudnn.allow_tf32
 
 
 def operands(dtype: torch.dtype, operator: str = "conv") -> str:

@@ -107,6 +107,15 @@ def _during_compilation() -> tuple[str, bool]:
     return (asked.current, asked.strict) if _traced is None else _traced
 
 
+def around() -> str | None:
+    """The backend that a call without ``backend=`` asks for here; None where calls that it cannot
+    serve are noted."""
+    state = _state.get()
+    if state is None:
+        return _PROCESS
+    return state.name if state.strict else None
+
+
 def leaves_to_auto(given: str | None, kind: str, reason: str) -> bool:
     """Whether a call that its backend refuses goes to ``auto``, which is noted."""
     if given is not None:

@@ -28,7 +28,7 @@ from pydl import dispatch
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
 from pydl.contract import FAMILIES, FAMILY_OF
-from pydl.dispatch import FLOATING, Row
+from pydl.dispatch import FLOATING, KINDS, Row
 
 __all__ = [
     "BACKENDS",
@@ -49,46 +49,18 @@ __all__ = [
     "use_backend",
 ]
 
-# Served by conv's functions, but not by every backend that has those, and chosen apart.
-_KINDS_OF_CONV = ("depthwise", "conv_bias_act")
-# bias_act's functions where no convolution comes first: relu and leaky_relu alone.
-_KINDS_OF_BIAS_ACT = ("activation",)
-# Softmax along an axis that is not innermost in memory, and along rows that stay in registers:
-# other kernels, chosen apart.
-_KINDS_OF_SOFTMAX = ("softmax_columns", "softmax_short_rows")
-# A loss of logarithms, in which there is nothing for a kernel to fuse.
-_KINDS_OF_CROSS_ENTROPY = ("nll_loss",)
-# Served by batch_norm's functions and chosen apart: training with a residual or an activation, and
-# whatever goes by running statistics.
-_KINDS_OF_BATCH_NORM = ("batch_norm_act", "batch_norm_inference")
-# Max and average pooling over three axes, norms other than 1 and 2, global averages, pyramids:
-# functions of the pooling families, measured and chosen apart.
-_KINDS_OF_POOL = ("pool3d", "pool_lp_any", "pool_global", "pool_pyramid")
-# Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and bfloat16;
-# layers that PyTorch has no operator for (peepholes, layer norm, a reset before the product,
-# zoneout); sequences of a few steps; one step: served by rnn's functions, chosen apart.
-_KINDS_OF_RNN = ("rnn_lstm", "rnn_own", "rnn_short", "rnn_cell")
-_EVERYTHING = (
-    *FAMILIES,
-    *_KINDS_OF_CONV,
-    *_KINDS_OF_BIAS_ACT,
-    *_KINDS_OF_SOFTMAX,
-    *_KINDS_OF_CROSS_ENTROPY,
-    *_KINDS_OF_BATCH_NORM,
-    *_KINDS_OF_POOL,
-    *_KINDS_OF_RNN,
-)
+_EVERYTHING = (*FAMILIES, *(kind for kinds in KINDS.values() for kind in kinds))
 # What PyTorch has no operator for, nor is there a kernel in Triton.
 _NOT_IN_PYTORCH = ("roi", "nms")
-_NOT_IN_TRITON = (*_NOT_IN_PYTORCH, *_KINDS_OF_CROSS_ENTROPY)
+_NOT_IN_TRITON = (*_NOT_IN_PYTORCH, *KINDS["cross_entropy"])
 # Nor in native C++: a dense product is PyTorch's.
-_NOT_IN_CPU = ("conv", *_KINDS_OF_CROSS_ENTROPY)
+_NOT_IN_CPU = ("conv", *KINDS["cross_entropy"])
 # What has no kernel in CUDA C++.
 _NOT_IN_CUDA = (
     "softmax",
-    *_KINDS_OF_SOFTMAX,
+    *KINDS["softmax"],
     "cross_entropy",
-    *_KINDS_OF_CROSS_ENTROPY,
+    *KINDS["cross_entropy"],
     "dropout",
 )
 

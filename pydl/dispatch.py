@@ -11,6 +11,7 @@ Where neither says anything, PyTorch's own operator serves.
 import importlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,32 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pydl import layout
+from pydl import layout, plan
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 TABLES = Path(__file__).with_name("tables")
+# Of each family that has some, the kinds of calls that are chosen apart.
+KINDS = {
+    # Served by conv's functions, but not by every backend that has those.
+    "conv": ("depthwise", "conv_bias_act"),
+    # bias_act's functions where no convolution comes first: relu and leaky_relu alone.
+    "bias_act": ("activation",),
+    # Training with a residual or an activation, and whatever goes by running statistics.
+    "batch_norm": ("batch_norm_act", "batch_norm_inference"),
+    # Over three axes; norms other than 1 and 2; global averages and pyramids.
+    "pool": ("pool3d",),
+    "pool_lp": ("pool_lp_any",),
+    "pool_adaptive": ("pool_global", "pool_pyramid"),
+    # Along an axis that is not innermost in memory, and along rows that stay in registers: other
+    # kernels.
+    "softmax": ("softmax_columns", "softmax_short_rows"),
+    # A loss of logarithms, in which there is nothing for a kernel to fuse.
+    "cross_entropy": ("nll_loss",),
+    # Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and
+    # bfloat16; layers that PyTorch has no operator for (peepholes, layer norm, a reset before the
+    # product, zoneout); sequences of a few steps; one step.
+    "rnn": ("rnn_lstm", "rnn_own", "rnn_short", "rnn_cell"),
+}
 # Whose input may want no gradient where their weights do.
 _WITH_WEIGHTS = frozenset(
     (
@@ -83,6 +106,7 @@ def read(machine: str) -> list[Row]:
     return [Row(**{**row, "dtype": getattr(torch, row["dtype"])}) for row in rows]
 
 
+_FAMILY = {kind: family for family, kinds in KINDS.items() for kind in kinds}
 # Of each device type and family the rows by dtype, whether a gradient is wanted, and function.
 OfFamily = dict[tuple[torch.dtype, bool, str | None], tuple[Row, ...]]
 AUTO: dict[tuple[str, str], OfFamily] = {}
@@ -90,6 +114,8 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
+# Of each family, by dtype, the fewest that a row for any kind of its calls asks for.
+LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
 
@@ -120,13 +146,18 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
+    for least in LEAST_OF_ALL.values():
+        least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
+        least = LEAST_OF_ALL[_FAMILY.get(row.family, row.family)]
+        least[row.dtype] = min(row.least, least.get(row.dtype, row.least))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
+    plan.forget()
 
 
 def used() -> Iterator[Row]:
@@ -161,6 +192,17 @@ def fitting(
                 if row.channels_last != channels_last:
                     continue
             yield row
+
+
+def is_small(tensor: Any, least: dict[torch.dtype, int]) -> bool:
+    """Whether what ``auto`` makes of an operator with this input is known without further
+    questions, by these of :data:`LEAST_OF_ALL`: PyTorch's own."""
+    return (
+        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.numel() < least.get(tensor.dtype, math.inf)
+        and not exactly
+        and tensor.is_cpu
+    )
 
 
 def reload() -> None:
@@ -221,6 +263,7 @@ def watch(do: Callable[[str, torch.Tensor, Key], None] | None) -> None:
     global on_miss, exactly
     on_miss = do
     exactly = do is not None or bool(EXACT)
+    plan.forget()
 
 
 def forget() -> None:
@@ -229,6 +272,7 @@ def forget() -> None:
     EXACT.clear()
     _shapes.clear()
     exactly = on_miss is not None
+    plan.forget()
 
 
 def remember(family: str, key: Key, backend: str) -> None:
@@ -237,6 +281,7 @@ def remember(family: str, key: Key, backend: str) -> None:
     EXACT.setdefault(family, {})[key] = backend
     _shapes.setdefault(family, set()).add(key.shape)
     exactly = True
+    plan.forget()
 
 
 def key(

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from pydl import backends, native
+from pydl import backends, native, plan
 
 
 def emulate_cuda(emulated: ModuleType) -> None:
@@ -19,3 +19,4 @@ def emulate_cuda(emulated: ModuleType) -> None:
     row = backends.BACKENDS["cuda"]
     row.devices, row.missing, row.about = ("cpu",), None, "CUDA C++, emulated"
     backends.implementation.cache_clear()
+    plan.forget()

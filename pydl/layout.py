@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from pydl import plan
+
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -77,9 +79,12 @@ def empty(
     """An unwritten tensor of this shape on the device of ``like``, in its dtype and its layout
     unless told otherwise."""
     layout = memory_format(like) if layout is None else layout
-    if layout is torch.contiguous_format or len(shape) not in _CHANNELS_LAST:
-        return like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
+    if layout is not torch.contiguous_format and len(shape) in _CHANNELS_LAST:
+        dtype = like.dtype if dtype is None else dtype
+        made = torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
+    else:
+        made = like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
+    return plan.allocated(made)
 
 
 def dense(x: torch.Tensor, layout: torch.memory_format | None = None) -> torch.Tensor:

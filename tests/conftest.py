@@ -1,6 +1,7 @@
 """What every test runs under: an interpreter or a GPU for Triton, an emulator or a GPU for CUDA,
 poisoned allocations."""
 
+import contextlib
 import importlib.util
 import os
 import tempfile
@@ -18,8 +19,9 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pydl-tests-")
 
 import known_table
 import pytest
+from torch.utils._pytree import tree_map
 
-from pydl import backends, dispatch, layout, native
+from pydl import backends, dispatch, layout, native, plan
 from pydl.emulation import emulate_cuda
 
 # Where there is no such device, torch.manual_seed keeps the call for later, with a stack trace for
@@ -44,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the order of emulated threads: 0 greedy, any other a random one",
     )
     parser.addoption("--isa", help="hold the CPU kernels to this instruction set, e.g. avx2")
+    parser.addoption("--planned", action="store_true", help="every call by a plan, if it has one")
     parser.addoption("--whole", action="store_true", help="every row in every dtype")
     parser.addoption("--first", action="append", default=[], help="run this test before others")
 
@@ -130,13 +133,44 @@ def pytest_report_header() -> list[str]:
 def poisoned_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results start as NaN, or as an absurd integer, so that an element which was not written
     shows."""
-    allocate = layout.empty
+    # Names of its own: of the modules named conftest, torch.compile may look into another.
+    allocate, step, fill = layout.empty, plan.step, torch.Tensor.fill_
 
     def poisoned(*args, **kwargs):
         out = allocate(*args, **kwargs)
-        return out.fill_(float("nan") if out.is_floating_point() else 119)
+        return step(fill, out, float("nan") if out.is_floating_point() else 119)
 
     monkeypatch.setattr(layout, "empty", poisoned)
+
+
+@pytest.fixture(autouse=True)
+def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--planned``, each call is made with copies until it has a plan, or none."""
+    if not request.config.getoption("--planned"):
+        return
+    call = plan.Plans.call
+
+    def third(plans, args, kwargs, surroundings=None):
+        if not plan.recording():
+            generator = torch.get_rng_state()
+            for _ in range(2):
+                with contextlib.suppress(Exception):
+                    call(plans, *tree_map(_copied, (args, kwargs)), surroundings)
+            torch.set_rng_state(generator)
+        return call(plans, args, kwargs, surroundings)
+
+    monkeypatch.setattr(plan.Plans, "call", third)
+
+
+def _copied(value: object) -> object:
+    """A tensor that lies as this one does, in memory of its own."""
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided:
+        return value
+    with torch.no_grad():
+        copy = value.new_empty(0).set_(
+            value.untyped_storage().clone(), value.storage_offset(), value.shape, value.stride()
+        )
+    return copy.requires_grad_(value.requires_grad)
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def batch_norm(
         "none",
         0.0,
         None,
-        backend,
+        backend=backend,
     )
 
 
@@ -117,5 +117,5 @@ def batch_norm_act(
         activation,
         negative_slope,
         residual,
-        backend,
+        backend=backend,
     )

@@ -4,6 +4,7 @@ import warnings
 
 import torch
 
+from pydl import plan
 from pydl.functional.overridable import overridable
 from pydl.ops import cross_entropy as ops
 
@@ -99,6 +100,7 @@ def nll_loss(
 
 def _reduction(size_average: bool | None, reduce: bool | None) -> str:
     averages, reduces = size_average is not False, reduce is not False
+    plan.never()  # says so each time
     reduction = ("mean" if averages else "sum") if reduces else "none"
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction='{reduction}' "

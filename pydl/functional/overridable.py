@@ -1,31 +1,22 @@
-"""Makes a function one that PyTorch's overrides reach, and that is measured where it is to be."""
+"""Makes a function one that PyTorch's overrides reach."""
 
-import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from torch.compiler import is_compiling
-from torch.overrides import handle_torch_function, has_torch_function
+import torch
 
-from pydl import dispatch
-from pydl.tuning.when_new import measured_first
+from pydl.entry import entry
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+# Families whose functions take more than PyTorch's of the same name, or warn where they are called.
+_OTHERS = ("pool_lp", "cross_entropy")
 
 
 def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Lets arguments with ``__torch_function__`` (torch.fx's proxies, tensor subclasses) and modes
     take over a call, as they do with those of :mod:`torch.nn.functional`."""
-
-    @functools.wraps(function)
-    def face(*args: Any, **kwargs: Any) -> Any:
-        # Lists of tensors count too: the boxes of images, a pair of states.
-        relevant = (*args, *kwargs.values()) if kwargs else args
-        if has_torch_function(relevant):
-            return handle_torch_function(face, relevant, *args, **kwargs)
-        if dispatch.on_miss is None or is_compiling():
-            return function(*args, **kwargs)
-        return measured_first(function, args, kwargs)
-
-    return face
+    family = function.__module__.rpartition(".")[2]
+    stock = None if family in _OTHERS else getattr(torch.nn.functional, function.__name__, None)
+    return entry(family, function, stock, overridable=True)

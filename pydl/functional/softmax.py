@@ -4,6 +4,7 @@ import warnings
 
 import torch
 
+from pydl import plan
 from pydl.functional.overridable import overridable
 from pydl.ops import softmax as ops
 
@@ -65,6 +66,7 @@ def log_softmax(
 def _axis(name: str, input: torch.Tensor, dim: int | None, stacklevel: int) -> int:
     if dim is not None or not isinstance(input, torch.Tensor):
         return 0 if dim is None else dim
+    plan.never()  # says so each time
     warnings.warn(
         f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
         "dim=X as an argument.",

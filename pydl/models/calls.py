@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pydl import backends, functional
+from pydl import backends, functional, plan
 from pydl.models import stock
 
 PASSES = ("forward", "both", "backward", "grad_input", "grad_weight")
@@ -367,7 +367,8 @@ def served() -> Iterator[set[str]]:
 
     backends.implementation = observed  # type: ignore[assignment]  # it is cached, this is not
     try:
-        yield seen
+        with plan.observed():
+            yield seen
     finally:
         backends.implementation = original
 
@@ -398,6 +399,7 @@ def choosing(
 
     backends.choose = observed  # type: ignore[assignment]  # whose names differ
     try:
-        yield
+        with plan.observed():
+            yield
     finally:
         backends.choose = original

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from pydl import dispatch, layout
+from pydl import dispatch, layout, plan
 
 
 class Library:
@@ -38,10 +38,17 @@ class Library:
         threads."""
         run: Callable = getattr(self.functions, function)
         if self.on_gpu:
-            with torch.cuda.device(on.device):
-                run(*arguments, torch.cuda.current_stream(on.device).cuda_stream)
+            plan.step(_on_stream, on.device.index, run, *arguments)
         else:
-            run(*arguments, torch.get_num_threads())
+            plan.step(run, *arguments, torch.get_num_threads())
+
+
+def _on_stream(device: int, run: Callable, *arguments: object) -> None:
+    """``run`` on the current stream of a GPU, which is made the current one if it is not."""
+    if torch._C._cuda_getDevice() != device:
+        with torch.cuda.device(device):
+            return _on_stream(device, run, *arguments)
+    run(*arguments, torch._C._cuda_getCurrentRawStream(device))
 
 
 _libraries: dict[str, Library] = {}
@@ -69,3 +76,4 @@ def use_isa(name: str) -> None:
 def serve(name: str, functions: ModuleType) -> None:
     """Has these functions, which take tensors on the CPU, behind the backend ``name``."""
     _libraries[name] = Library(name, functions, on_gpu=False)
+    plan.forget()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pydl import layout
+from pydl import layout, plan
 from pydl.contract.batch_norm import (
     BatchNormApply,
     BatchNormBackward,
@@ -27,7 +27,7 @@ def _parts(library: Library, x: Tensor, like: Tensor) -> Tensor | None:
     """Room for the partial sums of the CUDA kernels, in the dtype of ``like``."""
     if library.name == "cpu":
         return None
-    runs = library.functions.batch_norm_runs(x)
+    runs = plan.geometry(library.functions.batch_norm_runs, x)
     plain = torch.contiguous_format
     return layout.empty((2, runs, x.shape[1]), x, dtype=like.dtype, layout=plain)
 

@@ -6,7 +6,7 @@ here only for the epilogue that goes over it in place.
 
 import torch
 
-from pydl import layout
+from pydl import layout, plan
 from pydl.aten import conv as aten
 from pydl.contract.conv import (
     ConvForward,
@@ -21,7 +21,11 @@ from pydl.native import Library
 def allows_tf32(x: torch.Tensor) -> bool:
     """Whether products of float32 may be rounded to tf32 here: PyTorch's own switch for
     convolutions on a GPU."""
-    return x.is_cuda and torch.backends.cudnn.allow_tf32
+    return x.is_cuda and plan.setting(_allow_tf32)
+
+
+def _allow_tf32() -> bool:
+    return torch.backends.cudnn.allow_tf32
 
 
 def _dense_on_cpu(library: Library, channels: int, groups: int) -> bool:
@@ -75,7 +79,7 @@ def conv_grad_weight(library: Library, call: ConvGradWeight) -> torch.Tensor:
     operands = library.operand(grad_y, like), library.operand(x, like), grad_weight
     parts = None
     if library.name == "cuda":  # where long sums are split: how many floats their parts take
-        count = library.functions.conv_grad_weight_parts(*operands, *how)
+        count = plan.geometry(library.functions.conv_grad_weight_parts, *operands, *how)
         sums = layout.sums_dtype(x)
         parts = layout.empty((count,), x, dtype=sums) if count else None
     library.call("conv_grad_weight", *operands, *how, parts, on=grad_y)

@@ -51,7 +51,7 @@ def _normalised(
         activation,
         slope,
         residual,
-        backend,
+        backend=backend,
     )
 
 

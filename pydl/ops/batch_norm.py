@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
 from pydl.aten.bias_act import bias_act_forward as act_by_pytorch
 from pydl.contract.batch_norm import (
@@ -16,11 +16,11 @@ from pydl.contract.batch_norm import (
     BatchNormStats,
 )
 from pydl.contract.bias_act import BiasActForward
+from pydl.entry import entry
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
-from pydl.tuning.when_new import measured_when_new
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 
@@ -215,8 +215,21 @@ def check_training(size: torch.Size, training: bool, eps: float) -> None:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
 
 
-@torch.no_grad()
-def update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
+def move(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    count: int,
+    momentum: float | torch.Tensor,
+) -> None:
+    """Moves the running statistics towards those of ``count`` elements a channel."""
+    with torch.no_grad():
+        _update(running_mean, mean, momentum)
+        _update(running_var, var * (count / (count - 1)), momentum)
+
+
+def _update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
     """running = (1 - momentum) running + momentum batch, in place.
 
     What autograd has saved of ``running`` stays valid, as with PyTorch's own operator: no step that
@@ -239,8 +252,7 @@ def as_map(x: torch.Tensor) -> torch.Tensor:
     return x if x.ndim <= 5 else x.flatten(4)
 
 
-@measured_when_new
-def batch_norm(
+def _batch_norm(
     x: torch.Tensor,
     running_mean: torch.Tensor | None,
     running_var: torch.Tensor | None,
@@ -266,9 +278,9 @@ def batch_norm(
             rest = weight, bias, training, momentum, eps
             y = _by_tensor_momentum(x, running_mean, running_var, *rest)
         else:
-            y = torch.nn.functional.batch_norm(
-                x, running_mean, running_var, weight, bias, training, momentum, eps
-            )
+            stock = torch.nn.functional.batch_norm
+            vectors = running_mean, running_var, weight, bias
+            y = plan.step(stock, x, *vectors, training, momentum, eps)
         return (
             y
             if plain
@@ -293,11 +305,12 @@ def batch_norm(
         function, given = (_forward, ()) if training else (apply_stats, (mean, var))
         y, _, *statistics = function(map, *given, *affine, *how, False, backend)
     if training and running_mean is not None:
-        mean, var = statistics
-        count = x.numel() // x.shape[1]
-        update(running_mean, mean, momentum)
-        update(running_var, var * (count / (count - 1)), momentum)
+        running = running_mean, running_var
+        plan.step(move, *running, *statistics, x.numel() // x.shape[1], momentum)
     return y if map.shape == x.shape else y.reshape(x.shape)
+
+
+batch_norm = entry("batch_norm", _batch_norm)
 
 
 def _by_tensor_momentum(
@@ -315,8 +328,7 @@ def _by_tensor_momentum(
     if torch.compiler.is_compiling() and x.numel() > 0:
         count = x.numel() // x.shape[1]
         mean, var = stats_by_pytorch(BatchNormStats(x.detach()))
-        update(running_mean, mean, momentum)
-        update(running_var, var * (count / (count - 1)), momentum)
+        move(running_mean, running_var, mean, var, count, momentum)
         return torch.nn.functional.batch_norm(x, None, None, weight, bias, training, 0.0, eps)
     return torch.nn.functional.batch_norm(
         x, running_mean, running_var, weight, bias, training, float(momentum), eps

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends, layout, plan
 from pydl.contract.bias_act import BiasActBackward, BiasActForward
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -101,11 +101,12 @@ def activate(
     checks.tensor(name, "input", x)
     backend = backends.choose("activation", backend, x, arguments=(name,))
     if backend == "aten":
-        function = _PYTORCH[name]
-        return function(x, inplace) if name == "relu" else function(x, slope, inplace)
-    order = layout.axes_in_memory(x)
-    ordered = x.resolve_neg().permute(order)
-    map = ordered.reshape(1, 1, -1)
+        rest = (inplace,) if name == "relu" else (slope, inplace)
+        return plan.step(_PYTORCH[name], x, *rest)
+    is_map = 3 <= x.ndim <= 5 and x.is_contiguous() and not layout.channels_last(x)
+    order = list(range(x.ndim)) if is_map else layout.axes_in_memory(x)
+    ordered = x.resolve_neg() if is_map else x.resolve_neg().permute(order)
+    map = ordered if is_map else ordered.reshape(1, 1, -1)
     epilogue = name, float(slope), backend
     if not needs_grad(map):
         y = _forward(map, None, None, *epilogue)
@@ -113,5 +114,6 @@ def activate(
         y = _Activation.apply(map, *epilogue)
     else:
         y = _BiasAct.apply(map, *epilogue)
-    y = y.reshape(ordered.shape).permute([order.index(axis) for axis in range(x.ndim)])
+    if not is_map:
+        y = y.reshape(ordered.shape).permute([order.index(axis) for axis in range(x.ndim)])
     return x.copy_(y) if inplace else y

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from pydl import backends, dispatch, layout
+from pydl import backends, dispatch, layout, plan
 from pydl.aten.bias_act import bias_act_forward as by_pytorch
 from pydl.contract.bias_act import BiasActForward
 from pydl.contract.conv import (
@@ -217,7 +217,8 @@ def conv(
     checks.tensor(name, "weight", weight)
     servers = _servers(backend, x, weight, stride, groups, "conv_forward", padding, dilation)
     if servers is _ALL_OF_PYTORCH:
-        return _PYTORCH[axes](x, weight, bias, stride, padding, dilation, groups)
+        function = _PYTORCH[axes]
+        return plan.step(function, x, weight, bias, stride, padding, dilation, groups)
     unbatched = x.ndim == axes + 1
     x, weight, bias = conv_checks.operands(name, axes, x, weight, bias=bias)
     x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
@@ -304,9 +305,8 @@ def conv_transpose(
         backend, x, weight, stride, groups, "conv_grad_input", padding, output_padding, dilation
     )
     if servers is _ALL_OF_PYTORCH:
-        return _PYTORCH_TRANSPOSED[axes](
-            x, weight, bias, stride, padding, output_padding, groups, dilation
-        )
+        rest = stride, padding, output_padding, groups, dilation
+        return plan.step(_PYTORCH_TRANSPOSED[axes], x, weight, bias, *rest)
     unbatched = x.ndim == axes + 1
     x, weight, bias = conv_checks.operands(name, axes, x, weight, bias=bias)
     groups = conv_checks.groups_of(name, groups)

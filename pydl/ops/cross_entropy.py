@@ -2,7 +2,7 @@
 
 import torch
 
-from pydl import backends
+from pydl import backends, plan
 from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
@@ -104,7 +104,8 @@ def cross_entropy(
     how = getattr(target, "dtype", None), weight is not None, reduction, label_smoothing
     backend = backends.choose("cross_entropy", backend, x, arguments=how)
     if backend == "aten":
-        return torch.nn.functional.cross_entropy(
+        return plan.step(
+            torch.nn.functional.cross_entropy,
             x,
             target,
             weight,
@@ -156,9 +157,8 @@ def nll_loss(
     checks.tensor("nll_loss_nd", "input", x)
     backend = backends.choose("nll_loss", backend, x, arguments=(weight is not None, reduction))
     if backend == "aten":
-        return torch.nn.functional.nll_loss(
-            x, target, weight, ignore_index=ignore_index, reduction=reduction
-        )
+        how = {"ignore_index": ignore_index, "reduction": reduction}
+        return plan.step(torch.nn.functional.nll_loss, x, target, weight, **how)
     x, target, weight, ignore_index = _operands(
         "nll_loss", x, target, weight, ignore_index, reduction
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from pydl import plan
 from pydl.backends import transformed
 
 
@@ -20,7 +21,8 @@ class Function(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active():
             return super().apply(*arguments)
         # PyTorch's stubs do not have it.
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+        own = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
+        return plan.step(own, *arguments)
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from pydl import backends, layout
+from pydl import backends, layout, plan
 from pydl.contract.dropout import DropoutBackward, DropoutForward
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, needs_grad
@@ -52,7 +52,7 @@ class _DropoutGrad(Function):
 def _seed(x: torch.Tensor) -> torch.Tensor:
     """The key of one call, from the default generator of the tensor's device: on a GPU it stays
     there, and nothing waits for it."""
-    return torch.randint(2**63 - 1, (), device=x.device)
+    return plan.step(torch.randint, 2**63 - 1, (), device=x.device)
 
 
 def _probability(p: float) -> float:
@@ -68,7 +68,7 @@ def dropout(
     checks.tensor("dropout", "input", x)
     backend = backends.choose("dropout", backend, x)
     if backend == "aten":
-        return torch.nn.functional.dropout(x, p, training, inplace)
+        return plan.step(torch.nn.functional.dropout, x, p, training, inplace)
     p = _probability(p)
     if p == 0 or not training or x.numel() == 0:
         return x
@@ -97,7 +97,7 @@ def feature_dropout(
     checks.tensor("dropout", "input", x)
     backend = backends.choose("dropout", backend, x)
     if backend == "aten":
-        return _PYTORCH[axes - 1](x, p, training, inplace)
+        return plan.step(_PYTORCH[axes - 1], x, p, training, inplace)
     p = _probability(p)
     _check_axes(axes, x.ndim)
     # Without a batch (C, L) and (C, D, H, W) are one sample, but three axes in dropout2d are

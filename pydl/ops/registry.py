@@ -1,16 +1,19 @@
 """Registration of the contract functions as ``torch.ops.pydl.<name>``.
 
-``Library.define`` and ``impl`` cost 4 us per call where ``custom_op`` costs 18. Operators carry no
-autograd of their own: the ``autograd.Function`` of the family is above them.
+``Library.define`` and ``impl`` cost 4 us per call where ``custom_op`` costs 18, and a call that
+nothing watches does without: it goes by its plan (pydl/plan.py). Operators carry no autograd of
+their own: the ``autograd.Function`` of the family is above them.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch.compiler import is_compiling
 
 from pydl import backends
 from pydl.contract.call import Call, Tensor, Tensors, name_of, schema_of
+from pydl.plan import Plans
 
 Results = TypeVar("Results", bound=Tensor | Tensors)
 
@@ -23,9 +26,10 @@ def operator(call: type[Call[Results]]) -> Callable[..., Results]:
     """Registers the contract function whose arguments are a ``call``.
 
     Returns:
-        The operator. It takes these arguments and ``str backend``: who serves the call, or what
-        ``backends.choose`` answered where that is known only when the operator runs. Its results
-        have the shape and layout that ``call.results()`` gives them, whichever backend made them.
+        What calls the operator. It takes these arguments and ``str backend``: who serves the call,
+        or what ``backends.choose`` answered where that is known only when the operator runs. Its
+        results have the shape and layout that ``call.results()`` gives them, whichever backend made
+        them.
     """
     name, schema = name_of(call), schema_of(call)
 
@@ -56,7 +60,14 @@ def operator(call: type[Call[Results]]) -> Callable[..., Results]:
     torch.library.register_fake(f"pydl::{name}", fake, lib=_LIBRARY)
     operator = getattr(torch.ops.pydl, name).default
     torch.library.register_vmap(f"pydl::{name}", _one_by_one(operator), lib=_LIBRARY)
-    return operator
+    plans = Plans(run, whole=operator, checked=True)
+
+    def planned(*arguments: Any) -> Any:
+        if is_compiling() or arguments[-1] not in _PLANNED:
+            return operator(*arguments)
+        return plans.call(arguments, {})
+
+    return planned
 
 
 def _one_by_one(operator: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
@@ -83,6 +94,8 @@ def _one_by_one(operator: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 # These two do not allocate through pydl.layout, so their results may have another layout than
 # the fake promised.
 _FOREIGN_LAYOUT = ("reference", "aten")
+# The others, whose every step is a plan's.
+_PLANNED = ("cpu", "triton", "cuda")
 
 
 def _laid_out(result: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pydl import backends, dispatch
+from pydl import backends, dispatch, plan
 from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
@@ -66,7 +66,7 @@ def softmax(
     kind = _kind(name, served, dim)
     backend = backends.choose(kind, backend, served, arguments=(dim, log))
     if backend == "aten":
-        return _PYTORCH[log](x, dim, dtype=dtype)
+        return plan.step(_PYTORCH[log], x, dim, dtype=dtype)
     dim = checks.integer(name, "dim", dim)
     axes = max(x.ndim, 1)
     if not -axes <= dim < axes:

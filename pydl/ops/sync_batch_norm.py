@@ -14,8 +14,8 @@ from pydl.ops.batch_norm import (
     grad_input,
     grad_sums,
     in_sums_dtype,
+    move,
     stats,
-    update,
 )
 from pydl.ops.derivatives import Function
 
@@ -128,7 +128,6 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {x.shape}"
         )
     if running_mean is not None and count > 0:
-        update(running_mean, mean, momentum)
-        update(running_var, var * (count / (count - 1)), momentum)
+        move(running_mean, running_var, mean, var, count, momentum)
     y = _SyncBatchNorm.apply(map, weight, bias, mean, var, count, float(eps), group, backend)
     return y if map.shape == x.shape else y.reshape(x.shape)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from pydl import plan
 from pydl.ops import checks
 
 Window = tuple[list[int], list[int], list[int], list[int]]
@@ -17,12 +18,12 @@ def by_pytorch(function: Callable[..., Result], x: torch.Tensor, *arguments: obj
     """``function(x, *arguments)``, an operator of PyTorch's. Some of these take Python's own
     integers only, others whatever has ``__index__``: those get what they take."""
     try:
-        return function(x, *arguments)
+        return plan.step(function, x, *arguments)
     except (TypeError, RuntimeError):
         plain = [_plain(argument) for argument in arguments]
         if all(map(is_, plain, arguments)):
             raise
-    return function(x, *plain)
+    return plan.step(function, x, *plain)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-import torch
+from torch.compiler import is_compiling
 
 from pydl import dispatch
 from pydl.tuning.misses import Unmeasured, here, noting, watch
@@ -26,7 +26,7 @@ def measured_when_new(function: Callable[Arguments, Result]) -> Callable[Argumen
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if dispatch.on_miss is None or torch.compiler.is_compiling():
+        if dispatch.on_miss is None or is_compiling():
             return function(*args, **kwargs)
         return measured_first(function, args, kwargs)
 

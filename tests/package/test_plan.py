@@ -1,0 +1,466 @@
+"""Launch plans: that a call goes by one, that nothing passes for another call, and when they go."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from contract import servers
+
+import pydl
+from pydl import backends, dispatch, functional, layout, native, plan
+from pydl.plan import Plans
+
+# of a function of the test's own
+
+
+class Twice:
+    """A function with plans, that counts how often a call went the whole way."""
+
+    def __init__(self, find_out: Callable[[torch.Tensor], object] = lambda x: None) -> None:
+        self.whole, self.find_out = 0, find_out
+        self.plans = Plans(self.function)
+
+    def function(self, x: torch.Tensor, factor: float = 2) -> torch.Tensor:
+        self.whole += 1
+        self.find_out(x)
+        y = layout.empty(x.shape, x)
+        plan.step(torch.mul, x.detach(), factor, out=y)
+        return y
+
+    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
+        return self.plans.call(args, kwargs)
+
+    def goes_by_a_plan(self, *args: object, **kwargs: object) -> bool:
+        before = self.whole
+        self(*args, **kwargs)
+        return self.whole == before
+
+
+@pytest.fixture
+def twice() -> Twice:
+    return Twice()
+
+
+def x_of(*shape: int, **kind: object) -> torch.Tensor:
+    return torch.rand(*(shape or (2, 3, 4, 4)), **kind)
+
+
+def test_the_third_call_goes_by_a_plan(twice):
+    for _ in range(3):
+        x = x_of()
+        assert torch.equal(twice(x), 2 * x)
+    assert twice.whole == 2
+    y, z = twice(x), twice(x)
+    assert y.data_ptr() != z.data_ptr()
+
+
+def unaligned() -> torch.Tensor:
+    return x_of(97)[1:].view(2, 3, 4, 4)
+
+
+OTHERS = {
+    "shape": lambda: x_of(2, 3, 4, 5),
+    "strides": lambda: x_of().to(memory_format=torch.channels_last),
+    "dtype": lambda: x_of(dtype=torch.float64),
+    "device": lambda: x_of(device="meta"),
+    "alignment": unaligned,
+    "a gradient wanted": lambda: x_of(requires_grad=True),
+    "a subclass": lambda: x_of().as_subclass(type("Own", (torch.Tensor,), {})),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_another_tensor_is_another_call(twice, other):
+    for _ in range(2):
+        twice(x_of())
+    assert twice.goes_by_a_plan(x_of())
+    assert not twice.goes_by_a_plan(other())
+
+
+def test_where_memory_lies_does_not_matter_but_for_its_alignment(twice):
+    for _ in range(2):
+        twice(x_of())
+    whole = x_of(200)
+    x = whole[4:100].view(2, 3, 4, 4)  # 16 bytes from where the memory begins
+    assert twice.goes_by_a_plan(x)
+    assert torch.equal(twice(x), 2 * x)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, True), (1, 1.0), (0.0, -0.0), ("a", None), ((1, 2), [1, 2]), ((1, 2), (1.0, True))],
+)
+def test_equal_constants_of_other_types_are_other_calls(one, other):
+    seen = []
+
+    def function(x: torch.Tensor, constant: object) -> torch.Tensor:
+        seen.append(constant)
+        return x
+
+    plans = Plans(function)
+    for constant in (one, one, one, other, other, other):
+        plans.call((x_of(), constant), {})
+    assert list(map(repr, seen)) == list(map(repr, (one, one, other, other)))
+
+
+def test_a_name_of_an_argument_counts(twice):
+    x = x_of()
+    for _ in range(3):
+        twice(x, 3)
+    assert not twice.goes_by_a_plan(x, factor=3)
+
+
+SETTINGS = {
+    "no_grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "profiler": torch.profiler.profile,
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_of_pytorch_counts(twice, setting):
+    x = x_of()
+    for _ in range(3):
+        twice(x)
+    with setting():
+        assert not twice.goes_by_a_plan(x)
+    assert twice.goes_by_a_plan(x)
+
+
+def test_the_number_of_threads_counts(twice):
+    x = x_of()
+    for _ in range(3):
+        twice(x)
+    torch.set_num_threads(torch.get_num_threads() + 1)  # given back by a fixture
+    assert not twice.goes_by_a_plan(x)
+
+
+def test_a_setting_that_is_read_counts(twice):
+    of_pytorch = [False]
+    twice.find_out = lambda x: plan.setting(lambda: of_pytorch[0])
+    x = x_of()
+    for value in (False, True, False):
+        of_pytorch[0] = value
+        for _ in range(2):
+            twice(x)
+        assert twice.goes_by_a_plan(x)
+        of_pytorch[0] = not value
+        assert not twice.goes_by_a_plan(x)
+
+
+READS = {
+    "item": lambda x: x[0, 0, 0, 0].item(),
+    "tolist": torch.Tensor.tolist,
+    "bool": lambda x: bool(x[0, 0, 0, 0]),
+    "numpy": lambda x: x.numpy(),
+    "sum": torch.sum,
+    "data": lambda x: x.data,
+    "write": lambda x: x.mul_(1),
+    "an effect": lambda x: plan.never(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_what_looks_into_a_tensor_has_no_plan(read):
+    twice = Twice(read)
+    for _ in range(4):
+        x = x_of()
+        assert torch.equal(twice(x), 2 * x)
+    assert twice.whole == 4
+
+
+def test_an_unknown_tensor_has_no_place_in_a_plan():
+    kept = x_of()
+    plans = Plans(lambda x: plan.step(torch.add, x, kept))
+    for _ in range(4):
+        x = x_of()
+        assert torch.equal(plans.call((x,), {}), x + kept)
+    assert not any(callable(one) for one in plans.known.values())
+
+
+def test_arguments_that_share_memory_do_not_make_a_plan_for_others_that_do_not():
+    plans = Plans(lambda x, y: plan.step(torch.sub, x, y))
+    x, y = x_of(), x_of()
+    for _ in range(3):
+        assert torch.equal(plans.call((x, x), {}), x - x)
+    for _ in range(3):
+        assert torch.equal(plans.call((x, y), {}), x - y)
+    assert torch.equal(plans.call((y, y), {}), y - y)
+
+
+def test_views_of_arguments_and_results_are_made_again():
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = layout.empty(x.shape, x)
+        plan.step(torch.neg, x.flatten(1)[:, 3:9], out=y.flatten(1)[:, 3:9])
+        return y.flatten(1)[:, 3:9].view(2, 2, 3)
+
+    plans = Plans(function)
+    whole = x_of(300)
+    for start in (0, 8, 16, 24, 32):
+        x = whole[start : start + 96].view(2, 3, 4, 4)
+        y = plans.call((x,), {})
+        assert torch.equal(y, -x.flatten(1)[:, 3:9].view(2, 2, 3))
+    assert any(callable(one) for one in plans.known.values())
+
+
+def test_plans_are_bounded(twice):
+    for size in range(1, plan.LIMIT + 10):
+        twice(torch.empty(size))
+    assert len(twice.plans.known) == plan.LIMIT
+
+
+def test_an_error_leaves_no_plan(twice):
+    def refuse(x: torch.Tensor) -> None:
+        raise ValueError("no")
+
+    twice.find_out = refuse
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"):
+            twice(x_of())
+    assert plan.recording() is None
+    twice.find_out = lambda x: None
+    twice(x_of())
+    assert twice.goes_by_a_plan(x_of())
+
+
+def test_threads_share_plans_and_do_not_mix_their_calls():
+    plans, wrong = Plans(lambda x, k: plan.step(torch.mul, x, k)), []
+
+    def work(number: int) -> None:
+        for i in range(300):
+            x = torch.full((1 + i % 7,), float(number))
+            if not torch.equal(plans.call((x, i % 5), {}), x * (i % 5)):
+                wrong.append((number, i))
+            if i % 50 == number:
+                plan.forget()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert plan._recorders == {}
+
+
+def test_a_call_that_was_recorded_while_plans_were_forgotten_has_none(twice):
+    twice.find_out = lambda x: plan.forget()
+    for _ in range(4):
+        twice(x_of())
+    assert twice.whole == 4
+
+
+X = x_of(1, 4, 6, 6)
+KEY = dispatch.key("pool", X, "max_pool_forward", None, ())
+CHANGES = {
+    "a measurement": lambda: dispatch.remember("pool", KEY, "aten"),
+    "measurements forgotten": dispatch.forget,
+    "a table": lambda: dispatch.use("cpu", []),
+    "the instruction set": lambda: native.use_isa(native.library("cpu").functions.isa()),
+    "other functions": lambda: native.serve("cuda", native.library("cuda").functions),
+    "pydl.benchmark": lambda: setattr(pydl, "benchmark", True),
+    "pydl.tune": lambda: pydl.tune(torch.nn.Identity(), X, save=False),
+}
+
+
+@pytest.fixture
+def not_benchmarking() -> Iterator[None]:
+    yield
+    pydl.benchmark = False
+
+
+@pytest.mark.usefixtures("not_benchmarking")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_forgets_plans(twice, change):
+    x = x_of()
+    for _ in range(3):
+        twice(x)
+    change()
+    assert twice.plans.known == {}
+
+
+# of the package's functions
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.rand(shape) + 0.5
+
+
+# A call of each family: its function, and its arguments, no two of which share memory.
+CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
+    "conv": (
+        functional.conv2d,
+        lambda: (random(1, 4, 6, 6), random(4, 1, 3, 3), random(4), 1, 1, 1, 4),
+    ),
+    "bias_act": (functional.relu, lambda: (random(1, 4, 6, 6),)),
+    "batch_norm": (
+        functional.batch_norm,
+        lambda: (random(2, 4, 6, 6), *(random(4) for _ in range(4)), True),
+    ),
+    "local": (
+        functional.locally_connected2d,
+        lambda: (random(1, 2, 4, 4), random(3, 2, 2, 2, 3, 3), random(3, 3, 3)),
+    ),
+    "pool": (functional.max_pool2d, lambda: (random(1, 4, 6, 6), 2)),
+    "pool_lp": (functional.lp_pool2d, lambda: (random(1, 4, 6, 6), 2, 2)),
+    "pool_adaptive": (functional.adaptive_avg_pool2d, lambda: (random(1, 4, 6, 6), 4)),
+    "lrn": (functional.local_response_norm, lambda: (random(1, 4, 6, 6), 3)),
+    "spatial_norm": (functional.spatial_response_norm, lambda: (random(1, 4, 6, 6), 3)),
+    "softmax": (functional.softmax, lambda: (random(4, 8), 1)),
+    "cross_entropy": (
+        functional.cross_entropy,
+        lambda: (random(4, 8), torch.arange(4)),
+    ),
+}
+
+
+# Each with every backend of kernels that serves it, and where.
+EACH = [
+    pytest.param(family, *one.values[0], marks=one.marks, id=f"{family}-{one.id}")
+    for family in CALLS
+    for one in servers(family)
+    if one.values[0][0] in ("cpu", "triton", "cuda")
+]
+# Whose kernels cannot say that a class is out of bounds: the targets are read first.
+READS_TARGETS = [("cross_entropy", "triton")]
+
+
+def outcome(family: str, backend: str, device: str, training: bool) -> list[torch.Tensor]:
+    """The result, its gradients, and the arguments after the call."""
+    function, made = CALLS[family]
+    args = tuple(one.to(device) if isinstance(one, torch.Tensor) else one for one in made())
+    wanted = [one for one in args if isinstance(one, torch.Tensor) and one.is_floating_point()]
+    wanted = wanted[:1] if function is functional.batch_norm else wanted
+    for one in wanted:
+        one.requires_grad_(training)
+    y = function(*args, backend=backend)
+    grads = torch.autograd.grad(y, wanted, torch.ones_like(y)) if training else ()
+    return [y.detach(), *grads, *(one.detach() for one in args if isinstance(one, torch.Tensor))]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize(("family", "backend", "device"), EACH)
+def test_a_plan_does_what_the_whole_way_does(family, backend, device, training, monkeypatch):
+    torch.manual_seed(1)
+    expected = outcome(family, backend, device, training)
+    for _ in range(2):
+        outcome(family, backend, device, training)
+    whole = []
+    if (family, backend) not in READS_TARGETS:
+        monkeypatch.setattr(backends, "choose", lambda *args, **kwargs: whole.append(args))
+        monkeypatch.setattr(backends, "implementation", lambda *args: whole.append(args))
+    torch.manual_seed(1)
+    found = outcome(family, backend, device, training)
+    assert whole == []
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other) and one.stride() == other.stride()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "auto"])
+def test_errors_are_still_raised_after_a_call_that_was_right(backend):
+    x = x_of(1, 4, 6, 6)
+    for _ in range(3):
+        functional.max_pool2d(x, 2, backend=backend)
+        functional.conv2d(x, random(4, 1, 3, 3), groups=4, backend=backend)
+    with pytest.raises(TypeError, match="tuple of ints"):
+        functional.max_pool2d(x, 2.0, backend=backend)
+    with pytest.raises(TypeError):
+        functional.max_pool2d(x, True, backend=backend)
+    with pytest.raises(RuntimeError, match="zero"):
+        functional.max_pool2d(x, 0, backend=backend)
+    with pytest.raises(RuntimeError, match="pad should be"):
+        functional.max_pool2d(x, 2, padding=2, backend=backend)
+    with pytest.raises(RuntimeError, match="type"):
+        functional.conv2d(x, random(4, 1, 3, 3).double(), groups=4, backend=backend)
+    with pytest.raises(ValueError, match="backend must be one of"):
+        functional.max_pool2d(x, 2, backend="gpu")
+
+
+def test_a_block_of_use_backend_counts():
+    x, seen = x_of(1, 4, 6, 6), []
+    for name in ("cpu", "aten", "cpu", "reference"):
+        with pydl.use_backend(name):
+            for _ in range(4):
+                y = functional.local_response_norm(x, 3)
+        seen.append(y)
+    with pydl.use_backend("cuda", strict=False) as block:
+        for _ in range(4):
+            functional.softmax(x, 1)
+    assert list(block.left) == ["softmax"]
+    for y in seen:
+        torch.testing.assert_close(y, seen[0])
+
+
+def test_what_watches_sees_the_operators():
+    x = x_of(1, 4, 6, 6)
+    for _ in range(3):
+        functional.max_pool2d(x, 2, backend="cpu")
+    with torch.profiler.profile() as profile:
+        functional.max_pool2d(x, 2, backend="cpu")
+    assert any("max_pool_forward" in event.name for event in profile.events())
+    batch = torch.rand(3, 1, 4, 6, 6)
+    pooled = torch.vmap(lambda x: functional.max_pool2d(x, 2, backend="cpu"))(batch)
+    assert pooled.shape == (3, 1, 4, 3, 3)
+
+
+def test_a_graph_is_one_with_plans_and_without():
+    x = x_of(1, 4, 6, 6, requires_grad=True)
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        y = functional.max_pool2d(x, 3, backend="cpu")
+        return functional.local_response_norm(y, 3, backend="cpu").sum()
+
+    for _ in range(3):
+        (expected,) = torch.autograd.grad(net(x), x)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        (found,) = torch.autograd.grad(compiled(x), x)
+        torch.testing.assert_close(found, expected)
+
+
+# on a GPU that is none: nothing waits for it, and PyTorch alone allocates
+
+
+class _Functions:
+    """The extension's functions for CUDA, which take a stream and launch nothing."""
+
+    def __init__(self) -> None:
+        self.streams: list[object] = []
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.endswith(("_runs", "_parts")):
+            return lambda *arguments: 1
+        return lambda *arguments: self.streams.append(arguments[-1])
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> _Functions:
+    functions = _Functions()
+    library = native.Library("cuda", functions, on_gpu=True)
+    monkeypatch.setitem(native._libraries, "cuda", library)
+    backends.implementation.cache_clear()
+    plan.forget()
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: None, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 7, raising=False)
+    yield functions
+    backends.implementation.cache_clear()
+    plan.forget()
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("family", [name for name in CALLS if "cuda" in backends.serving(name)])
+def test_a_launch_waits_for_nothing(family, training, launches, monkeypatch):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a launch that waits for the GPU, or copies to it")
+
+    for owner, names in (
+        (torch, ("tensor", "as_tensor", "from_numpy", "zeros", "arange")),
+        (torch.Tensor, ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__")),
+        (torch.cuda, ("synchronize", "current_stream", "device", "Event", "Stream")),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, refuse)
+    for _ in range(4):
+        outcome(family, "cuda", "cpu", training)
+    assert launches.streams and set(launches.streams) == {7}
