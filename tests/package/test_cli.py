@@ -196,28 +196,6 @@ def test_the_demo_says_which_extras_are_missing(
     assert "scikit-learn missing" in said and "pip install 'pydl-kernels[data,plots]'" in said
 
 
-def test_the_demo_writes_its_page_and_fails_below_the_target(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    from pydl.recipes import digits
-
-    monkeypatch.setattr(digits, "SECONDS", 0.0)
-    threads = torch.get_num_threads()
-    try:
-        result = run("demo", "--epochs", "1", "--output", str(tmp_path / "demo"))
-    finally:
-        torch.set_num_threads(threads)
-    assert result.exit_code == 1 and "the target is 97 %" in result.output
-    pictures = {path.stem: path.read_bytes() for path in (tmp_path / "demo").glob("*.png")}
-    assert set(pictures) >= {"loss", "accuracy", "confusion_matrix", "filters", "digit", "act2"}
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
-    page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") >= 2 * len(pictures) - 2  # light and dark
-    assert "http" not in page and 'src="data:' in page  # nothing is fetched
-
-
 def test_bench_hands_its_arguments_on() -> None:
     if not cli.bench.SCRIPT.is_file():
         pytest.skip("not a checkout: the benchmark is not part of the package")
