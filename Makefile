@@ -1,7 +1,8 @@
 # Two commands: `make demo` and `make test`. Both make .venv, install pinned dependencies and build
 # the extension first.
 #
-#   make demo      train LeNet-5 on real digits, check and time its layers, write demo/index.html
+#   make demo      train LeNet-5 on real digits, check and time its layers and those of an
+#                  AlexNet-shaped network, write demo/index.html
 #   make test      the suite; test-whole: the slow backends in every dtype too
 #   make lint      ruff, mypy, clang-format
 #   make bench     the benchmark on this CPU, into bench/results/cpu-<instruction set>/, and the

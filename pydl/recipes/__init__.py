@@ -2,6 +2,7 @@
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
+from pydl.recipes.demo import RECIPE as DEMO
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.recipe import Options, Recipe
@@ -11,7 +12,7 @@ from pydl.recipes.transfer import RECIPE as TRANSFER
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (DIGITS, CHAR_LM, GRADIENTS, TRANSFER, SEGMENT_SCENES, SEGMENT_FOLDER)
+    for recipe in (DIGITS, DEMO, CHAR_LM, GRADIENTS, TRANSFER, SEGMENT_SCENES, SEGMENT_FOLDER)
 }
 
 

@@ -1,5 +1,5 @@
 """The page of the recipe ``digits``: what was learned, whether the operators are right, how fast
-they are; its plots lie beside it as files."""
+they are; its pictures (digits_pictures.py) lie beside it as files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from pydl import measure
 from pydl.backends import BACKENDS
 from pydl.data import Split
 from pydl.models.summary import LayerRow
-from pydl.train import Confusion, Epoch
-from pydl.visualize import activations, page, plots
+from pydl.recipes import digits_pictures
+from pydl.train import Epoch
+from pydl.visualize import page, plots
+from pydl.visualize.bars import bars
 from pydl.visualize.operators import OperatorRow
-
-_SHOWN = 24  # misread digits at most
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,7 @@ def write(results: Results, folder: Path) -> Path:
         The page's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    album = plots.Album(folder)
-    model = results.model.cpu()
-    images, labels = results.digits.held_out.tensors
-    probabilities = _predict(model, images)
-    parts = [
-        _tiles(results, len(images)),
-        _network(results),
-        _learning(results, album, len(images)),
-        _confusion(results, album, labels, probabilities),
-        _misread(album, images, labels, probabilities),
-        _filters(album, model),
-        _activations(album, model, images, labels, probabilities),
-        _exactness(results),
-        _speed(results, album),
-    ]
+    parts = [tiles(results), *sections(results, plots.Album(folder))]
     lead = """A small convolutional network learned to read handwritten digits on this machine a
         moment ago. This page shows what it learned, whether its operators compute correctly, and
         how fast they are."""
@@ -66,6 +52,23 @@ def write(results: Results, folder: Path) -> Path:
     return target
 
 
+def sections(results: Results, album: plots.Album) -> list[str]:
+    """What there is to say and to see of a run."""
+    model = results.model.cpu()
+    images, labels = results.digits.held_out.tensors
+    probabilities = _predict(model, images)
+    return [
+        _learning(results, album, len(images)),
+        digits_pictures.misread(images, labels, probabilities),
+        digits_pictures.confusion(album, results.digits.classes, labels, probabilities),
+        _network(results),
+        digits_pictures.filters(album, model),
+        digits_pictures.activations(album, model, images, labels, probabilities),
+        _speed(results),
+        _exactness(results),
+    ]
+
+
 @torch.no_grad()
 def _predict(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Probabilities (N, classes)."""
@@ -73,30 +76,36 @@ def _predict(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(batch) for batch in images.split(256)]).softmax(1)
 
 
-def _threads(results: Results) -> str:
-    if results.device.type == "cuda":
+def threads(device: torch.device) -> str:
+    """What computes, in words."""
+    if device.type == "cuda":
         return "a GPU"
     count = torch.get_num_threads()
     return "one CPU thread" if count == 1 else f"{count} CPU threads"
 
 
-def _tiles(results: Results, held_out: int) -> str:
+def accuracy_tile(results: Results) -> page.Tile:
+    """How many of the held-out digits are read."""
+    accuracy, held_out = results.epochs[-1].held_out_accuracy or 0.0, len(results.digits.held_out)
+    return (
+        f"{100 * accuracy:.1f} %",
+        f"of {held_out} held-out digits read correctly ({round(accuracy * held_out)}); "
+        f"the target is {100 * results.target:.0f} %",
+        accuracy >= results.target,
+    )
+
+
+def tiles(results: Results) -> str:
+    """The figures of a run."""
     last = results.epochs[-1]
-    accuracy = last.held_out_accuracy or 0.0
-    right = round(accuracy * held_out)
     passed = sum(row.passed for row in results.operators)
     parameters = sum(row.parameters for row in results.layers)
     return page.tiles(
         [
-            (
-                f"{100 * accuracy:.1f} %",
-                f"of {held_out} held-out digits read correctly ({right}); "
-                f"the target is {100 * results.target:.0f} %",
-                accuracy >= results.target,
-            ),
+            accuracy_tile(results),
             (
                 f"{last.seconds:.1f} s",
-                f"of training: {len(results.epochs)} epochs on {_threads(results)}",
+                f"of training: {len(results.epochs)} epochs on {threads(results.device)}",
                 True,
             ),
             (f"{parameters:,}", "numbers learned: weights and biases", True),
@@ -151,7 +160,8 @@ def _network(results: Results) -> str:
 
 
 def _learning(results: Results, album: plots.Album, held_out: int) -> str:
-    image = album("learning_curve", plots.learning_curve, results.epochs, results.target)
+    loss = album("loss", plots.loss_curve, results.epochs)
+    accuracy = album("accuracy", plots.accuracy_curve, results.epochs, results.target)
     return page.section(
         "Learning",
         page.paragraph(f"""
@@ -162,98 +172,15 @@ def _learning(results: Results, album: plots.Album, held_out: int) -> str:
             batches of 32, each turned, moved and scaled a little at random. They are counted in
             this distorted form and while the network still changes, so their curve starts lower.
             Seed {results.seed}."""),
-        page.picture(image, "Loss and accuracy by epoch"),
-    )
-
-
-def _confusion(
-    results: Results, album: plots.Album, labels: torch.Tensor, probabilities: torch.Tensor
-) -> str:
-    confusion = Confusion(10)
-    confusion.update(probabilities, labels)
-    counts = confusion.matrix
-    wrong = int(counts.sum() - counts.trace())
-    said = (
-        "No digit is off the diagonal."
-        if not wrong
-        else f"Off the diagonal (orange) are the {wrong} it misread."
-    )
-    return page.section(
-        "Which digits are taken for which",
-        page.paragraph(
-            f"Each row is a digit as it was written, each column what the network read. {said}"
+        page.side_by_side(
+            page.picture(loss, "Loss by epoch"), page.picture(accuracy, "Accuracy by epoch")
         ),
-        page.picture(
-            album("confusion_matrix", plots.confusion_matrix, counts, results.digits.classes),
-            "Confusion matrix",
-            narrow=True,
-        ),
-    )
-
-
-def _misread(
-    album: plots.Album, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
-) -> str:
-    wrong = (probabilities.argmax(1) != labels).nonzero().flatten()
-    if len(wrong):
-        shown = wrong[:_SHOWN]
-        title = "Misread digits"
-        said = (
-            f"All {len(wrong)} digits"
-            if len(wrong) <= _SHOWN
-            else f"The first {_SHOWN} of {len(wrong)} digits"
-        )
-        said += (
-            " that the network got wrong, as it saw them: what 8&times;8 pixels keep of a stroke."
-        )
-    else:
-        shown = probabilities.max(1).values.argsort()[:8]
-        title = "The hardest digits"
-        said = "No held-out digit was misread. These are the ones the network was least sure of."
-    image = album(
-        "misread", plots.read_digits, images[shown, 0], labels[shown], probabilities[shown]
-    )
-    return page.section(title, page.paragraph(said), page.picture(image, title))
-
-
-def _filters(album: plots.Album, model: nn.Module) -> str:
-    image = album("filters", plots.filters, model.get_parameter("conv1.weight").detach())
-    return page.section(
-        "What the first layer looks for",
-        page.paragraph("""
-            The six filters of the first convolution, 5&times;5 weights each, as they were learned:
-            blue weights add ink, orange ones subtract it. A filter answers where the picture looks
-            like it: an edge, a stroke in some direction, a corner."""),
-        page.picture(image, "Six filters of 5 by 5 weights"),
-    )
-
-
-def _activations(
-    album: plots.Album,
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    probabilities: torch.Tensor,
-) -> str:
-    right = (probabilities.argmax(1) == labels).nonzero().flatten()
-    i = int(right[0]) if len(right) else 0
-    seen = activations(model, images[i : i + 1], "act1", "act2")
-    maps = {"after conv1": seen["act1"][0], "after conv2": seen["act2"][0]}
-    image = album("activations", plots.activations, images[i, 0], maps)
-    return page.section(
-        "What the layers see in a digit",
-        page.paragraph(f"""
-            A held-out {labels[i].item()} on its way through the network, after each convolution and
-            its ReLU, which sets negative answers to zero. Bright is a strong answer, black none;
-            each map has its own scale. The first maps still look like the digit; the second ones,
-            made from all six of the first and coarser, say where its parts are."""),
-        page.picture(image, "Activations of both convolutions"),
     )
 
 
 def _exactness(results: Results) -> str:
     return page.section(
-        "Are the operators right?",
+        "Are its operators right?",
         page.paragraph("""
             Each operator the network calls was run once more on a batch of real digits, forward and
             backward, and compared with a reference that computes the definition in float64. The
@@ -264,17 +191,14 @@ def _exactness(results: Results) -> str:
     )
 
 
-def _speed(results: Results, album: plots.Album) -> str:
-    image = album("speed", plots.speed, results.operators)
+def _speed(results: Results) -> str:
     return page.section(
-        "How fast are they?",
+        "How fast are its operators?",
         page.paragraph(f"""
-            The same calls, pydl's and stock PyTorch's in turns in one process on
-            {measure.device_name(results.device)} ({_threads(results)}), medians. <i>Copies</i> is
-            pydl's time in units of one copy of the layer's input. Where PyTorch's own operator
-            serves, both columns run the same code and the ratio is 1 but for noise and the cost of
-            the call itself. Other programs on the machine disturb single figures;
-            <code>bench/</code> measures with more care."""),
-        page.picture(image, "Speed relative to PyTorch"),
-        page.speed_table(results.operators),
+            The same layers, pydl's and stock PyTorch's in turns in one process on
+            {measure.device_name(results.device)} ({threads(results.device)}), medians. LeNet-5 is
+            small: most calls last microseconds. Where PyTorch's own operator serves, both sides run
+            the same code, and the ratio is 1 but for noise and the cost of the call itself."""),
+        bars(results.operators),
+        page.details("All times", page.speed_table(results.operators)),
     )

@@ -1,6 +1,7 @@
 """A page: one self-contained HTML file, light or dark as the reader's system is."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -49,21 +50,83 @@ th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; }
 .win { color: var(--ours); font-weight: 600; } .lose { color: var(--loss); font-weight: 600; }
+.even { color: var(--faint); font-weight: 600; }
 .ok { color: var(--good); font-weight: 600; } .bad { color: var(--loss); font-weight: 700; }
 code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+details { margin-bottom: .9rem; } summary { cursor: pointer; color: var(--faint); }
+details .scroll { margin-top: .6rem; }
+h2.part { font-size: 1.6rem; margin: 3rem 0 0; }
+.gallery { display: grid; gap: 1rem; margin-bottom: .9rem; align-items: start; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+figure { margin: 0; } figcaption { font-size: .85rem; line-height: 1.35; color: var(--faint);
+  margin-top: .3rem; } figcaption b { color: var(--ink); }
+.gallery img { image-rendering: pixelated; }
+.bars { display: grid; grid-template-columns: 13.5rem 15.5rem 1fr 3.4rem; column-gap: .8rem;
+  align-items: center; font-size: .85rem; line-height: 1.5; margin-bottom: .6rem; }
+.what { grid-column: 1; grid-row: span 2; padding: .45rem 0; line-height: 1.3; }
+.what b { display: block; font-size: .95rem; } .what span, .who { color: var(--faint); }
+.who { grid-column: 2; } .who b { font-weight: 400; color: var(--ink); }
+.track { grid-column: 3; position: relative; height: .85rem; border-radius: 2px;
+  background: linear-gradient(var(--faint), var(--faint)) var(--one) 0 / 1px 100% no-repeat; }
+.track i { position: absolute; top: 0; bottom: 0; border-radius: 2px; }
+i.win { background: var(--ours); } i.lose { background: var(--loss); }
+i.even { background: var(--faint); }
+.ratio { grid-column: 4; text-align: right; font-variant-numeric: tabular-nums; }
+.ticks { background: none; height: 1.2rem; color: var(--faint); }
+.ticks span { position: absolute; transform: translateX(-50%); }
+.key { font-size: .85rem; color: var(--faint); max-width: none; }
+.key span { display: inline-block; margin-right: 1.3rem; }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
+  margin-right: .4rem; vertical-align: -.08rem; }
+@media (max-width: 44rem) {
+  main { padding: 1.5rem .8rem 3rem; } section { padding: 1.1rem 1rem .6rem; }
+  h1 { font-size: 1.7rem; }
+  .tiles { grid-template-columns: 1fr 1fr; gap: .7rem; } .tile { padding: .8rem .9rem; }
+  .tile b { font-size: 1.4rem; }
+  .bars { grid-template-columns: 1fr 3.4rem; }
+  .what, .who { grid-column: 1 / -1; grid-row: auto; } .what { padding: .8rem 0 .1rem; }
+  .track { grid-column: 1; } .ratio { grid-column: 2; }
+}
 footer { color: var(--faint); font-size: .85rem; margin-top: 1.5rem; }
 """
 )
 
 Picture = tuple[bytes, bytes]  # the light and the dark PNG
+Tile = tuple[str, str, bool]  # a figure, what it is, whether it meets its target
 
 
 def picture(image: Picture, what: str, *, narrow: bool = False) -> str:
     """Both appearances of a plot; the browser shows the one that suits."""
     light, dark = map(_data_uri, image)
     kind = ' class="narrow"' if narrow else ""
-    source = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+    dark_one = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+    source = dark_one if dark != light else ""
     return f'<picture>{source}<img{kind} src="{light}" alt="{escape(what)}"></picture>'
+
+
+def gallery(
+    pictures: Sequence[tuple[Picture, str]], least: str = "6rem", *, fill: bool = False
+) -> str:
+    """Small pictures with their captions (HTML), as many side by side as there is room for.
+
+    Args:
+        pictures: with their captions.
+        least: how wide each is at least, in CSS.
+        fill: whether a few of them take all the room.
+    """
+    made = (
+        f"<figure>{picture(image, re.sub('<[^>]*>', '', caption))}"
+        f"<figcaption>{caption}</figcaption></figure>"
+        for image, caption in pictures
+    )
+    fit = "auto-fit" if fill else "auto-fill"
+    columns = f"repeat({fit},minmax(min({least},100%),1fr))"
+    return f'<div class="gallery" style="grid-template-columns:{columns}">{"".join(made)}</div>'
+
+
+def side_by_side(*pictures: str) -> str:
+    """Pictures (HTML) beside each other, one under the other where there is no room."""
+    return f'<div class="pair">{"".join(pictures)}</div>'
 
 
 def _data_uri(image: bytes) -> str:
@@ -78,6 +141,16 @@ def section(title: str, *parts: str) -> str:
 def paragraph(text: str) -> str:
     """``text`` is HTML, its lines broken anywhere."""
     return f"<p>{' '.join(text.split())}</p>"
+
+
+def part(title: str) -> str:
+    """The title over several cards."""
+    return f'<h2 class="part">{escape(title)}</h2>'
+
+
+def details(summary: str, content: str) -> str:
+    """What a reader sees who asks for it; ``content`` is HTML."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def table(
@@ -98,8 +171,8 @@ def table(
     )
 
 
-def tiles(figures: Sequence[tuple[str, str, bool]]) -> str:
-    """The figures a reader should take away: value, what it is, whether it meets its target."""
+def tiles(figures: Sequence[Tile]) -> str:
+    """The figures a reader should take away."""
     made = (
         f'<div class="tile{"" if met else " missed"}"><b>{value}</b><span>{what}</span></div>'
         for value, what, met in figures
@@ -129,27 +202,15 @@ def speed_table(rows: Sequence[OperatorRow]) -> str:
     """Each operator's median times."""
     lines = []
     for row in rows:
-        shape = "&times;".join(map(str, row.call.input))
+        shape = "&times;".join(map(str, row.input))
         for kind, name in PASSES.items():
             times, ratio = row.times[kind], row.ratio(kind)
-            side = (
-                "win" if ratio >= 1.05 and row.backend != "aten" else "lose" if ratio < 0.95 else ""
-            )
-            micros = [f"{times[who].median * 1e6:.1f}" for who in ("ours", "theirs")]
-            speed = f'<span class="{side}">{ratio:.2f}&times;</span>'
-            lines.append(
-                [
-                    escape(row.layer),
-                    name,
-                    shape,
-                    row.backend,
-                    *micros,
-                    speed,
-                    f"{row.copies(kind):.1f}",
-                ]
-            )
-    head = ["layer", "pass", "input", "backend", "pydl, µs", "PyTorch, µs", "ratio", "copies"]
-    return table(head, lines, numbers=(4, 5, 6, 7))
+            micros = [f"{times[who].median * 1e6:,.0f}" for who in ("ours", "theirs")]
+            speed = f'<span class="{row.verdict(kind)}">{ratio:.2f}&times;</span>'
+            told = [escape(row.layer), name, shape, row.backends[kind]]
+            lines.append([*told, *micros, speed])
+    head = ["layer", "pass", "input", "backend", "pydl, µs", "PyTorch, µs", "ratio"]
+    return table(head, lines, numbers=(4, 5, 6))
 
 
 def page(title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str]) -> str:

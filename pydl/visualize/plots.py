@@ -2,8 +2,7 @@
 state."""
 
 import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import MaxNLocator
 
 from pydl.train import Epoch
-from pydl.visualize.operators import PASSES, OperatorRow
+from pydl.visualize.page import Picture
 from pydl.visualize.palette import DARK, LIGHT, Theme
-
-TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def _figure(theme: Theme, width: float, height: float) -> Figure:
@@ -33,7 +30,7 @@ def _quiet(axes: Axes, theme: Theme) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(theme.line)
-    axes.tick_params(colors=theme.faint, labelcolor=theme.faint, length=3)
+    axes.tick_params(which="both", colors=theme.faint, labelcolor=theme.faint, length=3)
 
 
 def _bare(axes: Axes) -> None:
@@ -48,48 +45,45 @@ def _ink(theme: Theme) -> Colormap:
     return LinearSegmentedColormap.from_list("ink", [theme.paper, theme.ink])
 
 
-def learning_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figure:
-    """Loss on the left, accuracy on the right, by epoch."""
-    figure = _figure(theme, 9.6, 3.3)
-    left, right = figure.subplots(1, 2)
-    number = range(1, len(epochs) + 1)
-    left.plot(
-        number, [e.loss for e in epochs], color=theme.loss, linewidth=2, marker="o", markersize=3
-    )
-    left.set_yscale("log")
-    left.set_title(
-        "Loss (cross-entropy, training images)", color=theme.ink, fontsize=11, loc="left"
-    )
+def loss_curve(theme: Theme, epochs: Sequence[Epoch]) -> Figure:
+    """The training images' loss by epoch."""
+    figure, axes = _by_epoch(theme, "Loss (cross-entropy, training images)")
+    axes.plot(range(1, len(epochs) + 1), [e.loss for e in epochs], color=theme.loss, **_LINE)
+    axes.set_yscale("log")
+    return figure
+
+
+def accuracy_curve(theme: Theme, epochs: Sequence[Epoch], target: float) -> Figure:
+    """The accuracy of both sets by epoch."""
+    figure, axes = _by_epoch(theme, "Accuracy (%)")
     curves = (
         ("training images, distorted", "accuracy", theme.faint),
         ("held-out images", "held_out_accuracy", theme.ours),
     )
     for name, field, color in curves:
         values = [100 * getattr(e, field) for e in epochs]
-        right.plot(
-            number,
-            values,
-            color=color,
-            linewidth=2,
-            marker="o",
-            markersize=3,
-            label=f"{name}: {values[-1]:.1f} %",
-        )
-    right.axhline(
-        100 * target,
-        color=theme.good,
-        linewidth=1,
-        linestyle=(0, (4, 3)),
-        label=f"target: {100 * target:.0f} %",
-    )
-    right.set_ylim(0, 102)
-    right.set_title("Accuracy (%)", color=theme.ink, fontsize=11, loc="left")
-    right.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="lower right")
-    for axes in (left, right):
-        _quiet(axes, theme)
-        axes.grid(axis="y", color=theme.line, linewidth=0.6)
-        axes.set_xlabel("epoch", color=theme.faint)
+        label = f"{name}: {values[-1]:.1f} %"
+        axes.plot(range(1, len(epochs) + 1), values, color=color, label=label, **_LINE)
+    dashes = (0, (4, 3))
+    label = f"target: {100 * target:.0f} %"
+    axes.axhline(100 * target, color=theme.good, linewidth=1, linestyle=dashes, label=label)
+    axes.set_ylim(0, 102)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="lower right")
     return figure
+
+
+_LINE: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 3}
+
+
+def _by_epoch(theme: Theme, title: str) -> tuple[Figure, Axes]:
+    figure = _figure(theme, 4.8, 3.3)
+    axes = figure.subplots()
+    _quiet(axes, theme)
+    axes.grid(axis="y", color=theme.line, linewidth=0.6)
+    axes.set_xlabel("epoch", color=theme.faint)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
+    return figure, axes
 
 
 def confusion_matrix(theme: Theme, counts: torch.Tensor, classes: Sequence[str]) -> Figure:
@@ -127,130 +121,6 @@ def confusion_matrix(theme: Theme, counts: torch.Tensor, classes: Sequence[str])
     return figure
 
 
-def filters(theme: Theme, weight: torch.Tensor) -> Figure:
-    """``weight`` (F, 1, KH, KW): each filter a picture, one scale for all."""
-    figure = _figure(theme, 9.6, 1.9)
-    panels = figure.subplots(1, len(weight))
-    most = weight.abs().max().item()
-    colors = LinearSegmentedColormap.from_list("signed", [theme.loss, theme.paper, theme.ours])
-    for i, axes in enumerate(panels):
-        picture = axes.imshow(weight[i, 0].numpy(), cmap=colors, vmin=-most, vmax=most)
-        axes.set_title(f"filter {i + 1}", color=theme.faint, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_color(theme.line)
-    bar = figure.colorbar(picture, ax=list(panels), fraction=0.02, pad=0.01)
-    bar.ax.tick_params(colors=theme.faint, labelcolor=theme.faint, labelsize=8, length=2)
-    bar.outline.set_edgecolor(theme.line)
-    return figure
-
-
-def activations(theme: Theme, image: torch.Tensor, maps: Mapping[str, torch.Tensor]) -> Figure:
-    """The image (H, W), then by title the maps (C, H, W) of some layers, each map on its own
-    scale."""
-    grids = [_grid(len(some)) for some in maps.values()]
-    figure = _figure(theme, 9.6, 3.9)
-    widths = [1.15, *(0.65 + 0.425 * columns for _, columns in grids)]
-    parts: Any = figure.subfigures(1, len(widths), width_ratios=widths)
-    groups = (
-        (f"input, {_size(image[None])}", image[None], (1, 1), _ink(theme)),
-        *(
-            (f"{title}: {_size(some)}", some, grid, "magma")
-            for (title, some), grid in zip(maps.items(), grids, strict=True)
-        ),
-    )
-    for part, (title, some, grid, colors) in zip(parts, groups, strict=True):
-        part.set_facecolor(theme.paper)
-        part.suptitle(title, color=theme.faint, fontsize=10)
-        panels = list(part.subplots(*grid, squeeze=False).flat)
-        for axes in panels:
-            _bare(axes)
-            axes.set_facecolor(theme.paper)
-        for axes, one in zip(panels, some, strict=False):
-            axes.imshow(one.numpy(), cmap=colors)
-    return figure
-
-
-def _grid(count: int) -> tuple[int, int]:
-    """Rows and columns, at least as many rows, that have room for so many."""
-    columns = math.isqrt(count)
-    return -(-count // columns), columns
-
-
-def _size(maps: torch.Tensor) -> str:
-    count, height, width = maps.shape
-    return f"{height}{TIMES}{width}" if count == 1 else f"{count} maps of {height}{TIMES}{width}"
-
-
-def read_digits(
-    theme: Theme, images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor
-) -> Figure:
-    """Images (N, H, W) with what was written, what was read, and how sure the network was."""
-    columns = max(4, min(8, len(images)))
-    rows = -(-len(images) // columns)
-    figure = _figure(theme, 9.6, 0.2 + rows * (9.6 / columns + 0.45))
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat:
-        _bare(axes)
-        axes.set_facecolor(theme.paper)
-    for axes, image, label, p in zip(
-        panels.flat, images, labels.tolist(), probabilities, strict=False
-    ):
-        axes.imshow(image.numpy(), cmap=_ink(theme))
-        sure, read = p.max(0)
-        said = f"written {label}, read {read.item()}\n{100 * sure.item():.0f} % sure"
-        axes.set_title(said, color=theme.ink if read == label else theme.loss, fontsize=9)
-    return figure
-
-
-def speed(theme: Theme, rows: Sequence[OperatorRow]) -> Figure:
-    """How many times faster than PyTorch each call is, one bar per pass, on a logarithmic scale
-    around 1."""
-    bars = [
-        (f"{row.layer}, {name}", row.ratio(kind), row)
-        for row in rows
-        for kind, name in PASSES.items()
-    ]
-    figure = _figure(theme, 9.6, 0.9 + 0.36 * len(bars))
-    axes = figure.subplots()
-    _quiet(axes, theme)
-    places = range(len(bars))
-    for place, (_, ratio, row) in zip(places, bars, strict=True):
-        color = theme.faint if row.backend == "aten" else theme.ours if ratio >= 1 else theme.loss
-        axes.barh(place, ratio - 1, left=1, color=color, height=0.66)
-        above = ratio >= 1
-        axes.annotate(
-            f"{ratio:.2f}{TIMES}",
-            (ratio, place),
-            xytext=(5 if above else -5, 0),
-            textcoords="offset points",
-            ha="left" if above else "right",
-            va="center",
-            color=theme.ink,
-            fontsize=10,
-        )
-    axes.axvline(1, color=theme.faint, linewidth=1)
-    axes.set_xscale("log")
-    ratios = [ratio for _, ratio, _ in bars]
-    axes.set_xlim(min(0.5, 0.6 * min(ratios)), max(2.0, 1.6 * max(ratios)))
-    ticks = [
-        t
-        for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-        if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]
-    ]
-    axes.set_xticks(ticks)
-    axes.minorticks_off()
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{TIMES}"))
-    axes.set_yticks(places, [name for name, _, _ in bars])
-    axes.tick_params(axis="y", labelcolor=theme.ink, length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(
-        "times as fast as stock PyTorch (grey: PyTorch's own operator served)", color=theme.faint
-    )
-    return figure
-
-
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     target = io.BytesIO()
@@ -260,7 +130,7 @@ def png(figure: Figure) -> bytes:
 
 
 class Album:
-    """Draws each plot in both themes, and keeps the light one as a file.
+    """Keeps the light form of every picture as a file.
 
     Args:
         folder: where the files go; it is there already.
@@ -269,9 +139,12 @@ class Album:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(
-        self, name: str, draw: Callable[..., Figure], *arguments: object
-    ) -> tuple[bytes, bytes]:
+    def __call__(self, name: str, draw: Callable[..., Figure], *arguments: object) -> Picture:
+        """A plot, drawn in both themes."""
         light, dark = (png(draw(theme, *arguments)) for theme in (LIGHT, DARK))
-        (self.folder / f"{name}.png").write_bytes(light)
-        return light, dark
+        return self.keep(name, (light, dark))
+
+    def keep(self, name: str, picture: Picture) -> Picture:
+        """A picture that is drawn already."""
+        (self.folder / f"{name}.png").write_bytes(picture[0])
+        return picture

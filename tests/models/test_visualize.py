@@ -1,5 +1,6 @@
 """What is shown of a network: activations, plots, the page."""
 
+import io
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def test_each_distinct_call_is_examined_once() -> None:
     assert [row.layer for row in rows] == ["0.conv1", "0.pool1"]
     for row in rows:
         results = ["output", "grad_input", "grad_weight", "grad_bias"]
-        assert [one.result for one in row.checks] == results[: 4 if row.call.weight else 2]
+        assert [one.result for one in row.checks] == results[: 4 if "conv" in row.layer else 2]
         assert row.passed
-        assert all(row.ratio(kind) > 0 and row.copies(kind) > 0 for kind in operators.PASSES)
+        assert all(row.ratio(kind) > 0 for kind in operators.PASSES)
     checks, speed = page.checks_table(rows), page.speed_table(rows)
     assert checks.count("<tr>") == 1 + 6 and checks.count("within") == 6
     assert speed.count("<tr>") == 1 + 4 and "2&times;1&times;32&times;32" in speed
@@ -60,16 +61,25 @@ def test_plots_are_drawn_in_both_themes(tmp_path: Path) -> None:
     from pydl.visualize import plots
 
     album = plots.Album(tmp_path)
-    maps = {"after conv1": torch.rand(7, 4, 4), "after conv2": torch.rand(1, 2, 2)}
-    light, dark = album("activations", plots.activations, X[0, 0], maps)
-    assert light.startswith(b"\x89PNG") and dark.startswith(b"\x89PNG") and light != dark
-    assert (tmp_path / "activations.png").read_bytes() == light
-    figure = plots.activations(palette.LIGHT, X[0, 0], maps)
-    panels = [axes for axes in figure.get_axes() if axes.get_images()]
-    assert [axes.get_images()[0].get_array().shape for axes in panels] == [
-        (32, 32),
-        *[(4, 4)] * 7,
-        (2, 2),
-    ]
     counts = torch.tensor([[3, 1], [0, 2]])
-    assert album("confusion", plots.confusion_matrix, counts, ("cat", "dog"))
+    light, dark = album("confusion", plots.confusion_matrix, counts, ("cat", "dog"))
+    assert light.startswith(b"\x89PNG") and dark.startswith(b"\x89PNG") and light != dark
+    assert (tmp_path / "confusion.png").read_bytes() == light
+
+
+def test_thumbnails_are_the_pixels_themselves() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    from pydl.visualize import thumbnails
+
+    maps = torch.tensor([[[0.0, 1.0]], [[0.5, 0.0]], [[1.0, 1.0]]])  # 3 of 1x2
+    light, dark = thumbnails.thumbnails(maps, thumbnails.ink, columns=2)
+    for png, theme in ((light, palette.LIGHT), (dark, palette.DARK)):
+        shown = imread(io.BytesIO(png), format="png")
+        assert shown.shape == (3, 5, 4)  # a pixel between them
+        first, last = (to_rgb(colour) for colour in (theme.paper, theme.ink))
+        assert shown[0, 0, :3] == pytest.approx(first, abs=0.01)
+        assert shown[0, 1, :3] == pytest.approx(last, abs=0.01)
+        assert shown[0, 2, 3] == 0 and shown[1, 0, 3] == 0 and shown[2, 4, 3] == 0

@@ -1,6 +1,5 @@
 """The command line: what it prints, what it refuses, how it exits."""
 
-import functools
 import importlib.util
 import os
 import re
@@ -200,29 +199,6 @@ def test_the_demo_says_which_extras_are_missing(
     )
     said = refused(monkeypatch, capsys, "demo")
     assert "scikit-learn missing" in said and "pip install 'pydl-kernels[data,plots]'" in said
-
-
-def test_the_demo_writes_its_page_and_fails_below_the_target(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    from pydl.visualize import operators
-
-    monkeypatch.setattr(operators, "examine", functools.partial(operators.examine, seconds=0.01))
-    threads = torch.get_num_threads()
-    try:
-        result = run("demo", "--epochs", "1", "--output", str(tmp_path / "demo"))
-    finally:
-        torch.set_num_threads(threads)
-    assert result.exit_code == 1 and "the target is 97 %" in result.output
-    pictures = {path.stem: path.read_bytes() for path in (tmp_path / "demo").glob("*.png")}
-    expected = {"learning_curve", "confusion_matrix", "filters", "activations", "misread", "speed"}
-    assert set(pictures) == expected
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
-    page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 2 * len(expected)  # light and dark
-    assert "http" not in page and 'src="data:' in page  # nothing is fetched
 
 
 def test_bench_hands_its_arguments_on() -> None:
