@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,17 +125,17 @@ def _no_collection() -> Iterator[None]:
 
 
 def _fields(network: "nn.Module", shape: tuple[int, ...], rows: "Sequence[LayerRow]") -> list[str]:
-    """What the units of each layer see, in words; nothing where it is not known."""
+    """What the units of each layer see, in words, of clips and volumes in frames or slices too;
+    nothing where it is not known."""
     from pydl.models.receptive import Whole, receptive_fields
 
-    axes = (-1,) if len(shape) < 5 else (-3, -1)
-    known = [receptive_fields(network, shape, axis) for axis in axes]
-    times: dict[str, int] = {}
+    deep = receptive_fields(network, shape, axis=-3) if len(shape) == 5 else {}
+    times: Counter[str] = Counter()
     said = []
     for row in rows:
-        times[row.name] = count = times.get(row.name, 0) + 1
-        key = row.name if count == 1 else f"{row.name}#{count}"
-        fields = [along[key] for along in known if key in along]
+        times[row.name] += 1
+        key = row.name if times[row.name] == 1 else f"{row.name}#{times[row.name]}"
+        fields = [one for one in (deep.get(key), row.sees) if one is not None]
         seen = ["all" if isinstance(one, Whole) else f"{one.size:,}" for one in fields]
         said.append("all" if set(seen) == {"all"} else "x".join(seen))
     return said
