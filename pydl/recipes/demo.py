@@ -37,7 +37,7 @@ def _page(learned: "Results", shown: showcase.Shown, options: Options) -> str:
     rows = [*learned.operators, *shown.rows]
     passed = sum(row.passed for row in rows)
     figures = [
-        *showcase_page.tiles(shown),
+        *showcase_page.tiles(shown, learned.operators),
         (
             f"{passed} of {len(rows)}",
             "layers agree with the float64 reference, gradients too",

@@ -181,13 +181,14 @@ def _learning(results: Results, album: plots.Album, held_out: int) -> str:
 def _exactness(results: Results) -> str:
     return page.section(
         "Are its operators right?",
-        page.paragraph("""
+        page.paragraph(f"""
             Each operator the network calls was run once more on a batch of real digits, forward and
             backward, and compared with a reference that computes the definition in float64. The
             figures are the largest deviations, relative to the largest value. The bound is twice
             PyTorch's own deviation in float32 plus four roundings; the first layer's gradient with
-            respect to the image is checked although training does not need it."""),
-        page.checks_table(results.operators),
+            respect to the image is checked although training does not need it.
+            {page.checks_summary(results.operators)}"""),
+        page.details("All deviations", page.checks_table(results.operators)),
     )
 
 

@@ -99,7 +99,7 @@ def activations(
     shown = [
         (album.keep("digit", thumbnails(images[i], ink)), "<b>input</b> 32&times;32 pixels"),
         (
-            album.keep("act1", thumbnails(own_scale(first), heat, columns=2)),
+            album.keep("act1", thumbnails(own_scale(first), heat, columns=3)),
             "<b>after conv1</b> 6 maps of 28&times;28",
         ),
         (

@@ -22,10 +22,11 @@ def _measured(rows: Sequence[OperatorRow]) -> Iterator[tuple[OperatorRow, str]]:
     return ((row, kind) for row in rows for kind in PASSES)
 
 
-def tiles(shown: Shown) -> list[page.Tile]:
-    """The figures of the layers and of the whole network."""
-    verdicts = [row.verdict(kind) for row, kind in _measured(shown.rows)]
-    ratios = [row.ratio(kind) for row, kind in _measured(shown.rows)]
+def tiles(shown: Shown, others: Sequence[OperatorRow] = ()) -> list[page.Tile]:
+    """The figures of single layers, those of other networks among them, and of the whole one."""
+    timings = list(_measured([*shown.rows, *others]))
+    verdicts = [row.verdict(kind) for row, kind in timings]
+    ratios = [row.ratio(kind) for row, kind in timings]
     whole = shown.whole
     ours, theirs = (1e3 * whole.times["both"][who].median for who in ("ours", "theirs"))
     return [
@@ -150,15 +151,12 @@ def _pictures(shown: Shown, album: plots.Album) -> str:
 
 
 def _exactness(shown: Shown) -> str:
-    checks = [one for row in shown.rows for one in row.checks]
-    within = sum(one.passed for one in checks)
-    closest = max(one.ours / one.bound for one in checks)
     return page.section(
         "Are they right?",
         page.paragraph(f"""
             The output of each layer, and its gradient by its input and by each of its weights, were
             compared with a reference that computes the definition in float64. The bound is twice
-            PyTorch's own deviation in float32 plus four roundings. <b>{within} of {len(checks)}
-            results are within their bounds</b>; the closest took {100 * closest:.0f} % of its."""),
+            PyTorch's own deviation in float32 plus four roundings.
+            {page.checks_summary(shown.rows)}"""),
         page.details("All deviations", page.checks_table(shown.rows)),
     )

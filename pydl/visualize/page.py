@@ -180,6 +180,15 @@ def tiles(figures: Sequence[Tile]) -> str:
     return f'<div class="tiles">{"".join(made)}</div>'
 
 
+def checks_summary(rows: Sequence[OperatorRow]) -> str:
+    """How many results are within their bounds, and how near the nearest comes to its."""
+    checks = [one for row in rows for one in row.checks]
+    within = sum(one.passed for one in checks)
+    nearest = max(one.ours / one.bound for one in checks)
+    return f"""<b>{within} of {len(checks)} results are within their bounds</b>; the nearest is at
+        {100 * nearest:.0f} % of its."""
+
+
 def checks_table(rows: Sequence[OperatorRow]) -> str:
     """Each operator's deviation from the float64 reference."""
     lines = []

@@ -108,6 +108,7 @@ def test_a_wrong_layer_is_outside_its_bound() -> None:
     assert not operators.right(rows, console) and operators.right(rows[:1], console)
     assert "The operators of wrong deviate from the reference" in console.file.getvalue()
     assert "outside" in printed(rows) and "outside" in page.checks_table(rows)
+    assert "1 of 2 results are within" in page.checks_summary(rows)
 
 
 def test_a_loss_is_shown_as_plainly_as_a_win() -> None:
