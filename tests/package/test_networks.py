@@ -72,6 +72,45 @@ def test_every_network_of_the_package_is_found(
     assert status == 0 and rows[0]["input"] == "3x8x8"
 
 
+class Heads(nn.Module):
+    """Scores of every pixel, twice; of one head a weight is not learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.aux = pydl.nn.Conv2d(3, 4, 3, padding=1), pydl.nn.Conv2d(3, 4, 1)
+        self.aux.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": self.out(x), "aux": self.aux(x)}
+
+
+def test_scores_of_pixels_are_measured_and_checked_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dense = models.Model(
+        "dense", Heads, (3, 64, 64), "two heads", "nobody", task="segmentation", small=(3, 8, 8)
+    )
+    monkeypatch.setitem(models.MODELS, "dense", dense)
+    status, rows = benchmark(tmp_path, "--networks", "dense")
+    assert status == 0 and [row["mode"] for row in rows] == ["inference", "training"]
+    assert {row["input"] for row in rows} == {"3x8x8"}  # small, for every pixel costs
+    served = rows[1]["served"]
+    assert "CrossEntropyLoss" in served and served.endswith(" 2")  # one for each head
+    pairs = {
+        mode: networks.Pair.of(
+            next(one for one in networks.networks() if one.name == "dense"), mode, "nchw", 2, "cpu"
+        )
+        for mode in ("inference", "training")
+    }
+    assert [check.result for check in pairs["inference"].check()] == ["out", "aux"]
+    assert [check.result for check in pairs["training"].check()] == [
+        "loss",
+        "gradient of model.out.weight",
+        "gradient of model.out.bias",
+        "gradient of model.aux.bias",
+    ]
+
+
 def test_a_network_that_differs_is_wrong_and_not_timed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
