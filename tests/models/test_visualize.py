@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from pydl import models, use_backend
+from pydl.nn import MaxPool2d
 from pydl.visualize import activations, operators, page, palette
+from pydl.visualize.shares import shares, together
 
 X = torch.randn(2, 1, 32, 32)
 
@@ -45,6 +47,17 @@ def test_who_serves_a_layer_is_observed() -> None:
     assert served["conv1"] == "aten"
     with use_backend("reference"):
         assert set(operators.servers(model, X).values()) == {"reference"}
+
+
+def test_shares_are_those_of_the_kernels_that_served() -> None:
+    x = torch.randn(16, 64, 56, 56)
+    pool = MaxPool2d(3, 2)
+    with use_backend("cpu"):
+        (one,) = shares(lambda: [pool(x) for _ in range(4)])
+    assert (one.family, one.backend, one.calls) == ("pool", "cpu", 4)
+    assert 0.2 < together([one]) <= 1
+    with use_backend("aten"):
+        assert shares(lambda: pool(x)) == []
 
 
 def test_a_page_has_both_palettes_and_fetches_nothing() -> None:

@@ -123,6 +123,12 @@ def test_interleaving_takes_turns_and_tells_fast_from_slow() -> None:
     assert turns == ["a", "b", "b", "a", "a", "b", "b", "a", "a", "b"]
 
 
+def test_the_processor_s_clock_does_not_go_on_while_a_call_waits() -> None:
+    waits = {"a": lambda: time.sleep(2e-3)}
+    times = measure.interleave(waits, seconds=0.01, rounds=(3, 3), clock=time.thread_time)["a"]
+    assert 0 < times.median < 1e-3
+
+
 def test_interleaving_nothing_or_nowhere_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to time"):
         measure.interleave({})
