@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TARGET = 0.97  # of the held-out digits
 EPOCHS = 16
-SECONDS = 0.3  # of measuring each pass of each operator
+SECONDS = 0.2  # of measuring each pass of each operator
 # A digit that is turned, moved and scaled a little stays the digit that it is.
 DISTORTION = Affine(degrees=12, shift=0.05, scale=0.1)
 

@@ -27,7 +27,7 @@ from pydl.visualize.operators import OperatorRow
 
 SIDE = 227  # pixels of AlexNet's input
 IMAGES = 4  # in a batch
-SECONDS = 0.4  # of measuring each pass of each layer
+SECONDS = 0.3  # of measuring each pass of each layer
 # All of the network but its dense convolutions, which are PyTorch's own on a CPU, and its ReLU.
 LAYERS = {
     "lrn1": "local response normalisation",
