@@ -70,7 +70,7 @@ def _copied(kind: type[nn.Module]) -> Iterator[None]:
 
 def _copy(attributes: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a layer without children."""
-    made = {
+    made: dict[str, Any] = {
         name: value.copy() if isinstance(value, (dict, set)) else value
         for name, value in attributes.items()
     }
