@@ -3,8 +3,8 @@ Convolutional Auto-Encoders for Hierarchical Feature Extraction", 2011, with thr
 take noise away (Vincent, Larochelle, Bengio, Manzagol, "Extracting and Composing Robust Features
 with Denoising Autoencoders", 2008).
 
-The encoder halves a volume by max pools, the decoder doubles it again by unpooling, which puts each
-value where its maximum was (Zeiler, Fergus 2013), and by transposed convolutions.
+A max pool halves the volume on the way to the code, a transposed convolution doubles it on the way
+back.
 """
 
 import torch
@@ -14,44 +14,38 @@ from pydl.models.model import Model
 
 
 class Autoencoder3d(nn.Module):
-    """From (N, channels, D, H, W) to as much again, 4 voxels or more along each axis.
+    """From (N, channels, D, H, W) to as much again, 2 voxels or more along each axis.
 
     Args:
         channels: of a volume.
-        maps: of the encoder's two stages; the code has as many as the second.
+        maps: of the volume's own size, and of the code, which is half as large.
     """
 
-    def __init__(self, channels: int = 1, maps: tuple[int, int] = (16, 32)) -> None:
+    def __init__(self, channels: int = 1, maps: tuple[int, int] = (16, 24)) -> None:
         super().__init__()
-        first, second = maps
-        self.conv1 = nn.Conv3d(channels, first, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNormAct3d(first)
-        self.pool1 = nn.MaxPool3d(2, return_indices=True)
-        self.conv2 = nn.Conv3d(first, second, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNormAct3d(second)
-        self.pool2 = nn.MaxPool3d(2, return_indices=True)
-        self.conv3 = nn.Conv3d(second, second, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNormAct3d(second)
-        self.unpool2 = nn.MaxUnpool3d(2)
-        self.deconv2 = nn.ConvTranspose3d(second, first, 3, padding=1, bias=False)
-        self.bn4 = nn.BatchNormAct3d(first)
-        self.unpool1 = nn.MaxUnpool3d(2)
-        self.deconv1 = nn.ConvTranspose3d(first, channels, 3, padding=1)
+        fine, coarse = maps
+        self.conv1 = nn.Conv3d(channels, fine, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNormAct3d(fine)
+        self.pool = nn.MaxPool3d(2)
+        self.conv2 = nn.Conv3d(fine, coarse, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNormAct3d(coarse)
+        self.conv3 = nn.Conv3d(coarse, coarse, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNormAct3d(coarse)
+        self.deconv4 = nn.ConvTranspose3d(coarse, fine, 4, stride=2, padding=1, bias=False)
+        self.bn4 = nn.BatchNormAct3d(fine)
+        self.conv5 = nn.Conv3d(fine, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [N, 1, D, H, W]
-        fine = self.bn1(self.conv1(x))  # [N, 16, D, H, W]
-        y, where1 = self.pool1(fine)  # [N, 16, D/2, H/2, W/2]
-        coarse = self.bn2(self.conv2(y))  # [N, 32, D/2, H/2, W/2]
-        y, where2 = self.pool2(coarse)  # [N, 32, D/4, H/4, W/4]
-        code = self.bn3(self.conv3(y))  # [N, 32, D/4, H/4, W/4]
-        y = self.unpool2(code, where2, output_size=coarse.shape)  # [N, 32, D/2, H/2, W/2]
-        y = self.bn4(self.deconv2(y))  # [N, 16, D/2, H/2, W/2]
-        y = self.unpool1(y, where1, output_size=fine.shape)  # [N, 16, D, H, W]
-        return self.deconv1(y)  # [N, 1, D, H, W]
+        y = self.pool(self.bn1(self.conv1(x)))  # [N, 16, D/2, H/2, W/2]
+        y = self.bn2(self.conv2(y))  # [N, 24, D/2, H/2, W/2]
+        code = self.bn3(self.conv3(y))  # [N, 24, D/2, H/2, W/2]
+        # An odd size was rounded down by the pool.
+        y = self.deconv4(code, output_size=x.shape[2:])  # [N, 16, D, H, W]
+        return self.conv5(self.bn4(y))  # [N, 1, D, H, W]
 
 
 def autoencoder3d(channels: int = 1) -> Autoencoder3d:
-    """The autoencoder of two stages."""
+    """The autoencoder with a code of 24 maps."""
     return Autoencoder3d(channels)
 
 
@@ -60,11 +54,11 @@ MODELS = (
         "autoencoder3d",
         autoencoder3d,
         (1, 24, 96, 128),
-        "an autoencoder for volumes, with max pools and unpooling",
+        "an autoencoder for volumes, with a max pool and a transposed convolution",
         "Masci, Meier, Ciresan, Schmidhuber 2011, Stacked Convolutional Auto-Encoders for "
         "Hierarchical Feature Extraction",
         task="restoration",
         small=(1, 6, 9, 8),
-        parameters=56_353,
+        parameters=51_521,
     ),
 )
