@@ -22,5 +22,10 @@ TRAINED = (
     "mobilenet_v2",
     "efficientnet_b0",
     "regression",
+    "c3d-digits",
+    "c3d-frame",
+    "mc3_18",
+    "r2plus1d_18",
+    "autoencoder3d",
 )
 WITH_HEADS = ("googlenet",)

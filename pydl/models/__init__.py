@@ -1,6 +1,7 @@
 """Networks, a file each, and the table of them."""
 
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
+from pydl.models.autoencoder3d import autoencoder3d
 from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pydl.models.efficientnet import (
     efficientnet_b0,
@@ -34,6 +35,7 @@ from pydl.models.stn import stn
 from pydl.models.summary import LayerRow, summarize
 from pydl.models.table import MODELS, build, find
 from pydl.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn
+from pydl.models.video import c3d, inflate, mc3_18, r2plus1d_18, r3d_18
 from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
@@ -44,7 +46,9 @@ __all__ = [
     "alexnet",
     "alexnet_lecture",
     "alexnet_torchvision",
+    "autoencoder3d",
     "build",
+    "c3d",
     "densenet121",
     "densenet161",
     "densenet169",
@@ -61,8 +65,12 @@ __all__ = [
     "googlenet",
     "googlenet_2014",
     "inception_v3",
+    "inflate",
     "lenet5",
+    "mc3_18",
     "mobilenet_v2",
+    "r2plus1d_18",
+    "r3d_18",
     "regression",
     "resnet18",
     "resnet34",

@@ -3,6 +3,7 @@
 from torch import nn
 
 from pydl.models.alexnet import MODELS as ALEXNET
+from pydl.models.autoencoder3d import MODELS as AUTOENCODER_3D
 from pydl.models.densenet import MODELS as DENSENET
 from pydl.models.efficientnet import MODELS as EFFICIENTNET
 from pydl.models.googlenet import MODELS as GOOGLENET
@@ -19,23 +20,28 @@ from pydl.models.sppnet import MODELS as SPPNET
 from pydl.models.squeezenet import MODELS as SQUEEZENET
 from pydl.models.stn import MODELS as STN
 from pydl.models.vgg import MODELS as VGG
+from pydl.models.video.c3d import MODELS as C3D
+from pydl.models.video.resnet import MODELS as VIDEO_RESNET
 from pydl.models.zfnet import MODELS as ZFNET
 
 # In the order of their years.
 _FILES = (
     LENET5,
+    AUTOENCODER_3D,
     ALEXNET,
     ZFNET,
     VGG,
     GOOGLENET_2014,
     GOOGLENET,
     SPPNET,
+    C3D,
     INCEPTION,
     RESNET,
     RESNET_CIFAR,
     STN,
     SQUEEZENET,
     DENSENET,
+    VIDEO_RESNET,
     SHUFFLENET_V2,
     MOBILENET_V2,
     EFFICIENTNET,

@@ -1,5 +1,5 @@
-"""Writes torchvision.json: what torchvision's own classifiers compute with the weights of
-``weights.py``.
+"""Writes torchvision.json: what torchvision's own classifiers, of images and of clips, compute with
+the weights of ``weights.py``.
 
 Run it in an environment that has torchvision, which the tests' own does not:
 
@@ -23,14 +23,14 @@ def _torchvision():
     """torchvision's models, beside a PyTorch that its operators were not built for as well: its
     classifiers call none of them."""
     try:
-        import torchvision.models
+        import torchvision.models.video
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         for name in ("nms", "qnms"):
             schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{name}", schema)
-        import torchvision.models
+        import torchvision.models.video
     return torchvision
 
 
@@ -49,18 +49,24 @@ CLASSIFIERS: dict[str, dict[str, object]] = {
     "mobilenet_v2": {},
     **{f"efficientnet_b{number}": {} for number in range(8)},
 }
+CLIPS = ("r3d_18", "mc3_18", "r2plus1d_18")
 
 
 def main() -> None:
     torchvision = _torchvision()
     found = {"torchvision": torchvision.__version__, "torch": torch.__version__}
-    for name, arguments in CLASSIFIERS.items():
-        build: Callable = getattr(torchvision.models, name)
+
+    def add(build: Callable, size: tuple[int, ...], **arguments: object) -> None:
         with torch.device("meta"):
             model = build(weights=None, **arguments)
+        found[build.__name__] = measure(model, size)
+        print(build.__name__, found[build.__name__]["scores"][:3], flush=True)
+
+    for name, arguments in CLASSIFIERS.items():
         side = SIDES.get(name, 64)
-        found[name] = measure(model, (3, side, side))
-        print(name, found[name]["scores"][:3], flush=True)
+        add(getattr(torchvision.models, name), (3, side, side), **arguments)
+    for name in CLIPS:
+        add(getattr(torchvision.models.video, name), (3, 3, 20, 20))
     lines = (f"{json.dumps(name)}: {json.dumps(kept)}" for name, kept in found.items())
     (FOLDER / "torchvision.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -224,6 +224,8 @@ NETWORKS = [
     ("mobilenetv2", "mobilenet_v2"),
     ("efficientnet", "efficientnet_b0"),
     ("squeezenet", "squeezenet1_0"),
+    ("autoencoder3d", "autoencoder3d"),
+    ("video.resnet", "r2plus1d_18"),
 ]
 
 

@@ -218,7 +218,10 @@ def test_containers_are_no_rows() -> None:
 
 
 # Between them they have every kind of layer that the networks have.
-@pytest.mark.parametrize("name", ["lenet5-1998", "alexnet", "sppnet", "mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    ["lenet5-1998", "alexnet", "sppnet", "mobilenet_v2", "resnet18", "autoencoder3d", "mc3_18"],
+)
 def test_every_layer_of_a_network_is_counted(name: str) -> None:
     model = models.MODELS[name]
     rows = models.summarize(on_meta(model.build), (1, *model.sample))

@@ -91,6 +91,11 @@ def test_run_without_a_name_lists_the_recipes() -> None:
         ),
         (("summary", "lenet5", "--input", "big"), "--input must be channels x height x width"),
         (("summary", "lenet5", "--input", "1x8x8"), "RuntimeError"),
+        (
+            ("summary", "c3d", "--input", "3x112x112"),
+            "--input must be channels x frames or slices x height x width, such as 3x16x112x112",
+        ),
+        (("train", "c3d", "--data", "digits"), "c3d takes no images: it is C3D"),
         (("summary", "lenet5", "--input", "3x32x32"), "lenet5 takes 1 channels, got --input 3x32"),
         (("summary", "lenet5", "--batch", "0"), "Invalid value for '--batch'"),
         (("demo", "--backend", "gpu"), "backend must be one of auto"),

@@ -170,4 +170,5 @@ def test_models_are_made_of_this_packages_layers() -> None:
         with torch.device("meta"):
             kinds = [type(layer) for layer in models.build(name).modules()]
         assert not {nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm} & set(kinds)
-        assert any(issubclass(kind, pydl.nn.Conv2d) for kind in kinds)
+        assert not {nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.BatchNorm3d} & set(kinds)
+        assert any(issubclass(kind, (pydl.nn.Conv2d, pydl.nn.Conv3d)) for kind in kinds)
