@@ -6,6 +6,7 @@ seconds. A command's module imports what it needs when the command runs, so that
 quick.
 """
 
+import gc
 import importlib.metadata
 import sys
 from typing import Annotated
@@ -66,3 +67,6 @@ def main() -> None:
             f"[bold red]pydl:[/] {type(error).__name__}:", error, markup=True, highlight=False
         )
         sys.exit(2)
+    finally:
+        # Or the interpreter, as it ends, looks for cycles among all objects of PyTorch.
+        gc.freeze()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pydl.models import LayerRow
+    from pydl.models.receptive import ReceptiveField, Whole
 
 _GAP = "  "
 
@@ -64,7 +65,7 @@ def summary(
     with _no_collection():
         network = hollow(model.build)
         rows = models.summarize(network, (batch, *shape))
-        fields = _fields(network, (batch, *shape), rows)
+        fields = [_field(row.sees) for row in rows]
         device = "cpu" if cuda_missing() else "cuda"
         servers = _servers(network, rows, device)
 
@@ -118,21 +119,13 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _fields(network: "nn.Module", shape: tuple[int, ...], rows: "Sequence[LayerRow]") -> list[str]:
-    """What the units of each layer see, in words; nothing where it is not known."""
-    from pydl.models.receptive import Whole, receptive_fields
+def _field(sees: "ReceptiveField | Whole | None") -> str:
+    """What a unit sees, in words; nothing where it is not known."""
+    from pydl.models.receptive import Whole
 
-    known = receptive_fields(network, shape)
-    times: dict[str, int] = {}
-    said = []
-    for row in rows:
-        times[row.name] = count = times.get(row.name, 0) + 1
-        field = known.get(row.name if count == 1 else f"{row.name}#{count}")
-        if field is None:
-            said.append("")
-        else:
-            said.append("all" if isinstance(field, Whole) else f"{field.size:,}")
-    return said
+    if sees is None:
+        return ""
+    return "all" if isinstance(sees, Whole) else f"{sees.size:,}"
 
 
 def _servers(network: "nn.Module", rows: "Sequence[LayerRow]", device: str) -> list[str]:

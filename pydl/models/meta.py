@@ -42,8 +42,45 @@ class _NothingDrawn(TorchFunctionMode):
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:
     """What ``build`` makes, on the ``meta`` device, in evaluation mode; no weights are drawn."""
-    with torch.device("meta"), _NothingDrawn():
+    with torch.device("meta"), _NothingDrawn(), _copied(conv._ConvNd), _copied(batchnorm._NormBase):
         return build().eval()
+
+
+@contextlib.contextmanager
+def _copied(kind: type[nn.Module]) -> Iterator[None]:
+    """Lets a layer of this kind that is built with the arguments of an earlier one be a copy of it,
+    with tensors of its own, inside the ``with`` block."""
+    build = kind.__init__
+    built: dict[tuple, dict[str, Any]] = {}
+
+    def __init__(self: nn.Module, *given: Any, **named: Any) -> None:
+        arguments = type(self), given, tuple(named.items())
+        if arguments not in built:
+            build(self, *given, **named)
+            built[arguments] = _copy(vars(self))
+        else:
+            vars(self).update(_copy(built[arguments]))
+
+    kind.__init__ = __init__  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__init__ = build  # type: ignore[method-assign]
+
+
+def _copy(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a layer without children."""
+    made: dict[str, Any] = {
+        name: value.copy() if isinstance(value, (dict, set)) else value
+        for name, value in attributes.items()
+    }
+    with torch._C.DisableTorchFunction():
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in made[kind].items():
+                if tensor is not None:
+                    own = tensor.detach()
+                    made[kind][name] = nn.Parameter(own) if kind == "_parameters" else own
+    return made
 
 
 @contextlib.contextmanager
@@ -60,12 +97,12 @@ def shapes_alone(model: nn.Module) -> Iterator[None]:
         if isinstance(layer, _KNOWN) and "forward" not in vars(layer)
     ]
     for layer in wrapped:
-        layer.forward = _short(layer)
+        vars(layer)["forward"] = _short(layer)  # past nn.Module's slow way of setting
     try:
         yield
     finally:
         for layer in wrapped:
-            del layer.forward
+            del vars(layer)["forward"]
 
 
 def _short(layer: nn.Module) -> Callable[..., Any]:
@@ -73,8 +110,12 @@ def _short(layer: nn.Module) -> Callable[..., Any]:
 
     def forward(*inputs: Any, **named: Any) -> Any:
         x = inputs[0] if inputs else named["input"]
-        shape = _shape(layer, x.shape) if x.is_meta and not torch.is_grad_enabled() else None
-        return run(*inputs, **named) if shape is None else x.new_empty(shape)
+        with torch._C.DisableTorchFunction():  # a mode would be told of each attribute
+            if x.is_meta and not torch.is_grad_enabled():
+                shape = _shape(layer, x.shape)
+                if shape is not None:
+                    return torch.empty(shape, dtype=x.dtype, device=x.device)
+        return run(*inputs, **named)
 
     return forward
 

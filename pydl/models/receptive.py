@@ -1,6 +1,6 @@
 """How much of the input a unit of each layer sees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,36 +134,49 @@ _GATHERING = {"flatten", "mean", "sum", "amax", "view", "reshape", "adaptive_avg
 
 
 class _Following(TorchFunctionMode):
-    """Follows what the units of each tensor see through what is called outside of layers."""
+    """Follows what the units of each tensor see, from the input ``x`` on: through layers, of which
+    it is told, and through what is called outside of them."""
 
-    def __init__(self, axis: int) -> None:
+    def __init__(self, x: torch.Tensor, axis: int) -> None:
         super().__init__()
         self.axis = axis
         # The tensor is kept, so that no other gets its id.
         self.fields: dict[int, tuple[torch.Tensor, _Field]] = {}
+        self._see([x], _Seen(0, 0, 1))
 
-    def see(self, value: Any, field: _Field) -> None:
-        for one in _tensors(value):
+    def behind(self, ran: Ran) -> ReceptiveField | Whole | None:
+        """The receptive field behind a layer that has just run; None where it is not known."""
+        outputs = _tensors(ran.output)
+        if isinstance(ran.layer, _KINDS):
+            inputs = _tensors(ran.inputs) + _tensors(ran.named)
+            field = _behind(ran.layer, _united(self._of(inputs)), self.axis)
+            self._see(outputs, field)
+        else:  # one that was followed through what it calls
+            field = _united(self._of(outputs))
+        return field.of(ran.key, ran.layer) if isinstance(field, _Seen) else field
+
+    def _see(self, tensors: list[torch.Tensor], field: _Field) -> None:
+        for one in tensors:
             self.fields[id(one)] = one, field
 
-    def of(self, tensors: list[torch.Tensor]) -> list[_Field]:
+    def _of(self, tensors: list[torch.Tensor]) -> list[_Field]:
         return [self.fields[id(t)][1] for t in tensors if id(t) in self.fields]
 
     def __torch_function__(
         self, function: Any, types: Any, given: tuple = (), named: dict[str, Any] | None = None
     ) -> Any:
         named = named or {}
-        inputs = [t for t in _tensors((given, named)) if id(t) in self.fields]
+        inputs = [t for t in _tensors(given) + _tensors(named) if id(t) in self.fields]
         before = [tuple(t.shape) for t in inputs]  # a function may work in place
         result = function(*given, **named)
         if inputs:
-            fields = self.of(inputs)
+            fields = self._of(inputs)
             step = self._step(function, given, before[0])
             if step > 1:
                 fields = [_thinned(field, step) for field in fields]
                 before = [tuple(result.shape)]
             for one in _tensors(result):
-                self.see(one, self._through(function, fields, before, tuple(one.shape)))
+                self._see([one], self._through(function, fields, before, tuple(one.shape)))
         return result
 
     def _step(self, function: Any, given: tuple, shape: tuple) -> int:
@@ -207,14 +220,14 @@ def _united(fields: list[_Field]) -> _Field:
     return _Seen(start, end, seen[0].stride)
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for one in value for tensor in _tensors(one)]
 
 
 def receptive_fields(
@@ -237,32 +250,38 @@ def receptive_fields(
         one that reads whole maps.
     """
     found: dict[str, ReceptiveField | Whole] = {}
-    following = _Following(axis)
 
-    def after(ran: Ran) -> None:
-        with torch._C.DisableTorchFunction():
-            inputs, outputs = list(_tensors((ran.inputs, ran.named))), list(_tensors(ran.output))
-            if isinstance(ran.layer, _KINDS):
-                field = _behind(ran.layer, _united(following.of(inputs)), axis)
-                following.see(outputs, field)
-            else:  # one that was followed through what it calls
-                field = _united(following.of(outputs))
-        if isinstance(field, Whole):
-            found[ran.key] = field
-        elif field is not None:
-            found[ran.key] = field.of(ran.key, ran.layer)
+    def keep(ran: Ran, sees: ReceptiveField | Whole | None) -> None:
+        if sees is not None:
+            found[ran.key] = sees
 
+    follow(model, input_shape, keep, axis)
+    return found
+
+
+def follow(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    after: Callable[[Ran, ReceptiveField | Whole | None], None],
+    axis: int = -1,
+) -> None:
+    """Runs the model as :func:`receptive_fields` says, and tells ``after`` of each call of a layer
+    without children and of the receptive field behind it, None where it is not known."""
     x = blank(model, input_shape)
-    following.see(x, _Seen(0, 0, 1))
+    following = _Following(x, axis)
+
+    def leave(ran: Ran) -> None:
+        with torch._C.DisableTorchFunction():  # or what is asked of a tensor would be followed too
+            after(ran, following.behind(ran))
+
     with (
         evaluating(model),
         shapes_alone(model),
-        watch(model, after=after),
+        watch(model, after=leave),
         torch.no_grad(),
         following,
     ):
         model(x)
-    return found
 
 
 def _behind(layer: Any, field: _Field, axis: int) -> _Field:

@@ -115,13 +115,14 @@ def record(model: nn.Module, *which: str | Predicate) -> Iterator[dict[str, Ran]
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the ``with`` block; after it each module is in the mode that it was
     in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def blank(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:

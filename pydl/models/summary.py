@@ -12,8 +12,8 @@ from torch.nn.modules import batchnorm, conv
 from torch.nn.utils.rnn import PackedSequence
 
 import pydl.nn
-from pydl.models.meta import shapes_alone
-from pydl.models.record import Ran, blank, evaluating, watch
+from pydl.models.receptive import ReceptiveField, Whole, follow
+from pydl.models.record import Ran
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class LayerRow:
     too), fully connected and recurrent layers. ``operations`` are arithmetic operations,
     comparisons and functions (a power, an exponential, a tanh) of numbers, a multiply-add being
     two, the bias the addition that starts its sum; copies are none. It is None for kinds of layers
-    that are not counted, and where the number depends on values.
+    that are not counted, and where the number depends on values. ``sees`` is the receptive field
+    along the width, None where it is not known: see :func:`pydl.models.receptive.receptive_fields`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class LayerRow:
     biases: int
     multiply_adds: int
     operations: int | None
+    sees: ReceptiveField | Whole | None
 
     @property
     def parameters(self) -> int:
@@ -286,30 +288,31 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
         RuntimeError, ValueError: from the model, where the input does not fit it.
     """
     rows: list[LayerRow] = []
-    seen: set[int] = set()
-
-    def count(ran: Ran) -> None:
-        layer = ran.layer
-        x, *others = (*ran.inputs, *ran.named.values())
-        x, y = _tensor(x), _tensor(ran.output)
-        call = _Call(layer, x, tuple(t for t in others if isinstance(t, torch.Tensor)), y)
-        fresh = {key: p for key, p in layer.named_parameters(recurse=False) if id(p) not in seen}
-        seen.update(id(p) for p in fresh.values())
-        rows.append(
-            LayerRow(
-                name=ran.name,
-                kind=type(layer).__name__,
-                arguments=layer.extra_repr(),
-                input_shape=tuple(x.shape),
-                output_shape=tuple(y.shape),
-                weights=sum(p.numel() for key, p in fresh.items() if not key.startswith("bias")),
-                biases=sum(p.numel() for key, p in fresh.items() if key.startswith("bias")),
-                multiply_adds=_multiply_adds(call),
-                operations=_operations(call),
-            )
-        )
-
-    x = blank(model, input_shape)
-    with evaluating(model), shapes_alone(model), watch(model, after=count), torch.no_grad():
-        model(x)
+    counted: set[int] = set()  # parameters
+    follow(model, input_shape, lambda ran, sees: rows.append(_row(ran, sees, counted)))
     return rows
+
+
+def _row(ran: Ran, sees: ReceptiveField | Whole | None, counted: set[int]) -> LayerRow:
+    """Of a call; parameters that are ``counted`` already are not, and the others come to them."""
+    layer = ran.layer
+    x, *others = (*ran.inputs, *ran.named.values())
+    x, y = _tensor(x), _tensor(ran.output)
+    call = _Call(layer, x, tuple(t for t in others if isinstance(t, torch.Tensor)), y)
+    counts = {True: 0, False: 0}  # of biases, of weights
+    for name, parameter in layer._parameters.items():
+        if parameter is not None and id(parameter) not in counted:
+            counted.add(id(parameter))
+            counts[name.startswith("bias")] += parameter.numel()
+    return LayerRow(
+        name=ran.name,
+        kind=type(layer).__name__,
+        arguments=layer.extra_repr(),
+        input_shape=tuple(x.shape),
+        output_shape=tuple(y.shape),
+        weights=counts[False],
+        biases=counts[True],
+        multiply_adds=_multiply_adds(call),
+        operations=_operations(call),
+        sees=sees,
+    )

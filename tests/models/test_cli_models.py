@@ -69,6 +69,19 @@ SHAPES = [
 ]
 
 
+def test_a_hollow_network_is_the_one_that_is_built() -> None:
+    real, made = models.resnet_cifar(20).eval(), hollow(lambda: models.resnet_cifar(20))
+    assert repr(made) == repr(real)
+    for one, other in zip(made.modules(), real.modules(), strict=True):
+        assert vars(one).keys() == vars(other).keys()
+    tensors = {**dict(made.named_parameters()), **dict(made.named_buffers())}
+    for name, tensor in {**dict(real.named_parameters()), **dict(real.named_buffers())}.items():
+        other = tensors.pop(name)
+        assert (tensor.shape, tensor.dtype, type(tensor)) == (other.shape, other.dtype, type(other))
+        assert other.is_meta and tensor.requires_grad == other.requires_grad
+    assert not tensors and len(set(map(id, made.parameters()))) == len(list(real.parameters()))
+
+
 @pytest.mark.parametrize(("layer", "shape"), SHAPES, ids=lambda one: str(one))
 def test_shapes_alone_are_those_of_a_run(layer: torch.nn.Module, shape: tuple[int, ...]) -> None:
     with torch.no_grad():
