@@ -114,8 +114,10 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
-# Of each family, by dtype, the fewest that a row for any kind of its calls asks for.
+# Of each family, by dtype, the fewest that a row for any kind of its calls asks for, and the fewest
+# for those that are not chosen apart.
 LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+LEAST_OF_PLAIN: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
 
@@ -146,15 +148,16 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for least in LEAST_OF_ALL.values():
+    for least in (*LEAST_OF_ALL.values(), *LEAST_OF_PLAIN.values()):
         least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
-        least = LEAST_OF_ALL[_FAMILY.get(row.family, row.family)]
-        least[row.dtype] = min(row.least, least.get(row.dtype, row.least))
+        family, fewest = _FAMILY.get(row.family, row.family), max(row.least, row.least_plane)
+        for least in (LEAST_OF_ALL[family], LEAST_OF_PLAIN[row.family]):
+            least[row.dtype] = min(fewest, least.get(row.dtype, fewest))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
     plan.forget()
@@ -196,7 +199,7 @@ def fitting(
 
 def is_small(tensor: Any, least: dict[torch.dtype, int]) -> bool:
     """Whether what ``auto`` makes of an operator with this input is known without further
-    questions, by these of :data:`LEAST_OF_ALL`: PyTorch's own."""
+    questions, by these of :data:`LEAST_OF_ALL` or of its sibling: PyTorch's own."""
     return (
         (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.numel() < least.get(tensor.dtype, math.inf)

@@ -20,6 +20,7 @@ def entry(
     function: Callable[Arguments, Result],
     stock: Callable[..., Any] | None = None,
     overridable: bool = False,
+    plain: Callable[[tuple], bool] | None = None,
 ) -> Callable[Arguments, Result]:
     """The function as it is to be called: measured first where that is asked for, by PyTorch's own
     at once where nothing else can serve, by its plan (plan.py) where it has one.
@@ -29,8 +30,10 @@ def entry(
         function: takes the operator's input first, and ``backend=`` by name.
         stock: PyTorch's function with the same arguments, but for the backend.
         overridable: whether arguments with ``__torch_function__``, and modes, may take over.
+        plain: tells by its positional arguments that a call is of no kind that is chosen apart.
     """
-    plans, least = Plans(function), dispatch.LEAST_OF_ALL[family]
+    plans = Plans(function)
+    least, least_of_plain = dispatch.LEAST_OF_ALL[family], dispatch.LEAST_OF_PLAIN[family]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -46,16 +49,18 @@ def entry(
         backend = asked.around()
         if backend is None or plan.observers:
             return function(*args, **kwargs)
-        small = args and dispatch.is_small(args[0], least)
-        if small and backend == "auto" and kwargs.get("backend") is None:
-            if stock is None:
+        named = kwargs.get("backend")
+        if args and (backend if named is None else named) == "auto":
+            fewest = least if plain is None or not plain(args) else least_of_plain
+            if dispatch.is_small(args[0], fewest):
+                if stock is not None:
+                    kwargs.pop("backend", None)
+                    try:
+                        return stock(*args, **kwargs)
+                    except (TypeError, ValueError, RuntimeError):
+                        # What it refuses may only have to be put in another way.
+                        kwargs["backend"] = named
                 return function(*args, **kwargs)
-            kwargs.pop("backend", None)
-            try:
-                return stock(*args, **kwargs)
-            except (TypeError, ValueError, RuntimeError):
-                pass  # what it refuses may only have to be put in another way
-            return function(*args, **kwargs)
         return plans.call(args, kwargs, backend)
 
     return call

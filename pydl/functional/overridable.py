@@ -19,4 +19,10 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     take over a call, as they do with those of :mod:`torch.nn.functional`."""
     family = function.__module__.rpartition(".")[2]
     stock = None if family in _OTHERS else getattr(torch.nn.functional, function.__name__, None)
-    return entry(family, function, stock, overridable=True)
+    plain = _is_dense if family == "conv" and stock is not None else None
+    return entry(family, function, stock, overridable=True, plain=plain)
+
+
+def _is_dense(args: tuple) -> bool:
+    """Whether a convolution's weight has more than one channel: it is not depthwise."""
+    return len(args) > 1 and getattr(args[1], "ndim", 0) > 1 and args[1].shape[1] != 1

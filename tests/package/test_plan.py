@@ -1,7 +1,12 @@
 """Launch plans: that a call goes by one, that nothing passes for another call, and when they go."""
 
+import importlib.util
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -464,3 +469,38 @@ def test_a_launch_waits_for_nothing(family, training, launches, monkeypatch):
     for _ in range(4):
         outcome(family, "cuda", "cpu", training)
     assert launches.streams and set(launches.streams) == {7}
+
+
+# Without a GPU Triton still compiles; a driver that does nothing says what would be launched.
+COMPILED = """
+import no_gpu, torch
+from pydl import functional
+
+launches = no_gpu.serve_triton()
+x = torch.rand(1, 4, 6, 6)
+for call in (
+    lambda: functional.max_pool2d(x, 3, 2, 1, backend="triton"),
+    lambda: functional.relu(x[:, 1:].transpose(2, 3), backend="triton"),
+):
+    seen = []
+    for _ in range(4):
+        before = launches.count
+        call()
+        seen.append((launches.count - before, launches.last))
+    (count, first), (again, last) = seen[0], seen[-1]
+    assert count == again == 1 and len(first) == len(last), seen
+    # Grid, stream, what was loaded; what describes the launch to profilers; the arguments.
+    for one, other in zip((*first[:6], *first[9:]), (*last[:6], *last[9:])):
+        if isinstance(one, torch.Tensor):
+            assert one.shape == other.shape and one.stride() == other.stride()
+        else:
+            assert one == other, (one, other)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_what_triton_compiled_is_launched_with_the_arguments_that_triton_gave_it():
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join((str(root), str(root / "bench"), *sys.path))
+    env = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", COMPILED], env=env, check=True)
