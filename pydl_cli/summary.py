@@ -58,7 +58,10 @@ def summary(
 
     console = Console()
     if name is None:
-        table = Table("name", "input", "what", "source")
+        table = Table()
+        table.add_column("name", no_wrap=True)
+        for column in ("input", "what", "source"):
+            table.add_column(column)
         for model in models.MODELS.values():
             table.add_row(model.name, _joined(model.input), model.about, model.source)
         console.print(table)

@@ -34,21 +34,18 @@ from pydl.models.zfnet import MODELS as ZFNET
 # By what they are for, in the order of their years.
 _FILES = (
     LENET5,
-    AUTOENCODER_3D,
     ALEXNET,
     ZFNET,
     VGG,
     GOOGLENET_2014,
     GOOGLENET,
     SPPNET,
-    C3D,
     INCEPTION,
     RESNET,
     RESNET_CIFAR,
     STN,
     SQUEEZENET,
     DENSENET,
-    VIDEO_RESNET,
     SHUFFLENET_V2,
     MOBILENET_V2,
     EFFICIENTNET,
@@ -60,6 +57,9 @@ _FILES = (
     UNET,
     CONTEXT,
     DEEPLAB_V3,
+    C3D,
+    VIDEO_RESNET,
+    AUTOENCODER_3D,
 )
 
 MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}
