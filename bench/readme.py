@@ -91,24 +91,23 @@ def networks() -> str:
         "|---|---|---|--:|--:|---|---|",
     ]
     lines: list[str] = []
-    # Those for one task together, tasks in the order in which they begin.
-    tasks = list(dict.fromkeys(model.task for model in models.MODELS.values()))
-    task = None
-    for model in sorted(models.MODELS.values(), key=lambda model: tasks.index(model.task)):
-        if model.task != task:
-            task = model.task
-            lines += ["" for _ in lines[:1]] + [f"### {task.capitalize()}", "", *head]
-        giga = f"{model.giga_multiply_adds} G" if model.giga_multiply_adds else ""
-        evidence = ["A"]
-        if model.golden:
-            evidence.append(f"B ({model.golden})")
-        if model.name in (*TRAINED, *WITH_HEADS):
-            evidence.append("C")
-        lines.append(
-            f"| `{model.name}` | {model.about} | {'x'.join(map(str, model.input))} "
-            f"| {model.parameters:,} | {giga} | {', '.join(evidence)} | {model.source} |"
-        )
-    return "\n".join(lines)
+    for task in dict.fromkeys(model.task for model in models.MODELS.values()):
+        lines += [f"### {task.capitalize()}", "", *head]
+        for model in models.MODELS.values():
+            if model.task != task:
+                continue
+            giga = f"{model.giga_multiply_adds} G" if model.giga_multiply_adds else ""
+            evidence = ["A"]
+            if model.golden:
+                evidence.append(f"B ({model.golden})")
+            if model.name in (*TRAINED, *WITH_HEADS):
+                evidence.append("C")
+            lines.append(
+                f"| `{model.name}` | {model.about} | {'x'.join(map(str, model.input))} "
+                f"| {model.parameters:,} | {giga} | {', '.join(evidence)} | {model.source} |"
+            )
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def speed(found: Mapping[str, Sequence[Figure]]) -> str:

@@ -69,7 +69,7 @@ def commonest(split: Split) -> Confusion:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Result:
     """What a run found."""
 
     model: nn.Module
@@ -89,7 +89,7 @@ def learn(
     *,
     epochs: int,
     target: float | None,
-) -> Segmentation:
+) -> Result:
     """Trains a fresh network, holds it to the baseline, and says on a console what comes of it."""
     console.print(
         f"{len(split.train):,} pictures to learn from, {len(split.held_out):,} held out, "
@@ -103,7 +103,7 @@ def learn(
     )
     found = evaluate(model, split.held_out, batch=32)
     assert found.confusion is not None
-    made = Segmentation(
+    made = Result(
         model,
         split,
         colours,
@@ -121,7 +121,7 @@ def learn(
     return made
 
 
-def parts(made: Segmentation, options: Options) -> list[str]:
+def parts(made: Result, options: Options) -> list[str]:
     """What the page shows; the plots lie beside it as files."""
     from pydl.visualize import operators, page, plots  # which import matplotlib
     from pydl.visualize.segmentation import segmented
@@ -170,7 +170,7 @@ def parts(made: Segmentation, options: Options) -> list[str]:
     ]
 
 
-def _classes(made: Segmentation) -> str:
+def _classes(made: Result) -> str:
     from pydl.visualize import page
 
     ours, theirs = made.confusion, made.baseline
@@ -239,7 +239,7 @@ def read(model: nn.Module, split: Split) -> torch.Tensor:
         return torch.cat([model(some.to(device)).argmax(1).cpu() for some in images.split(32)])
 
 
-def write(title: str, lead: str, made: Segmentation, options: Options, console: "Console") -> None:
+def write(title: str, lead: str, made: Result, options: Options, console: "Console") -> None:
     """The page; ``lead`` is HTML."""
     from pydl.visualize import page
 

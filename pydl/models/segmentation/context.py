@@ -2,7 +2,8 @@
 
 3x3 convolutions whose dilation doubles from layer to layer, so that what a unit sees grows
 exponentially while maps keep their size and every pixel in reach is seen: laid on the scores of a
-segmentation network, it lets each pixel see what is around it. Begins as the identity.
+segmentation network, it lets each pixel see what is around it. At first it passes on unchanged
+what is not negative.
 """
 
 import numpy as np

@@ -71,7 +71,7 @@ class FCN(nn.Module):
         super().__init__()
         self.features = features(stages, norm=False)
         first, *others = self.features
-        # As much as that the smallest image has a window of 7 x 7 behind the last pool.
+        # So much that the smallest image has a window of 7 x 7 behind the last pool.
         first.padding = (100, 100)  # type: ignore[assignment]
         for layer in others:
             if isinstance(layer, torch.nn.MaxPool2d):
