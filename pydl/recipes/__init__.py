@@ -2,13 +2,14 @@
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
+from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.recipe import Options, Recipe
 from pydl.recipes.transfer import RECIPE as TRANSFER
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (DIGITS, CHAR_LM, GRADIENTS, TRANSFER)
+    recipe.name: recipe for recipe in (DIGITS, CHAR_LM, CLASSIFIERS, GRADIENTS, TRANSFER)
 }
 
 
