@@ -5,6 +5,8 @@
 #                  AlexNet-shaped network, write demo/index.html
 #   make test      the suite; test-whole: the slow backends in every dtype too
 #   make lint      ruff, mypy, clang-format
+#   make shown     train classifiers on real digits beside stock PyTorch, into bench/results/shown;
+#                  minutes each, an interrupted run goes on (NETWORKS="lenet5 stn": these, again)
 #   make bench     the benchmark on this CPU, into bench/results/cpu-<instruction set>/, and the
 #                  tables that auto goes by, into pydl/tables/
 #   make readme    what README and docs/ say of operators and speed, from the code and
@@ -30,7 +32,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 # Options of CMakeLists.txt, which count for more than those below.
 CMAKE_ARGS ?=
 
-.PHONY: demo test test-whole lint format bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # What the demonstration runs on, and what people who work on the project need besides.
@@ -87,6 +89,9 @@ format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
+
+shown: $(VENV)/.built
+	OMP_NUM_THREADS=1 $(BIN)/python bench/shown.py $(NETWORKS)
 
 # How long to measure a row.
 BENCH_SECONDS ?= 1

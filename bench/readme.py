@@ -15,9 +15,12 @@ import chart  # noqa: E402
 import compile_seconds  # noqa: E402
 import figures  # noqa: E402
 import performance  # noqa: E402
+import results  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
+from results import speedup  # noqa: E402
 
 from pydl import backends, functional, models  # noqa: E402
+from pydl.recipes.classifiers_file import BASELINE, File, Row  # noqa: E402
 
 # Operators that some backends serve and others not, unlike the rest of their family.
 APART = {"conv2d_bias_act": "conv_bias_act", "nll_loss": "nll_loss"}
@@ -86,6 +89,7 @@ def networks() -> str:
     network."""
     from network_evidence import TRAINED, WITH_HEADS
 
+    learned = File(results.SHOWN).rows
     head = [
         "| name | what it is | input | parameters | multiply-adds | evidence | source |",
         "|---|---|---|--:|--:|---|---|",
@@ -102,12 +106,64 @@ def networks() -> str:
                 evidence.append(f"B ({model.golden})")
             if model.name in (*TRAINED, *WITH_HEADS):
                 evidence.append("C")
+            if model.name in learned and learned[model.name].shown:
+                evidence.append("D")
             lines.append(
                 f"| `{model.name}` | {model.about} | {'x'.join(map(str, model.input))} "
                 f"| {model.parameters:,} | {giga} | {', '.join(evidence)} | {model.source} |"
             )
         lines.append("")
     return "\n".join(lines[:-1])
+
+
+def shown() -> str:
+    """What networks of the table learned from real input, and how fast, beside their twins."""
+    learned = File(results.SHOWN).rows
+    rows = [learned[name] for name in models.MODELS if name in learned]
+    columns = (
+        "network",
+        "images",
+        "epochs",
+        "held out",
+        "its twin",
+        "error",
+        "its twin's",
+        "times",
+    )
+    columns += ("step", "its twin's", "ratio", "ours", "of that")
+    lines = [f"| {' | '.join(columns)} |", f"|---|---|{'--:|' * 10}---|"]
+    for row in rows:
+        cells = (
+            f"`{row.network}`",
+            f"{row.pixels}x{row.pixels}",
+            str(row.epochs),
+            *(f"{100 * part:.1f} %" for part in (row.accuracy, row.accuracy_twin)),
+            *(f"{value:.0e}" for value in (row.error, row.error_twin)),
+            f"{row.times:.1f}",
+            *(f"{value:.0f} ms" for value in (row.step_ms, row.step_ms_twin)),
+            speedup(row.ratio),
+            f"{100 * row.share:.1f} %",
+            row.served or "none",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _shown_where(rows)])
+
+
+def _shown_where(rows: Sequence[Row]) -> str:
+    def values(name: str) -> str:
+        return " and ".join(sorted({row.facts[name] for row in rows}))
+
+    dates = sorted(row.facts["date"] for row in rows)
+    days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    loads = [row.load for row in rows]
+    missed = [f"`{row.network}`" for row in rows if not row.shown]
+    return (
+        f"{days}, one thread of {values('device')} ({values('pydl_isa')}), PyTorch "
+        f"{values('torch')}, float32, by `make shown`; other programs ran meanwhile: the load was "
+        f"{min(loads):.1f} to {max(loads):.1f} on {values('cores')} cores. "
+        f"{BASELINE.capitalize()} reads {100 * rows[0].accuracy_baseline:.1f} % of the held-out "
+        f"digits. Not shown, by these rules: {', '.join(missed) or 'none'}."
+    )
 
 
 def speed(found: Mapping[str, Sequence[Figure]]) -> str:
@@ -144,7 +200,7 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
     folders = " and ".join(
         f"[{folder.name}]({folder.relative_to(ROOT)})" for folder in figures.ISAS.values()
     )
-    gpus = set(figures.RESULTS.iterdir()) - set(figures.ISAS.values())
+    gpus = set(results.devices()) - set(figures.ISAS.values())
     said = [
         f"PyTorch's time over ours: one thread of {figures.setting([one.row for one in every])}, "
         "float32, contiguous; for AVX2 both are held to it. From the CSV files of these names in "
@@ -205,7 +261,9 @@ def made() -> dict[Path, str]:
         ROOT / "README.md": readme,
         ROOT / "CONTRIBUTING.md": _filled(contributing, "compiling", compiling),
         ROOT / "docs" / "drop-in.md": _filled(drop, "drop-in", drop_in()),
-        ROOT / "docs" / "networks.md": _filled(wing, "networks", networks()),
+        ROOT / "docs" / "networks.md": _filled(
+            _filled(wing, "networks", networks()), "shown", shown()
+        ),
         ROOT / "docs" / "performance.md": performance.document(every),
         ROOT / "docs" / "speed.svg": chart.svg(by_kind(of_chart), where),
     }

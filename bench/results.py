@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 RESULTS = Path(__file__).resolve().parent / "results"
+SHOWN = RESULTS / "shown"  # what networks learned (shown.py)
 
 _PASS_NAMES = {"both": "forward + backward"}
 _STATISTICS = ("minimum", "p20", "median", "p80")
@@ -109,6 +110,11 @@ def folder(device: str) -> Path:
     """Where a device's results go: those of "NVIDIA H200" to bench/results/h200."""
     name = re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia ")).strip("-")
     return RESULTS / (name or "unknown")
+
+
+def devices() -> list[Path]:
+    """The folders of the devices that were measured."""
+    return sorted(one for one in RESULTS.iterdir() if one.is_dir() and one != SHOWN)
 
 
 def write(rows: Sequence[Row], facts: Mapping[str, str], where: str, out: Path, name: str) -> None:

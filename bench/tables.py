@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from figures import Figure, every, setting, shown  # noqa: E402
-from results import RESULTS  # noqa: E402
+from results import devices  # noqa: E402
 
 from pydl import backends, dispatch, layout  # noqa: E402
 from pydl.measure import Times  # noqa: E402
@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where it would")
     check = parser.parse_args().check
     stale = []
-    for folder in sorted(one for one in RESULTS.iterdir() if one.is_dir()):
+    for folder in devices():
         kind, text = table(folder)
         path = dispatch.TABLES / f"{kind}.json"
         if check and (not path.is_file() or path.read_text(encoding="utf-8") != text):

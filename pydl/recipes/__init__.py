@@ -2,6 +2,7 @@
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
+from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
 from pydl.recipes.demo import RECIPE as DEMO
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.gradients import RECIPE as GRADIENTS
@@ -12,7 +13,10 @@ from pydl.recipes.transfer import RECIPE as TRANSFER
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (DIGITS, DEMO, CHAR_LM, GRADIENTS, TRANSFER, SEGMENT_SCENES, SEGMENT_FOLDER)
+    for recipe in (
+        *(DIGITS, DEMO, CHAR_LM, GRADIENTS, TRANSFER, CLASSIFIERS),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER),
+    )
 }
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -31,6 +31,18 @@ class Log(Protocol):
         """All epochs so far, the last one new."""
 
 
+def renew(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """A CSV file, written beside ``path`` and renamed: whoever reads it has the old one or the new
+    one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
 class Csv:
     """A file with a line an epoch, renewed whole each time: a resumed run has no line twice."""
 
@@ -38,13 +50,8 @@ class Csv:
         self.path = Path(path)
 
     def write(self, epochs: Sequence[Epoch]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
-            writer.writeheader()
-            writer.writerows(asdict(epoch) for epoch in epochs)
-        os.replace(partial, self.path)
+        columns = [field.name for field in fields(Epoch)]
+        renew(self.path, columns, (asdict(epoch) for epoch in epochs))
 
 
 class TensorBoard:

@@ -1,5 +1,6 @@
 """Curves in one plot, such as a figure by the layer, by the depth or by the number of examples."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -39,4 +40,35 @@ def curves(
     axes.set_xlabel(along, color=theme.faint)
     axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
     axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+    return figure
+
+
+def overlaid(
+    theme: Theme,
+    names: tuple[str, str],
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+) -> Figure:
+    """A panel for each pair of curves, by title, the second one thin on top of the first."""
+    columns = min(4, len(series))
+    rows = math.ceil(len(series) / columns)
+    figure = _figure(theme, 2.4 * columns, 0.4 + 1.7 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(series) :]:
+        axes.set_visible(False)
+    for axes, (title, pair) in zip(panels.flat, series.items(), strict=False):
+        _quiet(axes, theme)
+        for curve, colour, width in zip(pair, (theme.ours, theme.loss), (2.4, 0.9), strict=True):
+            axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=width)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=7)
+        axes.set_title(title, color=theme.ink, fontsize=9, loc="left")
+    figure.legend(
+        panels.flat[0].get_lines(),
+        names,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=9,
+    )
     return figure
