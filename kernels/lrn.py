@@ -26,7 +26,7 @@ import triton.language as tl
 from pydl.contract.lrn import LrnBackward, LrnForward
 
 from . import runtime
-from .elements import filled, inline, narrow, number, walk, widen
+from .elements import filled, inline, narrow, walk, widen
 
 # Larger windows, which no known network has, run in loops: unrolled they would compile for minutes.
 UNROLLED_SIZE = 7
@@ -42,30 +42,30 @@ def scale_of(
     channel_stride,
     mask,
     zero,
-    rate,
-    k,
     SIZE: tl.constexpr,
     UNROLL: tl.constexpr,
+    ALPHA,
+    K,
 ):
-    """k + rate * the sum of squares in the window of channel c. ``zero``: zeros of the result's
-    dtype and shape."""
+    """K + ALPHA / SIZE * the sum of squares in the window of channel c. ``zero``: zeros of the
+    result's dtype and shape."""
     squares = zero
     for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
         near = c + (j - SIZE // 2)
         inside = mask & (near >= 0) & (near < channels)
         x = widen(tl.load(x_pixel + near * channel_stride, mask=inside, other=0.0))
         squares += x * x
-    return squares * number(rate, zero) + number(k, zero)
+    return squares * (ALPHA / SIZE) + K
 
 
 @inline
-def inverse_power(scale, beta, ROOTS: tl.constexpr):
-    """scale^-beta: 0.75, the usual one, through two ROOTS; any other through exp2 and log2."""
-    if ROOTS:
+def inverse_power(scale, BETA: tl.constexpr):
+    """scale^-BETA: 0.75, the usual one, through two roots; any other through exp2 and log2."""
+    if BETA == 0.75:
         root = tl.math.rsqrt(scale)
         return root * tl.math.sqrt(root)
     else:
-        return tl.math.exp2(tl.math.log2(scale) * number(-beta, scale))
+        return tl.math.exp2(tl.math.log2(scale) * -BETA)
 
 
 @triton.jit
@@ -76,11 +76,10 @@ def lrn_forward_kernel(
     x_stride,
     rows,
     columns,
-    rate: tl.float64,  # alpha / size
-    beta: tl.float64,
-    k: tl.float64,
     SIZE: tl.constexpr,
-    ROOTS: tl.constexpr,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -90,9 +89,9 @@ def lrn_forward_kernel(
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     x_pixel = x_ptr + n * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
     x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(x * inverse_power(scale, beta, ROOTS), y_ptr), mask=mask)
+    tl.store(y_ptr + offset, narrow(x * inverse_power(scale, BETA), y_ptr), mask=mask)
 
 
 def lrn_forward(call: LrnForward) -> torch.Tensor:
@@ -129,11 +128,10 @@ def lrn_backward_kernel(
     x_stride,
     rows,
     columns,
-    rate: tl.float64,  # alpha / size
-    beta: tl.float64,
-    k: tl.float64,
     SIZE: tl.constexpr,
-    ROOTS: tl.constexpr,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -156,18 +154,16 @@ def lrn_backward_kernel(
         inside = mask & (near >= 0) & (near < shape[1])
         # Under the mask of the program, not of this neighbour: only loads with equal masks are
         # merged.
-        scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
+        scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
         near_grad_y = widen(tl.load(grad_y_pixel + near * grad_y_stride[1], mask=inside, other=0.0))
         near_x = widen(tl.load(x_pixel + near * x_stride[1], mask=inside, other=0.0))
         # Outside, the scale may be 0 and its power infinite: a select, for a product with zero
         # would be NaN.
-        ratio = inverse_power(scale, beta, ROOTS) / scale
-        ratios += tl.where(inside, near_grad_y * near_x * ratio, 0.0)
-    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
+        ratios += tl.where(inside, near_grad_y * near_x * (inverse_power(scale, BETA) / scale), 0.0)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
     grad_y = widen(tl.load(grad_y_pixel + c * grad_y_stride[1], mask=mask, other=0.0))
     x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
-    grad_x = grad_y * inverse_power(scale, beta, ROOTS)
-    grad_x -= x * ratios * number(2.0 * rate * beta, zero)
+    grad_x = grad_y * inverse_power(scale, BETA) - x * ratios * (2.0 * ALPHA * BETA / SIZE)
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
@@ -217,12 +213,12 @@ def _axes(*maps: torch.Tensor) -> tuple[Five, list[Five]]:
 
 
 def _constants(size: int, alpha: float, beta: float, k: float) -> dict[str, int | float]:
-    """What of the definition is no tensor."""
+    """The arguments compiled into the kernel: as run-time arguments the floats would arrive in
+    float32."""
     return {
-        "rate": float(alpha) / size,
-        "beta": float(beta),
-        "k": float(k),
         "SIZE": size,
-        "ROOTS": beta == 0.75,
+        "ALPHA": float(alpha),
+        "BETA": float(beta),
+        "K": float(k),
         "UNROLL": size if size <= UNROLLED_SIZE else 1,
     }

@@ -27,7 +27,7 @@ from .rnn_gates import (
     normalised_1,
     normalised_2,
     normalised_4,
-    per_unit,
+    peephole_of,
     plus_bias,
     rows_and_units,
     sigmoid,
@@ -37,14 +37,6 @@ from .rnn_gates import (
 
 # What changes from step to step makes no kernel of its own.
 STEP = ("first", "before", "have", "rows")
-# Of a cell alone.
-NO_OPTIONS = {
-    "zoneout_h": 0.0,
-    "zoneout_c": 0.0,
-    "eps": 0.0,
-    "MIXES_H": False,
-    "MIXES_C": False,
-}
 # Elements of a program's tile, of each of which it holds all gates; the most columns of it where
 # none need to be in one program.
 TILE = 512
@@ -76,12 +68,10 @@ def rnn_cell_forward_kernel(
     first,  # the step's first token
     rows,  # how many it has
     hidden,
-    zoneout_h: tl.float64,
-    zoneout_c: tl.float64,
-    eps: tl.float64,
     CELL: tl.constexpr,
-    MIXES_H: tl.constexpr,
-    MIXES_C: tl.constexpr,
+    ZONEOUT_H: tl.constexpr,
+    ZONEOUT_C: tl.constexpr,
+    EPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -99,7 +89,7 @@ def rnn_cell_forward_kernel(
         p_g = load_wide(products_ptr, p + 2 * hidden, mask)
         p_o = load_wide(products_ptr, p + 3 * hidden, mask)
         if norm_ptr is not None:
-            p_i, p_f, p_g, p_o, rstd = normalised_4(p_i, p_f, p_g, p_o, hidden, mask, eps)
+            p_i, p_f, p_g, p_o, rstd = normalised_4(p_i, p_f, p_g, p_o, hidden, mask, EPS)
             store(normalised_ptr, x, p_i, mask)
             store(normalised_ptr, x + hidden, p_f, mask)
             store(normalised_ptr, x + 2 * hidden, p_g, mask)
@@ -110,20 +100,15 @@ def rnn_cell_forward_kernel(
         p_g = plus_bias(p_g, bias_ptr, norm_ptr, 2, unit, hidden)
         p_o = plus_bias(p_o, bias_ptr, norm_ptr, 3, unit, hidden)
         c = load_wide(c_ptr, state_at, mask)
-        peep_i, peep_f, peep_o = None, None, None
-        if peephole_ptr is not None:
-            peep_i = per_unit(peephole_ptr, 0, unit, hidden)
-            peep_f = per_unit(peephole_ptr, 1, unit, hidden)
-            peep_o = per_unit(peephole_ptr, 2, unit, hidden)
         i, f, g, o, c_new = lstm(
             load_wide(gates_ptr, x, mask) + p_i,
             load_wide(gates_ptr, x + hidden, mask) + p_f,
             load_wide(gates_ptr, x + 2 * hidden, mask) + p_g,
             load_wide(gates_ptr, x + 3 * hidden, mask) + p_o,
             c,
-            peep_i,
-            peep_f,
-            peep_o,
+            peephole_of(peephole_ptr, 0, unit, hidden),
+            peephole_of(peephole_ptr, 1, unit, hidden),
+            peephole_of(peephole_ptr, 2, unit, hidden),
         )
         store(activated_ptr, x, i, mask)
         store(activated_ptr, x + hidden, f, mask)
@@ -131,10 +116,10 @@ def rnn_cell_forward_kernel(
         store(activated_ptr, x + 3 * hidden, o, mask)
         shown = c_new
         if norm_c_ptr is not None:
-            shown, _ = normalised_1(c_new, hidden, mask, eps)
+            shown, _ = normalised_1(c_new, hidden, mask, EPS)
             shown = plus_bias(shown, bias_c_ptr, norm_c_ptr, 0, unit, hidden)
         h_new = o * tanh(shown)
-        c_new = mixed(c_new, c, zone_c_ptr, at, mask, zoneout_c, MIXES_C)
+        c_new = mixed(c_new, c, zone_c_ptr, at, mask, ZONEOUT_C)
         tl.debug_barrier()  # c may lie there: where threads repeat each other, all have read it
         store(c_next_ptr, state_at, c_new, mask)
         store(c_kept_ptr, at, c_new, mask)
@@ -145,8 +130,8 @@ def rnn_cell_forward_kernel(
         p_r, p_z = load_wide(products_ptr, p, mask), load_wide(products_ptr, p + hidden, mask)
         p_n = load_wide(products_ptr, p + 2 * hidden, mask)
         if norm_ptr is not None:
-            p_r, p_z, rstd = normalised_2(p_r, p_z, hidden, mask, eps)
-            p_n, rstd_n = normalised_1(p_n, hidden, mask, eps)
+            p_r, p_z, rstd = normalised_2(p_r, p_z, hidden, mask, EPS)
+            p_n, rstd_n = normalised_1(p_n, hidden, mask, EPS)
             store(normalised_ptr, x, p_r, mask)
             store(normalised_ptr, x + hidden, p_z, mask)
             store(normalised_ptr, x + 2 * hidden, p_n, mask)
@@ -171,7 +156,7 @@ def rnn_cell_forward_kernel(
     else:
         p = load_wide(products_ptr, state_at, mask)
         if norm_ptr is not None:
-            p, rstd = normalised_1(p, hidden, mask, eps)
+            p, rstd = normalised_1(p, hidden, mask, EPS)
             store(normalised_ptr, at, p, mask)
             store(rstd_ptr, token, rstd[:, None], b < rows)
         q = plus_bias(p, bias_ptr, norm_ptr, 0, unit, hidden)
@@ -182,7 +167,7 @@ def rnn_cell_forward_kernel(
         store(u_ptr, state_at, h_new, mask)
         store(unprojected_ptr, at, h_new, mask)
     else:
-        h_new = mixed(h_new, h, zone_h_ptr, at, mask, zoneout_h, MIXES_H)
+        h_new = mixed(h_new, h, zone_h_ptr, at, mask, ZONEOUT_H)
         store(h_next_ptr, state_at, h_new, mask)
         store(y_ptr, at, h_new, mask)
 
@@ -249,6 +234,8 @@ def rnn_cell_forward(call: RnnCellForward) -> tuple[torch.Tensor, torch.Tensor, 
             *h_next.shape,
             first=0,
             CELL=cell,
-            **NO_OPTIONS,
+            ZONEOUT_H=0.0,
+            ZONEOUT_C=0.0,
+            EPS=0.0,
         )
     return h_next, c_next, activated
