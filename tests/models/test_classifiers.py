@@ -142,7 +142,7 @@ def test_every_plan_is_of_a_network_that_tells_ten_classes_apart() -> None:
         network = hollow(functools.partial(plan.build, 10))
         assert list(network.parameters())[-1].shape == (10,), plan.network
     assert len({plan.network for plan in classifiers.PLANS}) == len(classifiers.PLANS)
-    with pytest.raises(ValueError, match="gives no scores of classes"):
+    with pytest.raises(ValueError, match="is for regression, not for classification"):
         models.find("regression").for_classes(10)
 
 
