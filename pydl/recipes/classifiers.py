@@ -69,7 +69,7 @@ def run(
     Args:
         plans: of which networks.
         options: see :func:`beside_its_twin`.
-        file: what it has already, for the same seed, backend and epochs, is not found again.
+        file: what it has already, for the same seed, backend, epochs and size, is not found again.
         console: is told of each.
         command: by which this runs, for the file.
         again: whether everything is found anew.
@@ -93,8 +93,8 @@ def run(
     rows = []
     for plan in plans:
         row = file.rows.get(plan.network)
-        asked = options.seed, options.backend, options.epochs or plan.epochs
-        if again or row is None or (row.seed, row.backend, row.epochs) != asked:
+        asked = options.seed, options.backend, options.epochs or plan.epochs, plan.pixels
+        if again or row is None or (row.seed, row.backend, row.epochs, row.pixels) != asked:
             row, curves = beside_its_twin(plan, split, options, baseline, facts)
             file.put(row, curves)
         console.print(said(row), soft_wrap=True)
