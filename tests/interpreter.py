@@ -1,5 +1,5 @@
-"""Triton's interpreter without what it computes over and over: the same numbers in 0.45 of the
-time, nine tenths of which go into the types of what a kernel computes with, not into numbers.
+"""Triton's interpreter without what it computes over and over about the types of what a kernel
+computes with: the same numbers in about half of the time.
 
 Types are immutable. So those that are equal become one object, and what depends on types alone is
 asked once.

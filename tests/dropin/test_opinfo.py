@@ -156,8 +156,9 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
 
 def _some(samples, name, backend, dtype, whole):
-    """Of the combinations of options, without ``--whole``, each backend is given each once, and so
-    is each dtype: a third of them for both. Drawn, so that no option goes with a dtype."""
+    """Of the combinations of options, without ``--whole``, each backend is given each once, a third
+    of them in each dtype, so with two backends a dtype sees two thirds of them. Drawn, so that no
+    option goes with a dtype."""
     if backend == "triton":
         return itertools.islice(samples, 0, None, INTERPRETED.get(name, 1))
     if whole or name not in COMBINED:
