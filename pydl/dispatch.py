@@ -114,10 +114,10 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
-# Of each family, by dtype, the fewest that a row for any kind of its calls asks for, and the fewest
-# for those that are not chosen apart.
+# By dtype, the fewest that a row asks for: of each family for any kind of its calls, and of each
+# kind. With fewer PyTorch's own serves, which is known without further questions.
 LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
-LEAST_OF_PLAIN: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+LEAST_OF_KIND: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
 
@@ -148,7 +148,7 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for least in (*LEAST_OF_ALL.values(), *LEAST_OF_PLAIN.values()):
+    for least in (*LEAST_OF_ALL.values(), *LEAST_OF_KIND.values()):
         least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
@@ -156,7 +156,7 @@ def use(device: str, rows: Sequence[Row]) -> None:
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
         family, fewest = _FAMILY.get(row.family, row.family), max(row.least, row.least_plane)
-        for least in (LEAST_OF_ALL[family], LEAST_OF_PLAIN[row.family]):
+        for least in (LEAST_OF_ALL[family], LEAST_OF_KIND[row.family]):
             least[row.dtype] = min(fewest, least.get(row.dtype, fewest))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
@@ -195,17 +195,6 @@ def fitting(
                 if row.channels_last != channels_last:
                     continue
             yield row
-
-
-def is_small(tensor: Any, least: dict[torch.dtype, int]) -> bool:
-    """Whether what ``auto`` makes of an operator with this input is known without further
-    questions, by these of :data:`LEAST_OF_ALL` or of its sibling: PyTorch's own."""
-    return (
-        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
-        and tensor.numel() < least.get(tensor.dtype, math.inf)
-        and not exactly
-        and tensor.is_cpu
-    )
 
 
 def reload() -> None:
@@ -261,30 +250,33 @@ exactly = False
 on_miss: Callable[[str, torch.Tensor, Key], None] | None = None
 
 
+def _look(there: bool) -> None:
+    """Lets calls be looked for among the exact ones, or not any more."""
+    global exactly
+    exactly = there
+    (plan.watched.add if there else plan.watched.discard)("exact")
+    plan.forget()
+
+
 def watch(do: Callable[[str, torch.Tensor, Key], None] | None) -> None:
     """Lets calls that are not known do this."""
-    global on_miss, exactly
+    global on_miss
     on_miss = do
-    exactly = do is not None or bool(EXACT)
-    plan.forget()
+    _look(do is not None or bool(EXACT))
 
 
 def forget() -> None:
     """Forgets all exact calls."""
-    global exactly
     EXACT.clear()
     _shapes.clear()
-    exactly = on_miss is not None
-    plan.forget()
+    _look(on_miss is not None)
 
 
 def remember(family: str, key: Key, backend: str) -> None:
     """Lets ``auto`` give this call to this backend from now on."""
-    global exactly
     EXACT.setdefault(family, {})[key] = backend
     _shapes.setdefault(family, set()).add(key.shape)
-    exactly = True
-    plan.forget()
+    _look(True)
 
 
 def key(
