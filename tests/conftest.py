@@ -57,7 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
     place = {test: i for i, test in enumerate(config.getoption("--first"))}
-    items.sort(key=lambda item: place.get(item.nodeid, len(place)))
+    # Files with slow tests come first, or one of these is left when the other workers are through.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (place.get(item.nodeid, len(place)), item.path not in slow))
 
 
 _SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "aten", "triton")

@@ -18,7 +18,7 @@ from pydl import asked, dispatch, plan
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
 # Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
-_OTHERS = ("cross_entropy", "pool_lp", "rnn", "rnn_cell", "roi")
+_OTHERS = ("pool_lp", "rnn", "rnn_cell", "roi")
 
 
 def method(
