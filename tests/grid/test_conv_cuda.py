@@ -152,6 +152,7 @@ def tf32(monkeypatch):
     monkeypatch.setattr(conv, "allows_tf32", lambda x: x.dtype == torch.float32)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -168,6 +169,7 @@ MANY_GROUPS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("shape", MANY_GROUPS, ids=str)
 def test_large_tiles(shape, dtype, tf32):
@@ -191,6 +193,7 @@ DEPTHWISE = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )
@@ -218,6 +221,7 @@ FEW_CHANNELS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )
