@@ -113,6 +113,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--isa"):
         native.use_isa(config.getoption("--isa"))
     if torch.cuda.is_available():
+        # What is compared is float32, unless a test asks for less.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return
     if importlib.util.find_spec("triton") is not None:
         # Imports Triton, so not before TRITON_INTERPRET is set.

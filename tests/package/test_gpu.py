@@ -16,6 +16,7 @@ import cases  # noqa: E402
 import gpu  # noqa: E402
 
 from pydl import backends  # noqa: E402
+from pydl.models.calls import precision  # noqa: E402
 
 
 def python(code: str) -> list[str]:
@@ -121,6 +122,17 @@ def test_a_driver_that_is_too_old_is_named_once_in_one_sentence(
     monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
     found = backends._old_driver(compiled)
     assert found is None if said is None else said in found
+
+
+def test_tf32_is_allowed_its_rounding_where_it_is_switched_on() -> None:
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        assert precision("conv2d_bias_act", torch.float32, "cuda") == 2**-10
+        exact = torch.finfo(torch.float32).eps
+        assert precision("max_pool2d", torch.float32, "cuda") == exact
+        assert precision("conv2d", torch.float32, "cpu") == exact
+        assert precision("conv2d", torch.bfloat16, "cuda") == torch.finfo(torch.bfloat16).eps
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert precision("conv2d", torch.float32, "cuda") == exact
 
 
 def test_the_package_can_be_imported_with_nothing_but_pytorch() -> None:
