@@ -18,8 +18,9 @@
 #   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
 #                  the suite must notice (FAMILY="conv nms": of these alone; RESUME=1: what it has
 #                  not noticed yet)
-#   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
-#                  benchmark (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
+#   make gpu       on a machine with a GPU, in nine minutes: build in place, test natively,
+#                  compute-sanitizer, benchmark (parts alone: gpu-build gpu-test gpu-sanitize
+#                  gpu-bench)
 
 PYTHON ?= python3
 VENV := .venv
@@ -144,7 +145,7 @@ mutants: $(VENV)/.built-for-tests
 
 # No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.
 gpu gpu-build gpu-test gpu-sanitize gpu-bench:
-	CMAKE_ARGS= $(PYTHON) bench/gpu.py $(patsubst gpu%,%,$(subst -,,$@))
+	$(PYTHON) bench/gpu.py $(patsubst gpu%,%,$(subst -,,$@))
 
 clean:
 	rm -rf $(VENV) build demo dist *.egg-info pydl/*.so

@@ -138,12 +138,13 @@ def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
 
 def _hold(ours, theirs, exact, dtype, what: str) -> None:
     """The yardstick; but products of tf32 join one long float32 sum each, inside the tensor core,
-    where PyTorch's own float32 on a CPU adds in parts: a few more units of the largest value.
-    Rounding an operand in another way than to the nearest tf32 costs hundreds."""
+    which cuts off where the emulator rounds: a unit of the largest value at most for each eight of
+    the products, of which the longest sum here has 432. Rounding an operand in another way than to
+    the nearest tf32 costs hundreds."""
     if dtype != TF32 or exact.numel() == 0:
         return hold(ours, theirs, exact, what)
     assert ours.shape == exact.shape and ours.dtype == theirs.dtype
-    error, allowed = (ours - exact).abs().max(), 16 * 2.0**-23 * exact.abs().max()
+    error, allowed = (ours - exact).abs().max(), 64 * 2.0**-23 * exact.abs().max()
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
@@ -152,6 +153,7 @@ def tf32(monkeypatch):
     monkeypatch.setattr(conv, "allows_tf32", lambda x: x.dtype == torch.float32)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -168,6 +170,7 @@ MANY_GROUPS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("shape", MANY_GROUPS, ids=str)
 def test_large_tiles(shape, dtype, tf32):
@@ -191,6 +194,7 @@ DEPTHWISE = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )
@@ -218,6 +222,7 @@ FEW_CHANNELS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )

@@ -31,6 +31,7 @@ def pooled(axes, case, dtype, device):
     return *pool(x, **case.arguments), x.shape
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("axes, case", CASES, ids=lambda value: str(value))
 @pytest.mark.parametrize("server", servers("unpool"))
