@@ -114,9 +114,10 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
-# By dtype, the fewest that a row asks for: of each family for any kind of its calls, and of each
-# kind. With fewer PyTorch's own serves, which is known without further questions.
+# By dtype, the fewest that a row asks for: of each family for any kind of its calls, of these in
+# channels last, and of each kind. With fewer PyTorch's own serves, which takes no more questions.
 LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+LEAST_CHANNELS_LAST: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 LEAST_OF_KIND: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
@@ -148,15 +149,19 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for least in (*LEAST_OF_ALL.values(), *LEAST_OF_KIND.values()):
-        least.clear()
+    for of_names in (LEAST_OF_ALL, LEAST_CHANNELS_LAST, LEAST_OF_KIND):
+        for least in of_names.values():
+            least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
         family, fewest = _FAMILY.get(row.family, row.family), max(row.least, row.least_plane)
-        for least in (LEAST_OF_ALL[family], LEAST_OF_KIND[row.family]):
+        leasts = [LEAST_OF_ALL[family], LEAST_OF_KIND[row.family]]
+        if row.channels_last is not False:
+            leasts.append(LEAST_CHANNELS_LAST[family])
+        for least in leasts:
             least[row.dtype] = min(fewest, least.get(row.dtype, fewest))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
@@ -195,6 +200,17 @@ def fitting(
                 if row.channels_last != channels_last:
                     continue
             yield row
+
+
+def is_pytorchs(family: str, kind: str | None, tensor: torch.Tensor) -> bool:
+    """Whether no row fits a call with this input: it is too small for its kind or its layout."""
+    count, dtype = tensor.numel(), tensor.dtype
+    if kind is not None:
+        return count < LEAST_OF_KIND[kind].get(dtype, math.inf)
+    if count < LEAST_OF_ALL[family].get(dtype, math.inf):
+        return True
+    least = LEAST_CHANNELS_LAST[family].get(dtype, math.inf)
+    return count < least and layout.channels_last(tensor)
 
 
 def reload() -> None:

@@ -39,14 +39,13 @@ def entry(
             decides on together (dispatch.KINDS).
     """
     plans = Plans(function)
-    least, least_of_kind = dispatch.LEAST_OF_ALL[family], dispatch.LEAST_OF_KIND
+    least = dispatch.LEAST_OF_ALL[family]
     at_once: Callable[..., Any] = stock or functools.partial(cast(Any, function), backend="auto")
 
-    def is_small(input: Tensor, args: tuple) -> bool:
-        count, dtype = input.numel(), input.dtype
-        if count < least.get(dtype, inf):
+    def is_pytorchs(input: Tensor, args: tuple) -> bool:
+        if input.numel() < least.get(input.dtype, inf):
             return True
-        return kind is not None and count < least_of_kind[kind(args)].get(dtype, inf)
+        return dispatch.is_pytorchs(family, kind(args) if kind else None, input)
 
     @functools.wraps(function)
     def call(*args: Any, backend: str | None = None, **kwargs: Any) -> Any:
@@ -56,7 +55,7 @@ def entry(
             if (
                 type(input) is Tensor
                 and input.is_cpu
-                and is_small(input, args)
+                and is_pytorchs(input, args)
                 and not has_torch_function((*args, *kwargs.values()) if kwargs else args)
                 and not plan.watched
                 and (backend or around()) == "auto"

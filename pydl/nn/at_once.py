@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable
 from math import inf
+from typing import Any
 
 from torch import Tensor
 from torch.compiler import is_compiling
@@ -19,6 +20,18 @@ from pydl import asked, dispatch, plan
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
 # Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
 _OTHERS = ("pool_lp", "rnn", "rnn_cell", "roi")
+
+
+def _of_convolution(layer: Any) -> str:
+    return "depthwise" if layer.groups in (layer.in_channels, layer.out_channels) else "conv"
+
+
+def _of_batch_norm(layer: Any) -> str:
+    return "batch_norm" if layer.training else "batch_norm_inference"
+
+
+# Of these families, what the dispatch table decides on together.
+_KINDS = {"conv": _of_convolution, "batch_norm": _of_batch_norm}
 
 
 def method(
@@ -39,12 +52,16 @@ def method(
     # the method are not this module's.
     modules, compiling, chosen, watched = sys.modules, is_compiling, asked.chosen, plan.watched
     tensor, endless, least = Tensor, inf, dispatch.LEAST_OF_ALL[family]
+    kind = _KINDS.get(family)
+
+    def is_pytorchs(layer: object, input: Tensor) -> bool:
+        return dispatch.is_pytorchs(family, kind(layer) if kind else None, input)
 
     def at_once(self, input, *args, **kwargs):
         if (
             ("torch._dynamo" not in modules or not compiling())
             and type(input) is tensor
-            and input.numel() < least.get(input.dtype, endless)
+            and (input.numel() < least.get(input.dtype, endless) or is_pytorchs(self, input))
             and input.is_cpu
             and self._pydl_backend is None
             and chosen() is None
