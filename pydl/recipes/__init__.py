@@ -4,8 +4,11 @@ and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one.""
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
 from pydl.recipes.demo import RECIPE as DEMO
+from pydl.recipes.depth import RECIPE as DEPTH
 from pydl.recipes.digits import RECIPE as DIGITS
+from pydl.recipes.features import RECIPE as FEATURES
 from pydl.recipes.gradients import RECIPE as GRADIENTS
+from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
 from pydl.recipes.recipe import Options, Recipe
 from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
@@ -14,7 +17,7 @@ from pydl.recipes.transfer import RECIPE as TRANSFER
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        *(DIGITS, DEMO, CHAR_LM, GRADIENTS, TRANSFER, CLASSIFIERS),
+        *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER),
     )
 }

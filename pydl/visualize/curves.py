@@ -20,9 +20,13 @@ def curves(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    span: tuple[float, float] | None = None,
+    half: bool = False,
 ) -> Figure:
-    """One line for each of at most four series, by name; ``along`` says what the places are."""
-    figure = _figure(theme, 9.6, 3.8)
+    """One line for each of at most four series, by name; ``along`` says what the places are,
+    ``span`` the least and greatest value shown, where plots are to be compared. One of two plots
+    side by side is ``half`` as wide."""
+    figure = _figure(theme, 4.8 if half else 9.6, 3.8)
     axes = figure.subplots()
     _quiet(axes, theme)
     colours = (theme.ours, theme.loss, theme.good, theme.faint)
@@ -36,6 +40,8 @@ def curves(
         axes.minorticks_off()
     if log_y:
         axes.set_yscale("log")
+    if span:
+        axes.set_ylim(*span)
     axes.grid(axis="y", color=theme.line, linewidth=0.6)
     axes.set_xlabel(along, color=theme.faint)
     axes.set_title(title, color=theme.ink, fontsize=11, loc="left")

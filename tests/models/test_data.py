@@ -47,14 +47,15 @@ def raw(split: Split, part: str) -> np.ndarray:
 # -- digits
 
 
-def test_digits_are_split_and_scaled() -> None:
-    read, now = digits.read(3), digits.load(3)
+@pytest.mark.parametrize("side", [32, 8])
+def test_digits_are_split_and_scaled(side: int) -> None:
+    read, now = digits.read(3), digits.load(3, side)
     of_unit_deviation(now)
     for part in ("train", "held_out"):
         images, labels = getattr(now, part).tensors
         chosen = getattr(read, part)
-        assert torch.equal(labels, read.labels[chosen]) and images.shape[1:] == (1, 32, 32)
-        ink = torch.nn.functional.interpolate(read.ink[chosen], size=(32, 32), mode="bilinear")
+        assert torch.equal(labels, read.labels[chosen]) and images.shape[1:] == (1, side, side)
+        ink = torch.nn.functional.interpolate(read.ink[chosen], size=(side, side), mode="bilinear")
         torch.testing.assert_close(images * now.deviation[0] + now.mean[0], ink)
     assert now.classes == tuple("0123456789") and now.source and now.licence
 
