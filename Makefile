@@ -12,7 +12,8 @@
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
-#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
+#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90, and what
+#                  `make test` launched to Triton's IR, with the oldest Triton and with the newest
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
 #                  the emulated ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
@@ -63,8 +64,11 @@ demo: $(VENV)/.built
 AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/grid/test_batch_norm_layers.py \
   tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
+# What the suite launches of the Triton kernels: a file a worker.
+LAUNCHES := build/launches
 test: $(VENV)/.built-for-tests
-	OMP_NUM_THREADS=1 $(PYTEST)
+	rm -rf $(LAUNCHES)
+	OMP_NUM_THREADS=1 $(PYTEST) --launches $(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
 	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
@@ -129,8 +133,17 @@ nvcc: $(VENV)/.installed-for-tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
-cubins: $(VENV)/.built-for-tests
-	$(BIN)/python tests/tools/test_cubins.py
+# The oldest Triton that pyproject.toml allows; the newest is among what is installed for the tests.
+OLDEST := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]$$/\1/p' pyproject.toml)
+$(VENV)/triton-$(OLDEST)/.installed: $(VENV)/.installed-for-tests
+	$(PIP) install --no-deps --target $(@D) triton==$(OLDEST)
+	@touch $@
+cubins: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
+	for triton in $(CURDIR)/$(VENV)/triton-$(OLDEST) ''; do \
+	  export PYTHONPATH=$$triton; \
+	  $(BIN)/python tests/tools/front_end.py $(LAUNCHES) || exit 1; \
+	  $(BIN)/python tests/tools/test_cubins.py || exit 1; \
+	done
 
 sanitize: $(VENV)/.built-for-tests
 	$(BIN)/python tests/tools/sanitize.py

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from contract import hold, nearest_tf32
 from pydl.kernels import conv_tiles, runtime
 
 from pydl import backends
@@ -129,6 +130,28 @@ def test_float32_multiplies_as_pytorchs_flags_say(monkeypatch):
                 assert launched(torch.float32) == precision
         finally:
             newer.fp32_precision = before
+
+
+@pytest.mark.parametrize("channels", (16, 3), ids=("dense", "merged"))
+def test_tf32_is_rounded_to_the_nearest(channels):
+    """The tensor cores would cut off what TF32 has no place for."""
+    x, weight = torch.randn(1, channels, 5, 5), torch.randn(16, channels, 3, 3)
+    grad_y = torch.randn(1, 16, 5, 5)
+
+    def three(backend, x, weight, grad_y):
+        run = partial(backends.function, backend)
+        return (
+            run("conv_forward")(x, weight, None, None, *WINDOW, 1, "none", 0.0),
+            run("conv_grad_input")(grad_y, weight, (5, 5), *WINDOW, 1),
+            run("conv_grad_weight")(grad_y, x, TAPS, *WINDOW, 1),
+        )
+
+    operands = [operand.to(DEVICE) for operand in (x, weight, grad_y)]
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        ours = three("triton", *operands)
+    exact = three("reference", *(nearest_tf32(operand).double() for operand in operands))
+    for what, got, wanted in zip(("y", "grad_x", "grad_weight"), ours, exact, strict=True):
+        hold(got, None, wanted, what, terms=8 * wanted.abs().max().item())
 
 
 def test_the_table_has_a_row_for_every_problem():
