@@ -11,9 +11,6 @@ from pydl.contract.pool_adaptive import split
 from . import runtime
 from .elements import divide, inline, widen
 
-# How far the loop along a bin is unrolled, so that several loads are in flight.
-UNROLL = tl.constexpr(4)
-
 
 @inline
 def bin_start(o, size, BINS: tl.constexpr):
@@ -63,7 +60,8 @@ def reduce_bin(
             d, h = d0 + td, h0 + th
             line = plane + d * x_stride[2] + h * x_stride[3]
             in_line = mask & (d < d1) & (h < h1)
-            for tw in tl.range(0, longest_w, loop_unroll_factor=UNROLL):
+            # Not unrolled, which spills: the elements of a thread are loads in flight enough.
+            for tw in range(longest_w):
                 w = w0 + tw
                 inside = in_line & (w < w1)
                 value = widen(tl.load(line + w * x_stride[4], mask=inside, other=0.0))
