@@ -234,9 +234,9 @@ def test_every_configuration_compiles(pytestconfig):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] and sys.argv[1].isdigit():
         _compile_share(int(sys.argv[1]), "--whole" in sys.argv)
     else:
-        results = compile_all(whole=True)
+        results = compile_all(whole="--some" not in sys.argv)
         print(table(results))
         sys.exit("\n".join(faults(results)) or 0)
