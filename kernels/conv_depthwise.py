@@ -110,9 +110,10 @@ def depthwise_forward_kernel(
 def _tiling(out: torch.Tensor) -> dict[str, Any]:
     """The arguments of elements.walk over ``out``, and the warps, from the table."""
     last = runtime.channels_last(out)
-    ((pixels, channels, _, warps, _),) = conv_tiles.rows(out.dtype, "depthwise", last)
-    tiling = runtime.tile(out, pixels * channels, channels if last else pixels)
-    return {**tiling, "num_warps": warps}
+    (row,) = conv_tiles.rows(out.dtype, "depthwise", last)
+    widest = row.block_n if last else row.block_m
+    tiling = runtime.tile(out, row.block_m * row.block_n, widest)
+    return {**tiling, "num_warps": row.warps}
 
 
 def forward(
@@ -349,13 +350,14 @@ def grad_weight(
     features, taps = grad_y.shape[1], math.prod(window["KERNEL"])
     pixels = grad_y.numel() // features
     last = runtime.channels_last(grad_y)
-    ((block_m, block_n, block_k, warps, _),) = conv_tiles.rows(x.dtype, "depthwise", last)
-    block_m = min(block_m, runtime.power_of_two(pixels))
-    block_n = min(block_n, runtime.power_of_two(features))
-    block_k = min(block_k, runtime.power_of_two(taps))
+    (row,) = conv_tiles.rows(x.dtype, "depthwise", last)
+    block_m = min(row.block_m, runtime.power_of_two(pixels))
+    block_n = min(row.block_n, runtime.power_of_two(features))
+    block_k = min(row.block_k, runtime.power_of_two(taps))
     programs = triton.cdiv(features, block_n) * triton.cdiv(taps, block_k)
     splits, split_blocks = split_of(pixels, programs, block_m)
     parts = parts_of(grad_weight, splits)
+    wide = runtime.wide(grad_y, x, parts)
     runtime.launch(
         depthwise_grad_weight_kernel,
         programs * splits,
@@ -375,7 +377,8 @@ def grad_weight(
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_K=block_k,
-        WIDE=runtime.wide(grad_y, x, parts),
-        num_warps=warps,
+        WIDE=wide,
+        num_warps=row.warps,
+        maxnreg=runtime.ALL_REGISTERS if wide else None,
     )
     return sum_parts(parts, grad_weight)

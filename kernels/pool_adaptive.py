@@ -94,10 +94,7 @@ def _forward(
 ) -> None:
     if y.numel() == 0:
         return
-    long = wide(x.shape[2:], output_size, x, y)
-    # With 64-bit offsets ptxas keeps 8 bytes on the stack, whatever the tile, but for sixteen
-    # elements a thread.
-    tiling = runtime.tile(y, 2048 if long else 1024)
+    tiling = runtime.tile(y)
     runtime.launch(
         adaptive_pool_forward_kernel,
         runtime.programs(tiling),
@@ -112,7 +109,8 @@ def _forward(
         BINS=runtime.spread(output_size, 1),
         MAXIMUM=indices is not None,
         INDEX=index_form,
-        WIDE=long,
+        WIDE=wide(x.shape[2:], output_size, x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
 
 

@@ -17,9 +17,8 @@ from . import runtime
 from .bins import flat_position, levels_of, reduce_bin, wide
 from .elements import as_offset, filled, narrow
 
-# Elements a program covers, planes by bins, at its level of most bins; with twice as many some
-# kernels for sm_90 spill with Triton 3.6.
-PYRAMID_ELEMENTS = 256
+# Elements a program covers, planes by bins, at its level of most bins.
+PYRAMID_ELEMENTS = 512
 
 
 @triton.jit
@@ -114,5 +113,6 @@ def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.
         INDEX=index,
         ROWS=rows,
         WIDE=wide(x.shape[2:], levels, x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return y, indices

@@ -159,4 +159,4 @@ def test_the_table_has_a_row_for_every_problem():
         for problem in ("dense", "merged", "depthwise"):
             for last in (True, False):
                 rows = conv_tiles.rows(dtype, problem, last)
-                assert [row[1] for row in rows] == sorted({row[1] for row in rows})
+                assert [row.block_n for row in rows] == sorted({row.block_n for row in rows})
