@@ -52,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu", type=int, metavar="ROWS", help="of each table only what a GPU is held to"
     )
+    parser.addoption(
+        "--launches", type=Path, help="write what Triton's kernels are launched with in this folder"
+    )
     parser.addoption("--first", action="append", default=[], help="run this test before others")
 
 
@@ -114,9 +117,12 @@ def _known_table() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--isa"):
         native.use_isa(config.getoption("--isa"))
+    # PyTorch lets convolutions and recurrent layers round float32, and the tests' bounds are
+    # float32's: a test of TF32 asks for it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if config.getoption("--launches"):
+        _record_launches(config.getoption("--launches"))
     if torch.cuda.is_available():
-        # What is compared is float32, unless a test asks for less.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return
     if importlib.util.find_spec("triton") is not None:
         # Imports Triton, so not before TRITON_INTERPRET is set.
@@ -138,6 +144,15 @@ def pytest_configure(config: pytest.Config) -> None:
     spec.loader.exec_module(module)
     module.emulator.set_order(config.getoption("--order"))
     emulate_cuda(module)
+
+
+def _record_launches(folder: Path) -> None:
+    """A file of this process, and none of an earlier run's that would have its name."""
+    from launches import recorded
+    from pydl.kernels import runtime
+
+    name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    runtime.launch = recorded(runtime.launch, folder / f"{name}.json")
 
 
 def pytest_report_header() -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from contract import hold, laid_out
+from contract import hold, laid_out, nearest_tf32
 
 from pydl import backends, layout, native
 from pydl.native import conv
@@ -99,10 +99,6 @@ VIEWS = {  # of the maps, of the weight
 }
 
 
-def _tf32(x: torch.Tensor) -> torch.Tensor:
-    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-
-
 def _operand(shape, dtype, view, seed):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return _lies(values.to(torch.float32 if dtype == TF32 else dtype).to(DEVICE), view)
@@ -130,7 +126,7 @@ def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
         )
 
     ours = all_of("cuda", x, weight, grad_y, bias)
-    rounded = [_tf32(t) if dtype == TF32 else t for t in (x, weight, grad_y)]
+    rounded = [nearest_tf32(t) if dtype == TF32 else t for t in (x, weight, grad_y)]
     theirs = all_of("aten", *rounded, bias)
     exact = all_of("reference", *(t.double() for t in rounded), bias.double())
     return ours, theirs, exact
@@ -255,7 +251,7 @@ def test_epilogue(shape, activation, slope, dtype, monkeypatch):
         bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
         # The kernels of few channels multiply no matrices and round nothing.
         product = shape.weight[1] > 4
-        rounded = [_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
+        rounded = [nearest_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
         geometry = (*map(list, shape.window[:3]), shape.groups)
         y_shape = (x.shape[0], weight.shape[0], *x.shape[2:])
         for residual in (_operand(y_shape, dtype, other, 4), None):
