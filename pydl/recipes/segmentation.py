@@ -17,7 +17,7 @@ from pydl.train import Confusion, Epoch, History, Settings, evaluate, fit, sched
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pydl.visualize.operators import Share
+    from pydl.visualize.shares import Share
 
 _RATE = 4e-3
 _BATCH = 8
@@ -123,7 +123,7 @@ def learn(
 
 def parts(made: Result, options: Options) -> list[str]:
     """What the page shows; the plots lie beside it as files."""
-    from pydl.visualize import operators, page, plots  # which import matplotlib
+    from pydl.visualize import page, plots, shares  # which import matplotlib
     from pydl.visualize.segmentation import segmented
 
     images, truth = (tensor[:_SHOWN] for tensor in made.split.held_out.tensors)
@@ -166,7 +166,7 @@ def parts(made: Result, options: Options) -> list[str]:
             page.picture(picture, "Pictures, truth, prediction and difference"),
         ),
         _classes(made),
-        _time(operators.shares(made.model, images.to(options.device))),
+        _time(shares.of_layers(made.model, images.to(options.device))),
     ]
 
 
@@ -207,12 +207,12 @@ def _said(figure: float) -> str:
     return "" if figure != figure else f"{figure:.3f}"
 
 
-def _time(shares: "Sequence[Share]") -> str:
+def _time(every: "Sequence[Share]") -> str:
     from pydl.visualize import page
 
     rows = [
-        [f"<code>{one.kind}</code>", str(one.layers), _who(one.backend), f"{100 * one.part:.0f} %"]
-        for one in shares
+        [f"<code>{one.what}</code>", str(one.count), _who(one.backend), f"{100 * one.part:.0f} %"]
+        for one in every
     ]
     return page.section(
         "Who computes, and where the time goes",

@@ -23,7 +23,7 @@ from pydl.recipes.classifiers_file import FIRST, Curves, Row, errors, times
 from pydl.recipes.digits import DISTORTION
 from pydl.recipes.recipe import Options
 from pydl.train import History, Settings, Step, fit, schedules, with_heads
-from pydl.visualize.shares import shares, together
+from pydl.visualize import shares
 
 BATCH = 32
 SECONDS = 20.0  # of timing the steps of a network and its twin, about
@@ -200,7 +200,7 @@ def beside_its_twin(
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     taken = measure.interleave(steps, seconds=SECONDS, rounds=(7, 100), clock=clock)
     load = os.getloadavg()[0]
-    served = shares(steps["ours"])
+    served = shares.of_families(steps["ours"])
     row = Row(
         network=plan.network,
         pixels=plan.pixels,
@@ -220,7 +220,7 @@ def beside_its_twin(
         step_ms_twin=1e3 * taken["twin"].median,
         samples=taken["ours"].samples,
         load=load,
-        share=together(served),
+        share=shares.together(served),
         served=", ".join(map(str, served)),
         facts=facts,
     )
