@@ -33,8 +33,10 @@ SECONDS = 20.0  # of timing the steps of a network and its twin, about
 class Plan:
     """How a network of the table is trained.
 
-    Adam is for networks without batch normalisation, whose first weights are so small that plain
-    gradients hardly move them.
+    Adam is for the deep networks without batch normalisation, whose first gradients are small: of
+    the median weight's norm 0.3 to 1.3 %, where those of LeNet-5 are 2 % and with batch
+    normalisation 4 % and more; and for EfficientNet, whose authors took RMSProp, which scales a
+    step by the size of its gradients likewise.
     """
 
     network: str
