@@ -7,10 +7,13 @@ take every other pixel and leave the new maps zero (option A). A plain network i
 shortcuts; beyond some depth it trains worse the deeper it is.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch.utils.checkpoint import checkpoint_sequential
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
 
 from pydl import nn
 from pydl.models.model import Model
@@ -36,6 +39,28 @@ class Block(nn.Module):
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         return nn.functional.pad(x, (0, 0, 0, 0, 0, self.new_maps)) if self.new_maps else x
+
+
+@contextlib.contextmanager
+def _counted_already(layers: nn.Module) -> Iterator[None]:
+    """Inside the ``with`` block batch normalisation leaves its running statistics as they are: they
+    have seen the batch that is computed once more."""
+    norms = [layer for layer in layers.modules() if isinstance(layer, _NormBase)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def _both_times(
+    layers: nn.Module,
+) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+    """What surrounds some layers in the forward pass, and where the backward computes it again."""
+    return contextlib.nullcontext(), _counted_already(layers)
 
 
 class CifarResNet(nn.Module):
@@ -81,10 +106,17 @@ class CifarResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [N, channels, 32, 32]
         x = self.bn1(self.conv1(x))  # [N, 16, 32, 32]
         if self.checkpoint and torch.is_grad_enabled():
-            x = checkpoint_sequential(self.blocks, self.checkpoint, x, use_reentrant=False)
+            x = self._piece_by_piece(x)
         else:
             x = self.blocks(x)  # [N, 64, 8, 8]
         return self.fc(self.avgpool(x).flatten(1))  # [N, num_classes]
+
+    def _piece_by_piece(self, x: torch.Tensor) -> torch.Tensor:
+        size = -(-len(self.blocks) // self.checkpoint)
+        *pieces, last = (self.blocks[i : i + size] for i in range(0, len(self.blocks), size))
+        for piece in pieces:
+            x = checkpoint(piece, x, use_reentrant=False, context_fn=partial(_both_times, piece))
+        return last(x)  # whose gradient is the next thing to be computed
 
 
 def resnet_cifar(

@@ -5,6 +5,7 @@ that it classifies right, in 0 ... 1. Both are scikit-learn's; without it they r
 :class:`pydl.data.MissingExtraError`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pydl.data import Split
@@ -27,6 +28,13 @@ def logistic_regression(split: Split) -> float:
     from sklearn.linear_model import LogisticRegression
 
     return _accuracy(LogisticRegression(max_iter=1000), split)
+
+
+# By name, from the weakest on digits to the strongest.
+BASELINES: dict[str, Callable[[Split], float]] = {
+    "logistic regression": logistic_regression,
+    "nearest neighbour": nearest_neighbour,
+}
 
 
 def _accuracy(learner: Any, split: Split) -> float:

@@ -26,6 +26,7 @@ class Results:
     model: nn.Module
     digits: Split
     epochs: Sequence[Epoch]
+    baselines: Mapping[str, float]  # by the learner, its held-out accuracy
     operators: Sequence[OperatorRow]
     served: Mapping[str, str]  # by layer, the backend
     layers: Sequence[LayerRow]
@@ -33,6 +34,11 @@ class Results:
     backend: str  # asked for; "auto" where none was
     seed: int
     device: torch.device
+
+    @property
+    def accuracy(self) -> float:
+        """Of the held-out digits, after the last epoch."""
+        return self.epochs[-1].held_out_accuracy or 0.0
 
 
 def write(results: Results, folder: Path) -> Path:
@@ -86,11 +92,12 @@ def threads(device: torch.device) -> str:
 
 def accuracy_tile(results: Results) -> page.Tile:
     """How many of the held-out digits are read."""
-    accuracy, held_out = results.epochs[-1].held_out_accuracy or 0.0, len(results.digits.held_out)
+    accuracy, held_out = results.accuracy, len(results.digits.held_out)
+    others = ", ".join(f"{name} {100 * part:.1f} %" for name, part in results.baselines.items())
     return (
         f"{100 * accuracy:.1f} %",
         f"of {held_out} held-out digits read correctly ({round(accuracy * held_out)}); "
-        f"the target is {100 * results.target:.0f} %",
+        f"the target is {100 * results.target:.0f} %; {others}",
         accuracy >= results.target,
     )
 
@@ -175,7 +182,21 @@ def _learning(results: Results, album: plots.Album, held_out: int) -> str:
         page.side_by_side(
             page.picture(loss, "Loss by epoch"), page.picture(accuracy, "Accuracy by epoch")
         ),
+        _compared(results, held_out),
     )
+
+
+def _compared(results: Results, held_out: int) -> str:
+    """The network beside classical learners."""
+    every = {"LeNet-5": results.accuracy, **results.baselines}
+    rows = [
+        [name, f"{100 * part:.1f}", str(held_out - round(part * held_out))]
+        for name, part in sorted(every.items(), key=lambda one: -one[1])
+    ]
+    return page.paragraph("""
+        Beside it what two classical learners make of the same pixels: a linear score for each digit
+        (logistic regression), and the label of the training digit that is nearest, pixel by
+        pixel.""") + page.table(["", "read, %", "misread"], rows, numbers=(1, 2))
 
 
 def _exactness(results: Results) -> str:

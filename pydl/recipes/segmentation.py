@@ -121,10 +121,10 @@ def learn(
 
 def parts(made: Result, options: Options) -> list[str]:
     """What the page shows; the pictures lie beside it as files."""
-    from pydl.visualize import operators, page  # which import matplotlib
+    from pydl.visualize import page, shares  # which import matplotlib
 
     images = made.split.held_out.tensors[0][:_SHOWN].to(options.device)
-    time = page.where_time_goes(operators.shares(made.model, images), "these pictures")
+    time = page.where_time_goes(shares.of_layers(made.model, images), "these pictures")
     return [_tiles(made), _pictures(made, options), _classes(made), time]
 
 

@@ -2,7 +2,6 @@
 turns with PyTorch's."""
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,53 +128,6 @@ def servers(model: nn.Module, x: torch.Tensor) -> dict[str, str]:
     ):
         model(x)
     return found
-
-
-@dataclass(frozen=True)
-class Share:
-    """Layers of one kind that one backend serves: how many, and their part of a run's time."""
-
-    kind: str
-    backend: str
-    layers: int
-    part: float
-
-
-def shares(model: nn.Module, x: torch.Tensor) -> list[Share]:
-    """Where the time of a run of ``model`` on ``x`` goes, the longest first: kinds of layers, by
-    who serves them (``torch.nn`` where that is no layer of this package). What is called outside of
-    layers has no part in it. Of the quickest of three runs."""
-    with torch.no_grad():
-        served_by = servers(model, x)  # and the first run, which is slower
-        best = min((_timed(model, x) for _ in range(3)), key=lambda took: sum(took.values()))
-    found: dict[tuple[str, str], list[float]] = {}
-    for (key, kind), seconds in best.items():
-        found.setdefault((kind, served_by.get(key, "torch.nn")), []).append(seconds)
-    whole = sum(best.values())
-    rows = [Share(*which, len(each), sum(each) / whole) for which, each in found.items()]
-    return sorted(rows, key=lambda row: -row.part)
-
-
-def _timed(model: nn.Module, x: torch.Tensor) -> dict[tuple[str, str], float]:
-    """Seconds of each layer, by its name and kind."""
-    began: list[float] = []
-    took: dict[tuple[str, str], float] = {}
-
-    def before(ran: Ran) -> None:
-        began.append(_now(x.device))
-
-    def after(ran: Ran) -> None:
-        took[ran.key, type(ran.layer).__name__] = _now(x.device) - began.pop()
-
-    with watch(model, before=before, after=after):
-        model(x)
-    return took
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def right(rows: Sequence[OperatorRow], console: Console) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 
-from pydl.visualize.operators import PASSES, OperatorRow, Share
+from pydl.visualize.operators import PASSES, OperatorRow
 from pydl.visualize.palette import DARK, LIGHT, Theme
+from pydl.visualize.shares import Share
 
 
 def _colours(theme: Theme) -> str:
@@ -230,7 +231,7 @@ def where_time_goes(rows: Sequence[Share], of: str) -> str:
         of: what the network ran on, in words.
     """
     lines = [
-        [f"<code>{one.kind}</code>", str(one.layers), _who(one.backend), f"{100 * one.part:.0f} %"]
+        [f"<code>{one.what}</code>", str(one.count), _who(one.backend), f"{100 * one.part:.0f} %"]
         for one in rows
     ]
     return section(

@@ -14,10 +14,8 @@ pytest.importorskip("PIL")
 
 import PIL.Image
 
-from pydl import nn
 from pydl.data import CorruptFileError, masks, scenes
 from pydl.recipes import Options, find, segment_folder, segment_scenes, segmentation
-from pydl.visualize import operators
 from pydl.visualize.palette import LIGHT
 from pydl.visualize.segmentation import painted, panels, segmented
 
@@ -110,12 +108,3 @@ def test_what_differs_is_shown_and_what_does_not_count_is_not() -> None:
     )
     assert light.shape == dark.shape == (2, 4 * 2 + 3, 4)
     assert not light[:, 2].any() and (light[:, :2, 3] == 255).all()  # nothing is between them
-
-
-def test_shares_of_time_are_of_all_layers() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNormAct2d(8), nn.Conv2d(8, 8, 3), nn.GELU())
-    found = operators.shares(model, torch.randn(2, 1, 32, 32))
-    assert sum(one.part for one in found) == pytest.approx(1)
-    layers = {one.kind: (one.layers, one.backend) for one in found}
-    assert layers["Conv2d"][0] == 2 and layers["GELU"] == (1, "torch.nn")
-    assert [one.part for one in found] == sorted((one.part for one in found), reverse=True)

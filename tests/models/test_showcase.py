@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from pydl import nn
+from pydl import data, nn
 from pydl.measure import Times
 from pydl.models.calls import Check
 from pydl.recipes import digits, showcase, showcase_page
+from pydl.recipes.baselines import BASELINES
 from pydl.visualize import bars, operators, page
 from pydl.visualize.operators import OperatorRow
 from pydl_cli import app
@@ -100,6 +101,15 @@ def test_the_page_shows_everything_and_fetches_nothing(demo: Run) -> None:
     pictures = {path.stem: path.read_bytes() for path in demo.folder.glob("*.png")}
     assert set(pictures) >= {"loss", "accuracy", "confusion_matrix", "filters", "scene0", "lrn1"}
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
+
+
+def test_the_network_is_held_against_classical_learners(demo: Run) -> None:
+    html = (demo.folder / "index.html").read_text(encoding="utf-8")
+    split = data.digits.load(0)
+    for name, learned in BASELINES.items():
+        accuracy = f"{100 * learned(split):.1f}"
+        assert f'<td>{name}</td><td class="n">{accuracy}</td>' in html
+        assert f"{name} {accuracy} %" in html and name in demo.result.output
 
 
 def test_a_wrong_layer_is_outside_its_bound() -> None:

@@ -135,6 +135,8 @@ def test_the_deepest_resnet_is_trained_piece_by_piece() -> None:
         one(x).sum().backward()
     for a, b in zip(model.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+    for (name, a), b in zip(model.named_buffers(), whole.buffers(), strict=True):
+        assert torch.equal(a, b), name  # though what they count was computed twice
     assert models.build("resnet1202").checkpoint > 0
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from pydl import models, use_backend
-from pydl.nn import MaxPool2d
-from pydl.visualize import activations, operators, page, palette
-from pydl.visualize.shares import shares, together
+from pydl.nn import BatchNormAct2d, Conv2d, MaxPool2d
+from pydl.visualize import activations, operators, page, palette, shares
 
 X = torch.randn(2, 1, 32, 32)
 
@@ -53,11 +52,20 @@ def test_shares_are_those_of_the_kernels_that_served() -> None:
     x = torch.randn(16, 64, 56, 56)
     pool = MaxPool2d(3, 2)
     with use_backend("cpu"):
-        (one,) = shares(lambda: [pool(x) for _ in range(4)])
-    assert (one.family, one.backend, one.calls) == ("pool", "cpu", 4)
-    assert 0.2 < together([one]) <= 1
+        (one,) = shares.of_families(lambda: [pool(x) for _ in range(4)])
+    assert (one.what, one.backend, one.count) == ("pool", "cpu", 4)
+    assert 0.2 < shares.together([one]) <= 1
     with use_backend("aten"):
-        assert shares(lambda: pool(x)) == []
+        assert shares.of_families(lambda: pool(x)) == []
+
+
+def test_shares_of_time_are_of_all_layers() -> None:
+    model = nn.Sequential(Conv2d(1, 8, 3), BatchNormAct2d(8), Conv2d(8, 8, 3), nn.GELU())
+    found = shares.of_layers(model, torch.randn(2, 1, 32, 32))
+    assert shares.together(found) == pytest.approx(1)
+    layers = {one.what: (one.count, one.backend) for one in found}
+    assert layers["Conv2d"][0] == 2 and layers["GELU"] == (1, "torch.nn")
+    assert [one.part for one in found] == sorted((one.part for one in found), reverse=True)
 
 
 def test_a_page_has_both_palettes_and_fetches_nothing() -> None:
