@@ -259,6 +259,7 @@ def _backward(
         COUNT=len(bins) // 3,
         MAXIMUM=maximum,
         WIDE=wide(size, levels, grad_y, grad_x),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
 
