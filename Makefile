@@ -12,14 +12,17 @@
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
-#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90
+#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90 with the
+#                  newest Triton, one of each with the oldest (cubins-oldest: all), and what `make
+#                  test` launched to Triton's IR with both
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
 #                  the emulated ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
 #                  the suite must notice (FAMILY="conv nms": of these alone; RESUME=1: what it has
 #                  not noticed yet)
-#   make gpu       on a machine with a GPU: build in place, test natively, compute-sanitizer,
-#                  benchmark (parts alone: gpu-build gpu-test gpu-sanitize gpu-bench)
+#   make gpu       on a machine with a GPU, in nine minutes: build in place, test natively,
+#                  compute-sanitizer, benchmark (parts alone: gpu-build gpu-test gpu-sanitize
+#                  gpu-bench)
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +34,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 # Options of CMakeLists.txt, which count for more than those below.
 CMAKE_ARGS ?=
 
-.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins cubins-oldest compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # What the demonstration runs on, and what people who work on the project need besides.
@@ -63,8 +66,11 @@ demo: $(VENV)/.built
 AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/grid/test_batch_norm_layers.py \
   tests/dropin/test_moduleinfo.py tests/dropin/test_drop_in.py -k "not test_as_stock or float64 or autocast"
 
+# What the suite launches of the Triton kernels: a file a worker.
+LAUNCHES := build/launches
 test: $(VENV)/.built-for-tests
-	OMP_NUM_THREADS=1 $(PYTEST)
+	rm -rf $(LAUNCHES)
+	OMP_NUM_THREADS=1 $(PYTEST) --launches $(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
 	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
@@ -129,8 +135,19 @@ nvcc: $(VENV)/.installed-for-tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
-cubins: $(VENV)/.built-for-tests
+# The oldest Triton that pyproject.toml allows; the newest is among what is installed for the tests.
+OLDEST := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]$$/\1/p' pyproject.toml)
+$(VENV)/triton-$(OLDEST)/.installed: $(VENV)/.installed-for-tests
+	$(PIP) install --no-deps --target $(@D) triton==$(OLDEST)
+	@touch $@
+cubins: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
+	$(WITH_OLDEST) tests/tools/front_end.py $(LAUNCHES)
+	$(WITH_OLDEST) tests/tools/test_cubins.py --some
+	$(BIN)/python tests/tools/front_end.py $(LAUNCHES)
 	$(BIN)/python tests/tools/test_cubins.py
+cubins-oldest: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
+	$(WITH_OLDEST) tests/tools/test_cubins.py
+WITH_OLDEST = PYTHONPATH=$(CURDIR)/$(VENV)/triton-$(OLDEST) $(BIN)/python
 
 sanitize: $(VENV)/.built-for-tests
 	$(BIN)/python tests/tools/sanitize.py
@@ -144,7 +161,7 @@ mutants: $(VENV)/.built-for-tests
 
 # No venv, no network: the machine's own Python, PyTorch, CMake and nvcc.
 gpu gpu-build gpu-test gpu-sanitize gpu-bench:
-	CMAKE_ARGS= $(PYTHON) bench/gpu.py $(patsubst gpu%,%,$(subst -,,$@))
+	$(PYTHON) bench/gpu.py $(patsubst gpu%,%,$(subst -,,$@))
 
 clean:
 	rm -rf $(VENV) build demo dist *.egg-info pydl/*.so

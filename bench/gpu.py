@@ -3,11 +3,13 @@
     python bench/gpu.py [build] [test] [sanitize] [bench]      all four, in this order, where none
     is named
 
-Each part runs whatever became of the others, within its share of the nine minutes. What they print
-goes to bench/results/<gpu>/log.txt, one line per part to parts.md beside it, where the benchmark
-leaves its tables too.
+Nine minutes in all. Each step runs whatever became of those before it and is stopped at its limit;
+what it does first is what matters most, and what it had found by then stands: the log has each test
+and each measurement as it came. What the steps print goes to bench/results/<gpu>/log.txt, a line
+for each step to parts.md beside it, where the benchmark leaves its tables too.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -15,6 +17,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,15 +26,39 @@ sys.path.insert(0, str(ROOT))
 
 from results import folder  # noqa: E402
 
-from pydl import backends, measure  # noqa: E402
+from pydl import measure  # noqa: E402
+
+GRACE = 8  # seconds from the request to end, which pytest answers with its summary, to the end
+STOPPED, NOT_HERE = 124, 127
+# What the benchmark measures in its minute: the calls that decide about a family.
+FIRST = (
+    "vgg16.conv3_2",
+    "resnet50.layer1.0.bn1+relu",
+    "alexnet.pool1",
+    "mobilenetv2.depthwise-144-56",
+    "alexnet.lrn1",
+    "resnet50.layer1.0.conv1",
+    "resnet50.layer1.0.conv2+relu",
+    "alexnet.conv1",
+    "voc.softmax",
+    "voc.loss",
+    "classifier.relu-4096",
+    "classifier.dropout-4096",
+    "googlenet.avgpool",
+    "segnet.unpool1",
+    "deepface.l4",
+    "maskrcnn.roi_align",
+)
 
 
-def cuda_tests() -> list[str]:
-    """The test files of the families that have kernels in CUDA C++."""
-    families = [family for family in backends.FAMILIES if "cuda" in backends.serving(family)]
-    names = {f"test_{one}{end}.py" for one in (*families, "depthwise") for end in ("", "_cuda")}
-    found = (ROOT / "tests").rglob("test_*.py")
-    return sorted(str(path.relative_to(ROOT)) for path in found if path.name in names)
+@dataclass(frozen=True)
+class Step:
+    """A command, and the seconds that it may take."""
+
+    part: str
+    title: str
+    command: list[str]
+    limit: int
 
 
 def results() -> Path:
@@ -43,79 +71,112 @@ def results() -> Path:
     return out
 
 
-def sanitizer(tool: str) -> list[str]:
-    """The CUDA tests under compute-sanitizer: a few of each family, since it slows kernels down a
-    hundredfold."""
-    command = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    select = "cuda-cuda and float32 and (test_against_reference or test_contract)"
-    options = shlex.split("-m pytest -q -x -p no:cacheprovider")
-    pytest = [sys.executable, *options, "-k", select, *cuda_tests()]
-    return [command, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *pytest]
+def architecture() -> str:
+    """This GPU's, as nvcc calls it; Hopper's with the instructions that no later one has."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "90a"
+    capability = "".join(map(str, torch.cuda.get_device_capability()))
+    return "90a" if capability == "90" else capability
 
 
-def parts(out: Path) -> dict[str, list[tuple[str, list[str], int]]]:
-    """For each part: (what it is called, command, seconds it may take)."""
+def steps(out: Path) -> Iterator[Step]:
+    """All of them, in order. The tests' selection is that of tests/gpu_selection.py."""
     python = [sys.executable]
-    build = shlex.split("-m pip install --no-index --no-deps --no-build-isolation -e .")
-    suite = shlex.split("-m pytest -q -n 6 -m 'not slow'")
-    layers = shlex.split("bench/run.py --device cuda --backend triton,cuda --seconds 0.3 --out")
+    build = "-m pip install --no-index --no-deps --no-build-isolation -v -e ."
+    yield Step("build", "build in place", python + shlex.split(build), 110)
+    workers = min(12, os.cpu_count() or 1)
+    tests = "-m pytest -v --tb=short -p no:cacheprovider tests/grid"
+    suite = f"{tests} --gpu 8 -n {workers} --dist load --maxschedchunk 2"
+    yield Step("test", "the suite, natively", python + shlex.split(suite), 175)
+    # It slows kernels down a hundredfold: a row of each table, of the kernels in CUDA C++.
+    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    which = "(cuda-cuda and float32) or (test_conv_cuda and not float32) or test_rnn_cuda"
+    few = [*python, *f"{tests} --gpu 1 -k".split(), which]
+    for tool in ("memcheck", "racecheck"):
+        how = f"--tool {tool} --error-exitcode 9 --target-processes all"
+        yield Step("sanitize", f"compute-sanitizer {tool}", [sanitizer, *how.split(), *few], 55)
+    layers = "bench/run.py --device cuda --backend cuda,triton --seconds 0.1"
+    for layout, dtype in (("channels_last", "bfloat16"), ("nchw", "float32")):
+        how = f"{layers} --layout {layout} --dtype {dtype} --name {layout}-{dtype}"
+        command = [*python, *how.split(), "--cases", ",".join(FIRST), "--out", str(out)]
+        yield Step("bench", f"benchmark, {layout}, {dtype}", command, 40)
     recurrent = shlex.split("bench/rnn.py --device cuda --seconds 0.1 --out")
-    return {
-        "build": [("build in place", python + build, 150)],
-        "test": [("the suite, natively", python + suite, 140)],
-        "sanitize": [
-            (f"compute-sanitizer {tool}", sanitizer(tool), 50) for tool in ("memcheck", "racecheck")
-        ],
-        "bench": [
-            ("benchmark", [*python, *layers, str(out)], 90),
-            ("recurrent layers", [*python, *recurrent, str(out / "rnn.csv")], 60),
-        ],
-    }
+    command = [*python, *recurrent, str(out / "rnn.csv")]
+    yield Step("bench", "benchmark, recurrent layers", command, 35)
 
 
-def run(command: list[str], limit: int, log: Path) -> int:
-    """Runs a command, its output into the log, and ends it and all that it started when its time is
-    over."""
+def environment() -> dict[str, str]:
+    """GPU builds are for this GPU, and their CPU kernels for this processor."""
+    options = f"-DPYDL_CUDA=ON -DPYDL_CUDA_ARCHITECTURES={architecture()}"
+    more = {"CMAKE_ARGS": options, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **more}
+
+
+def run(step: Step, log: Path) -> int:
+    """Runs a step, its output into the log; at its limit it and all that it started are ended."""
     with log.open("a") as stream:
-        stream.write(f"\n==== {' '.join(command)}\n")
+        stream.write(f"\n==== {' '.join(step.command)}\n")
         stream.flush()
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
         try:
-            return process.wait(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process = subprocess.Popen(
+                step.command,
+                cwd=ROOT,
+                env=environment(),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:  # the tool is not on this machine
+            stream.write(f"{error}\n")
+            return NOT_HERE
+        ends = ((signal.SIGINT, max(step.limit - GRACE, 1)), (signal.SIGKILL, GRACE))
+        try:
+            for end, seconds in ends:
+                try:
+                    code = process.wait(timeout=seconds)
+                    return code if end == signal.SIGINT else STOPPED
+                except subprocess.TimeoutExpired:
+                    _signal(process, end)
+            return STOPPED
+        finally:
+            _signal(process, signal.SIGKILL)  # what outlived it
             process.wait()
-            stream.write(f"\n==== ended after {limit} s\n")
-            return 124
+
+
+def _signal(process: subprocess.Popen, which: signal.Signals) -> None:
+    """To a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, which)
+
+
+def said(code: int, limit: int) -> str:
+    """An exit status, in words."""
+    known = {0: "passed", STOPPED: f"stopped after {limit} s", NOT_HERE: "not on this machine"}
+    return known.get(code, f"failed ({code})")
 
 
 def main(named: list[str]) -> int:
     out = results()
-    table = parts(out)
-    unknown = [name for name in named if name not in table]
+    every = list(steps(out))
+    parts = list(dict.fromkeys(step.part for step in every))
+    unknown = [name for name in named if name not in parts]
     if unknown:
-        sys.exit(f"no part {', '.join(unknown)}; the parts are {', '.join(table)}")
-    log = out / "log.txt"
+        sys.exit(f"no part {', '.join(unknown)}; the parts are {', '.join(parts)}")
+    log, table = out / "log.txt", out / "parts.md"
     log.write_text("")
-    rows, failed = ["| part | result | seconds |", "|---|---|---|"], 0
-    for name in named or table:
-        for title, command, limit in table[name]:
-            start = time.monotonic()
-            try:
-                code = run(command, limit, log)
-            except OSError as error:  # the tool is not on this machine
-                log.open("a").write(f"{error}\n")
-                code = 127
-            took = time.monotonic() - start
-            said = {0: "passed", 124: f"ended after {limit} s", 127: "not on this machine"}.get(
-                code, f"failed ({code})"
-            )
-            rows.append(f"| {title} | {said} | {took:.0f} |")
-            print(rows[-1], flush=True)
-            failed |= code != 0
-    (out / "parts.md").write_text("\n".join(rows) + "\n")
+    rows, failed = ["| part | result | seconds |", "|---|---|---|"], False
+    for step in every:
+        if step.part not in (named or parts):
+            continue
+        start = time.monotonic()
+        code = run(step, log)
+        took = time.monotonic() - start
+        rows.append(f"| {step.title} | {said(code, step.limit)} | {took:.0f} |")
+        print(rows[-1], flush=True)
+        table.write_text("\n".join(rows) + "\n")
+        failed |= code != 0
     print("\n".join(log.read_text().splitlines()[-40:]))
     print("\n".join(rows))
     return int(failed)

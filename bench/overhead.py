@@ -46,7 +46,8 @@ class Case:
         stock = getattr(torch.nn, self.layer, None)
         if backend is None and stock is not None:
             return stock(*self.arguments)
-        return getattr(nn, self.layer)(*self.arguments, backend=backend or "aten")
+        named = None if backend == "auto" else backend or "aten"  # what nobody says is `auto`
+        return getattr(nn, self.layer)(*self.arguments, backend=named)
 
 
 def _indices() -> tuple[torch.Tensor]:

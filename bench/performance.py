@@ -338,15 +338,30 @@ def _kept(figures: Sequence[Figure]) -> str:
     return "\n\n".join(["## Memory kept for the backward", about, _table(head, rows, 1)])
 
 
+# What a column of overhead.csv is.
+_WAYS = {
+    "torch_us": "PyTorch",
+    "auto_us": "`auto`",
+    "cpu_us": "`cpu`",
+    "triton_us": "`triton`",
+    "cuda_us": "`cuda`",
+}
+
+
 def _overhead() -> str:
-    rows = read(CPU / "overhead.csv")
-    lines: dict[str, list[str]] = {}
-    for row in rows:
-        lines.setdefault(row["layer"], []).extend([row["torch_us"], row["auto_above_us"]])
-    about = dedent(f"""\
-        A call of a few hundred bytes is PyTorch's own under `auto` (local response normalisation
-        apart). How many microseconds PyTorch's layer takes, and how many more the one here does.
-        From {_link("overhead.csv")}.""")
-    head = ["layer", "forward, us", "more", "forward + backward, us", "more"]
-    table = _table(head, [[f"`{name}`", *cells] for name, cells in lines.items()], 1)
-    return "\n\n".join(["## The way to a call", about, table])
+    about = dedent("""\
+        What a call of a few hundred bytes takes, in microseconds: by PyTorch's layer; under `auto`,
+        which leaves it to PyTorch (local response normalisation apart); by the native kernel; and
+        by Triton's and CUDA's up to the launch, which is replaced by nothing.""")
+    parts = ["## The way to a call", about]
+    for isa, folder in ISAS.items():
+        if not (folder / "overhead.csv").is_file():
+            continue
+        rows = read(folder / "overhead.csv")
+        ways = {column: name for column, name in _WAYS.items() if any(r.get(column) for r in rows)}
+        lines = [
+            [f"`{row['layer']}`", row["passes"], *(row[column] for column in ways)] for row in rows
+        ]
+        parts.append(f"With {isa}, from {_link('overhead.csv', folder=folder.name)}:")
+        parts.append(_table(["layer", "passes", *ways.values()], lines, 2))
+    return "\n\n".join(parts)

@@ -1,10 +1,11 @@
 # Finds a CUDA compiler: CUDA_HOME, then PATH, then the compiler in PyPI's CUDA wheels. Sets NVCC,
-# NVCC_FLAGS and CUDART (the static run-time library), all empty where there is none.
+# NVCC_FLAGS, CUDART (the static run-time library) and CUDA_VERSION, all empty where there is none.
 #
 # The wheels that together compile a .cu are pinned in requirements/nvcc.txt.
 set(NVCC "")
 set(NVCC_FLAGS "")
 set(CUDART "")
+set(CUDA_VERSION "")
 
 find_program(toolkit_nvcc nvcc HINTS $ENV{CUDA_HOME}/bin NO_CACHE)
 if(NOT toolkit_nvcc AND EXISTS /usr/local/cuda/bin/nvcc)
@@ -37,7 +38,10 @@ if(NOT NVCC)
 endif()
 
 if(NVCC)
-  message(STATUS "CUDA compiler: ${NVCC}")
+  execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCH "release ([0-9.]+)" ignored "${said}")
+  set(CUDA_VERSION ${CMAKE_MATCH_1})
+  message(STATUS "CUDA compiler: ${NVCC}, of CUDA ${CUDA_VERSION}")
 else()
   message(STATUS "CUDA compiler: none found, the CUDA kernels are left out")
 endif()

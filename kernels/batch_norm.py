@@ -42,7 +42,7 @@ from .batch_norm_sums import (
     passed,
 )
 from .bias_act import activate
-from .elements import filled, narrow, walk, widen
+from .elements import as_offset, filled, narrow, walk, widen
 
 
 @triton.jit
@@ -61,9 +61,9 @@ def batch_norm_forward_kernel(
     rows,
     columns,
     bytes,
-    EPS: tl.constexpr,
+    eps: tl.float64,
+    slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -73,7 +73,7 @@ def batch_norm_forward_kernel(
     at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
     x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
     real = c < shape[1]
-    scale = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), EPS)
+    scale = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), eps)
     if weight_ptr is not None:
         scale *= tl.load(weight_ptr + c, mask=real, other=0.0)
     z = (x - tl.load(mean_ptr + c, mask=real, other=0.0)) * scale
@@ -83,15 +83,13 @@ def batch_norm_forward_kernel(
         at = n * residual_stride[0] + c * residual_stride[1] + d * residual_stride[2]
         at += h * residual_stride[3] + w * residual_stride[4]
         z += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, SLOPE), y_ptr), mask=mask)
+    tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, slope), y_ptr), mask=mask)
     if mask_ptr is not None:
         passes = z > 0 if ACTIVATION == "leaky_relu" else (z <= 0) == 0
         flags = (passes & mask).to(tl.int32)
         places = tl.reshape(flags, [ROWS, COLUMNS // 8, 8]) << tl.arange(0, 8)[None, None, :]
         packed = tl.sum(places, 2)  # [ROWS, COLUMNS / 8]
-        program = tl.program_id(0)
-        if WIDE:
-            program = program.to(tl.int64)
+        program = as_offset(tl.program_id(0), WIDE)
         blocks = (columns + COLUMNS - 1) // COLUMNS
         row = (program // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
         byte = (program % blocks) * (COLUMNS // 8) + tl.arange(0, COLUMNS // 8)[None, :]
@@ -118,9 +116,9 @@ def batch_norm_grad_input_kernel(
     columns,
     bytes,
     values,  # of a channel, in all processes
-    EPS: tl.constexpr,
+    eps: tl.float64,
+    slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -131,9 +129,9 @@ def batch_norm_grad_input_kernel(
     at += h * grad_y_stride[3] + w * grad_y_stride[4]
     grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
     row = offset // columns
-    g = passed(grad_y, mask_ptr, row, offset - row * columns, bytes, mask, ACTIVATION, SLOPE)
+    g = passed(grad_y, mask_ptr, row, offset - row * columns, bytes, mask, ACTIVATION, slope)
     real = c < shape[1]
-    inverse = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), EPS)
+    inverse = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), eps)
     scale = inverse
     if weight_ptr is not None:
         scale *= tl.load(weight_ptr + c, mask=real, other=0.0)
@@ -192,9 +190,9 @@ def batch_norm_apply(call: BatchNormApply) -> Pair:
         runtime.stride(x),
         runtime.stride(x if residual is None else residual),
         **tiling,
-        EPS=float(call.eps),
+        eps=float(call.eps),
         ACTIVATION=call.activation,
-        SLOPE=float(call.slope),
+        slope=float(call.slope),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
     )
     return y, mask
@@ -236,9 +234,9 @@ def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
         runtime.stride(x),
         **tiling,
         values=int(call.elements),
-        EPS=float(call.eps),
+        eps=float(call.eps),
         ACTIVATION=call.activation,
-        SLOPE=float(call.slope),
+        slope=float(call.slope),
         WIDE=runtime.wide(x, grad_y),
     )
     return grad_x, grad_residual

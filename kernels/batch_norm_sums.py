@@ -17,28 +17,29 @@ from pydl import layout
 from pydl.contract.batch_norm import BatchNormGradSums, BatchNormStats, mask_rows_are_pixels
 
 from . import runtime
-from .elements import filled, inline, pixel, widen
+from .elements import as_offset, filled, inline, number, pixel, widen
 from .split import SPLIT_PIXELS, split_of
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @inline
-def inverse_deviation(var, EPS: tl.constexpr):
-    return 1.0 / tl.sqrt(var + EPS)
+def inverse_deviation(var, eps):
+    return 1.0 / tl.sqrt(var + number(eps, var))
 
 
 @inline
-def passed(
-    grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr
-):
+def passed(grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION: tl.constexpr, slope):
     """g: grad_y where its bit is set, else what the activation leaves of it."""
     if ACTIVATION == "none":
         return grad_y
     else:
         byte = tl.load(mask_ptr + row * bytes + column // 8, mask=mask, other=0).to(tl.int32)
         bit = (byte >> (column % 8).to(tl.int32)) & 1
-        return tl.where(bit != 0, grad_y, grad_y * SLOPE if ACTIVATION == "leaky_relu" else 0.0)
+        if ACTIVATION == "leaky_relu":
+            return tl.where(bit != 0, grad_y, grad_y * number(slope, grad_y))
+        else:
+            return tl.where(bit != 0, grad_y, 0.0)
 
 
 @inline
@@ -57,9 +58,7 @@ def join(count, mean, squares, n, its_mean, its_squares):
 @inline
 def tile_of(channels, CHANNELS: tl.constexpr, WIDE: tl.constexpr):
     """The channels [1, CHANNELS] of a program that adds up, and which run of pixels is its own."""
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     blocks = (channels + CHANNELS - 1) // CHANNELS
     c = (program % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
     return c, program // blocks
@@ -117,7 +116,8 @@ def batch_norm_join_moments_kernel(
     squares = filled([BLOCK], 0.0, mean_ptr)
     count = squares
     for run in range(runs):
-        there = filled([BLOCK], 0.0, mean_ptr) + tl.minimum(pixels - run * run_pixels, run_pixels)
+        rest = pixels - tl.cast(run, tl.int64) * run_pixels
+        there = filled([BLOCK], 0.0, mean_ptr) + tl.minimum(rest, run_pixels)
         its_mean = tl.load(mean_part_ptr + c, mask=c < channels, other=0.0)
         own = tl.load(square_part_ptr + c, mask=c < channels, other=0.0)
         count, mean, squares = join(count, mean, squares, there, its_mean, own)
@@ -141,8 +141,8 @@ def batch_norm_grad_sums_kernel(
     pixels,
     run_pixels,
     bytes,
+    slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -163,10 +163,9 @@ def batch_norm_grad_sums_kernel(
         at = n * grad_y_stride[0] + c * grad_y_stride[1] + d * grad_y_stride[2]
         at += h * grad_y_stride[3] + w * grad_y_stride[4]
         grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
-        plane = shape[2] * shape[3] * shape[4]
         row = p if ROWS_ARE_PIXELS else n * shape[1] + c
-        column = c if ROWS_ARE_PIXELS else p - n * plane
-        g = passed(grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION, SLOPE)
+        column = c if ROWS_ARE_PIXELS else (d * shape[3] + h) * shape[4] + w
+        g = passed(grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION, slope)
         sum_g += tl.sum(g, 0)[None, :]
         # Beyond the map x is 0 and the mean may be infinite.
         sum_gx += tl.sum(tl.where(mask, g * (x - mean), 0.0), 0)[None, :]
@@ -184,7 +183,7 @@ def batch_norm_join_sums_kernel(
     gx_ptr,  # (C,), written
     channels,
     runs,
-    EPS: tl.constexpr,
+    eps: tl.float64,
     BLOCK: tl.constexpr,
 ):
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -197,7 +196,7 @@ def batch_norm_join_sums_kernel(
         gx_part_ptr += channels
     var = tl.load(var_ptr + c, mask=c < channels, other=1.0)
     tl.store(g_ptr + c, sum_g, mask=c < channels)
-    tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, EPS), mask=c < channels)
+    tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, eps), mask=c < channels)
 
 
 def _runs(x: torch.Tensor, elements: int) -> dict[str, int]:
@@ -291,7 +290,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         **parted,
         bytes=1 if mask is None else mask.shape[2],
         ACTIVATION=activation,
-        SLOPE=float(slope),
+        slope=float(slope),
         ROWS_ARE_PIXELS=mask_rows_are_pixels(x),
         WIDE=runtime.wide(x, grad_y),
     )
@@ -306,7 +305,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         sum_gx,
         x.shape[1],
         runs,
-        EPS=float(eps),
+        eps=float(eps),
         BLOCK=block,
     )
     return sum_g, sum_gx

@@ -19,17 +19,17 @@ import triton.language as tl
 from pydl.contract.bias_act import BiasActBackward, BiasActForward
 
 from . import runtime
-from .elements import divide, inline, narrow, walk, widen
+from .elements import divide, inline, narrow, number, walk, widen
 
 
 @inline
-def activate(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
+def activate(z, ACTIVATION: tl.constexpr, slope):
     """The activation of ``z``, which is widened. A comparison with NaN is false, so that relu and
     leaky_relu pass it on."""
     if ACTIVATION == "relu":
         return tl.where(z <= 0, 0.0, z)
     elif ACTIVATION == "leaky_relu":
-        return tl.where(z > 0, z, z * SLOPE)
+        return tl.where(z > 0, z, z * number(slope, z))
     elif ACTIVATION == "silu":
         return divide(z, 1 + tl.exp(-z))
     else:
@@ -37,12 +37,12 @@ def activate(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
 
 
 @inline
-def activation_gradient(grad_y, saved, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
+def activation_gradient(grad_y, saved, ACTIVATION: tl.constexpr, slope):
     """``grad_y`` times the derivative of the activation at ``saved``, both widened."""
     if ACTIVATION == "relu":
         return tl.where(saved <= 0, 0.0, grad_y)
     elif ACTIVATION == "leaky_relu":
-        return tl.where(saved > 0, grad_y, grad_y * SLOPE)
+        return tl.where(saved > 0, grad_y, grad_y * number(slope, grad_y))
     elif ACTIVATION == "silu":
         gate = divide(tl.full(saved.shape, 1.0, saved.dtype), 1 + tl.exp(-saved))
         return grad_y * gate * (1 + saved * (1 - gate))
@@ -62,8 +62,8 @@ def bias_act_forward_kernel(
     residual_stride,
     rows,
     columns,
+    slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -78,7 +78,7 @@ def bias_act_forward_kernel(
         at = n * residual_stride[0] + c * residual_stride[1] + d * residual_stride[2]
         at += h * residual_stride[3] + w * residual_stride[4]
         z += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, SLOPE), y_ptr), mask=mask)
+    tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, slope), y_ptr), mask=mask)
 
 
 def bias_act_forward(call: BiasActForward) -> torch.Tensor:
@@ -102,7 +102,7 @@ def bias_act_forward(call: BiasActForward) -> torch.Tensor:
         runtime.stride(x if residual is None else residual),
         **tiling,
         ACTIVATION=activation,
-        SLOPE=float(slope),
+        slope=float(slope),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
     )
     return y
@@ -118,8 +118,8 @@ def bias_act_backward_kernel(
     saved_stride,
     rows,
     columns,
+    slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -132,7 +132,7 @@ def bias_act_backward_kernel(
     at = n * saved_stride[0] + c * saved_stride[1] + d * saved_stride[2]
     at += h * saved_stride[3] + w * saved_stride[4]
     saved = widen(tl.load(saved_ptr + at, mask=mask, other=0.0))
-    grad_x = activation_gradient(grad_y, saved, ACTIVATION, SLOPE)
+    grad_x = activation_gradient(grad_y, saved, ACTIVATION, slope)
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
@@ -155,7 +155,7 @@ def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
         runtime.stride(saved),
         **tiling,
         ACTIVATION=activation,
-        SLOPE=float(slope),
+        slope=float(slope),
         WIDE=runtime.wide(grad_y, saved, grad_x),
     )
     return grad_x

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import torch
 import triton.language as tl
 
-from pydl.contract.pool_adaptive import longest, split
+from pydl.contract.pool_adaptive import split
 
 from . import runtime
 from .elements import divide, inline, widen
@@ -24,6 +25,15 @@ def bin_end(o, size, BINS: tl.constexpr):
 
 
 @inline
+def longest(size, bins):
+    """The elements of the longest bin of an axis; of bins and an input's size, the most bins that
+    hold an element. Not the host's, as a constant would make a kernel of its own for each size."""
+    rest = size % bins
+    uneven = tl.where(bins % tl.maximum(rest, 1) == 0, 1, 2)
+    return size // bins + tl.where(rest == 0, 0, uneven)
+
+
+@inline
 def reduce_bin(
     plane,  # pointers to the planes, broadcast against the bins
     od,
@@ -36,10 +46,6 @@ def reduce_bin(
     BINS_D: tl.constexpr,
     BINS_H: tl.constexpr,
     BINS_W: tl.constexpr,
-    LONGEST_D: tl.constexpr,
-    LONGEST_H: tl.constexpr,
-    LONGEST_W: tl.constexpr,
-    UNROLL: tl.constexpr,
     MAXIMUM: tl.constexpr,
 ):
     """The average or maximum of the bins (od, oh, ow), and the tap of each maximum."""
@@ -48,21 +54,23 @@ def reduce_bin(
     w0, w1 = bin_start(ow, x_shape[4], BINS_W), bin_end(ow, x_shape[4], BINS_W)
     result = start
     best_tap = (start * 0 == 1).to(tl.int32) - 1
-    for tap in tl.range(0, LONGEST_D * LONGEST_H * LONGEST_W, loop_unroll_factor=UNROLL):
-        d = d0 + tap // (LONGEST_H * LONGEST_W)
-        h = h0 + tap // LONGEST_W % LONGEST_H
-        w = w0 + tap % LONGEST_W
-        inside = mask & (d < d1) & (h < h1) & (w < w1)
-        value = tl.load(
-            plane + d * x_stride[2] + h * x_stride[3] + w * x_stride[4], mask=inside, other=0.0
-        )
-        value = widen(value)
-        if MAXIMUM:
-            take = inside & ((best_tap < 0) | (value > result) | (value != value))
-            result = tl.where(take, value, result)
-            best_tap = tl.where(take, tap, best_tap)
-        else:
-            result += value
+    longest_h, longest_w = longest(x_shape[3], BINS_H), longest(x_shape[4], BINS_W)
+    for td in range(longest(x_shape[2], BINS_D)):
+        for th in range(longest_h):
+            d, h = d0 + td, h0 + th
+            line = plane + d * x_stride[2] + h * x_stride[3]
+            in_line = mask & (d < d1) & (h < h1)
+            # Not unrolled, which spills: the elements of a thread are loads in flight enough.
+            for tw in range(longest_w):
+                w = w0 + tw
+                inside = in_line & (w < w1)
+                value = widen(tl.load(line + w * x_stride[4], mask=inside, other=0.0))
+                if MAXIMUM:
+                    take = inside & ((best_tap < 0) | (value > result) | (value != value))
+                    result = tl.where(take, value, result)
+                    best_tap = tl.where(take, (td * longest_h + th) * longest_w + tw, best_tap)
+                else:
+                    result += value
     if not MAXIMUM:
         taps = (d1 - d0) * (h1 - h0) * (w1 - w0)
         result = divide(result, tl.maximum(taps, 1))
@@ -79,28 +87,27 @@ def flat_position(
     BINS_D: tl.constexpr,
     BINS_H: tl.constexpr,
     BINS_W: tl.constexpr,
-    LONGEST_H: tl.constexpr,
-    LONGEST_W: tl.constexpr,
 ):
     """The position in its plane of the element ``tap`` of the bins (od, oh, ow), in 64 bits."""
-    d = bin_start(od, x_shape[2], BINS_D) + tap // (LONGEST_H * LONGEST_W)
-    h = bin_start(oh, x_shape[3], BINS_H) + tap // LONGEST_W % LONGEST_H
-    w = bin_start(ow, x_shape[4], BINS_W) + tap % LONGEST_W
+    longest_h, longest_w = longest(x_shape[3], BINS_H), longest(x_shape[4], BINS_W)
+    d = bin_start(od, x_shape[2], BINS_D) + tap // (longest_h * longest_w)
+    h = bin_start(oh, x_shape[3], BINS_H) + tap // longest_w % longest_h
+    w = bin_start(ow, x_shape[4], BINS_W) + tap % longest_w
     return (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w
 
 
-def lengths(size: Sequence[int], bins: Sequence[int]) -> tuple[int, int, int]:
-    """The longest bins of D, H, W; of an input's side, the most bins that hold an element."""
-    return runtime.spread([longest(n, out) for n, out in zip(size, bins, strict=True)], 1)
+def wide(size: Sequence[int], levels: Sequence[int], *tensors: torch.Tensor) -> bool:
+    """runtime.wide of the tensors, or whether the product of a bin and a size needs 64 bits."""
+    bins = split(levels, len(size))
+    products = [n * out for level in bins for n, out in zip(size, level, strict=True)]
+    return max(products) >= runtime.NARROW_LIMIT or runtime.wide(*tensors)
 
 
-def levels_of(size: Sequence[int], levels: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Of a pyramid's levels: D, H, W bins each, the longest bins, and the bins before (and in
-    all)."""
+def levels_of(size: Sequence[int], levels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Of a pyramid's levels: D, H, W bins each, and the bins before (and in all)."""
     each = split(levels, len(size))
     bins = [count for level in each for count in runtime.spread(level, 1)]
-    longest_bins = [length for level in each for length in lengths(size, level)]
     first = [0]
     for level in each:
         first.append(first[-1] + math.prod(level))
-    return bins, longest_bins, first
+    return bins, first

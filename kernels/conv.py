@@ -53,7 +53,7 @@ from . import conv_depthwise, conv_tiles, runtime
 from .bias_act import activate
 from .conv_tiles import residue_class, taps_of
 from .conv_weight import conv_grad_bias, conv_grad_weight
-from .elements import filled, inline, narrow, operand, pixel, widen
+from .elements import as_offset, filled, inline, narrow, operand, pixel, widen
 
 __all__ = ["conv_forward", "conv_grad_bias", "conv_grad_input", "conv_grad_weight"]
 
@@ -114,6 +114,7 @@ def conv_kernel(
     m_blocks,  # of the pixels of out; INVERSE: of its largest class of pixels
     k_channels,  # channels a group of a: C/G, INVERSE: F/G
     n_channels,  # channels a group of out: F/G, INVERSE: C/G
+    slope: tl.float64,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
@@ -124,16 +125,13 @@ def conv_kernel(
     A_CHANNELS_LAST: tl.constexpr,
     OUT_CHANNELS_LAST: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     CLASSES: tl.constexpr = STRIDE[0] * STRIDE[1] * STRIDE[2] if INVERSE else 1
     n_blocks = (n_channels + BLOCK_N - 1) // BLOCK_N
     n = program % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -141,9 +139,7 @@ def conv_kernel(
     m_first = program // (n_blocks * CLASSES) % m_blocks * BLOCK_M
     m = m_first + tl.arange(0, BLOCK_M)
     group = program // (n_blocks * CLASSES) // m_blocks
-    k = tl.arange(0, BLOCK_K)
-    if WIDE:
-        k = k.to(tl.int64)
+    k = as_offset(tl.arange(0, BLOCK_K), WIDE)
 
     first_d, count_d, tap_d, taps_d, start_d = gathered(
         residue // (STRIDE[2] * STRIDE[1]),
@@ -179,10 +175,11 @@ def conv_kernel(
         count_d = tl.maximum(count_d, 1)
         count_h = tl.maximum(count_h, 1)
         count_w = tl.maximum(count_w, 1)
+    taps = as_offset(taps_d * taps_h * taps_w, WIDE)
     if MERGED:
-        blocks = (taps_d * taps_h * taps_w * k_channels + BLOCK_K - 1) // BLOCK_K
+        blocks = (taps * k_channels + BLOCK_K - 1) // BLOCK_K
     else:
-        blocks = taps_d * taps_h * taps_w * ((k_channels + BLOCK_K - 1) // BLOCK_K)
+        blocks = taps * ((k_channels + BLOCK_K - 1) // BLOCK_K)
     if CLASSES > 1:  # the last programs of a class smaller than the largest have nothing to do
         image, _, _, _ = pixel(m_first, count_d, count_h, count_w)
         blocks = tl.where(image < out_shape[0], blocks, 0)
@@ -205,7 +202,7 @@ def conv_kernel(
     total = filled([BLOCK_M, BLOCK_N], 0.0, a_ptr)
     kernel = (taps_d, taps_h, taps_w)
     for step in range(blocks):
-        block = tl.cast(step, tl.int64) if WIDE else step
+        block = as_offset(step, WIDE)
         td, th, tw, channel, in_k = taps_of(block, a_k, k_channels, kernel, BLOCK_K, MERGED)
         d, in_d = source(md, td, start_d, a_shape[2], INVERSE, STRIDE[0], DILATION[0], TAP_STEP[0])
         h, in_h = source(mh, th, start_h, a_shape[3], INVERSE, STRIDE[1], DILATION[1], TAP_STEP[1])
@@ -232,7 +229,11 @@ def conv_kernel(
         if not INVERSE:
             b = tl.trans(b)  # [BLOCK_K, BLOCK_N]
         total = tl.dot(
-            operand(a), operand(b), total, input_precision=INPUT_PRECISION, out_dtype=total.dtype
+            operand(a, INPUT_PRECISION),
+            operand(b, INPUT_PRECISION),
+            total,
+            input_precision=INPUT_PRECISION,
+            out_dtype=total.dtype,
         )
 
     if not OUT_CHANNELS_LAST:
@@ -266,7 +267,7 @@ def conv_kernel(
         + h * out_stride[3]
         + w * out_stride[4]
     )
-    tl.store(out_ptr + offset, narrow(activate(total, ACTIVATION, SLOPE), out_ptr), mask=mask)
+    tl.store(out_ptr + offset, narrow(activate(total, ACTIVATION, slope), out_ptr), mask=mask)
 
 
 def _multiply(
@@ -320,7 +321,7 @@ def _multiply(
         A_CHANNELS_LAST=last,
         OUT_CHANNELS_LAST=runtime.channels_last(out),
         ACTIVATION=activation,
-        SLOPE=float(slope),
+        slope=float(slope),
         WIDE=runtime.wide(a, weight, out, *([] if residual is None else [residual])),
     )
     return out

@@ -36,11 +36,11 @@ import triton.language as tl
 from . import conv_tiles, runtime
 from .bias_act import activate
 from .conv_tiles import residue_class
-from .elements import filled, narrow, pixel, read_at, walk, widen
+from .elements import as_offset, filled, narrow, pixel, read_at, walk, widen
 from .split import parts_of, split_of, sum_parts
 
-# Grad input unrolls no more taps than this entirely, and with 64-bit offsets two at a time: with a
-# stride each lane has taps of its own, whose offsets take registers.
+# Grad input unrolls no more taps than this entirely, and none with 64-bit offsets: with a stride
+# each lane has taps of its own, whose offsets take registers.
 UNROLLED_TAPS = 9
 
 
@@ -60,12 +60,12 @@ def depthwise_forward_kernel(
     multiplier,  # F / C
     rows,
     columns,
+    slope: tl.float64,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
     DILATION: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -80,7 +80,7 @@ def depthwise_forward_kernel(
     filter = weight_ptr + f * weight_stride[0]
     total = filled([ROWS, COLUMNS], 0.0, x_ptr)
     for step in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
-        tap = tl.cast(step, tl.int64) if WIDE else step
+        tap = as_offset(step, WIDE)
         td = tap // (KERNEL[1] * KERNEL[2])
         th = tap // KERNEL[2] % KERNEL[1]
         tw = tap % KERNEL[2]
@@ -104,15 +104,16 @@ def depthwise_forward_kernel(
         at = n * residual_stride[0] + f * residual_stride[1] + od * residual_stride[2]
         at += oh * residual_stride[3] + ow * residual_stride[4]
         total += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(activate(total, ACTIVATION, SLOPE), y_ptr), mask=mask)
+    tl.store(y_ptr + offset, narrow(activate(total, ACTIVATION, slope), y_ptr), mask=mask)
 
 
 def _tiling(out: torch.Tensor) -> dict[str, Any]:
     """The arguments of elements.walk over ``out``, and the warps, from the table."""
     last = runtime.channels_last(out)
-    ((pixels, channels, _, warps, _),) = conv_tiles.rows(out.dtype, "depthwise", last)
-    tiling = runtime.tile(out, pixels * channels, channels if last else pixels)
-    return {**tiling, "num_warps": warps}
+    (row,) = conv_tiles.rows(out.dtype, "depthwise", last)
+    widest = row.block_n if last else row.block_m
+    tiling = runtime.tile(out, row.block_m * row.block_n, widest)
+    return {**tiling, "num_warps": row.warps}
 
 
 def forward(
@@ -148,7 +149,7 @@ def forward(
         **tiling,
         **window,
         ACTIVATION=activation,
-        SLOPE=float(slope),
+        slope=float(slope),
         UNROLL=runtime.unroll(math.prod(window["KERNEL"])),
         WIDE=runtime.wide(x, weight, y, *([] if residual is None else [residual])),
     )
@@ -217,29 +218,31 @@ def depthwise_grad_input_kernel(
         plane = image + f * grad_y_stride[1]
         filter = weight_ptr + f * weight_stride[0]
         for step in tl.range(0, TAPS[0] * TAPS[1] * TAPS[2], loop_unroll_factor=UNROLL):
-            trip = tl.cast(step, tl.int64) if WIDE else step
+            trip = as_offset(step, WIDE)
             jd = trip // (TAPS[1] * TAPS[2])
             jh = trip // TAPS[2] % TAPS[1]
             jw = trip % TAPS[2]
             od = start_d - jd * (DILATION[0] * TAP_STEP[0] // STRIDE[0])
             oh = start_h - jh * (DILATION[1] * TAP_STEP[1] // STRIDE[1])
             ow = start_w - jw * (DILATION[2] * TAP_STEP[2] // STRIDE[2])
-            read = mask & (od >= 0) & (od < y_shape[2])
+            exists = c < x_shape[1]
+            if STRIDE[0] > 1:
+                exists = exists & (jd < taps_d)
+            if STRIDE[1] > 1:
+                exists = exists & (jh < taps_h)
+            if STRIDE[2] > 1:
+                exists = exists & (jw < taps_w)
+            read = mask & exists & (od >= 0) & (od < y_shape[2])
             read = read & (oh >= 0) & (oh < y_shape[3])
             read = read & (ow >= 0) & (ow < y_shape[4])
-            if STRIDE[0] > 1:
-                read = read & (jd < taps_d)
-            if STRIDE[1] > 1:
-                read = read & (jh < taps_h)
-            if STRIDE[2] > 1:
-                read = read & (jw < taps_w)
             at = od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4]
             grad_y = tl.load(plane + at, mask=read, other=0.0)  # [ROWS, COLUMNS]
             at = (tap_d + jd * TAP_STEP[0]) * weight_stride[2]
             at += (tap_h + jh * TAP_STEP[1]) * weight_stride[3]
             at += (tap_w + jw * TAP_STEP[2]) * weight_stride[4]
-            weight = tl.load(filter + at, mask=read, other=0.0)
-            total += widen(grad_y) * widen(weight)
+            weight = tl.load(filter + at, mask=exists, other=0.0)
+            # Where nothing is read there is no product, were the weight infinite.
+            total += tl.where(read, widen(grad_y) * widen(weight), 0.0)
     tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
 
 
@@ -269,7 +272,7 @@ def grad_input(
         **window,
         TAP_STEP=steps,
         TAPS=taps,
-        UNROLL=2 if wide else math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS else 4,
+        UNROLL=math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS and not wide else 4,
         WIDE=wide,
     )
     return grad_x
@@ -297,9 +300,7 @@ def depthwise_grad_weight_kernel(
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     KERNEL_TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
     K_BLOCKS: tl.constexpr = (KERNEL_TAPS + BLOCK_K - 1) // BLOCK_K
     features = y_shape[1]
@@ -349,13 +350,14 @@ def grad_weight(
     features, taps = grad_y.shape[1], math.prod(window["KERNEL"])
     pixels = grad_y.numel() // features
     last = runtime.channels_last(grad_y)
-    ((block_m, block_n, block_k, warps, _),) = conv_tiles.rows(x.dtype, "depthwise", last)
-    block_m = min(block_m, runtime.power_of_two(pixels))
-    block_n = min(block_n, runtime.power_of_two(features))
-    block_k = min(block_k, runtime.power_of_two(taps))
+    (row,) = conv_tiles.rows(x.dtype, "depthwise", last)
+    block_m = min(row.block_m, runtime.power_of_two(pixels))
+    block_n = min(row.block_n, runtime.power_of_two(features))
+    block_k = min(row.block_k, runtime.power_of_two(taps))
     programs = triton.cdiv(features, block_n) * triton.cdiv(taps, block_k)
     splits, split_blocks = split_of(pixels, programs, block_m)
     parts = parts_of(grad_weight, splits)
+    wide = runtime.wide(grad_y, x, parts)
     runtime.launch(
         depthwise_grad_weight_kernel,
         programs * splits,
@@ -375,7 +377,8 @@ def grad_weight(
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_K=block_k,
-        WIDE=runtime.wide(grad_y, x, parts),
-        num_warps=warps,
+        WIDE=wide,
+        num_warps=row.warps,
+        maxnreg=runtime.ALL_REGISTERS if wide else None,
     )
     return sum_parts(parts, grad_weight)

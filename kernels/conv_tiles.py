@@ -4,7 +4,7 @@ pixels, they hold."""
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -15,8 +15,8 @@ from pydl import plan
 from . import runtime
 from .elements import inline
 
-# The one table of configurations: (BLOCK_M, BLOCK_N, BLOCK_K, num_warps, num_stages) by what the
-# operands are, which problem it is and which axis is contiguous. A first call times nothing.
+# The one table of configurations, by what the operands are, which problem it is and which axis is
+# contiguous. A first call times nothing.
 #
 # Products, dense (a block of K within one tap) or merged (taps and channels one sequence): the
 # first row whose BLOCK_N holds the columns, or the last. Sixteen is the least that tl.dot takes.
@@ -26,21 +26,54 @@ from .elements import inline
 # registers that this takes.
 #
 # Depthwise: one row; BLOCK_M pixels, BLOCK_N channels, and BLOCK_K taps of a weight's gradient.
-Tile = tuple[int, int, int, int, int]
-_HALF = ((128, 16, 32, 4, 3), (128, 32, 32, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
-_TF32 = ((128, 16, 16, 4, 3), (128, 32, 16, 8, 3), (128, 64, 32, 8, 3), (128, 128, 32, 8, 3))
-_FLOAT = ((64, 16, 16, 4, 2), (64, 32, 16, 4, 2), (64, 64, 16, 8, 2))
-_HALF_MERGED = ((64, 16, 32, 4, 3), (64, 32, 32, 4, 3), (64, 64, 32, 8, 3))
-_TF32_MERGED = ((64, 16, 16, 4, 3), (64, 32, 16, 4, 3), (64, 64, 16, 4, 3))
-_FLOAT_MERGED = ((64, 16, 16, 8, 2), (64, 32, 16, 8, 2))
-_DOUBLE = ((32, 16, 16, 4, 2), (32, 32, 16, 4, 2))
+#
+# Registers: those that a thread may have, where a kernel of the row would spill; also of a tile cut
+# down to a small problem.
+
+
+class Tile(NamedTuple):
+    """A row of the table."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+    registers: int | None = None
+
+
+_HALF = (
+    Tile(128, 16, 32, 4, 3),
+    Tile(128, 32, 32, 8, 3),
+    Tile(128, 64, 32, 8, 3),
+    Tile(128, 128, 32, 8, 3),
+)
+_TF32 = (
+    Tile(128, 16, 16, 4, 3),
+    Tile(128, 32, 16, 8, 3, runtime.ALL_REGISTERS),
+    Tile(128, 64, 32, 8, 3),
+    Tile(128, 128, 32, 8, 3),
+)
+_FLOAT = (
+    Tile(64, 16, 16, 4, 2),
+    Tile(64, 32, 16, 4, 2),
+    Tile(64, 64, 16, 8, 2, runtime.ALL_REGISTERS),
+)
+_HALF_MERGED = (Tile(64, 16, 32, 4, 3), Tile(64, 32, 32, 4, 3), Tile(64, 64, 32, 8, 3))
+_TF32_MERGED = (
+    Tile(64, 16, 16, 4, 3, runtime.ALL_REGISTERS),
+    Tile(64, 32, 16, 4, 3),
+    Tile(64, 64, 16, 4, 3, runtime.ALL_REGISTERS),
+)
+_FLOAT_MERGED = (Tile(64, 16, 16, 8, 2), Tile(64, 32, 16, 8, 2))
+_DOUBLE = (Tile(32, 16, 16, 4, 2), Tile(32, 32, 16, 4, 2))
 TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("half", "dense", "channels last"): _HALF,
     ("half", "dense", "contiguous"): _HALF[:-1],
     ("half", "merged", "channels last"): _HALF_MERGED,
     ("half", "merged", "contiguous"): _HALF_MERGED,
-    ("half", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
-    ("half", "depthwise", "contiguous"): ((256, 2, 4, 4, 1),),
+    ("half", "depthwise", "channels last"): (Tile(8, 128, 4, 4, 1),),
+    ("half", "depthwise", "contiguous"): (Tile(256, 2, 4, 4, 1),),
     ("tf32", "dense", "channels last"): _TF32,
     ("tf32", "dense", "contiguous"): _TF32[:-1],
     ("tf32", "merged", "channels last"): _TF32_MERGED,
@@ -49,14 +82,14 @@ TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("float", "dense", "contiguous"): _FLOAT[:-1],
     ("float", "merged", "channels last"): _FLOAT_MERGED,
     ("float", "merged", "contiguous"): _FLOAT_MERGED,
-    ("float", "depthwise", "channels last"): ((8, 128, 4, 4, 1),),
-    ("float", "depthwise", "contiguous"): ((256, 4, 4, 4, 1),),
+    ("float", "depthwise", "channels last"): (Tile(8, 128, 4, 4, 1),),
+    ("float", "depthwise", "contiguous"): (Tile(256, 4, 4, 4, 1),),
     ("double", "dense", "channels last"): _DOUBLE,
     ("double", "dense", "contiguous"): _DOUBLE[:-1],
     ("double", "merged", "channels last"): _DOUBLE[:-1],
     ("double", "merged", "contiguous"): _DOUBLE[:-1],
-    ("double", "depthwise", "channels last"): ((4, 128, 4, 4, 1),),
-    ("double", "depthwise", "contiguous"): ((128, 4, 4, 4, 1),),
+    ("double", "depthwise", "channels last"): (Tile(4, 128, 4, 4, 1),),
+    ("double", "depthwise", "contiguous"): (Tile(128, 4, 4, 4, 1),),
 }
 # Fewer channels a group than this merge with the taps into one sequence.
 MERGED_BELOW = 16
@@ -110,17 +143,18 @@ def product(
     """The tile for a product of m x n in this dtype, no larger than the problem, over taps and so
     many channels, and how it multiplies."""
     choices = rows(dtype, "merged" if channels < MERGED_BELOW else "dense", channels_last)
-    tile = next((row for row in choices if row[1] >= n), choices[-1])
-    block_m, block_n, block_k, warps, stages = tile
-    if runtime.power_of_two(m) < block_m:
-        block_m, warps = max(16, runtime.power_of_two(m)), 4
+    tile = next((row for row in choices if row.block_n >= n), choices[-1])
+    if runtime.power_of_two(m) < tile.block_m:
+        block_m = max(16, runtime.power_of_two(m))
+        tile = tile._replace(block_m=block_m, warps=4, registers=runtime.ALL_REGISTERS)
     return {
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
-        "BLOCK_K": block_k,
+        "BLOCK_M": tile.block_m,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
         "INPUT_PRECISION": input_precision(dtype),
-        "num_warps": warps,
-        "num_stages": stages,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        "maxnreg": tile.registers,
     }
 
 

@@ -25,7 +25,7 @@ from pydl.contract.conv import ConvGradBias, ConvGradWeight
 
 from . import conv_depthwise, conv_tiles, runtime
 from .conv_tiles import taps_of
-from .elements import filled, narrow, operand, pixel, read_at, widen
+from .elements import as_offset, filled, narrow, operand, pixel, read_at, widen
 from .split import parts_of, split_of, sum_parts
 
 
@@ -57,16 +57,12 @@ def conv_grad_weight_kernel(
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     m_blocks = (m_channels + BLOCK_M - 1) // BLOCK_M
     group = program // blocks // m_blocks % (features // m_channels)
     split = program // blocks // m_blocks // (features // m_channels)
     m = program // blocks % m_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.arange(0, BLOCK_N)
-    if WIDE:
-        n = n.to(tl.int64)
+    n = as_offset(tl.arange(0, BLOCK_N), WIDE)
     k = tl.arange(0, BLOCK_K)
 
     y_m = m[None, :] if GRAD_Y_CHANNELS_LAST else m[:, None]
@@ -103,7 +99,11 @@ def conv_grad_weight_kernel(
         if not X_CHANNELS_LAST:
             b = tl.trans(b)  # [BLOCK_K, BLOCK_N]
         total = tl.dot(
-            operand(a), operand(b), total, input_precision=INPUT_PRECISION, out_dtype=total.dtype
+            operand(a, INPUT_PRECISION),
+            operand(b, INPUT_PRECISION),
+            total,
+            input_precision=INPUT_PRECISION,
+            out_dtype=total.dtype,
         )
 
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
@@ -128,9 +128,7 @@ def conv_grad_bias_kernel(
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     features = grad_y_shape[1]
     m_blocks = (features + BLOCK_M - 1) // BLOCK_M
     split = program // m_blocks

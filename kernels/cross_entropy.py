@@ -20,7 +20,7 @@ from pydl import layout
 from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 
 from . import runtime
-from .elements import divide, filled, inline, narrow, widen
+from .elements import divide, filled, inline, narrow, number, widen
 from .softmax import accumulate, columns_of, cover
 
 # Partial sums that one turn of the last kernel adds up.
@@ -36,16 +36,15 @@ def share_of(
     classes,
     mask,
     zero,
+    smoothing,
     KIND: tl.constexpr,
-    SMOOTHING: tl.constexpr,
     WEIGHTED: tl.constexpr,
 ):
     """The shares of classes c that do not depend on a class index; 0 outside of ``mask``."""
-    even = zero + SMOOTHING
-    even = divide(even, zero + classes)
+    even = divide(zero + number(smoothing, zero), zero + classes)
     if KIND == "soft":
         q = widen(tl.load(q_ptr + at, mask=mask, other=0.0))
-        even = q * (1.0 - SMOOTHING) + even
+        even = q * number(1.0 - smoothing, zero) + even
     if WEIGHTED:
         even *= widen(tl.load(weight_ptr + c, mask=c < classes, other=0.0))
     return tl.where(mask, even, 0.0)
@@ -93,8 +92,8 @@ def cross_entropy_forward_kernel(
     blocks,
     column_stride,
     class_stride,
+    smoothing: tl.float64,
     KIND: tl.constexpr,
-    SMOOTHING: tl.constexpr,
     WEIGHTED: tl.constexpr,
     EACH: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -136,7 +135,7 @@ def cross_entropy_forward_kernel(
     if KIND != "soft":
         hit = counts & (w == w)
         x = widen(tl.load(x_ptr + start + t * class_stride, mask=hit, other=0.0))
-        loss = (1.0 - SMOOTHING) * w * (log_total - (x - peak))
+        loss = number(1.0 - smoothing, zero) * w * (log_total - (x - peak))
     if KIND != "hard":
         zeros = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
         for first in range(0, classes, BLOCK_CLASSES):
@@ -151,8 +150,8 @@ def cross_entropy_forward_kernel(
                 classes,
                 mask,
                 zeros,
+                smoothing,
                 KIND,
-                SMOOTHING,
                 WEIGHTED,
             )
             loss += tl.sum(tl.where(mask, share * (log_total - z), 0.0), 1)[:, None]
@@ -205,8 +204,8 @@ def cross_entropy_backward_kernel(
     blocks,
     column_stride,
     class_stride,
+    smoothing: tl.float64,
     KIND: tl.constexpr,
-    SMOOTHING: tl.constexpr,
     WEIGHTED: tl.constexpr,
     EACH: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -236,7 +235,7 @@ def cross_entropy_backward_kernel(
     g = tl.where(counts, g, 0.0)
     hit = zero
     if KIND != "soft":
-        hit = (1.0 - SMOOTHING) * tl.where(counts, w, 0.0)
+        hit = number(1.0 - smoothing, zero) * tl.where(counts, w, 0.0)
     shares = hit
     if KIND != "hard":
         for first in range(0, classes, BLOCK_CLASSES):
@@ -250,8 +249,8 @@ def cross_entropy_backward_kernel(
                 classes,
                 mask,
                 zeros,
+                smoothing,
                 KIND,
-                SMOOTHING,
                 WEIGHTED,
             )
             shares += tl.sum(share, 1)[:, None]
@@ -274,8 +273,8 @@ def cross_entropy_backward_kernel(
                 classes,
                 mask,
                 zeros,
+                smoothing,
                 KIND,
-                SMOOTHING,
                 WEIGHTED,
             )
         tl.store(grad_x_ptr + at, narrow(g * value, grad_x_ptr), mask=mask)
@@ -362,7 +361,7 @@ def _constants(
     index = "smooth" if label_smoothing > 0 else "hard"
     return {
         "KIND": "soft" if target.is_floating_point() else index,
-        "SMOOTHING": float(label_smoothing),
+        "smoothing": float(label_smoothing),
         "WEIGHTED": weight is not None,
         "EACH": reduction == "none",
     }

@@ -16,7 +16,7 @@ from pydl import layout
 from pydl.contract.dropout import DropoutBackward, DropoutForward
 
 from . import runtime
-from .elements import inline, narrow, widen
+from .elements import inline, narrow, number, widen
 
 BLOCK = 256  # counters of a program
 
@@ -45,14 +45,14 @@ def philox(counter, seed):
     return c0, c1, c2, c3
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("least",))
 def dropout_kernel(
     x_ptr,  # (elements,)
     y_ptr,  # (elements,), written
     seed_ptr,  # (1,) of int64
     elements,
-    LEAST: tl.constexpr,  # words from here on keep their element
-    SCALE: tl.constexpr,
+    least: tl.int64,  # words from here on keep their element
+    scale: tl.float64,
     BLOCK: tl.constexpr,
 ):
     counter = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -63,8 +63,8 @@ def dropout_kernel(
     word = tl.where(which == 3, w3[:, None], word)
     at = counter[:, None] * 4 + which
     x = widen(tl.load(x_ptr + at, mask=at < elements, other=0.0))
-    kept = word.to(tl.int64) >= LEAST
-    y = x * tl.where(kept, tl.full(x.shape, SCALE, x.dtype), tl.zeros_like(x))
+    kept = word.to(tl.int64) >= least
+    y = tl.where(kept, x * number(scale, x), x * 0.0)
     tl.store(y_ptr + at, narrow(y, y_ptr), mask=at < elements)
 
 
@@ -91,8 +91,8 @@ def _run(x: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
             y,
             seed,
             y.numel(),
-            LEAST=int(min(p * 2**32, 2**32 - 1)),
-            SCALE=1 / (1 - p) if p < 1 else 0.0,
+            least=int(min(p * 2**32, 2**32 - 1)),
+            scale=1 / (1 - p) if p < 1 else 0.0,
             BLOCK=BLOCK,
         )
     return y

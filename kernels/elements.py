@@ -41,10 +41,26 @@ def widen(value):
 
 
 @inline
-def operand(value):
-    """The value as an operand of ``tl.dot``: as it is, for the tensor cores to widen; widened when
-    interpreting."""
+def nearest_tf32(value):
+    """float32 rounded to the nearest TF32, ties away from zero: the tensor cores would cut the last
+    13 bits off."""
     if INTERPRETING:
+        bits = value.to(tl.uint32, bitcast=True)
+        rounded = ((bits + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
+        return tl.where(value == value, rounded, value)
+    else:
+        return tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [value], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@inline
+def operand(value, INPUT_PRECISION: tl.constexpr):
+    """The value as an operand of ``tl.dot``: float32 as TF32 where that is asked for, else as it
+    is, for the tensor cores to widen; widened when interpreting."""
+    if INPUT_PRECISION == "tf32":
+        return nearest_tf32(value)
+    elif INTERPRETING:
         return widen(value)
     else:
         return value
@@ -65,6 +81,16 @@ def narrow(value, pointer):
 
 
 @inline
+def number(value, like):
+    """An argument of float64, which keeps all digits and makes no kernel of its own as a constant
+    would, in the dtype of ``like``. The interpreter's is one of Python's."""
+    if INTERPRETING:
+        return value
+    else:
+        return value.to(like.dtype)
+
+
+@inline
 def divide(value, divisor):
     """``value / divisor``, rounded correctly; ``/`` alone is two units off in float32."""
     if value.dtype == tl.float64:
@@ -74,13 +100,20 @@ def divide(value, divisor):
 
 
 @inline
+def as_offset(index, WIDE: tl.constexpr):
+    """An index or a size in the width of offsets, in which products of sizes are taken."""
+    return tl.cast(index, tl.int64) if WIDE else index
+
+
+@inline
 def pixel(index, D, H, W):
     """The (n, d, h, w) of the index-th pixel of a map, counted with w fastest."""
+    # Axis by axis: a product of sizes, which come in 32 bits, could be too large for them.
     w = index % W
-    h = index // W % H
-    d = index // (W * H) % D
-    n = index // (W * H * D)
-    return n, d, h, w
+    index = index // W
+    h = index % H
+    index = index // H
+    return index // D, index % D, h, w
 
 
 @inline
@@ -102,9 +135,7 @@ def walk(
     the divisions that take an index apart are made once per row or column, not once per
     element.
     """
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     column_blocks = (columns + COLUMNS - 1) // COLUMNS
     row = (program // column_blocks) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     column = (program % column_blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]  # [1, COLUMNS]

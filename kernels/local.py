@@ -34,7 +34,7 @@ from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 
 from . import conv_tiles, runtime
 from .conv_tiles import residue_class
-from .elements import filled, narrow, pixel, read_at, widen
+from .elements import as_offset, filled, narrow, pixel, read_at, widen
 
 # (BLOCK_F, BLOCK_N, BLOCK_P, num_warps) by the bytes of an element.
 TILES = {2: (8, 8, 64, 4), 4: (8, 8, 64, 4), 8: (4, 8, 64, 4)}
@@ -60,11 +60,9 @@ def local_forward_kernel(
     BLOCK_P: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    pixels = y_shape[2] * y_shape[3] * y_shape[4]
+    pixels = as_offset(y_shape[2], WIDE) * y_shape[3] * y_shape[4]
     n_blocks = (y_shape[0] + BLOCK_N - 1) // BLOCK_N
     f_blocks = (y_shape[1] + BLOCK_F - 1) // BLOCK_F
     n = program % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)[None, :, None]
@@ -77,8 +75,8 @@ def local_forward_kernel(
     filter = weight_ptr + f * weight_stride[0]
     filter += od * weight_stride[2] + oh * weight_stride[3] + ow * weight_stride[4]
     total = filled([BLOCK_F, BLOCK_N, BLOCK_P], 0.0, x_ptr)
-    for step in range(x_shape[1] * TAPS):
-        row = tl.cast(step, tl.int64) if WIDE else step
+    for step in range(as_offset(x_shape[1], WIDE) * TAPS):
+        row = as_offset(step, WIDE)
         tap = row % TAPS
         td = tap // (KERNEL[1] * KERNEL[2])
         th = tap // KERNEL[2] % KERNEL[1]
@@ -161,12 +159,10 @@ def local_grad_input_kernel(
     BLOCK_P: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     KERNEL_TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
     TRIPS: tl.constexpr = TAPS[0] * TAPS[1] * TAPS[2]
-    pixels = x_shape[2] * x_shape[3] * x_shape[4]
+    pixels = as_offset(x_shape[2], WIDE) * x_shape[3] * x_shape[4]
     n_blocks = (x_shape[0] + BLOCK_N - 1) // BLOCK_N
     c_blocks = (x_shape[1] + BLOCK_F - 1) // BLOCK_F
     n = program % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)[None, :, None]
@@ -207,8 +203,8 @@ def local_grad_input_kernel(
     start_w += (w - first_w) // STRIDE[2]
     image = grad_y_ptr + n * grad_y_stride[0]
     total = filled([BLOCK_F, BLOCK_N, BLOCK_P], 0.0, grad_y_ptr)
-    for step in range(y_shape[1] * TRIPS):
-        row = tl.cast(step, tl.int64) if WIDE else step
+    for step in range(as_offset(y_shape[1], WIDE) * TRIPS):
+        row = as_offset(step, WIDE)
         f = row // TRIPS
         jd = row % TRIPS // (TAPS[1] * TAPS[2])
         jh = row // TAPS[2] % TAPS[1]
@@ -289,12 +285,10 @@ def local_grad_weight_kernel(
     BLOCK_P: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    rows = x_shape[1] * TAPS
-    pixels = y_shape[2] * y_shape[3] * y_shape[4]
+    rows = as_offset(x_shape[1], WIDE) * TAPS
+    pixels = as_offset(y_shape[2], WIDE) * y_shape[3] * y_shape[4]
     r_blocks = (rows + BLOCK_N - 1) // BLOCK_N
     f_blocks = (y_shape[1] + BLOCK_F - 1) // BLOCK_F
     row = program % r_blocks * BLOCK_N + tl.arange(0, BLOCK_N)[None, :, None]
@@ -316,7 +310,7 @@ def local_grad_weight_kernel(
     x_at = row // TAPS * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
     total = filled([BLOCK_F, BLOCK_N, BLOCK_P], 0.0, x_ptr)
     for step in range(y_shape[0]):
-        n = tl.cast(step, tl.int64) if WIDE else step
+        n = as_offset(step, WIDE)
         grad_y = tl.load(grad_y_ptr + n * grad_y_stride[0] + grad_y_at, mask=in_f, other=0.0)
         x = tl.load(x_ptr + n * x_stride[0] + x_at, mask=read, other=0.0)
         total += widen(grad_y) * widen(x)  # [BLOCK_F, BLOCK_N, BLOCK_P]

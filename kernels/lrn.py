@@ -26,7 +26,7 @@ import triton.language as tl
 from pydl.contract.lrn import LrnBackward, LrnForward
 
 from . import runtime
-from .elements import filled, inline, narrow, walk, widen
+from .elements import filled, inline, narrow, number, walk, widen
 
 # Larger windows, which no known network has, run in loops: unrolled they would compile for minutes.
 UNROLLED_SIZE = 7
@@ -42,30 +42,30 @@ def scale_of(
     channel_stride,
     mask,
     zero,
+    rate,
+    k,
     SIZE: tl.constexpr,
     UNROLL: tl.constexpr,
-    ALPHA,
-    K,
 ):
-    """K + ALPHA / SIZE * the sum of squares in the window of channel c. ``zero``: zeros of the
-    result's dtype and shape."""
+    """k + rate * the sum of squares in the window of channel c. ``zero``: zeros of the result's
+    dtype and shape."""
     squares = zero
     for j in tl.range(0, SIZE, loop_unroll_factor=UNROLL):
         near = c + (j - SIZE // 2)
         inside = mask & (near >= 0) & (near < channels)
         x = widen(tl.load(x_pixel + near * channel_stride, mask=inside, other=0.0))
         squares += x * x
-    return squares * (ALPHA / SIZE) + K
+    return squares * number(rate, zero) + number(k, zero)
 
 
 @inline
-def inverse_power(scale, BETA: tl.constexpr):
-    """scale^-BETA: 0.75, the usual one, through two roots; any other through exp2 and log2."""
-    if BETA == 0.75:
+def inverse_power(scale, beta, ROOTS: tl.constexpr):
+    """scale^-beta: 0.75, the usual one, through two ROOTS; any other through exp2 and log2."""
+    if ROOTS:
         root = tl.math.rsqrt(scale)
         return root * tl.math.sqrt(root)
     else:
-        return tl.math.exp2(tl.math.log2(scale) * -BETA)
+        return tl.math.exp2(tl.math.log2(scale) * number(-beta, scale))
 
 
 @triton.jit
@@ -76,10 +76,11 @@ def lrn_forward_kernel(
     x_stride,
     rows,
     columns,
+    rate: tl.float64,  # alpha / size
+    beta: tl.float64,
+    k: tl.float64,
     SIZE: tl.constexpr,
-    ALPHA: tl.constexpr,
-    BETA: tl.constexpr,
-    K: tl.constexpr,
+    ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -89,9 +90,9 @@ def lrn_forward_kernel(
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     x_pixel = x_ptr + n * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
     x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(x * inverse_power(scale, BETA), y_ptr), mask=mask)
+    tl.store(y_ptr + offset, narrow(x * inverse_power(scale, beta, ROOTS), y_ptr), mask=mask)
 
 
 def lrn_forward(call: LrnForward) -> torch.Tensor:
@@ -128,10 +129,11 @@ def lrn_backward_kernel(
     x_stride,
     rows,
     columns,
+    rate: tl.float64,  # alpha / size
+    beta: tl.float64,
+    k: tl.float64,
     SIZE: tl.constexpr,
-    ALPHA: tl.constexpr,
-    BETA: tl.constexpr,
-    K: tl.constexpr,
+    ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -154,16 +156,18 @@ def lrn_backward_kernel(
         inside = mask & (near >= 0) & (near < shape[1])
         # Under the mask of the program, not of this neighbour: only loads with equal masks are
         # merged.
-        scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+        scale = scale_of(x_pixel, near, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
         near_grad_y = widen(tl.load(grad_y_pixel + near * grad_y_stride[1], mask=inside, other=0.0))
         near_x = widen(tl.load(x_pixel + near * x_stride[1], mask=inside, other=0.0))
         # Outside, the scale may be 0 and its power infinite: a select, for a product with zero
         # would be NaN.
-        ratios += tl.where(inside, near_grad_y * near_x * (inverse_power(scale, BETA) / scale), 0.0)
-    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, SIZE, UNROLL, ALPHA, K)
+        ratio = inverse_power(scale, beta, ROOTS) / scale
+        ratios += tl.where(inside, near_grad_y * near_x * ratio, 0.0)
+    scale = scale_of(x_pixel, c, shape[1], x_stride[1], mask, zero, rate, k, SIZE, UNROLL)
     grad_y = widen(tl.load(grad_y_pixel + c * grad_y_stride[1], mask=mask, other=0.0))
     x = widen(tl.load(x_pixel + c * x_stride[1], mask=mask, other=0.0))
-    grad_x = grad_y * inverse_power(scale, BETA) - x * ratios * (2.0 * ALPHA * BETA / SIZE)
+    grad_x = grad_y * inverse_power(scale, beta, ROOTS)
+    grad_x -= x * ratios * number(2.0 * rate * beta, zero)
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
@@ -213,12 +217,12 @@ def _axes(*maps: torch.Tensor) -> tuple[Five, list[Five]]:
 
 
 def _constants(size: int, alpha: float, beta: float, k: float) -> dict[str, int | float]:
-    """The arguments compiled into the kernel: as run-time arguments the floats would arrive in
-    float32."""
+    """What of the definition is no tensor."""
     return {
+        "rate": float(alpha) / size,
+        "beta": float(beta),
+        "k": float(k),
         "SIZE": size,
-        "ALPHA": float(alpha),
-        "BETA": float(beta),
-        "K": float(k),
+        "ROOTS": beta == 0.75,
         "UNROLL": size if size <= UNROLLED_SIZE else 1,
     }

@@ -19,7 +19,6 @@ longest bin has elements and those with shorter ones are masked. The counts of b
 the compiled kernel; the sizes of the map are not.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -32,12 +31,11 @@ from pydl.contract.pool_adaptive import (
     AdaptiveMaxPoolBackward,
     AdaptiveMaxPoolForward,
     PyramidPoolBackward,
-    longest,
     split,
 )
 
 from . import runtime
-from .bins import bin_end, bin_start, flat_position, lengths, levels_of, reduce_bin
+from .bins import bin_end, bin_start, flat_position, levels_of, longest, reduce_bin, wide
 from .elements import divide, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
 
@@ -53,10 +51,8 @@ def adaptive_pool_forward_kernel(
     rows,
     columns,
     BINS: tl.constexpr,
-    LONGEST: tl.constexpr,
     MAXIMUM: tl.constexpr,
     INDEX: tl.constexpr,
-    UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -79,19 +75,13 @@ def adaptive_pool_forward_kernel(
         BINS[0],
         BINS[1],
         BINS[2],
-        LONGEST[0],
-        LONGEST[1],
-        LONGEST[2],
-        UNROLL,
         MAXIMUM,
     )
     tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
     if INDEX == "offset":
         tl.store(index_ptr + offset, tap.to(tl.uint8), mask=mask)
     if INDEX == "flat":
-        position = flat_position(
-            tap, od, oh, ow, x_shape, BINS[0], BINS[1], BINS[2], LONGEST[1], LONGEST[2]
-        )
+        position = flat_position(tap, od, oh, ow, x_shape, BINS[0], BINS[1], BINS[2])
         tl.store(index_ptr + offset, position, mask=mask)
 
 
@@ -104,11 +94,7 @@ def _forward(
 ) -> None:
     if y.numel() == 0:
         return
-    wide = runtime.wide(x, y)
-    # With 64-bit offsets ptxas keeps 8 bytes on the stack, whatever the tile, but for sixteen
-    # elements a thread.
-    tiling = runtime.tile(y, 2048 if wide else 1024)
-    longest_bins = lengths(x.shape[2:], output_size)
+    tiling = runtime.tile(y)
     runtime.launch(
         adaptive_pool_forward_kernel,
         runtime.programs(tiling),
@@ -121,11 +107,10 @@ def _forward(
         runtime.shape(y.shape),
         **tiling,
         BINS=runtime.spread(output_size, 1),
-        LONGEST=longest_bins,
         MAXIMUM=indices is not None,
         INDEX=index_form,
-        UNROLL=runtime.unroll(math.prod(longest_bins)),
-        WIDE=wide,
+        WIDE=wide(x.shape[2:], output_size, x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
 
 
@@ -156,9 +141,7 @@ def adaptive_pool_backward_kernel(
     x_shape,
     rows,
     columns,
-    LEVELS: tl.constexpr,
-    LONGEST: tl.constexpr,
-    CANDIDATES: tl.constexpr,  # three a level: the most bins that hold an element
+    LEVELS: tl.constexpr,  # three counts of bins a level
     COUNT: tl.constexpr,
     MAXIMUM: tl.constexpr,
     ROWS: tl.constexpr,
@@ -175,67 +158,56 @@ def adaptive_pool_backward_kernel(
             + n * grad_y_stride[5 * level]
             + c * grad_y_stride[5 * level + 1]
         )
-        for which in tl.range(
-            0, CANDIDATES[3 * level] * CANDIDATES[3 * level + 1] * CANDIDATES[3 * level + 2]
-        ):
-            od = d * LEVELS[3 * level] // x_shape[2] + which // (
-                CANDIDATES[3 * level + 1] * CANDIDATES[3 * level + 2]
-            )
-            oh = (
-                h * LEVELS[3 * level + 1] // x_shape[3]
-                + which // CANDIDATES[3 * level + 2] % CANDIDATES[3 * level + 1]
-            )
-            ow = w * LEVELS[3 * level + 2] // x_shape[4] + which % CANDIDATES[3 * level + 2]
-            d0, d1 = (
-                bin_start(od, x_shape[2], LEVELS[3 * level]),
-                bin_end(od, x_shape[2], LEVELS[3 * level]),
-            )
-            h0, h1 = (
-                bin_start(oh, x_shape[3], LEVELS[3 * level + 1]),
-                bin_end(oh, x_shape[3], LEVELS[3 * level + 1]),
-            )
-            w0, w1 = (
-                bin_start(ow, x_shape[4], LEVELS[3 * level + 2]),
-                bin_end(ow, x_shape[4], LEVELS[3 * level + 2]),
-            )
-            # The first bin that can hold the element is a bin, and holds it; those after it may lie
-            # behind it, or not be.
-            held = mask & (d0 <= d) & (h0 <= h) & (w0 <= w)
-            held = (
-                held
-                & (od < LEVELS[3 * level])
-                & (oh < LEVELS[3 * level + 1])
-                & (ow < LEVELS[3 * level + 2])
-            )
-            if MAXIMUM:
-                chosen = tl.load(
-                    index_ptr
-                    + index_first[level]
-                    + n * index_stride[5 * level]
-                    + c * index_stride[5 * level + 1]
-                    + od * index_stride[5 * level + 2]
-                    + oh * index_stride[5 * level + 3]
-                    + ow * index_stride[5 * level + 4],
-                    mask=held,
-                    other=0,
-                )
-                if index_ptr.dtype.element_ty == tl.uint8:
-                    tap = ((d - d0) * LONGEST[3 * level + 1] + h - h0) * LONGEST[3 * level + 2]
-                    held = held & (chosen.to(tl.int32) == tap + w - w0)
-                else:
-                    held = held & (chosen == (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w)
-            grad_y = tl.load(
-                gradients
-                + od * grad_y_stride[5 * level + 2]
-                + oh * grad_y_stride[5 * level + 3]
-                + ow * grad_y_stride[5 * level + 4],
-                mask=held,
-                other=0.0,
-            )
-            grad_y = widen(grad_y)
-            if not MAXIMUM:
-                grad_y = divide(grad_y, tl.maximum((d1 - d0) * (h1 - h0) * (w1 - w0), 1))
-            total += grad_y  # [ROWS, COLUMNS]
+        first_d = d * LEVELS[3 * level] // x_shape[2]
+        first_h = h * LEVELS[3 * level + 1] // x_shape[3]
+        first_w = w * LEVELS[3 * level + 2] // x_shape[4]
+        for which_d in range(longest(LEVELS[3 * level], x_shape[2])):
+            for which_h in range(longest(LEVELS[3 * level + 1], x_shape[3])):
+                for which_w in range(longest(LEVELS[3 * level + 2], x_shape[4])):
+                    od, oh, ow = first_d + which_d, first_h + which_h, first_w + which_w
+                    d0 = bin_start(od, x_shape[2], LEVELS[3 * level])
+                    h0 = bin_start(oh, x_shape[3], LEVELS[3 * level + 1])
+                    w0 = bin_start(ow, x_shape[4], LEVELS[3 * level + 2])
+                    # The first bin that can hold the element is a bin, and holds it; those after
+                    # it may lie behind it, or not be.
+                    held = mask & (d0 <= d) & (h0 <= h) & (w0 <= w)
+                    held = held & (od < LEVELS[3 * level]) & (oh < LEVELS[3 * level + 1])
+                    held = held & (ow < LEVELS[3 * level + 2])
+                    if MAXIMUM:
+                        chosen = tl.load(
+                            index_ptr
+                            + index_first[level]
+                            + n * index_stride[5 * level]
+                            + c * index_stride[5 * level + 1]
+                            + od * index_stride[5 * level + 2]
+                            + oh * index_stride[5 * level + 3]
+                            + ow * index_stride[5 * level + 4],
+                            mask=held,
+                            other=0,
+                        )
+                        if index_ptr.dtype.element_ty == tl.uint8:
+                            tap = (d - d0) * longest(x_shape[3], LEVELS[3 * level + 1]) + h - h0
+                            tap = tap * longest(x_shape[4], LEVELS[3 * level + 2]) + w - w0
+                            held = held & (chosen.to(tl.int32) == tap)
+                        else:
+                            place = (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w
+                            held = held & (chosen == place)
+                    grad_y = widen(
+                        tl.load(
+                            gradients
+                            + od * grad_y_stride[5 * level + 2]
+                            + oh * grad_y_stride[5 * level + 3]
+                            + ow * grad_y_stride[5 * level + 4],
+                            mask=held,
+                            other=0.0,
+                        )
+                    )
+                    if not MAXIMUM:
+                        taps = bin_end(od, x_shape[2], LEVELS[3 * level]) - d0
+                        taps *= bin_end(oh, x_shape[3], LEVELS[3 * level + 1]) - h0
+                        taps *= bin_end(ow, x_shape[4], LEVELS[3 * level + 2]) - w0
+                        grad_y = divide(grad_y, tl.maximum(taps, 1))
+                    total += grad_y  # [ROWS, COLUMNS]
     tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
 
 
@@ -264,12 +236,7 @@ def _backward(
     if grad_x.numel() == 0:
         return grad_x
     size, channels = grad_x.shape[2:], grad_x.shape[1]
-    bins, longest_bins, _ = levels_of(size, levels)
-    over = [
-        most
-        for level in split(levels, len(size))
-        for most in runtime.spread([longest(out, n) for n, out in zip(size, level, strict=True)], 1)
-    ]
+    bins, _ = levels_of(size, levels)
     grad_y_stride, grad_y_first = _places(grad_y, channels, bins, pyramid)
     index_stride, index_first = grad_y_stride, grad_y_first
     if maximum:
@@ -289,11 +256,9 @@ def _backward(
         runtime.shape(grad_x.shape),
         **tiling,
         LEVELS=tuple(bins),
-        LONGEST=tuple(longest_bins),
-        CANDIDATES=tuple(over),
         COUNT=len(bins) // 3,
         MAXIMUM=maximum,
-        WIDE=runtime.wide(grad_y, grad_x),
+        WIDE=wide(size, levels, grad_y, grad_x),
     )
     return grad_x
 

@@ -14,8 +14,8 @@ import triton.language as tl
 from pydl.contract.pool_adaptive import PyramidPoolForward
 
 from . import runtime
-from .bins import flat_position, levels_of, reduce_bin
-from .elements import filled, narrow
+from .bins import flat_position, levels_of, reduce_bin, wide
+from .elements import as_offset, filled, narrow
 
 # Elements a program covers, planes by bins, at its level of most bins.
 PYRAMID_ELEMENTS = 512
@@ -30,7 +30,6 @@ def pyramid_pool_forward_kernel(
     x_stride,
     planes,
     LEVELS: tl.constexpr,  # three counts of bins a level, one after the other
-    LONGEST: tl.constexpr,  # likewise
     COLUMNS: tl.constexpr,  # of each level: its bins, up to a power of two
     FIRST: tl.constexpr,  # of each level: the bins of those before; last, of all
     COUNT: tl.constexpr,  # levels
@@ -39,19 +38,17 @@ def pyramid_pool_forward_kernel(
     ROWS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     row = program * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     n, c = row // x_shape[1], row % x_shape[1]
     plane = x_ptr + n * x_stride[0] + c * x_stride[1]
     for level in tl.static_range(COUNT):
-        column = tl.arange(0, COLUMNS[level])[None, :]  # [1, COLUMNS]
+        column = as_offset(tl.arange(0, COLUMNS[level])[None, :], WIDE)  # [1, COLUMNS]
         ow = column % LEVELS[3 * level + 2]
         oh = column // LEVELS[3 * level + 2] % LEVELS[3 * level + 1]
         od = column // (LEVELS[3 * level + 2] * LEVELS[3 * level + 1])
         mask = (row < planes) & (column < FIRST[level + 1] - FIRST[level])
-        start = filled([ROWS, COLUMNS[level]], 0.0, x_ptr)
+        start = filled([ROWS, 1], 0.0, x_ptr) + column * 0  # [ROWS, COLUMNS]
         y, tap = reduce_bin(
             plane,
             od,
@@ -64,10 +61,6 @@ def pyramid_pool_forward_kernel(
             LEVELS[3 * level],
             LEVELS[3 * level + 1],
             LEVELS[3 * level + 2],
-            LONGEST[3 * level],
-            LONGEST[3 * level + 1],
-            LONGEST[3 * level + 2],
-            1,
             MAXIMUM,
         )
         offset = (
@@ -88,8 +81,6 @@ def pyramid_pool_forward_kernel(
                 LEVELS[3 * level],
                 LEVELS[3 * level + 1],
                 LEVELS[3 * level + 2],
-                LONGEST[3 * level + 1],
-                LONGEST[3 * level + 2],
             )
             tl.store(index_ptr + offset, position, mask=mask)
 
@@ -100,7 +91,7 @@ def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.
     y, indices = call.results()
     if y.numel() == 0:
         return y, indices
-    bins, longest_bins, first = levels_of(x.shape[2:], levels)
+    bins, first = levels_of(x.shape[2:], levels)
     columns = [runtime.power_of_two(last - begin) for begin, last in pairwise(first)]
     planes = x.shape[0] * x.shape[1]
     rows = min(max(PYRAMID_ELEMENTS // max(columns), 1), runtime.power_of_two(planes))
@@ -115,13 +106,13 @@ def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.
         runtime.stride(x),
         planes,
         LEVELS=tuple(bins),
-        LONGEST=tuple(longest_bins),
         COLUMNS=tuple(columns),
         FIRST=tuple(first),
         COUNT=len(columns),
         MAXIMUM=kind == "max",
         INDEX=index,
         ROWS=rows,
-        WIDE=runtime.wide(x, y),
+        WIDE=wide(x.shape[2:], levels, x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return y, indices

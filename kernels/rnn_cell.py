@@ -27,7 +27,7 @@ from .rnn_gates import (
     normalised_1,
     normalised_2,
     normalised_4,
-    peephole_of,
+    per_unit,
     plus_bias,
     rows_and_units,
     sigmoid,
@@ -37,6 +37,14 @@ from .rnn_gates import (
 
 # What changes from step to step makes no kernel of its own.
 STEP = ("first", "before", "have", "rows")
+# Of a cell alone.
+NO_OPTIONS = {
+    "zoneout_h": 0.0,
+    "zoneout_c": 0.0,
+    "eps": 0.0,
+    "MIXES_H": False,
+    "MIXES_C": False,
+}
 # Elements of a program's tile, of each of which it holds all gates; the most columns of it where
 # none need to be in one program.
 TILE = 512
@@ -68,10 +76,12 @@ def rnn_cell_forward_kernel(
     first,  # the step's first token
     rows,  # how many it has
     hidden,
+    zoneout_h: tl.float64,
+    zoneout_c: tl.float64,
+    eps: tl.float64,
     CELL: tl.constexpr,
-    ZONEOUT_H: tl.constexpr,
-    ZONEOUT_C: tl.constexpr,
-    EPS: tl.constexpr,
+    MIXES_H: tl.constexpr,
+    MIXES_C: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -89,7 +99,7 @@ def rnn_cell_forward_kernel(
         p_g = load_wide(products_ptr, p + 2 * hidden, mask)
         p_o = load_wide(products_ptr, p + 3 * hidden, mask)
         if norm_ptr is not None:
-            p_i, p_f, p_g, p_o, rstd = normalised_4(p_i, p_f, p_g, p_o, hidden, mask, EPS)
+            p_i, p_f, p_g, p_o, rstd = normalised_4(p_i, p_f, p_g, p_o, hidden, mask, eps)
             store(normalised_ptr, x, p_i, mask)
             store(normalised_ptr, x + hidden, p_f, mask)
             store(normalised_ptr, x + 2 * hidden, p_g, mask)
@@ -100,15 +110,20 @@ def rnn_cell_forward_kernel(
         p_g = plus_bias(p_g, bias_ptr, norm_ptr, 2, unit, hidden)
         p_o = plus_bias(p_o, bias_ptr, norm_ptr, 3, unit, hidden)
         c = load_wide(c_ptr, state_at, mask)
+        peep_i, peep_f, peep_o = None, None, None
+        if peephole_ptr is not None:
+            peep_i = per_unit(peephole_ptr, 0, unit, hidden)
+            peep_f = per_unit(peephole_ptr, 1, unit, hidden)
+            peep_o = per_unit(peephole_ptr, 2, unit, hidden)
         i, f, g, o, c_new = lstm(
             load_wide(gates_ptr, x, mask) + p_i,
             load_wide(gates_ptr, x + hidden, mask) + p_f,
             load_wide(gates_ptr, x + 2 * hidden, mask) + p_g,
             load_wide(gates_ptr, x + 3 * hidden, mask) + p_o,
             c,
-            peephole_of(peephole_ptr, 0, unit, hidden),
-            peephole_of(peephole_ptr, 1, unit, hidden),
-            peephole_of(peephole_ptr, 2, unit, hidden),
+            peep_i,
+            peep_f,
+            peep_o,
         )
         store(activated_ptr, x, i, mask)
         store(activated_ptr, x + hidden, f, mask)
@@ -116,10 +131,10 @@ def rnn_cell_forward_kernel(
         store(activated_ptr, x + 3 * hidden, o, mask)
         shown = c_new
         if norm_c_ptr is not None:
-            shown, _ = normalised_1(c_new, hidden, mask, EPS)
+            shown, _ = normalised_1(c_new, hidden, mask, eps)
             shown = plus_bias(shown, bias_c_ptr, norm_c_ptr, 0, unit, hidden)
         h_new = o * tanh(shown)
-        c_new = mixed(c_new, c, zone_c_ptr, at, mask, ZONEOUT_C)
+        c_new = mixed(c_new, c, zone_c_ptr, at, mask, zoneout_c, MIXES_C)
         tl.debug_barrier()  # c may lie there: where threads repeat each other, all have read it
         store(c_next_ptr, state_at, c_new, mask)
         store(c_kept_ptr, at, c_new, mask)
@@ -130,8 +145,8 @@ def rnn_cell_forward_kernel(
         p_r, p_z = load_wide(products_ptr, p, mask), load_wide(products_ptr, p + hidden, mask)
         p_n = load_wide(products_ptr, p + 2 * hidden, mask)
         if norm_ptr is not None:
-            p_r, p_z, rstd = normalised_2(p_r, p_z, hidden, mask, EPS)
-            p_n, rstd_n = normalised_1(p_n, hidden, mask, EPS)
+            p_r, p_z, rstd = normalised_2(p_r, p_z, hidden, mask, eps)
+            p_n, rstd_n = normalised_1(p_n, hidden, mask, eps)
             store(normalised_ptr, x, p_r, mask)
             store(normalised_ptr, x + hidden, p_z, mask)
             store(normalised_ptr, x + 2 * hidden, p_n, mask)
@@ -156,7 +171,7 @@ def rnn_cell_forward_kernel(
     else:
         p = load_wide(products_ptr, state_at, mask)
         if norm_ptr is not None:
-            p, rstd = normalised_1(p, hidden, mask, EPS)
+            p, rstd = normalised_1(p, hidden, mask, eps)
             store(normalised_ptr, at, p, mask)
             store(rstd_ptr, token, rstd[:, None], b < rows)
         q = plus_bias(p, bias_ptr, norm_ptr, 0, unit, hidden)
@@ -167,7 +182,7 @@ def rnn_cell_forward_kernel(
         store(u_ptr, state_at, h_new, mask)
         store(unprojected_ptr, at, h_new, mask)
     else:
-        h_new = mixed(h_new, h, zone_h_ptr, at, mask, ZONEOUT_H)
+        h_new = mixed(h_new, h, zone_h_ptr, at, mask, zoneout_h, MIXES_H)
         store(h_next_ptr, state_at, h_new, mask)
         store(y_ptr, at, h_new, mask)
 
@@ -234,8 +249,6 @@ def rnn_cell_forward(call: RnnCellForward) -> tuple[torch.Tensor, torch.Tensor, 
             *h_next.shape,
             first=0,
             CELL=cell,
-            ZONEOUT_H=0.0,
-            ZONEOUT_C=0.0,
-            EPS=0.0,
+            **NO_OPTIONS,
         )
     return h_next, c_next, activated

@@ -15,7 +15,7 @@ from pydl import layout
 from pydl.contract.rnn import KEPT, RnnCellBackward
 
 from .elements import filled
-from .rnn_cell import STEP, launch, tile_of
+from .rnn_cell import NO_OPTIONS, STEP, launch, tile_of
 from .rnn_gates import (
     activation_gradient,
     add_to,
@@ -26,7 +26,7 @@ from .rnn_gates import (
     norm_gradient,
     normalised_1,
     part_of_old,
-    peephole_of,
+    per_unit,
     plus_bias,
     rows_and_units,
     rstd_at,
@@ -67,10 +67,12 @@ def rnn_cell_backward_kernel(
     have,  # how many tokens that has
     rows,
     hidden,
+    zoneout_h: tl.float64,
+    zoneout_c: tl.float64,
+    eps: tl.float64,
     CELL: tl.constexpr,
-    ZONEOUT_H: tl.constexpr,
-    ZONEOUT_C: tl.constexpr,
-    EPS: tl.constexpr,
+    MIXES_H: tl.constexpr,
+    MIXES_C: tl.constexpr,
     ONLY_N: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -87,8 +89,8 @@ def rnn_cell_backward_kernel(
     if grad_y_ptr is not None:
         dh += load_wide(grad_y_ptr, at, mask)
     dh_before = filled([ROWS, COLUMNS], 0.0, activated_ptr)
-    if zone_h_ptr is not None or ZONEOUT_H > 0:
-        old = part_of_old(zone_h_ptr, at, mask, dh, ZONEOUT_H)
+    if zone_h_ptr is not None or MIXES_H:
+        old = part_of_old(zone_h_ptr, at, mask, dh, zoneout_h)
         dh_before = old * dh
         dh = (1 - old) * dh
 
@@ -101,7 +103,7 @@ def rnn_cell_backward_kernel(
         c = load_before(c_ptr, c0_ptr, b, before_at, state_at, have, mask)
         c_new = load_wide(c_next_ptr, at, mask) if c_next_ptr is not None else f * c + i * g
         if norm_c_ptr is not None:
-            hat, rstd = normalised_1(c_new, hidden, mask, EPS)
+            hat, rstd = normalised_1(c_new, hidden, mask, eps)
             shown = tanh(plus_bias(hat, bias_c_ptr, norm_c_ptr, 0, unit, hidden))
             d_shown = dh * o * (1 - shown * shown)
             sums_at = b * 2 * hidden + unit
@@ -118,15 +120,16 @@ def rnn_cell_backward_kernel(
         if grad_c_ptr is not None:
             dc += load_wide(grad_c_ptr, state_at, mask)
         dc_before = filled([ROWS, COLUMNS], 0.0, activated_ptr)
-        if zone_c_ptr is not None or ZONEOUT_C > 0:
-            old = part_of_old(zone_c_ptr, at, mask, dc, ZONEOUT_C)
+        if zone_c_ptr is not None or MIXES_C:
+            old = part_of_old(zone_c_ptr, at, mask, dc, zoneout_c)
             dc_before = old * dc
             dc = (1 - old) * dc
         dc += d_shown
-        peep_i = peephole_of(peephole_ptr, 0, unit, hidden)
-        peep_f = peephole_of(peephole_ptr, 1, unit, hidden)
+        peep_i, peep_f = None, None
         if peephole_ptr is not None:
-            dc += do * peephole_of(peephole_ptr, 2, unit, hidden)
+            peep_i = per_unit(peephole_ptr, 0, unit, hidden)
+            peep_f = per_unit(peephole_ptr, 1, unit, hidden)
+            dc += do * per_unit(peephole_ptr, 2, unit, hidden)
         di, df, dg, dc = lstm_gradient(dc, i, f, g, c, peep_i, peep_f)
         dc_before += dc
         if peephole_ptr is not None:
@@ -277,9 +280,7 @@ def rnn_cell_backward(
         before=0,
         have=rows,
         CELL=cell,
-        ZONEOUT_H=0.0,
-        ZONEOUT_C=0.0,
-        EPS=0.0,
+        **NO_OPTIONS,
         ONLY_N=False,
     )
     if sums is not None:

@@ -7,7 +7,7 @@ compute the same.
 
 import triton.language as tl
 
-from .elements import divide, inline, narrow, widen
+from .elements import as_offset, divide, inline, narrow, number, widen
 
 
 @inline
@@ -57,35 +57,36 @@ def centre(x, mean, inside):
 
 
 @inline
-def rstd_of(variance, EPS: tl.constexpr):
-    return divide(tl.full(variance.shape, 1.0, variance.dtype), tl.sqrt(variance + EPS))
+def rstd_of(variance, eps):
+    deviation = tl.sqrt(variance + number(eps, variance))
+    return divide(tl.full(variance.shape, 1.0, variance.dtype), deviation)
 
 
 @inline
-def normalised_1(x, hidden, inside, EPS: tl.constexpr):
+def normalised_1(x, hidden, inside, eps):
     """The rows of x with mean 0 and variance 1, and their rstd [ROWS]."""
     x = centre(x, tl.sum(x, 1) / hidden, inside)
-    rstd = rstd_of(tl.sum(x * x, 1) / hidden, EPS)
+    rstd = rstd_of(tl.sum(x * x, 1) / hidden, eps)
     return x * rstd[:, None], rstd
 
 
 @inline
-def normalised_2(x, y, hidden, inside, EPS: tl.constexpr):
+def normalised_2(x, y, hidden, inside, eps):
     """Two gates as normalised_1, their rows together."""
     mean = (tl.sum(x, 1) + tl.sum(y, 1)) / (2 * hidden)
     x, y = centre(x, mean, inside), centre(y, mean, inside)
-    rstd = rstd_of((tl.sum(x * x, 1) + tl.sum(y * y, 1)) / (2 * hidden), EPS)
+    rstd = rstd_of((tl.sum(x * x, 1) + tl.sum(y * y, 1)) / (2 * hidden), eps)
     return x * rstd[:, None], y * rstd[:, None], rstd
 
 
 @inline
-def normalised_4(x, y, z, w, hidden, inside, EPS: tl.constexpr):
+def normalised_4(x, y, z, w, hidden, inside, eps):
     """Four gates as normalised_1, their rows together."""
     mean = (tl.sum(x, 1) + tl.sum(y, 1) + tl.sum(z, 1) + tl.sum(w, 1)) / (4 * hidden)
     x, y = centre(x, mean, inside), centre(y, mean, inside)
     z, w = centre(z, mean, inside), centre(w, mean, inside)
     squares = tl.sum(x * x, 1) + tl.sum(y * y, 1) + tl.sum(z * z, 1) + tl.sum(w * w, 1)
-    rstd = rstd_of(squares / (4 * hidden), EPS)
+    rstd = rstd_of(squares / (4 * hidden), eps)
     by = rstd[:, None]
     return x * by, y * by, z * by, w * by, rstd
 
@@ -138,22 +139,23 @@ def activation_gradient(dh, a, CELL: tl.constexpr):
 
 
 @inline
-def part_of_old(zone_ptr, at, mask, like, ZONEOUT: tl.constexpr):
+def part_of_old(zone_ptr, at, mask, like, zoneout):
     """How much of the old state zoneout keeps, in the dtype of ``like``; zeros where there is no
     zoneout."""
     if zone_ptr is not None:
         return (tl.load(zone_ptr + at, mask=mask, other=0) != 0).to(like.dtype)
     else:
-        return tl.full(like.shape, ZONEOUT, like.dtype)
+        return tl.full(like.shape, number(zoneout, like), like.dtype)
 
 
 @inline
-def mixed(new, old, zone_ptr, at, mask, ZONEOUT: tl.constexpr):
-    """The state after zoneout; ``old`` may be None where there is none."""
+def mixed(new, old, zone_ptr, at, mask, zoneout, MIXES: tl.constexpr):
+    """The state after zoneout, by a mask or where it MIXES by a number; ``old`` may be None where
+    neither is."""
     if zone_ptr is not None:
         return tl.where(tl.load(zone_ptr + at, mask=mask, other=0) != 0, old, new)
-    elif ZONEOUT > 0:
-        return ZONEOUT * old + (1 - ZONEOUT) * new
+    elif MIXES:
+        return number(zoneout, new) * old + number(1.0 - zoneout, new) * new
     else:
         return new
 
@@ -173,9 +175,7 @@ def load_before(after_ptr, first_ptr, b, at, first_at, have, mask):
 @inline
 def rows_and_units(rows, hidden, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
     """The sequences [ROWS, 1] and units [1, COLUMNS] of this program, and which of those exist."""
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     blocks = (hidden + COLUMNS - 1) // COLUMNS
     b = program // blocks * ROWS + tl.arange(0, ROWS)[:, None]
     unit = program % blocks * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -197,14 +197,6 @@ def store(pointer, at, value, mask):
 @inline
 def add_to(pointer, at, value, mask):
     tl.store(pointer + at, tl.load(pointer + at, mask=mask, other=0.0) + value, mask=mask)
-
-
-@inline
-def peephole_of(pointer, gate, unit, hidden):
-    if pointer is not None:
-        return per_unit(pointer, gate, unit, hidden)
-    else:
-        return None
 
 
 @inline

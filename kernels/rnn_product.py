@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from . import conv_tiles, runtime
-from .elements import filled, narrow, operand, widen
+from .elements import as_offset, filled, narrow, operand, widen
 from .rnn_cell import STEP
 from .rnn_gates import load_wide, mixed, part_of_old, rows_and_units, store
 
@@ -51,15 +51,11 @@ def rnn_product_kernel(
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     n_blocks = (columns + BLOCK_N - 1) // BLOCK_N
     b = program // n_blocks * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
     n = program % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    lane = tl.arange(0, BLOCK_K)
-    if WIDE:
-        lane = lane.to(tl.int64)
+    lane = as_offset(tl.arange(0, BLOCK_K), WIDE)
     total = filled([BLOCK_M, BLOCK_N], 0.0, a_ptr)
     a_row = a_ptr + (first + b) * a_stride
     for start in range(0, inner, BLOCK_K):
@@ -82,7 +78,11 @@ def rnn_product_kernel(
                 other=0.0,
             )
         total = tl.dot(
-            operand(a), operand(w), total, input_precision=INPUT_PRECISION, out_dtype=total.dtype
+            operand(a, INPUT_PRECISION),
+            operand(w, INPUT_PRECISION),
+            total,
+            input_precision=INPUT_PRECISION,
+            out_dtype=total.dtype,
         )
     mask = (b < rows) & (n[None, :] < columns)
     if factor_ptr is not None:
@@ -102,7 +102,8 @@ def rnn_projected_kernel(
     first,
     rows,
     hidden,  # P
-    ZONEOUT_H: tl.constexpr,
+    zoneout_h: tl.float64,
+    MIXES_H: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -111,7 +112,7 @@ def rnn_projected_kernel(
     at = (first + b) * hidden + unit
     h_new = load_wide(products_ptr, b * hidden + unit, mask)
     old = load_wide(h_next_ptr, b * hidden + unit, mask)
-    h_new = mixed(h_new, old, zone_h_ptr, at, mask, ZONEOUT_H)
+    h_new = mixed(h_new, old, zone_h_ptr, at, mask, zoneout_h, MIXES_H)
     store(h_next_ptr, b * hidden + unit, h_new, mask)
     store(y_ptr, at, h_new, mask)
 
@@ -125,7 +126,7 @@ def rnn_projected_backward_kernel(
     first,
     rows,
     hidden,  # P
-    ZONEOUT_H: tl.constexpr,
+    zoneout_h: tl.float64,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -135,7 +136,7 @@ def rnn_projected_backward_kernel(
     dh = load_wide(grad_h_ptr, b * hidden + unit, mask)
     if grad_y_ptr is not None:
         dh += load_wide(grad_y_ptr, at, mask)
-    old = part_of_old(zone_h_ptr, at, mask, dh, ZONEOUT_H)
+    old = part_of_old(zone_h_ptr, at, mask, dh, zoneout_h)
     store(grad_projected_ptr, at, (1 - old) * dh, mask)
     store(grad_h_ptr, b * hidden + unit, old * dh, mask)
 

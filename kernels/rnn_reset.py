@@ -35,7 +35,7 @@ def rnn_reset_kernel(
     first,
     rows,
     hidden,
-    EPS: tl.constexpr,
+    eps: tl.float64,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -45,7 +45,7 @@ def rnn_reset_kernel(
     p_r = load_wide(products_ptr, p, mask)
     if norm_ptr is not None:
         p_z = load_wide(products_ptr, p + hidden, mask)
-        p_r, p_z, _ = normalised_2(p_r, p_z, hidden, mask, EPS)
+        p_r, p_z, _ = normalised_2(p_r, p_z, hidden, mask, eps)
     q_r = plus_bias(p_r, bias_ptr, norm_ptr, 0, unit, hidden)
     r = sigmoid(load_wide(gates_ptr, (first + b) * 3 * hidden + unit, mask) + q_r)
     state = r * load_wide(h_ptr, b * hidden + unit, mask)

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from pydl import layout
+
 from . import conv_tiles, runtime
 from .rnn_cell import launch
 from .rnn_sequence_kernels import rnn_sequence_backward_kernel, rnn_sequence_forward_kernel
@@ -26,7 +28,7 @@ from .rnn_step import How, Step, Tensors
 BLOCK_B = 16
 
 # The most hidden units whose weight is in a program's reach, by what the operands are. Four gates
-# take at most 136 KiB of shared memory, and the states of more units would leave the registers.
+# take at most 148 KiB of shared memory, and the states of more units would leave the registers.
 # Full float32 has no matrix unit: its products are unrolled over the threads, and with more than
 # two results a thread LLVM fails on some of them.
 REACH = {"half": 128, "tf32": 64, "float": 32, "double": 32}
@@ -46,17 +48,40 @@ def in_reach(tensors: Tensors) -> bool:
     weight = tensors["weight_hh"]
     if tensors["norm"] is not None or tensors["weight_hr"] is not None:
         return False
+    masks = tensors["zone_h"] is not None or tensors["zone_c"] is not None
+    if masks and weight.dtype == torch.float64:
+        return False  # which Triton 3.6 fails on, as bytes reach an operand of float64
     rows, hidden = weight.shape
     if hidden > REACH[conv_tiles.operands(weight.dtype, "rnn")]:
         return False
-    block = block_of(hidden)
-    numbers = (rows // hidden * block + 2 * BLOCK_B) * block
-    return numbers * weight.element_size() <= shared_memory(weight.device)
+    wanted = shared_wanted(rows // hidden, block_of(hidden), weight.element_size())
+    return wanted <= shared_memory(weight.device)
+
+
+def shared_wanted(gates: int, block: int, element_size: int) -> int:
+    """The most bytes of shared memory that a program takes: the weight, a state for each gate,
+    which backward multiplies, and one between two layouts."""
+    return (gates * block + (gates + 1) * BLOCK_B) * block * element_size
 
 
 def block_of(hidden: int) -> int:
     """The hidden units as a tile has them."""
     return max(16, runtime.power_of_two(hidden))
+
+
+def _firsts(steps: list[Step], like: torch.Tensor) -> torch.Tensor:
+    """0, the first token of each step in the order of time, and twice the number of tokens, on the
+    device of ``like``.
+
+    The numbers go there as arguments of launches: a copy from the host's memory would wait for the
+    GPU, and a CUDA graph could not capture it.
+    """
+    last = sum(step.rows for step in steps)
+    values = [0, *sorted(step.first for step in steps), last, last]
+    plain = torch.contiguous_format
+    firsts = layout.empty((len(values),), like, dtype=torch.int64, layout=plain).zero_()
+    torch._foreach_add_(firsts.unbind(), values)
+    return firsts
 
 
 def _launch(
@@ -67,11 +92,9 @@ def _launch(
     tile = {"ROWS": BLOCK_B, "COLUMNS": block, "num_warps": 4 if block == 16 else 8}
     firsts = None
     if any(step.rows != rows for step in steps):
-        starts = sorted(step.first for step in steps)
-        last = sum(step.rows for step in steps)
-        firsts = torch.tensor([0, *starts, last, last], device=weight.device)
-    constants = how.constants(tensors)
-    del constants["EPS"]
+        firsts = _firsts(steps, weight)
+    options = how.options(tensors)
+    del options["eps"]
     launch(
         kernel,
         tile | {"num_stages": 1},  # prefetched operands would take the weight's shared memory
@@ -81,7 +104,7 @@ def _launch(
         steps=len(steps),
         REVERSE=how.reverse,
         INPUT_PRECISION=conv_tiles.input_precision(weight.dtype, "rnn"),
-        **constants,
+        **options,
     )
 
 

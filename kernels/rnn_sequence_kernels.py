@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .elements import filled, inline, narrow, operand, widen
+from .elements import as_offset, filled, inline, narrow, operand, widen
 from .rnn_gates import (
     activate,
     activation_gradient,
@@ -13,7 +13,7 @@ from .rnn_gates import (
     lstm_gradient,
     mixed,
     part_of_old,
-    peephole_of,
+    per_unit,
     plus_bias,
     sigmoid,
     store,
@@ -22,12 +22,20 @@ from .rnn_gates import (
 
 
 @inline
-def weight_of(pointer, gate, hidden, BLOCK_H: tl.constexpr, TRANSPOSED: tl.constexpr):
+def weight_of(
+    pointer,
+    gate,
+    hidden,
+    BLOCK_H: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+):
     """The weight of a gate [BLOCK_H, BLOCK_H], by (unit of the gate, unit of h) or TRANSPOSED."""
     row, column = tl.arange(0, BLOCK_H)[:, None], tl.arange(0, BLOCK_H)[None, :]
     mask = (row < hidden) & (column < hidden)
     at = column * hidden + row if TRANSPOSED else row * hidden + column
-    return operand(tl.load(pointer + gate * hidden * hidden + at, mask=mask, other=0.0))
+    weight = tl.load(pointer + gate * hidden * hidden + at, mask=mask, other=0.0)
+    return operand(weight, INPUT_PRECISION)
 
 
 @inline
@@ -35,7 +43,7 @@ def times(state, weight, low_ptr, INPUT_PRECISION: tl.constexpr):
     """The product of a widened state, rounded to the operands' dtype, and a weight."""
     zeros = filled(state.shape, 0.0, low_ptr)
     return tl.dot(
-        operand(narrow(state, low_ptr)),
+        operand(narrow(state, low_ptr), INPUT_PRECISION),
         weight,
         zeros,
         input_precision=INPUT_PRECISION,
@@ -53,9 +61,7 @@ def tokens_of(firsts_ptr, t, steps, rows, WIDE: tl.constexpr):
         if not WIDE:
             first, count = first.to(tl.int32), count.to(tl.int32)
     else:
-        if WIDE:
-            t = t.to(tl.int64)
-        first = t * rows
+        first = as_offset(t, WIDE) * rows
         count = tl.where((t >= 0) & (t < steps), rows, 0)
     return first, count
 
@@ -80,34 +86,36 @@ def rnn_sequence_forward_kernel(
     steps,
     rows,  # B
     hidden,
+    zoneout_h: tl.float64,
+    zoneout_c: tl.float64,
     CELL: tl.constexpr,
     REVERSE: tl.constexpr,
-    ZONEOUT_H: tl.constexpr,
-    ZONEOUT_C: tl.constexpr,
+    MIXES_H: tl.constexpr,
+    MIXES_C: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     b = program * ROWS + tl.arange(0, ROWS)[:, None]
     unit = tl.arange(0, COLUMNS)[None, :]
     own = (b < rows) & (unit < hidden)
     state_at = b * hidden + unit
     GRU: tl.constexpr = CELL == "gru" or CELL == "gru_reset_before"
-    w_0 = weight_of(weight_hh_ptr, 0, hidden, COLUMNS, True)
+    w_0 = weight_of(weight_hh_ptr, 0, hidden, COLUMNS, True, INPUT_PRECISION)
     if CELL == "lstm" or GRU:
-        w_1 = weight_of(weight_hh_ptr, 1, hidden, COLUMNS, True)
-        w_2 = weight_of(weight_hh_ptr, 2, hidden, COLUMNS, True)
+        w_1 = weight_of(weight_hh_ptr, 1, hidden, COLUMNS, True, INPUT_PRECISION)
+        w_2 = weight_of(weight_hh_ptr, 2, hidden, COLUMNS, True, INPUT_PRECISION)
     h = load_wide(h0_ptr, state_at, own)
     if CELL == "lstm":
-        w_3 = weight_of(weight_hh_ptr, 3, hidden, COLUMNS, True)
+        w_3 = weight_of(weight_hh_ptr, 3, hidden, COLUMNS, True, INPUT_PRECISION)
         c = load_wide(c0_ptr, state_at, own)
-        peep_i = peephole_of(peephole_ptr, 0, unit, hidden)
-        peep_f = peephole_of(peephole_ptr, 1, unit, hidden)
-        peep_o = peephole_of(peephole_ptr, 2, unit, hidden)
+        peep_i, peep_f, peep_o = None, None, None
+        if peephole_ptr is not None:
+            peep_i = per_unit(peephole_ptr, 0, unit, hidden)
+            peep_f = per_unit(peephole_ptr, 1, unit, hidden)
+            peep_o = per_unit(peephole_ptr, 2, unit, hidden)
     if drop_ptr is not None:
         drop = load_wide(drop_ptr, state_at, own)
 
@@ -143,7 +151,7 @@ def rnn_sequence_forward_kernel(
             store(activated_ptr, x + 2 * hidden, g, mask)
             store(activated_ptr, x + 3 * hidden, o, mask)
             h_new = o * tanh(c_new)
-            c_new = mixed(c_new, c, zone_c_ptr, at, mask, ZONEOUT_C)
+            c_new = mixed(c_new, c, zone_c_ptr, at, mask, zoneout_c, MIXES_C)
             store(c_kept_ptr, at, c_new, mask)
             c = tl.where(b < count, c_new, c)
         elif GRU:
@@ -174,7 +182,7 @@ def rnn_sequence_forward_kernel(
             q = plus_bias(p_0, bias_ptr, None, 0, unit, hidden)
             h_new = activate(load_wide(gates_ptr, at, mask) + q, CELL)
             store(activated_ptr, at, h_new, mask)
-        h_new = mixed(h_new, h, zone_h_ptr, at, mask, ZONEOUT_H)
+        h_new = mixed(h_new, h, zone_h_ptr, at, mask, zoneout_h, MIXES_H)
         store(y_ptr, at, h_new, mask)
         h = tl.where(b < count, widen(narrow(h_new, y_ptr)), h)  # the next step's is as stored
 
@@ -207,39 +215,40 @@ def rnn_sequence_backward_kernel(
     steps,
     rows,  # B
     hidden,
+    zoneout_h: tl.float64,
+    zoneout_c: tl.float64,
     CELL: tl.constexpr,
     REVERSE: tl.constexpr,
-    ZONEOUT_H: tl.constexpr,
-    ZONEOUT_C: tl.constexpr,
+    MIXES_H: tl.constexpr,
+    MIXES_C: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     b = program * ROWS + tl.arange(0, ROWS)[:, None]
     unit = tl.arange(0, COLUMNS)[None, :]
     own = (b < rows) & (unit < hidden)
     state_at = b * hidden + unit
     GRU: tl.constexpr = CELL == "gru" or CELL == "gru_reset_before"
-    w_0 = weight_of(weight_hh_ptr, 0, hidden, COLUMNS, False)
+    w_0 = weight_of(weight_hh_ptr, 0, hidden, COLUMNS, False, INPUT_PRECISION)
     if CELL == "lstm" or GRU:
-        w_1 = weight_of(weight_hh_ptr, 1, hidden, COLUMNS, False)
-        w_2 = weight_of(weight_hh_ptr, 2, hidden, COLUMNS, False)
+        w_1 = weight_of(weight_hh_ptr, 1, hidden, COLUMNS, False, INPUT_PRECISION)
+        w_2 = weight_of(weight_hh_ptr, 2, hidden, COLUMNS, False, INPUT_PRECISION)
     dh = filled([ROWS, COLUMNS], 0.0, y_ptr)
     if grad_h_n_ptr is not None:
         dh += load_wide(grad_h_n_ptr, state_at, own)
     if CELL == "lstm":
-        w_3 = weight_of(weight_hh_ptr, 3, hidden, COLUMNS, False)
+        w_3 = weight_of(weight_hh_ptr, 3, hidden, COLUMNS, False, INPUT_PRECISION)
         dc = filled([ROWS, COLUMNS], 0.0, y_ptr)
         if grad_c_n_ptr is not None:
             dc += load_wide(grad_c_n_ptr, state_at, own)
-        peep_i = peephole_of(peephole_ptr, 0, unit, hidden)
-        peep_f = peephole_of(peephole_ptr, 1, unit, hidden)
-        peep_o = peephole_of(peephole_ptr, 2, unit, hidden)
+        peep_i, peep_f, peep_o = None, None, None
         if peephole_ptr is not None:
+            peep_i = per_unit(peephole_ptr, 0, unit, hidden)
+            peep_f = per_unit(peephole_ptr, 1, unit, hidden)
+            peep_o = per_unit(peephole_ptr, 2, unit, hidden)
             sum_i = filled([ROWS, COLUMNS], 0.0, y_ptr)
             sum_f = filled([ROWS, COLUMNS], 0.0, y_ptr)
             sum_o = filled([ROWS, COLUMNS], 0.0, y_ptr)
@@ -258,8 +267,8 @@ def rnn_sequence_backward_kernel(
         if grad_y_ptr is not None:
             dh_new += load_wide(grad_y_ptr, at, mask)
         dh_old = filled([ROWS, COLUMNS], 0.0, y_ptr)
-        if zone_h_ptr is not None or ZONEOUT_H > 0:
-            old = part_of_old(zone_h_ptr, at, mask, dh, ZONEOUT_H)
+        if zone_h_ptr is not None or MIXES_H:
+            old = part_of_old(zone_h_ptr, at, mask, dh, zoneout_h)
             dh_old = old * dh_new
             dh_new = (1 - old) * dh_new
 
@@ -272,8 +281,8 @@ def rnn_sequence_backward_kernel(
             c = load_before(c_ptr, c0_ptr, b, before_at, state_at, have, mask)
             dc_new = dc
             dc_old = filled([ROWS, COLUMNS], 0.0, y_ptr)
-            if zone_c_ptr is not None or ZONEOUT_C > 0:
-                old = part_of_old(zone_c_ptr, at, mask, dc, ZONEOUT_C)
+            if zone_c_ptr is not None or MIXES_C:
+                old = part_of_old(zone_c_ptr, at, mask, dc, zoneout_c)
                 dc_old = old * dc
                 dc_new = (1 - old) * dc
                 c_new = f * c + i * g

@@ -35,13 +35,17 @@ class How(NamedTuple):
     zoneout_c: float
     eps: float
 
-    def constants(self, tensors: Tensors) -> dict[str, str | float]:
-        """The constants of a cell's kernel. A mask stands for its number."""
+    def options(self, tensors: Tensors) -> dict[str, str | float | bool]:
+        """What a cell's kernel takes of it. A mask stands for its number."""
+        zoneout_h = 0.0 if tensors["zone_h"] is not None else float(self.zoneout_h)
+        zoneout_c = 0.0 if tensors["zone_c"] is not None else float(self.zoneout_c)
         return {
             "CELL": self.cell,
-            "ZONEOUT_H": 0.0 if tensors["zone_h"] is not None else float(self.zoneout_h),
-            "ZONEOUT_C": 0.0 if tensors["zone_c"] is not None else float(self.zoneout_c),
-            "EPS": float(self.eps),
+            "zoneout_h": zoneout_h,
+            "zoneout_c": zoneout_c,
+            "eps": float(self.eps),
+            "MIXES_H": zoneout_h > 0,
+            "MIXES_C": zoneout_c > 0,
         }
 
 
@@ -92,7 +96,7 @@ def forward(tensors: Tensors, steps: list[Step], how: How) -> None:
     after_reset = scratch(h_n, hidden) if reset else None
     u = None if weight_hr is None else scratch(h_n, hidden)
     projected = None if weight_hr is None else scratch(h_n, state, sums)
-    constants = how.constants(tensors)
+    options = how.options(tensors)
     reads_h = how.cell.startswith("gru") or (
         weight_hr is None and (tensors["zone_h"] is not None or how.zoneout_h > 0)
     )
@@ -118,12 +122,12 @@ def forward(tensors: Tensors, steps: list[Step], how: How) -> None:
                 tile,
                 {**cell, "state": after_reset},
                 **at,
-                EPS=constants["EPS"],
+                eps=options["eps"],
             )
             product(after_reset, weight[2 * hidden :], p[:, 2 * hidden :], **of)
         else:
             product(h_n, weight, p, **of, drop=drop)
-        rnn_cell.launch(rnn_cell_forward_kernel, tile, cell, **at, **constants)
+        rnn_cell.launch(rnn_cell_forward_kernel, tile, cell, **at, **options)
         if u is not None:
             product(u, weight_hr, projected, **of)
             rnn_cell.launch(
@@ -133,7 +137,8 @@ def forward(tensors: Tensors, steps: list[Step], how: How) -> None:
                 first=step.first,
                 rows=step.rows,
                 hidden=state,
-                ZONEOUT_H=constants["ZONEOUT_H"],
+                zoneout_h=options["zoneout_h"],
+                MIXES_H=options["MIXES_H"],
             )
     if c is not None:
         c_n.copy_(c)
@@ -154,7 +159,7 @@ def backward(tensors: Tensors, steps: list[Step], how: How) -> None:
     reset = how.cell == "gru_reset_before"
     gru = how.cell.startswith("gru")
     zoned = tensors["zone_h"] is not None or how.zoneout_h > 0
-    constants = how.constants(tensors)
+    options = how.options(tensors)
     tile = rnn_cell.tile_of(sequences, hidden, norm is not None)
     projects = weight_hr is not None
     grad_u = scratch(grad_h0, hidden, sums) if projects else None
@@ -171,7 +176,7 @@ def backward(tensors: Tensors, steps: list[Step], how: How) -> None:
         "grad_h_before": dh if gru or (zoned and not projects) else None,
         "grad_c_before": dc,
     }
-    cell_constants = constants | ({"ZONEOUT_H": 0.0} if projects else {})
+    of_cell = options | ({"zoneout_h": 0.0, "MIXES_H": False} if projects else {})
     # The gradients of p, each with the rows of the weight that made it.
     rz, n = slice(0, 2 * hidden), slice(2 * hidden, None)
     dp = grad_gates if norm is None else grad_products
@@ -193,7 +198,7 @@ def backward(tensors: Tensors, steps: list[Step], how: How) -> None:
                 first=step.first,
                 rows=step.rows,
                 hidden=state,
-                ZONEOUT_H=constants["ZONEOUT_H"],
+                zoneout_h=options["zoneout_h"],
             )
             product(tensors["grad_projected"], weight_hr, grad_u, **of)
         rnn_cell.launch(
@@ -202,7 +207,7 @@ def backward(tensors: Tensors, steps: list[Step], how: How) -> None:
             cell,
             **at,
             **there,
-            **cell_constants,
+            **of_cell,
             ONLY_N=how.cell == "gru" and norm is None,
         )
         if reset:

@@ -22,6 +22,11 @@ INTERPRETING = bool(triton.knobs.runtime.interpret)
 # wrapping around.
 NARROW_LIMIT = 2**31 - 2**20
 
+# As many registers as a thread can have, for a launch's maxnreg. Left to itself, ptxas spills a
+# value or two where one block more then fits on a multiprocessor; told how many a thread may have,
+# it takes what it needs of them.
+ALL_REGISTERS = 255
+
 
 def spread(axes: Sequence[int], absent: int) -> tuple[int, int, int]:
     """One to three values, one a spatial axis, as D, H, W."""

@@ -21,7 +21,7 @@ from pydl import layout
 from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
 
 from . import runtime
-from .elements import divide, filled, inline, narrow, widen
+from .elements import as_offset, divide, filled, inline, narrow, widen
 
 # The most classes a program holds at once, and elements of its tile.
 MOST_CLASSES = 4096
@@ -31,8 +31,7 @@ TILE = 2048
 @inline
 def columns_of(program, columns, blocks, BLOCK_COLUMNS: tl.constexpr, WIDE: tl.constexpr):
     """The group and the columns [BLOCK_COLUMNS, 1] of this program, and which of those exist."""
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(program, WIDE)
     group = program // blocks
     column = (program % blocks) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[:, None]
     return group, column, column < columns

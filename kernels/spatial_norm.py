@@ -24,7 +24,7 @@ from pydl import layout
 from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 
 from . import runtime
-from .elements import filled, inline, narrow, walk, widen
+from .elements import filled, inline, narrow, number, walk, widen
 from .lrn import inverse_power
 
 
@@ -76,12 +76,13 @@ def spatial_norm_forward_kernel(
     x_stride,
     rows,
     columns,
+    rate: tl.float64,
+    beta: tl.float64,
+    k: tl.float64,
     SIZE: tl.constexpr,
     BEFORE: tl.constexpr,
     AFTER: tl.constexpr,
-    RATE: tl.constexpr,
-    BETA: tl.constexpr,
-    K: tl.constexpr,
+    ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -92,7 +93,7 @@ def spatial_norm_forward_kernel(
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
     squares = box_sum(x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, UNROLL, True)
     x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
-    y = x * inverse_power(squares * RATE + K, BETA)
+    y = x * inverse_power(squares * number(rate, zero) + number(k, zero), beta, ROOTS)
     tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
 
 
@@ -107,12 +108,13 @@ def spatial_norm_term_kernel(
     x_stride,
     rows,
     columns,
+    rate: tl.float64,
+    beta: tl.float64,
+    k: tl.float64,
     SIZE: tl.constexpr,
     BEFORE: tl.constexpr,
     AFTER: tl.constexpr,
-    RATE: tl.constexpr,
-    BETA: tl.constexpr,
-    K: tl.constexpr,
+    ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -122,10 +124,10 @@ def spatial_norm_term_kernel(
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
     squares = box_sum(x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, UNROLL, True)
-    scale = squares * RATE + K
+    scale = squares * number(rate, zero) + number(k, zero)
     grad_y = widen(tl.load(element(grad_y_ptr, grad_y_stride, n, c, d, h, w), mask=mask, other=0.0))
     x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
-    direct = grad_y * inverse_power(scale, BETA)
+    direct = grad_y * inverse_power(scale, beta, ROOTS)
     tl.store(direct_ptr + offset, direct, mask=mask)
     tl.store(term_ptr + offset, direct * (x / scale), mask=mask)
 
@@ -141,12 +143,13 @@ def spatial_norm_collect_kernel(
     term_stride,
     rows,
     columns,
+    rate: tl.float64,
+    beta: tl.float64,
+    k: tl.float64,
     SIZE: tl.constexpr,
     BEFORE: tl.constexpr,
     AFTER: tl.constexpr,
-    RATE: tl.constexpr,
-    BETA: tl.constexpr,
-    K: tl.constexpr,
+    ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -160,7 +163,7 @@ def spatial_norm_collect_kernel(
     )
     x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
     direct = tl.load(direct_ptr + offset, mask=mask, other=0.0)
-    grad_x = direct - x * through * (2.0 * RATE * BETA)
+    grad_x = direct - x * through * number(2.0 * rate * beta, zero)
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
@@ -233,18 +236,18 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
 
 
 def _constants(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> dict:
-    """The arguments compiled into the kernels: as run-time arguments the floats would arrive in
-    float32. The box reaches no further than the map."""
+    """What of the definition is no tensor. The box reaches no further than the map."""
     before = [min(size // 2, n - 1) for n in x.shape[2:]]
     after = [min((size - 1) // 2, n - 1) for n in x.shape[2:]]
     box = [b + a + 1 for b, a in zip(before, after, strict=True)]
     box_size = runtime.spread(box, 1)
     return {
+        "rate": float(alpha) / float(size) ** (x.ndim - 2),
+        "beta": float(beta),
+        "k": float(k),
         "SIZE": box_size,
         "BEFORE": runtime.spread(before, 0),
         "AFTER": runtime.spread(after, 0),
-        "RATE": float(alpha) / float(size) ** (x.ndim - 2),
-        "BETA": float(beta),
-        "K": float(k),
+        "ROOTS": beta == 0.75,
         "UNROLL": runtime.unroll(box_size[0] * box_size[1] * box_size[2]),
     }

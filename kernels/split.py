@@ -15,7 +15,7 @@ import triton.language as tl
 from pydl import layout
 
 from . import runtime
-from .elements import narrow
+from .elements import as_offset, narrow
 
 # The weight and bias gradients are split over pixels until about this many programs run (four waves
 # on 132 processors), but no split gets fewer pixels than SPLIT_PIXELS. Both numbers are fixed, so
@@ -33,9 +33,7 @@ def sum_parts_kernel(
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
+    program = as_offset(tl.program_id(0), WIDE)
     i = program * BLOCK + tl.arange(0, BLOCK)
     total = tl.full([BLOCK], 0.0, part_ptr.dtype.element_ty)
     for _ in range(splits):

@@ -8,9 +8,15 @@ an atomic maximum of integers, whose result does not depend on their order; the 
 fetches what won each place. So the result repeats bit for bit, where a scatter of the values would
 not. The gradient gathers.
 
+On a GPU nothing waits until the positions have been looked at, and nothing is read or written
+outside of the maps: a position that is none makes the first element of its plane of y NaN, and its
+own of grad_x.
+
 Layouts: x, index and grad_y have any strides; y, the numbers and grad_x are dense, and a program
 covers ROWS x COLUMNS elements in the order of its memory (elements.walk).
 """
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -21,6 +27,16 @@ from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_posi
 
 from . import runtime
 from .elements import pixel, walk
+
+# What a position that is none enters: more than the number of any element.
+NOWHERE = tl.constexpr(2**62)
+
+
+def _check(index: torch.Tensor, size: Sequence[int]) -> None:
+    """Raises for a position outside of a plane of this size, where looking does not wait for a
+    GPU."""
+    if index.device.type == "cpu":
+        check_positions(index, size)
 
 
 @triton.jit
@@ -49,15 +65,12 @@ def enter_kernel(
         mask=mask,
         other=0,
     )
-    _, od, oh, ow = pixel(at, winner_shape[2], winner_shape[3], winner_shape[4])
-    place = (
-        n * winner_stride[0]
-        + c * winner_stride[1]
-        + od * winner_stride[2]
-        + oh * winner_stride[3]
-        + ow * winner_stride[4]
-    )
-    mine = (d.to(tl.int64) * shape[3] + h) * shape[4] + w + 1 + at * 0  # [ROWS, COLUMNS]
+    beyond, od, oh, ow = pixel(at, winner_shape[2], winner_shape[3], winner_shape[4])
+    exists = (at >= 0) & (beyond == 0)
+    place = od * winner_stride[2] + oh * winner_stride[3] + ow * winner_stride[4]
+    place = n * winner_stride[0] + c * winner_stride[1] + tl.where(exists, place, 0)
+    mine = (d.to(tl.int64) * shape[3] + h) * shape[4] + w + 1
+    mine = tl.where(exists, mine, NOWHERE)  # [ROWS, COLUMNS]
     tl.atomic_max(winner_ptr + place, mine, mask=mask)
 
 
@@ -79,6 +92,7 @@ def fetch_kernel(
     n, c, _, _, _, offset, mask = walk(y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     won = tl.load(winner_ptr + offset, mask=mask, other=0)
     _, d, h, w = pixel(tl.maximum(won - 1, 0), shape[2], shape[3], shape[4])
+    named = (won > 0) & (won != NOWHERE)
     value = tl.load(
         x_ptr
         + n * x_stride[0]
@@ -86,8 +100,8 @@ def fetch_kernel(
         + d * x_stride[2]
         + h * x_stride[3]
         + w * x_stride[4],
-        mask=mask & (won > 0),
-        other=0.0,
+        mask=mask & named,
+        other=tl.where(won == NOWHERE, float("nan"), 0.0),
     )
     tl.store(y_ptr + offset, value, mask=mask)
 
@@ -95,7 +109,7 @@ def fetch_kernel(
 def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
     """y, in the layout of ``x``."""
     x, index, output_size = call
-    check_positions(index, output_size)
+    _check(index, output_size)
     y = call.results()
     if y.numel() == 0:
         return y
@@ -159,7 +173,8 @@ def gather_kernel(
         mask=mask,
         other=0,
     )
-    _, od, oh, ow = pixel(at, y_shape[2], y_shape[3], y_shape[4])
+    beyond, od, oh, ow = pixel(at, y_shape[2], y_shape[3], y_shape[4])
+    exists = (at >= 0) & (beyond == 0)
     value = tl.load(
         grad_y_ptr
         + n * grad_y_stride[0]
@@ -167,8 +182,8 @@ def gather_kernel(
         + od * grad_y_stride[2]
         + oh * grad_y_stride[3]
         + ow * grad_y_stride[4],
-        mask=mask,
-        other=0.0,
+        mask=mask & exists,
+        other=tl.where(exists, 0.0, float("nan")),
     )
     tl.store(grad_x_ptr + offset, value, mask=mask)
 
@@ -176,7 +191,7 @@ def gather_kernel(
 def max_unpool_backward(call: MaxUnpoolBackward) -> torch.Tensor:
     """grad_x, contiguous."""
     grad_y, index = call
-    check_positions(index, grad_y.shape[2:])
+    _check(index, grad_y.shape[2:])
     # The kernel writes it as index lies: with a layout of its own it would not fit the registers.
     grad_x = layout.resized(index, index.shape[2:], dtype=grad_y.dtype)
     if grad_x.numel() == 0:

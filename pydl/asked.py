@@ -22,7 +22,7 @@ def checked(name: str) -> str:
     return name
 
 
-_PROCESS = checked(os.environ.get("PYDL_BACKEND", "auto"))
+PROCESS = checked(os.environ.get("PYDL_BACKEND", "auto"))
 
 
 class use_backend:
@@ -75,6 +75,7 @@ class use_backend:
 
 
 _state: ContextVar[use_backend | None] = ContextVar("pydl_backend", default=None)
+chosen = _state.get  # the block that a call is in; None: none, so that PROCESS holds
 # Of the `with` blocks inside the code that is being compiled, the innermost.
 _traced: tuple[str, bool] | None = None
 
@@ -85,7 +86,7 @@ strict: bool
 def __getattr__(name: str) -> object:
     state = _state.get()
     if name == "current":
-        return _PROCESS if state is None else state.name
+        return PROCESS if state is None else state.name
     if name == "strict":
         return True if state is None else state.strict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -98,7 +99,7 @@ def backend(given: str | None) -> str:
     if is_compiling():
         return _during_compilation()[0]
     state = _state.get()
-    return _PROCESS if state is None else state.name
+    return PROCESS if state is None else state.name
 
 
 def _during_compilation() -> tuple[str, bool]:
@@ -112,7 +113,7 @@ def around() -> str | None:
     serve are noted."""
     state = _state.get()
     if state is None:
-        return _PROCESS
+        return PROCESS
     return state.name if state.strict else None
 
 

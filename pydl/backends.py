@@ -103,7 +103,20 @@ def _native(part: str) -> str | None:
             f"built for processors with {' or '.join(extension.cpu.built_isas())}, which this one "
             "is not; build it here with `pip install -e .`"
         )
-    return None
+    return _old_driver(extension.cuda_version) if part == "cuda" else None
+
+
+def _old_driver(compiled: str) -> str | None:
+    """Why the NVIDIA driver of this machine cannot run what the CUDA of this version compiled, or
+    None. A driver serves every minor version of its major one."""
+    version = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)()  # 12040 is 12.4; 0 is none
+    major, minor = version // 1000, version % 1000 // 10
+    if version == 0 or major >= int(compiled.partition(".")[0]):
+        return None
+    return (
+        f"its kernels were compiled by CUDA {compiled}, and this machine's driver serves CUDA up "
+        f"to {major}.{minor}; update the driver, or build with a CUDA {major} compiler"
+    )
 
 
 def _triton() -> str | None:

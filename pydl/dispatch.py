@@ -114,10 +114,11 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
-# Of each family, by dtype, the fewest that a row for any kind of its calls asks for, and the fewest
-# for those that are not chosen apart.
+# By dtype, the fewest that a row asks for: of each family for any kind of its calls, of these in
+# channels last, and of each kind. With fewer PyTorch's own serves, which takes no more questions.
 LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
-LEAST_OF_PLAIN: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+LEAST_CHANNELS_LAST: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+LEAST_OF_KIND: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
 
@@ -148,15 +149,19 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for least in (*LEAST_OF_ALL.values(), *LEAST_OF_PLAIN.values()):
-        least.clear()
+    for of_names in (LEAST_OF_ALL, LEAST_CHANNELS_LAST, LEAST_OF_KIND):
+        for least in of_names.values():
+            least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
         family, fewest = _FAMILY.get(row.family, row.family), max(row.least, row.least_plane)
-        for least in (LEAST_OF_ALL[family], LEAST_OF_PLAIN[row.family]):
+        leasts = [LEAST_OF_ALL[family], LEAST_OF_KIND[row.family]]
+        if row.channels_last is not False:
+            leasts.append(LEAST_CHANNELS_LAST[family])
+        for least in leasts:
             least[row.dtype] = min(fewest, least.get(row.dtype, fewest))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
@@ -197,15 +202,15 @@ def fitting(
             yield row
 
 
-def is_small(tensor: Any, least: dict[torch.dtype, int]) -> bool:
-    """Whether what ``auto`` makes of an operator with this input is known without further
-    questions, by these of :data:`LEAST_OF_ALL` or of its sibling: PyTorch's own."""
-    return (
-        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
-        and tensor.numel() < least.get(tensor.dtype, math.inf)
-        and not exactly
-        and tensor.is_cpu
-    )
+def is_pytorchs(family: str, kind: str | None, tensor: torch.Tensor) -> bool:
+    """Whether no row fits a call with this input: it is too small for its kind or its layout."""
+    count, dtype = tensor.numel(), tensor.dtype
+    if kind is not None:
+        return count < LEAST_OF_KIND[kind].get(dtype, math.inf)
+    if count < LEAST_OF_ALL[family].get(dtype, math.inf):
+        return True
+    least = LEAST_CHANNELS_LAST[family].get(dtype, math.inf)
+    return count < least and layout.channels_last(tensor)
 
 
 def reload() -> None:
@@ -261,30 +266,33 @@ exactly = False
 on_miss: Callable[[str, torch.Tensor, Key], None] | None = None
 
 
+def _look(there: bool) -> None:
+    """Lets calls be looked for among the exact ones, or not any more."""
+    global exactly
+    exactly = there
+    (plan.watched.add if there else plan.watched.discard)("exact")
+    plan.forget()
+
+
 def watch(do: Callable[[str, torch.Tensor, Key], None] | None) -> None:
     """Lets calls that are not known do this."""
-    global on_miss, exactly
+    global on_miss
     on_miss = do
-    exactly = do is not None or bool(EXACT)
-    plan.forget()
+    _look(do is not None or bool(EXACT))
 
 
 def forget() -> None:
     """Forgets all exact calls."""
-    global exactly
     EXACT.clear()
     _shapes.clear()
-    exactly = on_miss is not None
-    plan.forget()
+    _look(on_miss is not None)
 
 
 def remember(family: str, key: Key, backend: str) -> None:
     """Lets ``auto`` give this call to this backend from now on."""
-    global exactly
     EXACT.setdefault(family, {})[key] = backend
     _shapes.setdefault(family, set()).add(key.shape)
-    exactly = True
-    plan.forget()
+    _look(True)
 
 
 def key(

@@ -2,17 +2,22 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from math import inf
+from typing import Any, ParamSpec, TypeVar, cast
 
+from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pydl import asked, dispatch, plan
+from pydl import dispatch, plan
+from pydl.asked import around
 from pydl.plan import Plans
 from pydl.tuning.when_new import measured_first
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_OPEN = (None, "auto")  # what a call says that leaves the choice open
 
 
 def entry(
@@ -20,7 +25,7 @@ def entry(
     function: Callable[Arguments, Result],
     stock: Callable[..., Any] | None = None,
     overridable: bool = False,
-    plain: Callable[[tuple], bool] | None = None,
+    kind: Callable[[tuple], str] | None = None,
 ) -> Callable[Arguments, Result]:
     """The function as it is to be called: measured first where that is asked for, by PyTorch's own
     at once where nothing else can serve, by its plan (plan.py) where it has one.
@@ -30,37 +35,48 @@ def entry(
         function: takes the operator's input first, and ``backend=`` by name.
         stock: PyTorch's function with the same arguments, but for the backend.
         overridable: whether arguments with ``__torch_function__``, and modes, may take over.
-        plain: tells by its positional arguments that a call is of no kind that is chosen apart.
+        kind: tells by its positional arguments, as far as there are any, what the dispatch table
+            decides on together (dispatch.KINDS).
     """
     plans = Plans(function)
-    least, least_of_plain = dispatch.LEAST_OF_ALL[family], dispatch.LEAST_OF_PLAIN[family]
+    least = dispatch.LEAST_OF_ALL[family]
+    at_once: Callable[..., Any] = stock or functools.partial(cast(Any, function), backend="auto")
+
+    def is_pytorchs(input: Tensor, args: tuple) -> bool:
+        if input.numel() < least.get(input.dtype, inf):
+            return True
+        return dispatch.is_pytorchs(family, kind(args) if kind else None, input)
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, backend: str | None = None, **kwargs: Any) -> Any:
+        # Where PyTorch's function serves, every test that is made first is a loss.
+        if args and backend in _OPEN and not is_compiling():
+            input = args[0]
+            if (
+                type(input) is Tensor
+                and input.is_cpu
+                and is_pytorchs(input, args)
+                and not has_torch_function((*args, *kwargs.values()) if kwargs else args)
+                and not plan.watched
+                and (backend or around()) == "auto"
+            ):
+                try:
+                    return at_once(*args, **kwargs)
+                except (TypeError, ValueError, RuntimeError):
+                    pass  # what it refuses may only have to be put in another way
+        kwargs["backend"] = backend
         if overridable:
             # Lists of tensors count too: the boxes of images, a pair of states.
-            relevant = (*args, *kwargs.values()) if kwargs else args
+            relevant = *args, *kwargs.values()
             if has_torch_function(relevant):
                 return handle_torch_function(call, relevant, *args, **kwargs)
         if is_compiling():
             return function(*args, **kwargs)
         if dispatch.on_miss is not None:
             return measured_first(function, args, kwargs)
-        backend = asked.around()
-        if backend is None or plan.observers:
+        outer = around()
+        if outer is None or plan.observers:
             return function(*args, **kwargs)
-        named = kwargs.get("backend")
-        if args and (backend if named is None else named) == "auto":
-            fewest = least if plain is None or not plain(args) else least_of_plain
-            if dispatch.is_small(args[0], fewest):
-                if stock is not None:
-                    kwargs.pop("backend", None)
-                    try:
-                        return stock(*args, **kwargs)
-                    except (TypeError, ValueError, RuntimeError):
-                        # What it refuses may only have to be put in another way.
-                        kwargs["backend"] = named
-                return function(*args, **kwargs)
-        return plans.call(args, kwargs, backend)
+        return plans.call(args, kwargs, outer)
 
-    return call
+    return cast(Callable[Arguments, Result], call)

@@ -45,6 +45,8 @@ _SEEN, _WITHOUT = object(), object()  # instead of a plan: it came once; it has 
 _STALE = object()  # instead of a plan's result: a setting has changed
 
 observers = 0  # blocks of observed() that the process is in
+# Why small calls may not leave at once to PyTorch's own operator, where nothing would see them.
+watched: set[str] = set()
 _lock = threading.Lock()
 _generation = 0
 _everyone: list["Plans"] = []
@@ -66,11 +68,14 @@ def observed() -> Iterator[None]:
     global observers
     with _lock:
         observers += 1
+        watched.add("observed")
     try:
         yield
     finally:
         with _lock:
             observers -= 1
+            if not observers:
+                watched.discard("observed")
 
 
 def recording() -> "Recorder | None":

@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
 # What this machine was tuned to does not decide what the tests see.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pydl-tests-")
 
+import gpu_selection
 import known_table
 import pytest
 from torch.utils._pytree import tree_map
@@ -48,16 +49,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--isa", help="hold the CPU kernels to this instruction set, e.g. avx2")
     parser.addoption("--planned", action="store_true", help="every call by a plan, if it has one")
     parser.addoption("--whole", action="store_true", help="every row in every dtype")
+    parser.addoption(
+        "--gpu", type=int, metavar="ROWS", help="of each table only what a GPU is held to"
+    )
+    parser.addoption(
+        "--launches", type=Path, help="write what Triton's kernels are launched with in this folder"
+    )
     parser.addoption("--first", action="append", default=[], help="run this test before others")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--whole"):
+    if config.getoption("--gpu") is not None:
+        _keep(config, items, gpu_selection.chosen(items, config.getoption("--gpu")))
+    elif not config.getoption("--whole"):
         left_out = _out_of_turn(items)
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-        items[:] = [item for item in items if item not in left_out]
+        _keep(config, items, [item for item in items if item not in left_out])
     place = {test: i for i, test in enumerate(config.getoption("--first"))}
-    items.sort(key=lambda item: place.get(item.nodeid, len(place)))
+    # Files with slow tests come first, or one of these is left when the other workers are through.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (place.get(item.nodeid, len(place)), item.path not in slow))
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
+    """These alone, in this order."""
+    config.hook.pytest_deselected(items=list(set(items).difference(kept)))
+    items[:] = kept
 
 
 _SLOW = ("reference", "aten") if torch.cuda.is_available() else ("reference", "aten", "triton")
@@ -101,6 +117,11 @@ def _known_table() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--isa"):
         native.use_isa(config.getoption("--isa"))
+    # PyTorch lets convolutions and recurrent layers round float32, and the tests' bounds are
+    # float32's: a test of TF32 asks for it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if config.getoption("--launches"):
+        _record_launches(config.getoption("--launches"))
     if torch.cuda.is_available():
         return
     if importlib.util.find_spec("triton") is not None:
@@ -123,6 +144,15 @@ def pytest_configure(config: pytest.Config) -> None:
     spec.loader.exec_module(module)
     module.emulator.set_order(config.getoption("--order"))
     emulate_cuda(module)
+
+
+def _record_launches(folder: Path) -> None:
+    """A file of this process, and none of an earlier run's that would have its name."""
+    from launches import recorded
+    from pydl.kernels import runtime
+
+    name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    runtime.launch = recorded(runtime.launch, folder / f"{name}.json")
 
 
 def pytest_report_header() -> list[str]:

@@ -164,6 +164,11 @@ def hold(
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
+def nearest_tf32(x: torch.Tensor) -> torch.Tensor:
+    """float32 as what the tensor cores are to multiply of it: the nearest TF32."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
 def opcheck(operator: torch._ops.OpOverload, arguments: Sequence) -> None:
     """PyTorch's own check of a registration. What it finds out by tracing is the same for every
     backend, so that part, the slowest, is left to the reference."""

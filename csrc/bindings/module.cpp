@@ -38,4 +38,5 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   pydl::bind_emulator(emulator);
 #endif
   module.attr("architectures") = PYDL_CUDA_ARCHITECTURES;
+  module.attr("cuda_version") = PYDL_CUDA_VERSION;  // that compiled the CUDA kernels
 }

@@ -19,10 +19,11 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     take over a call, as they do with those of :mod:`torch.nn.functional`."""
     family = function.__module__.rpartition(".")[2]
     stock = None if family in _OTHERS else getattr(torch.nn.functional, function.__name__, None)
-    plain = _is_dense if family == "conv" and stock is not None else None
-    return entry(family, function, stock, overridable=True, plain=plain)
+    kind = _kind if family == "conv" else None
+    return entry(family, function, stock, overridable=True, kind=kind)
 
 
-def _is_dense(args: tuple) -> bool:
-    """Whether a convolution's weight has more than one channel: it is not depthwise."""
-    return len(args) > 1 and getattr(args[1], "ndim", 0) > 1 and args[1].shape[1] != 1
+def _kind(args: tuple) -> str:
+    """Whether a convolution may be depthwise: its weight has one channel."""
+    one = len(args) < 2 or getattr(args[1], "ndim", 0) < 2 or args[1].shape[1] == 1
+    return "depthwise" if one else "conv"

@@ -7,8 +7,8 @@ take every other pixel and leave the new maps zero (option A). A plain network i
 shortcuts; beyond some depth it trains worse the deeper it is.
 """
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -41,7 +41,7 @@ class Block(nn.Module):
         return nn.functional.pad(x, (0, 0, 0, 0, 0, self.new_maps)) if self.new_maps else x
 
 
-@contextmanager
+@contextlib.contextmanager
 def _counted_already(layers: nn.Module) -> Iterator[None]:
     """Inside the ``with`` block batch normalisation leaves its running statistics as they are: they
     have seen the batch that is computed once more."""
@@ -56,9 +56,11 @@ def _counted_already(layers: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-def _contexts(piece: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """In which a piece is computed, and in which it is once more."""
-    return nullcontext(), _counted_already(piece)
+def _both_times(
+    layers: nn.Module,
+) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+    """What surrounds some layers in the forward pass, and where the backward computes it again."""
+    return contextlib.nullcontext(), _counted_already(layers)
 
 
 class CifarResNet(nn.Module):
@@ -113,8 +115,7 @@ class CifarResNet(nn.Module):
         size = -(-len(self.blocks) // self.checkpoint)
         *pieces, last = (self.blocks[i : i + size] for i in range(0, len(self.blocks), size))
         for piece in pieces:
-            twice = partial(_contexts, piece)
-            x = checkpoint(piece, x, use_reentrant=False, context_fn=twice)
+            x = checkpoint(piece, x, use_reentrant=False, context_fn=partial(_both_times, piece))
         return last(x)  # whose gradient is the next thing to be computed
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from pydl import backends
-
-COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
+from pydl.nn import at_once
+from pydl.nn.at_once import COMPUTES
 
 
 def bind(module: torch.nn.Module, base: type, layer: type, backend: str | None) -> None:
@@ -43,36 +43,17 @@ def is_bound(module: torch.nn.Module) -> bool:
 
 def is_ours(method: object) -> bool:
     """Whether this is a method made by :func:`bind`."""
-    return isinstance(method, types.MethodType) and method.__func__.__code__ is _CODE
-
-
-def _standing_for(theirs: types.FunctionType, ours: Callable) -> types.FunctionType:
-    """``ours``, with the name, signature, source and globals of the method it stands for.
-
-    ``torch.jit.script`` finds a method's source through ``__wrapped__`` and the names in it through
-    ``__globals__``: it compiles torch.nn's method from the layer as it stands.
-    """
-
-    def method(self, *args, **kwargs):
-        return ours(self, *args, **kwargs)
-
-    made = types.FunctionType(
-        method.__code__, theirs.__globals__, theirs.__name__, None, method.__closure__
-    )
-    functools.update_wrapper(made, theirs)
-    return made
-
-
-_CODE = next(
-    constant
-    for constant in _standing_for.__code__.co_consts
-    if isinstance(constant, types.CodeType)
-)
+    return isinstance(method, types.MethodType) and at_once.is_made(method.__func__)
 
 
 @functools.cache
 def _methods(base: type, layer: type) -> dict[str, Callable[..., Any]]:
-    """The methods by which ``layer`` computes something in another way than ``base``."""
+    """The methods by which ``layer`` computes something in another way than ``base``.
+
+    Each has the name, signature, source and globals of the method that it stands for:
+    ``torch.jit.script`` compiles torch.nn's method from the layer as it stands, and finds its
+    source through ``__wrapped__`` and the names in it through ``__globals__``.
+    """
     ours = {
         name: getattr(layer, name)
         for name in COMPUTES
@@ -80,7 +61,10 @@ def _methods(base: type, layer: type) -> dict[str, Callable[..., Any]]:
     }
     if issubclass(base, torch.nn.RNNBase):
         ours = {name: _in_no_pieces(method) for name, method in ours.items()}
-    return {name: _standing_for(getattr(base, name), method) for name, method in ours.items()}
+    return {
+        name: at_once.method(getattr(base, name), method, layer, like=getattr(base, name))
+        for name, method in ours.items()
+    }
 
 
 def _in_no_pieces(ours: Callable) -> Callable:

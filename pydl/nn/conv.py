@@ -1,6 +1,5 @@
 """Convolution layers."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,55 +20,59 @@ def _padded(
     return torch.nn.functional.pad(input, sides, mode=module.padding_mode), 0
 
 
-def _convolved(
-    conv: Callable[..., torch.Tensor],
-    module: _ConvNd,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-) -> torch.Tensor:
-    input, padding = _padded(module, input)
-    window = (module.stride, padding, module.dilation, module.groups)
-    return conv(input, weight, bias, *window, backend=module._pydl_backend)
+# Its base is that of the layer it is mixed into.
+if TYPE_CHECKING:
+    _Plain = _ConvNd
+else:
+    _Plain = object
 
 
-class Conv1d(Layer, torch.nn.Conv1d):
+class _Conv(Layer, _Plain):
+    """What Conv1d, Conv2d and Conv3d share: the call."""
+
+    def _conv_forward(
+        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        padding: str | int | tuple[int, ...] = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = _padded(self, input)
+        return _CONVOLVED[weight.ndim](
+            input,
+            weight,
+            bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            backend=self._pydl_backend,
+        )
+
+
+_CONVOLVED = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+
+
+class Conv1d(_Conv, torch.nn.Conv1d):
     """See :func:`pydl.functional.conv1d` and :class:`torch.nn.Conv1d`.
 
     >>> pydl.nn.Conv1d(3, 8, 3)(torch.randn(2, 3, 10)).shape
     torch.Size([2, 8, 8])
     """
 
-    def _conv_forward(
-        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        return _convolved(functional.conv1d, self, input, weight, bias)
 
-
-class Conv2d(Layer, torch.nn.Conv2d):
+class Conv2d(_Conv, torch.nn.Conv2d):
     """See :func:`pydl.functional.conv2d` and :class:`torch.nn.Conv2d`.
 
     >>> pydl.nn.Conv2d(3, 8, 3)(torch.randn(2, 3, 12, 10)).shape
     torch.Size([2, 8, 10, 8])
     """
 
-    def _conv_forward(
-        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        return _convolved(functional.conv2d, self, input, weight, bias)
 
-
-class Conv3d(Layer, torch.nn.Conv3d):
+class Conv3d(_Conv, torch.nn.Conv3d):
     """See :func:`pydl.functional.conv3d` and :class:`torch.nn.Conv3d`.
 
     >>> pydl.nn.Conv3d(3, 8, 3)(torch.randn(2, 3, 4, 12, 10)).shape
     torch.Size([2, 8, 2, 10, 8])
     """
-
-    def _conv_forward(
-        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        return _convolved(functional.conv3d, self, input, weight, bias)
 
 
 # Its base is that of the layer it is mixed into.

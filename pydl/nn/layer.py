@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from pydl import backends
-from pydl.nn import binding
+from pydl.nn import at_once, binding
 
 # A layer is a module by the base that comes after this one.
 if TYPE_CHECKING:
@@ -38,8 +38,15 @@ class Layer(_Module):
             self.backend = backend
 
     def __init_subclass__(cls, **kwargs) -> None:
-        """The signature that ``help`` shows: torch.nn's, the layer's own keywords, ``backend``."""
+        """The methods that leave small calls to torch.nn's at once, and the signature that ``help``
+        shows: torch.nn's, the layer's own keywords, ``backend``."""
         super().__init_subclass__(**kwargs)
+        twin = getattr(torch.nn, cls.__name__, None)
+        if cls.__module__.startswith("pydl.nn.") and twin in cls.__mro__:
+            for name in at_once.COMPUTES:
+                ours, theirs = getattr(cls, name, None), getattr(twin, name, None)
+                if ours and theirs and ours is not theirs:
+                    setattr(cls, name, at_once.method(theirs, ours, cls))
         constructors = [base for base in cls.__mro__ if "__init__" in vars(base)]
         theirs = [base for base in constructors if base.__module__.startswith("torch.nn.modules")]
         if not theirs or theirs[0] is torch.nn.Module:

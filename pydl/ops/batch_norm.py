@@ -268,49 +268,74 @@ def _batch_norm(
 ) -> torch.Tensor:
     """``momentum`` may be a tensor of one element: the layers' cumulative average."""
     checks.tensor("batch_norm", "input", x)
-    plain = activation == "none" and residual is None
-    if not plain:
+    if activation != "none" or residual is not None:
         check_act(x, activation, residual)
-    kind = "batch_norm_inference" if not training else "batch_norm" if plain else "batch_norm_act"
-    backend = backends.choose(kind, backend, x, arguments=(activation, residual is not None))
+    how = training, momentum, eps, activation, slope, residual
+    arguments = activation, residual is not None
+    backend = backends.choose(_kind(how), backend, x, arguments=arguments)
     if backend == "aten" or x.numel() == 0:  # of nothing, PyTorch checks and says nothing
-        if isinstance(momentum, torch.Tensor):
-            rest = weight, bias, training, momentum, eps
-            y = _by_tensor_momentum(x, running_mean, running_var, *rest)
-        else:
-            stock = torch.nn.functional.batch_norm
-            vectors = running_mean, running_var, weight, bias
-            y = plan.step(stock, x, *vectors, training, momentum, eps)
-        return (
-            y
-            if plain
-            else act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))
-        )
+        return _by_pytorch(x, running_mean, running_var, weight, bias, *how)
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
     check_training(x.shape, training, eps)
     check_parameters(x, running_mean, running_var, weight, bias, training)
     map = as_map(x).resolve_neg()
     added = None if residual is None else as_map(residual).resolve_neg()
-    how = float(eps), activation, float(slope)
+    epilogue = float(eps), activation, float(slope)
     wants_grad = needs_grad(x, weight, bias, residual)
     mean = var = None
     if not training:
         # Copies where they are kept: training may move the originals before the backward.
         mean, var = (in_sums_dtype(v, x, copy=wants_grad) for v in (running_mean, running_var))
     if wants_grad:
-        y, _, *statistics = _BatchNorm.apply(map, weight, bias, added, mean, var, *how, backend)
+        y, _, *statistics = _BatchNorm.apply(
+            map, weight, bias, added, mean, var, *epilogue, backend
+        )
     else:
         affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), added
         function, given = (_forward, ()) if training else (apply_stats, (mean, var))
-        y, _, *statistics = function(map, *given, *affine, *how, False, backend)
+        y, _, *statistics = function(map, *given, *affine, *epilogue, False, backend)
     if training and running_mean is not None:
         running = running_mean, running_var
         plan.step(move, *running, *statistics, x.numel() // x.shape[1], momentum)
     return y if map.shape == x.shape else y.reshape(x.shape)
 
 
-batch_norm = entry("batch_norm", _batch_norm)
+def _kind(args: tuple) -> str:
+    """Of a call with these arguments last, as the dispatch table has it."""
+    training, _, _, activation, _, residual = args[-6:]
+    if not training:
+        return "batch_norm_inference"
+    return "batch_norm" if activation == "none" and residual is None else "batch_norm_act"
+
+
+def _by_pytorch(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    training: bool,
+    momentum: float | torch.Tensor,
+    eps: float,
+    activation: str,
+    slope: float,
+    residual: torch.Tensor | None,
+) -> torch.Tensor:
+    plain = activation == "none" and residual is None
+    if not plain:
+        check_act(x, activation, residual)
+    vectors = running_mean, running_var, weight, bias
+    if isinstance(momentum, torch.Tensor):
+        y = _by_tensor_momentum(x, *vectors, training, momentum, eps)
+    else:
+        y = plan.step(torch.nn.functional.batch_norm, x, *vectors, training, momentum, eps)
+    if plain:
+        return y
+    return act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))
+
+
+batch_norm = entry("batch_norm", _batch_norm, _by_pytorch, kind=_kind)
 
 
 def _by_tensor_momentum(

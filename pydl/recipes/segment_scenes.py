@@ -38,11 +38,15 @@ def load(count: int, held_out: int, seed: int) -> Split:
 
 
 def _steps(options: Options, console: "Console") -> bool:
+    from matplotlib import colormaps
+
     split = load(TRAIN, HELD_OUT, options.seed)
+    digits = (255 * colormaps["tab10"](range(10))[:, :3]).round().astype(int)
+    colours = [masks.palette(1)[0], *map(tuple, digits.tolist())]
     with use_backend(options.backend):
         made = segmentation.learn(
             split,
-            masks.palette(len(CLASSES)),
+            colours,
             options,
             console,
             epochs=EPOCHS,

@@ -17,8 +17,6 @@ from pydl.train import Confusion, Epoch, History, Settings, evaluate, fit, sched
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pydl.visualize.shares import Share
-
 _RATE = 4e-3
 _BATCH = 8
 _SHOWN = 6  # pictures on the page
@@ -122,8 +120,44 @@ def learn(
 
 
 def parts(made: Result, options: Options) -> list[str]:
-    """What the page shows; the plots lie beside it as files."""
-    from pydl.visualize import page, plots, shares  # which import matplotlib
+    """What the page shows; the pictures lie beside it as files."""
+    from pydl.visualize import page, shares  # which import matplotlib
+
+    images = made.split.held_out.tensors[0][:_SHOWN].to(options.device)
+    time = page.where_time_goes(shares.of_layers(made.model, images), "these pictures")
+    return [_tiles(made), _pictures(made, options), _classes(made), time]
+
+
+def _tiles(made: Result) -> str:
+    from pydl.visualize import page
+
+    ours, theirs = made.confusion, made.baseline
+    target = "" if made.target is None else f"; the target is {made.target:g}"
+    return page.tiles(
+        [
+            (
+                f"{ours.mean_jaccard:.3f}",
+                f"mean Jaccard index (IoU) of {len(made.split.held_out):,} held-out "
+                f"pictures{target}",
+                made.target is None or ours.mean_jaccard > made.target,
+            ),
+            (
+                f"{theirs.mean_jaccard:.3f}",
+                "mean Jaccard index where every pixel is taken for the commonest class",
+                True,
+            ),
+            (f"{100 * ours.accuracy:.1f} %", "of their pixels right", True),
+            (
+                f"{made.seconds:.0f} s",
+                f"of training on {len(made.split.train):,} pictures",
+                True,
+            ),
+        ]
+    )
+
+
+def _pictures(made: Result, options: Options) -> str:
+    from pydl.visualize import page, plots
     from pydl.visualize.segmentation import segmented
 
     images, truth = (tensor[:_SHOWN] for tensor in made.split.held_out.tensors)
@@ -132,42 +166,18 @@ def parts(made: Result, options: Options) -> list[str]:
         torch.tensor(numbers).view(-1, 1, 1) for numbers in (made.split.mean, made.split.deviation)
     )
     seen = (images * deviation + mean).clamp(0, 1)
-    picture = plots.Album(options.output)("segmented", segmented, seen, truth, found, made.colours)
-    ours, theirs = made.confusion, made.baseline
-    target = "" if made.target is None else f"; the target is {made.target:g}"
-    met = made.target is None or ours.mean_jaccard > made.target
-    return [
-        page.tiles(
-            [
-                (
-                    f"{ours.mean_jaccard:.3f}",
-                    f"mean Jaccard index (IoU) of {len(made.split.held_out):,} held-out "
-                    f"pictures{target}",
-                    met,
-                ),
-                (
-                    f"{theirs.mean_jaccard:.3f}",
-                    "mean Jaccard index where every pixel is taken for the commonest class",
-                    True,
-                ),
-                (f"{100 * ours.accuracy:.1f} %", "of their pixels right", True),
-                (
-                    f"{made.seconds:.0f} s",
-                    f"of training on {len(made.split.train):,} pictures",
-                    True,
-                ),
-            ]
-        ),
-        page.section(
-            "Held-out pictures",
-            page.paragraph("""
-                From above: the picture, what its pixels are, what the network takes them for, and
-                where the two differ."""),
-            page.picture(picture, "Pictures, truth, prediction and difference"),
-        ),
-        _classes(made),
-        _time(shares.of_layers(made.model, images.to(options.device))),
-    ]
+    album, pictures = plots.Album(options.output), []
+    for number, (image, right, took) in enumerate(zip(seen, truth, found, strict=True), 1):
+        part = (right == took)[right >= 0].double().mean().item()
+        picture = album.keep(f"segmented{number}", segmented(image, right, took, made.colours))
+        pictures.append((picture, f"{100 * part:.1f} % of its pixels read right"))
+    return page.section(
+        "Held-out pictures",
+        page.paragraph("""
+            From left to right: the picture, what its pixels are, what the network takes them for,
+            and where the two differ."""),
+        page.gallery(pictures, "22rem"),
+    )
 
 
 def _classes(made: Result) -> str:
@@ -205,29 +215,6 @@ def _classes(made: Result) -> str:
 
 def _said(figure: float) -> str:
     return "" if figure != figure else f"{figure:.3f}"
-
-
-def _time(every: "Sequence[Share]") -> str:
-    from pydl.visualize import page
-
-    rows = [
-        [f"<code>{one.what}</code>", str(one.count), _who(one.backend), f"{100 * one.part:.0f} %"]
-        for one in every
-    ]
-    return page.section(
-        "Who computes, and where the time goes",
-        page.paragraph("""
-            One run of the network on these pictures, in inference, layer by layer. Dense
-            convolution on a CPU is PyTorch's own, so what is gained or lost here is in the
-            rest."""),
-        page.table(["layers", "how many", "computed by", "of the time"], rows, numbers=(1, 3)),
-    )
-
-
-def _who(backend: str) -> str:
-    if backend == "torch.nn":
-        return "PyTorch, torch.nn"
-    return "PyTorch, called by pydl" if backend == "aten" else f"pydl (<code>{backend}</code>)"
 
 
 def read(model: nn.Module, split: Split) -> torch.Tensor:

@@ -122,10 +122,19 @@ class _Enough(Exception):
     """Ends a training that is about its first steps only."""
 
 
+class _Exact(nn.Module):
+    """A copy of a network in float64, which takes images as they are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).double()
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.model(images.double())
+
+
 def exact_losses(plan: Plan, model: nn.Module, split: Split, epochs: int, seed: int) -> list[float]:
     """The first losses of the same training in float64; ``model`` is left as it is."""
-    exact = copy.deepcopy(model).double()
-    exact.register_forward_pre_hook(lambda _, images: tuple(one.double() for one in images))
     losses: list[float] = []
 
     def on_step(step: Step) -> None:
@@ -134,7 +143,7 @@ def exact_losses(plan: Plan, model: nn.Module, split: Split, epochs: int, seed: 
             raise _Enough
 
     with contextlib.suppress(_Enough):
-        train(plan, exact, split, epochs, seed, on_step)
+        train(plan, _Exact(model), split, epochs, seed, on_step)
     return losses
 
 

@@ -1,6 +1,7 @@
 """The files that remember what was measured, one for each device and its versions."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import time
@@ -73,7 +74,9 @@ def write(choices: list[Choice]) -> Path:
 
 def load(device: torch.device | str = "cpu") -> int:
     """Remembers what earlier processes found; returns how many calls. A file that cannot be used is
-    ignored, with one warning."""
+    ignored, with one warning; without platformdirs there is none."""
+    if importlib.util.find_spec("platformdirs") is None:
+        return 0
     path = file(device)
     count = 0
     for row in _calls(path, device):

@@ -8,6 +8,7 @@ from html import escape
 
 from pydl.visualize.operators import PASSES, OperatorRow
 from pydl.visualize.palette import DARK, LIGHT, Theme
+from pydl.visualize.shares import Share
 
 
 def _colours(theme: Theme) -> str:
@@ -220,6 +221,32 @@ def speed_table(rows: Sequence[OperatorRow]) -> str:
             lines.append([*told, *micros, speed])
     head = ["layer", "pass", "input", "backend", "pydl, µs", "PyTorch, µs", "ratio"]
     return table(head, lines, numbers=(4, 5, 6))
+
+
+def where_time_goes(rows: Sequence[Share], of: str) -> str:
+    """A card: who computes the layers of a network, and what part of a run's time they take.
+
+    Args:
+        rows: of the run.
+        of: what the network ran on, in words.
+    """
+    lines = [
+        [f"<code>{one.what}</code>", str(one.count), _who(one.backend), f"{100 * one.part:.0f} %"]
+        for one in rows
+    ]
+    return section(
+        "Who computes, and where the time goes",
+        paragraph(f"""
+            One run of the network on {of}, in inference, layer by layer. Dense convolution on a CPU
+            is PyTorch's own, so what is gained or lost here is in the rest."""),
+        table(["layers", "how many", "computed by", "of the time"], lines, numbers=(1, 3)),
+    )
+
+
+def _who(backend: str) -> str:
+    if backend == "torch.nn":
+        return "PyTorch, torch.nn"
+    return "PyTorch, called by pydl" if backend == "aten" else f"pydl (<code>{backend}</code>)"
 
 
 def page(title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str]) -> str:

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
-from pydl.visualize.palette import Theme
-from pydl.visualize.plots import _bare, _figure
+from pydl.visualize.page import Picture
+from pydl.visualize.palette import DARK, LIGHT, Theme
+from pydl.visualize.thumbnails import png
 
-ROWS = ("input", "truth", "prediction", "difference")
+Colour = tuple[int, int, int]
 
 
 def painted(
-    map: torch.Tensor, colours: Sequence[tuple[int, int, int]], void: tuple[float, float, float]
+    map: torch.Tensor, colours: Sequence[Colour], void: tuple[float, float, float]
 ) -> np.ndarray:
     """[H, W, 3] in 0 ... 1: each pixel of ``map`` (H, W) in the colour of its class, negative ones
     in ``void``."""
@@ -22,32 +22,33 @@ def painted(
     return every[map.where(map >= 0, torch.tensor(len(colours)))].numpy()
 
 
-def segmented(
+def panels(
     theme: Theme,
-    images: torch.Tensor,
+    image: torch.Tensor,
     truth: torch.Tensor,
     read: torch.Tensor,
-    colours: Sequence[tuple[int, int, int]],
-) -> Figure:
-    """A column for each of some images (N, C, H, W) in 0 ... 1, with the classes (N, H, W) of their
-    pixels, as they are and as they were read; below, the pixels that differ. What does not count
-    has the colour of lines."""
-    count, _, height, width = images.shape
-    figure = _figure(theme, 9.6, 0.1 + len(ROWS) * (9.2 / count) * height / width)
-    panels = figure.subplots(len(ROWS), count, squeeze=False)
+    colours: Sequence[Colour],
+) -> np.ndarray:
+    """[4, H, W, 3] in 0 ... 1: an image (C, H, W) in 0 ... 1, the classes (H, W) of its pixels, as
+    they are and as they were read, and the pixels that differ. What does not count has the colour
+    of lines."""
     void = to_rgb(theme.line)
-    wrong = torch.tensor([to_rgb(theme.paper), to_rgb(theme.loss), void])
-    for column, (image, right, found) in enumerate(zip(images, truth, read, strict=True)):
-        difference = (right != found).long().where(right >= 0, torch.tensor(2))
-        shown = (
+    wrong = torch.tensor([to_rgb(theme.page), to_rgb(theme.loss), void])
+    difference = (truth != read).long().where(truth >= 0, torch.tensor(2))
+    return np.stack(
+        [
             image.permute(1, 2, 0).expand(-1, -1, 3).numpy(),
-            painted(right, colours, void),
-            painted(found, colours, void),
+            painted(truth, colours, void),
+            painted(read, colours, void),
             wrong[difference].numpy(),
-        )
-        for axes, name, picture in zip(panels[:, column], ROWS, shown, strict=True):
-            _bare(axes)
-            axes.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
-            if column == 0:
-                axes.set_ylabel(name, color=theme.faint, fontsize=10)
-    return figure
+        ]
+    )
+
+
+def segmented(
+    image: torch.Tensor, truth: torch.Tensor, read: torch.Tensor, colours: Sequence[Colour]
+) -> Picture:
+    """The :func:`panels` side by side."""
+    every = (panels(theme, image, truth, read, colours) for theme in (LIGHT, DARK))
+    light, dark = (png(some, columns=len(some)) for some in every)
+    return light, dark

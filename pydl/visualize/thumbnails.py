@@ -44,11 +44,11 @@ def thumbnails(
         columns: in a line; None for all.
         limits: the values of the first and the last colour; None for the least and the greatest.
     """
-    columns = columns or len(maps)
-    lines, gap = -(-len(maps) // columns), -(-maps.shape[2] // 16)
     low, high = limits or (maps.min().item(), maps.max().item())
     scaled = ((maps - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
-    light, dark = (_png(colours(theme)(scaled), lines, columns, gap) for theme in (LIGHT, DARK))
+    light, dark = (
+        png(colours(theme)(scaled), columns=columns or len(maps)) for theme in (LIGHT, DARK)
+    )
     return light, dark
 
 
@@ -58,13 +58,17 @@ def own_scale(maps: torch.Tensor) -> torch.Tensor:
     return (maps - low) / (high - low).clamp_min(1e-12)
 
 
-def _png(pixels: np.ndarray, lines: int, columns: int, gap: int) -> bytes:
-    """From (C, H, W, 4) between 0 and 1; what is between the maps is transparent."""
-    _, height, width, _ = pixels.shape
+def png(pixels: np.ndarray, *, columns: int) -> bytes:
+    """Pictures (N, H, W, 3), or 4 with how opaque they are, in 0 ... 1, so many in a line; what is
+    between them is transparent."""
+    count, height, width, channels = pixels.shape
+    lines, gap = -(-count // columns), -(-width // 16)
     canvas = np.zeros((lines * (height + gap) - gap, columns * (width + gap) - gap, 4))
     for i, one in enumerate(pixels):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = one
+        spot = canvas[top : top + height, left : left + width]
+        spot[..., 3] = 1
+        spot[..., :channels] = one
     target = io.BytesIO()
     imsave(target, canvas, format="png")
     return target.getvalue()

@@ -387,6 +387,7 @@ class Model(torch.nn.Module):
         return torch.nn.functional.cross_entropy(y.flatten(0, 1), tokens.flatten())
 
 
+@pytest.mark.in_turns("dynamic")
 @pytest.mark.parametrize("dynamic", (None, True))
 @pytest.mark.parametrize(
     "library, options", ((nn, {}), (nn, {"zoneout": 0.3, "layer_norm": True}), (torch.nn, {}))

@@ -31,6 +31,7 @@ def differentiated(where, name, x, grad, *arguments, **keywords):
 SLOPES = tuple(f"{name}{arguments}" for name, arguments in FUNCTIONS)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("function", FUNCTIONS, ids=SLOPES)
 @pytest.mark.parametrize("server", servers("activation"))

@@ -132,6 +132,7 @@ def against_reference(backend, device, case, dtype, training, parameters=None):
     assert layout.memory_format(ours["y"]) == layout.memory_format(given[0])
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -19,6 +19,7 @@ SHAPES = (
 EPILOGUES = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125), ("silu", 0.0))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("epilogue", EPILOGUES, ids=[name for name, _ in EPILOGUES])
 @pytest.mark.parametrize("server", servers("bias_act"))

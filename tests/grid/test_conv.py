@@ -122,6 +122,7 @@ def _all(case: Case, operands: list[torch.Tensor], function) -> list[torch.Tenso
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("conv"))

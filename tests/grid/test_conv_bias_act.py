@@ -55,6 +55,7 @@ def _operands(shape, dtype, device, residual):
     return [x, weight, bias, random(*y.shape) if residual else None], window
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("residual", (False, True), ids=("alone", "residual"))
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from contract import hold, laid_out
+from contract import hold, laid_out, nearest_tf32
 
 from pydl import backends, layout, native
 from pydl.native import conv
@@ -99,10 +99,6 @@ VIEWS = {  # of the maps, of the weight
 }
 
 
-def _tf32(x: torch.Tensor) -> torch.Tensor:
-    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-
-
 def _operand(shape, dtype, view, seed):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return _lies(values.to(torch.float32 if dtype == TF32 else dtype).to(DEVICE), view)
@@ -130,7 +126,7 @@ def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
         )
 
     ours = all_of("cuda", x, weight, grad_y, bias)
-    rounded = [_tf32(t) if dtype == TF32 else t for t in (x, weight, grad_y)]
+    rounded = [nearest_tf32(t) if dtype == TF32 else t for t in (x, weight, grad_y)]
     theirs = all_of("aten", *rounded, bias)
     exact = all_of("reference", *(t.double() for t in rounded), bias.double())
     return ours, theirs, exact
@@ -138,12 +134,13 @@ def _three(shape: Shape, dtype, views: tuple[str, str], gradients: bool = True):
 
 def _hold(ours, theirs, exact, dtype, what: str) -> None:
     """The yardstick; but products of tf32 join one long float32 sum each, inside the tensor core,
-    where PyTorch's own float32 on a CPU adds in parts: a few more units of the largest value.
-    Rounding an operand in another way than to the nearest tf32 costs hundreds."""
+    which cuts off where the emulator rounds: a unit of the largest value at most for each eight of
+    the products, of which the longest sum here has 432. Rounding an operand in another way than to
+    the nearest tf32 costs hundreds."""
     if dtype != TF32 or exact.numel() == 0:
         return hold(ours, theirs, exact, what)
     assert ours.shape == exact.shape and ours.dtype == theirs.dtype
-    error, allowed = (ours - exact).abs().max(), 16 * 2.0**-23 * exact.abs().max()
+    error, allowed = (ours - exact).abs().max(), 64 * 2.0**-23 * exact.abs().max()
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
@@ -152,6 +149,7 @@ def tf32(monkeypatch):
     monkeypatch.setattr(conv, "allows_tf32", lambda x: x.dtype == torch.float32)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -168,6 +166,7 @@ MANY_GROUPS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, TF32), ids=str)
 @pytest.mark.parametrize("shape", MANY_GROUPS, ids=str)
 def test_large_tiles(shape, dtype, tf32):
@@ -191,6 +190,7 @@ DEPTHWISE = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )
@@ -218,6 +218,7 @@ FEW_CHANNELS = (
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16), ids=str
 )
@@ -250,7 +251,7 @@ def test_epilogue(shape, activation, slope, dtype, monkeypatch):
         bias = _operand(shape.weight[:1], dtype, "contiguous", 3)
         # The kernels of few channels multiply no matrices and round nothing.
         product = shape.weight[1] > 4
-        rounded = [_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
+        rounded = [nearest_tf32(t) if dtype == TF32 and product else t for t in (x, weight)]
         geometry = (*map(list, shape.window[:3]), shape.groups)
         y_shape = (x.shape[0], weight.shape[0], *x.shape[2:])
         for residual in (_operand(y_shape, dtype, other, 4), None):

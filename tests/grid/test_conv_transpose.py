@@ -63,6 +63,7 @@ def _operands(case, dtype, device):
     ]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("depthwise"))

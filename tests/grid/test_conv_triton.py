@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from contract import hold, nearest_tf32
 from pydl.kernels import conv_tiles, runtime
 
 from pydl import backends
@@ -131,9 +132,31 @@ def test_float32_multiplies_as_pytorchs_flags_say(monkeypatch):
             newer.fp32_precision = before
 
 
+@pytest.mark.parametrize("channels", (16, 3), ids=("dense", "merged"))
+def test_tf32_is_rounded_to_the_nearest(channels):
+    """The tensor cores would cut off what TF32 has no place for."""
+    x, weight = torch.randn(1, channels, 5, 5), torch.randn(16, channels, 3, 3)
+    grad_y = torch.randn(1, 16, 5, 5)
+
+    def three(backend, x, weight, grad_y):
+        run = partial(backends.function, backend)
+        return (
+            run("conv_forward")(x, weight, None, None, *WINDOW, 1, "none", 0.0),
+            run("conv_grad_input")(grad_y, weight, (5, 5), *WINDOW, 1),
+            run("conv_grad_weight")(grad_y, x, TAPS, *WINDOW, 1),
+        )
+
+    operands = [operand.to(DEVICE) for operand in (x, weight, grad_y)]
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        ours = three("triton", *operands)
+    exact = three("reference", *(nearest_tf32(operand).double() for operand in operands))
+    for what, got, wanted in zip(("y", "grad_x", "grad_weight"), ours, exact, strict=True):
+        hold(got, None, wanted, what, terms=8 * wanted.abs().max().item())
+
+
 def test_the_table_has_a_row_for_every_problem():
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         for problem in ("dense", "merged", "depthwise"):
             for last in (True, False):
                 rows = conv_tiles.rows(dtype, problem, last)
-                assert [row[1] for row in rows] == sorted({row[1] for row in rows})
+                assert [row.block_n for row in rows] == sorted({row.block_n for row in rows})

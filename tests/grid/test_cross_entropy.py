@@ -111,6 +111,7 @@ def doubled(tensors: tuple) -> list:
     return [t.double() if t is not None and t.is_floating_point() else t for t in tensors]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("cross_entropy"))

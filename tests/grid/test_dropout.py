@@ -42,6 +42,7 @@ def test_philox_gives_the_published_words():
         assert tuple(word.item() for word in words) == expected
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("server", OURS)
 def test_against_reference(server, dtype):

@@ -95,6 +95,7 @@ def _all(case: Case, operands: list[torch.Tensor], backend: str) -> list[torch.T
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("local"))

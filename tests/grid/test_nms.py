@@ -43,6 +43,7 @@ def by_loops(boxes, scores, classes, threshold):
     return kept
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("count", (0, 1, 2, 63, 64, 65, 200))
 @pytest.mark.parametrize("server", SERVERS)

@@ -193,6 +193,7 @@ ALL = [
 POOLS = pytest.mark.parametrize("name, case", ALL, ids=lambda value: str(value))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @POOLS
 @pytest.mark.parametrize("server", servers("pool"))

@@ -62,6 +62,7 @@ def compare(ours, theirs, case, dtype, device, backend):
     return x, y
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @POOLS
 @pytest.mark.parametrize("server", servers("pool_adaptive"))
@@ -137,6 +138,7 @@ def stacked(x, levels, kind):
     return torch.cat([pool(x, level).flatten(-3) for level in levels], -1)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", ("max", "average"))
 @pytest.mark.parametrize("levels, case", PYRAMIDS, ids=lambda value: str(value))

@@ -163,6 +163,7 @@ CASES = (
 POOLS = pytest.mark.parametrize("name, case", CASES, ids=lambda value: str(value))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @POOLS
 @pytest.mark.parametrize("server", servers("pool_lp"))

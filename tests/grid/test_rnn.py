@@ -92,6 +92,7 @@ def backward_operands(grads, results, tensors):
     return *grads, *saved, tensors[1], *tensors[3:]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize("server", servers("rnn"))

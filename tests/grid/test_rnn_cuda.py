@@ -232,6 +232,7 @@ def _path(operands: dict, backward: bool) -> str:
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("case, cell, path, dtype", list(_rows()))
 def test_both_passes_against_reference(case, cell, path, dtype):
     operands = _operands(case, cell, dtype)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from contract import nearest_tf32
 from pydl.kernels import rnn_sequence, rnn_step, runtime
 
 from pydl import backends
@@ -13,12 +14,12 @@ from pydl.contract.rnn import GATES
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What one launch for all steps serves, options together.
 ROWS = (
-    ("lstm", torch.float64, ("peephole", "masks", "packed")),
+    ("lstm", torch.float32, ("peephole", "masks", "packed")),
     ("lstm", torch.bfloat16, ("drop", "mean", "reverse", "packed")),
     ("gru", torch.float16, ("drop", "masks", "reverse")),
-    ("gru", torch.float32, ("packed",)),
+    ("gru", torch.float64, ("packed",)),
     ("gru_reset_before", torch.float32, ("drop", "mean", "packed")),
-    ("gru_reset_before", torch.float64, ("masks", "reverse", "packed")),
+    ("gru_reset_before", torch.bfloat16, ("masks", "reverse", "packed")),
     ("rnn_tanh", torch.bfloat16, ("packed", "drop")),
     ("rnn_relu", torch.float64, ("mean", "reverse", "packed")),
 )
@@ -93,7 +94,7 @@ def test_one_launch_is_as_step_by_step(cell, dtype, options, monkeypatch):
 
 
 def test_what_is_in_reach(monkeypatch):
-    others = dict.fromkeys(("norm", "weight_hr"))
+    others = dict.fromkeys(("norm", "weight_hr", "zone_h", "zone_c"))
 
     def reached(units: int, dtype: torch.dtype, **options) -> bool:
         weight = torch.empty(4 * units, units, dtype=dtype, device="meta")
@@ -107,8 +108,11 @@ def test_what_is_in_reach(monkeypatch):
     ):
         with torch.backends.cudnn.flags(allow_tf32=tf32):
             assert reached(units, dtype) and not reached(units + 1, dtype)
-            for option in others:
+            for option in ("norm", "weight_hr"):
                 assert not reached(units, dtype, **{option: torch.empty(units)})
+            for mask in ("zone_h", "zone_c"):
+                served = dtype != torch.float64
+                assert reached(units, dtype, **{mask: torch.empty(units)}) == served
     # A GPU whose programs have less shared memory than sm_80's.
     monkeypatch.setattr(rnn_sequence, "shared_memory", lambda _: 99 * 1024)
     assert reached(64, torch.float16) and not reached(65, torch.float16)
@@ -140,3 +144,34 @@ def test_float32_multiplies_as_pytorchs_flags_say(monkeypatch):
                 wanted = "tf32" if allow and dtype == torch.float32 else "ieee"
                 assert {p for p in precisions if p} == {wanted}
                 precisions.clear()
+
+
+@pytest.mark.parametrize("sequence", (True, False), ids=("one launch", "step by step"))
+def test_tf32_is_rounded_to_the_nearest(sequence, monkeypatch):
+    """One step, whose operands are what the tensor cores are given: they would cut off what TF32
+    has no place for."""
+    operands, how, _ = _layer("lstm", torch.float32, (), rows=3)
+    gates, weight, bias, h0, c0, *rest = operands
+    monkeypatch.setattr(rnn_sequence, "in_reach", lambda _: sequence)
+
+    def step(backend, *changed):
+        run = backends.function(backend, "rnn_forward")
+        return run(gates[:3].to(changed[0].dtype), *changed, *rest, *how, False)[1]
+
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        ours = step("triton", weight, bias, h0, c0)
+    exact = nearest_tf32(weight), bias, nearest_tf32(h0), c0
+    exact = step("reference", *(t.double() for t in exact))
+    torch.testing.assert_close(ours.double(), exact, rtol=0, atol=1e-6)
+
+
+def test_packed_sequences_are_not_copied_from_the_host(monkeypatch):
+    """Which would wait for a GPU, and could not be captured in a CUDA graph."""
+    layer = _layer("gru", torch.float32, ("packed",), rows=3)
+
+    def copy(*_, **__):
+        raise AssertionError("a tensor made of numbers of the host")
+
+    monkeypatch.setattr(torch, "tensor", copy)
+    monkeypatch.setattr(torch, "as_tensor", copy)
+    assert all(result.isfinite().all() for result in _both_passes(*layer))

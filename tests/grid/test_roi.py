@@ -126,6 +126,7 @@ def boxes_for(dtype, device="cpu"):
     return torch.tensor(BOXES, dtype=dtype, device=device)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind, case", CASES, ids=str)
 @pytest.mark.parametrize("server", SERVERS)

@@ -56,6 +56,7 @@ def differentiated(where, name, x, grad_of, *arguments, **keywords):
     return run(lambda x: function(x, *arguments, **keywords), [x], grad_of)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("softmax"))

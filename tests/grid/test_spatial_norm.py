@@ -54,6 +54,7 @@ def pytorch(x: torch.Tensor, size: int, alpha=1.0, beta=0.75, k=1.0) -> torch.Te
     return x * (k + alpha * pool(padded, size, stride=1)) ** -beta
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("server", servers("spatial_norm"))

@@ -31,6 +31,7 @@ def pooled(axes, case, dtype, device):
     return *pool(x, **case.arguments), x.shape
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("axes, case", CASES, ids=lambda value: str(value))
 @pytest.mark.parametrize("server", servers("unpool"))
@@ -94,6 +95,26 @@ def test_the_kernels_pass_over_places_outside(server):
     grad_x = torch.empty_like(x)
     library.call("max_unpool_backward", torch.ones_like(y), index, grad_x, on=x)
     assert grad_x.flatten(2).tolist() == [[[0, 1, 0, 1], [0, 1, 0, 0]]]
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "triton"]
+)
+def test_a_place_outside_makes_nan_where_nothing_looks(server, monkeypatch):
+    """On a GPU the operator does not wait until the places have been looked at."""
+    from pydl.kernels import unpool
+
+    _, device = server
+    monkeypatch.setattr(unpool, "check_positions", lambda *_: None)
+    index = torch.tensor([[8, 1, 2, 3], [-1, 2, 7, 1]], device=device).reshape(1, 2, 2, 2)
+    x = torch.arange(8.0, device=device).reshape(1, 2, 2, 2) + 1
+    y = backends.function("triton", "max_unpool_forward")(x, index, [2, 4])
+    nan = float("nan")
+    expected = torch.tensor([[nan, 2, 3, 4, 0, 0, 0, 0], [nan, 8, 6, 0, 0, 0, 0, 7]])
+    assert torch.equal(y.flatten(2)[0].cpu().nan_to_num(-1), expected.nan_to_num(-1))
+    grad_x = backends.function("triton", "max_unpool_backward")(torch.ones_like(y), index)
+    assert grad_x.flatten(2)[0].isnan().tolist() == [[True] + [False] * 3] * 2
+    assert grad_x.nan_to_num(1).eq(1).all()
 
 
 @pytest.mark.parametrize("server", servers("unpool"))

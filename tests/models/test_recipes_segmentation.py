@@ -17,7 +17,7 @@ import PIL.Image
 from pydl.data import CorruptFileError, masks, scenes
 from pydl.recipes import Options, find, segment_folder, segment_scenes, segmentation
 from pydl.visualize.palette import LIGHT
-from pydl.visualize.segmentation import painted, segmented
+from pydl.visualize.segmentation import painted, panels, segmented
 
 
 def run(name: str, options: Options) -> tuple[bool, str]:
@@ -36,7 +36,7 @@ def test_scenes_are_learned_a_little_and_shown(
     assert "the commonest class: mean IoU 0.0" in said
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'class="tile missed"' in page and page.count("&#9632;") == 11
-    assert "<code>BatchNormAct2d</code>" in page and (tmp_path / "segmented.png").is_file()
+    assert "<code>BatchNormAct2d</code>" in page and (tmp_path / "segmented1.png").is_file()
 
 
 def test_the_baseline_takes_every_pixel_for_the_background() -> None:
@@ -94,19 +94,17 @@ def test_a_recipe_has_its_own_data_or_takes_yours(tmp_path: Path) -> None:
 
 
 def test_what_differs_is_shown_and_what_does_not_count_is_not() -> None:
-    truth = torch.tensor([[[0, 1], [1, -100]]])
-    read = torch.tensor([[[0, 0], [1, 1]]])
-    figure = segmented(LIGHT, torch.rand(1, 1, 2, 2), truth, read, ((0, 0, 0), (255, 0, 0)))
-    shown = [axes.images[0].get_array() for axes in figure.axes]
-    assert [axes.get_ylabel() for axes in figure.axes] == [
-        "input",
-        "truth",
-        "prediction",
-        "difference",
-    ]
-    assert np.allclose(
-        shown[1], painted(truth[0], ((0, 0, 0), (255, 0, 0)), tuple(shown[1][1, 1].tolist()))
-    )
-    assert shown[1][0, 1].tolist() == [1, 0, 0] and shown[2][0, 1].tolist() == [0, 0, 0]
+    truth, read = torch.tensor([[0, 1], [1, -100]]), torch.tensor([[0, 0], [1, 1]])
+    colours = ((0, 0, 0), (255, 0, 0))
+    image = torch.rand(1, 2, 2)
+    shown = panels(LIGHT, image, truth, read, colours)
+    assert shown.shape == (4, 2, 2, 3) and np.array_equal(shown[0, :, :, 1], image[0].numpy())
+    assert np.allclose(shown[1], painted(truth, colours, tuple(shown[1, 1, 1].tolist())))
+    assert shown[1, 0, 1].tolist() == [1, 0, 0] and shown[2, 0, 1].tolist() == [0, 0, 0]
     same, differs, other, void = shown[3].reshape(4, 3).tolist()
     assert same == other and len({tuple(same), tuple(differs), tuple(void)}) == 3
+    light, dark = (
+        np.array(PIL.Image.open(io.BytesIO(one))) for one in segmented(image, truth, read, colours)
+    )
+    assert light.shape == dark.shape == (2, 4 * 2 + 3, 4)
+    assert not light[:, 2].any() and (light[:, :2, 3] == 255).all()  # nothing is between them

@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from cubin_cases import Case, cases
+from specialisation import Specialisation, specialisation
+
+from pydl.contract.rnn import GATES
 
 TARGETS = {
     80: 163 * 1024,
@@ -51,61 +53,20 @@ class Compiled:
     registers: int = 0
     local: int = 0
     shared: int = 0
+    promised: int | None = None  # the most shared memory, where the launcher counts on it
     matrix_units: bool = False
     wants_matrix_units: bool = False
     seconds: float = 0.0
     error: str = ""
 
 
-def _type(value: Any) -> str:
-    from triton.runtime.jit import mangle_type
-
-    return mangle_type(value)
-
-
-def _specialise(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
-    """The type Triton's launcher gives an argument: 1 and None are constants, multiples of 16 are
-    known as such."""
-    if isinstance(value, tuple):
-        return tuple(
-            _specialise(item, (*path, i), constants, attributes) for i, item in enumerate(value)
-        )
-    if value is None or (isinstance(value, int) and value == 1):
-        constants[path] = value
-        return "constexpr"
-    if isinstance(value, torch.Tensor) or value % 16 == 0:
-        attributes[path] = [["tt.divisibility", 16]]
-    return _type(value)
-
-
-def _specialisation(launch: tuple) -> tuple[Any, dict, dict, dict, dict]:
-    """A launch as Triton compiles it: kernel, types by name, constants and attributes by position,
-    options."""
-    kernel, arguments, named = launch
-    named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
-    signature, constants, attributes = {}, {}, {}
-    for i, parameter in enumerate(kernel.params):
-        value = named.pop(parameter.name)
-        if parameter.is_constexpr:
-            constants[i,] = value
-            signature[parameter.name] = "constexpr"
-        elif parameter.do_not_specialize:
-            signature[parameter.name] = _type(value)
-        else:
-            signature[parameter.name] = _specialise(value, (i,), constants, attributes)
-    return kernel, signature, constants, attributes, named
-
-
-def _compile(case: Case, target: int, specialisation: tuple, directory: Path) -> Compiled:
+def _compile(case: Case, target: int, launched: Specialisation, directory: Path) -> Compiled:
     import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    kernel, signature, constants, attributes, options = specialisation
-    names = {path[0]: kernel.arg_names[path[0]] for path in constants}
+    kernel = launched.kernel
     tile = [
-        constants[i,]
-        for i, name in names.items()
+        launched.constant(name)
+        for name in kernel.arg_names
         if name.startswith("BLOCK") or name in ("ROWS", "COLUMNS")
     ]
     out = Compiled(
@@ -117,12 +78,7 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
     )
     start = time.perf_counter()
     try:
-        source = ASTSource(kernel, signature, constants, attributes)
-        compiled = triton.compile(
-            source,
-            target=GPUTarget("cuda", target, 32),
-            options={"enable_fp_fusion": True, **options},
-        )
+        compiled = launched.compiled(target)
     except Exception as error:
         out.error = f"{type(error).__name__}: {error}"
         return out
@@ -141,25 +97,34 @@ def _compile(case: Case, target: int, specialisation: tuple, directory: Path) ->
     out.registers = int(figures["REG"])
     out.local = int(figures["LOCAL"]) + int(figures["STACK"])
     out.shared = compiled.metadata.shared
+    out.promised = _promised(launched, case.dtype)
     out.matrix_units = "mma" in compiled.asm["ptx"]
-    precision = next(
-        (constants[i,] for i, name in names.items() if name == "INPUT_PRECISION"), None
-    )
+    precision = launched.constant("INPUT_PRECISION")
     out.wants_matrix_units = case.dtype != torch.float32 or precision == "tf32"
     return out
 
 
+def _promised(launched: Specialisation, dtype: torch.dtype) -> int | None:
+    """What rnn_sequence.in_reach counts on."""
+    from pydl.kernels import rnn_sequence
+
+    if not launched.kernel.__name__.startswith("rnn_sequence"):
+        return None
+    gates, block = GATES[launched.constant("CELL")], launched.constant("COLUMNS")
+    return rnn_sequence.shared_wanted(gates, block, dtype.itemsize)
+
+
 def _chosen(
-    found: list[tuple[Case, tuple]], whole: bool
-) -> Iterator[tuple[Case, tuple, tuple[int, ...]]]:
+    found: list[tuple[Case, Specialisation]], whole: bool
+) -> Iterator[tuple[Case, Specialisation, tuple[int, ...]]]:
     """What is compiled, and for which architectures: everything for all, or of each kernel one
     configuration for one, kernel after kernel another."""
     if whole:
-        yield from ((case, specialisation, tuple(TARGETS)) for case, specialisation in found)
+        yield from ((case, launched, tuple(TARGETS)) for case, launched in found)
         return
-    kernels: dict[str, list[tuple[Case, tuple]]] = {}
-    for case, specialisation in found:
-        kernels.setdefault(specialisation[0].__name__, []).append((case, specialisation))
+    kernels: dict[str, list] = {}
+    for case, launched in found:
+        kernels.setdefault(launched.kernel.__name__, []).append((case, launched))
     for number, configurations in enumerate(kernels.values()):
         target = tuple(TARGETS)[number % len(TARGETS)]
         yield (*configurations[number % len(configurations)], (target,))
@@ -170,23 +135,21 @@ def _compile_share(share: int, whole: bool) -> None:
     JSON."""
     from pydl.kernels import runtime
 
-    launches: list[tuple] = []
-    found: dict[str, tuple[Case, tuple]] = {}
+    launches: list[Specialisation] = []
+    found: dict[str, tuple[Case, Specialisation]] = {}
     runtime.launch = lambda kernel, count, device, *arguments, **named: launches.append(
-        (kernel, arguments, named)
+        specialisation(kernel, arguments, named)
     )
     for case in cases():
         launches.clear()
         case.call()
         assert launches, f"{case.reason} launched nothing"
-        for specialisation in map(_specialisation, launches):
-            found.setdefault(str(specialisation), (case, specialisation))
+        for launched in launches:
+            found.setdefault(launched.key, (case, launched))
     with tempfile.TemporaryDirectory() as directory:
-        for case, specialisation, targets in list(_chosen([*found.values()], whole))[
-            share::PROCESSES
-        ]:
+        for case, launched, targets in list(_chosen([*found.values()], whole))[share::PROCESSES]:
             for target in targets:
-                compiled = _compile(case, target, specialisation, Path(directory))
+                compiled = _compile(case, target, launched, Path(directory))
                 print(json.dumps(asdict(compiled)), flush=True)
 
 
@@ -239,6 +202,11 @@ def faults(rows: list[Compiled]) -> list[str]:
                 f"{name} wants {row.shared} bytes of shared memory, a block may have "
                 f"{TARGETS[row.target]}"
             )
+        elif row.promised is not None and row.shared > row.promised:
+            out.append(
+                f"{name} takes {row.shared} bytes of shared memory, its launcher counts on "
+                f"{row.promised}"
+            )
         elif product and row.wants_matrix_units and not row.matrix_units:
             out.append(f"{name} does not use the tensor cores: no mma in its PTX")
     return out
@@ -266,9 +234,9 @@ def test_every_configuration_compiles(pytestconfig):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] and sys.argv[1].isdigit():
         _compile_share(int(sys.argv[1]), "--whole" in sys.argv)
     else:
-        results = compile_all(whole=True)
+        results = compile_all(whole="--some" not in sys.argv)
         print(table(results))
         sys.exit("\n".join(faults(results)) or 0)
