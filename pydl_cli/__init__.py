@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from pydl_cli import bench, compare, demo, explain, info, predict, run, summary, train, tune
+from pydl_cli import (
+    bench,
+    compare,
+    demo,
+    explain,
+    info,
+    predict,
+    roofline,
+    run,
+    summary,
+    train,
+    tune,
+)
 
 app = typer.Typer(
     name="pydl",
@@ -54,6 +66,7 @@ app.command("run")(run.run)
 app.add_typer(train.app, name="train")
 app.command("predict")(predict.predict)
 app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
+app.command("roofline", context_settings=bench.CONTEXT)(roofline.roofline)
 
 
 def main() -> None:

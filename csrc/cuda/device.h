@@ -185,8 +185,15 @@ void launch(bool cooperative, void (*kernel)(Parameters...), const Grid& grid, d
     std::apply([](auto kernel, auto... parameters) { kernel(parameters...); },
                *static_cast<const Call*>(call));
   };
+  const emulator::Configuration configuration = {grid.size, block, shared_bytes, cooperative,
+                                                 grid.where};
+  if (emulator::recording()) {
+    std::string parameters;
+    (emulator::append(parameters, static_cast<Parameters>(arguments)), ...);
+    return emulator::record({reinterpret_cast<const void*>(kernel), configuration, parameters});
+  }
   const Call call(kernel, static_cast<Parameters>(arguments)...);
-  emulator::run({grid.size, block, shared_bytes, cooperative, grid.where}, thread, &call);
+  emulator::run(configuration, thread, &call);
 }
 
 #endif

@@ -16,6 +16,7 @@
 #include "emulator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <numeric>
@@ -37,6 +38,7 @@ namespace {
 // many stacks.
 constexpr int64_t multiprocessors = 8, threads_each = 2048, blocks_each = 32,
                   shared_bytes_each = 228 * 1024;
+constexpr int64_t multiprocessors_of_h100 = 132;
 constexpr int64_t tsan_fibers = 8000;  // ThreadSanitizer has room for 8128 threads
 constexpr uint64_t tsan_crews = 3;
 
@@ -76,6 +78,8 @@ class Queue {
 };
 
 std::mutex one_launch;
+std::atomic<bool> is_recording = false;
+std::vector<Record> records;
 Queue ready;
 Fiber* host;               // whoever launched
 std::deque<Fiber> fibers;  // all there are
@@ -298,9 +302,28 @@ int64_t resident_blocks(dim3 block, size_t shared_bytes) {
   const int64_t threads = (int64_t{block.x} * block.y * block.z + 31) / 32 * 32;
   const int64_t bytes =
       static_cast<int64_t>(shared_bytes) + 1024;  // of which CUDA keeps 1024 for itself
-  const int64_t blocks =
-      multiprocessors * std::min({blocks_each, threads_each / threads, shared_bytes_each / bytes});
+  const int64_t blocks = (recording() ? multiprocessors_of_h100 : multiprocessors) *
+                         std::min({blocks_each, threads_each / threads, shared_bytes_each / bytes});
   return under_tsan() ? std::min(blocks, tsan_fibers / threads) : blocks;
+}
+
+void start_recording() {
+  const std::lock_guard lock(one_launch);
+  is_recording = true;
+}
+
+std::vector<Record> stop_recording() {
+  const std::lock_guard lock(one_launch);
+  is_recording = false;
+  return std::exchange(records, {});
+}
+
+bool recording() { return is_recording; }
+
+void record(Record record) {
+  check(record.configuration);
+  const std::lock_guard lock(one_launch);
+  records.push_back(std::move(record));
 }
 
 void run(const Configuration& configuration, void (*thread)(const void*), const void* closure) {

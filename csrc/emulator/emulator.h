@@ -15,8 +15,10 @@
 #include <cstring>
 #include <source_location>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <type_traits>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -89,6 +91,26 @@ struct Configuration {
   Where where;
 };
 void run(const Configuration& configuration, void (*thread)(const void*), const void* closure);
+
+// While launches are recorded none runs: what matters is which kernel is launched with which
+// parameters, and the launching code sees an H100 (for tests/machine_code.py). `parameters` is what
+// a kernel gets, one after the other, each aligned as its type is.
+struct Record {
+  const void* kernel;
+  Configuration configuration;
+  std::string parameters;
+};
+void start_recording();
+std::vector<Record> stop_recording();
+bool recording();
+void record(Record record);
+
+template <class T>
+void append(std::string& parameters, const T& value) {
+  parameters.resize((parameters.size() + alignof(T) - 1) / alignof(T) * alignof(T));
+  parameters.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
 // The dynamic shared memory that a block may have, as on compute capability 9.0.
 inline constexpr size_t max_shared_bytes = 227 * 1024;
 // The blocks that a cooperative launch may have.

@@ -1,0 +1,313 @@
+"""What the compiled CUDA kernels do on the benchmark's shapes, counted without a GPU, and the times
+below which an H100 cannot run them.
+
+    python tests/machine_code.py [--cases GLOB] [--objects DIR] [--write]    (`pydl roofline`)
+
+Each case is called through the package, and what it launches is recorded instead of run
+(tests/sass/launches.py). The machine code of each kernel, from the objects that `make nvcc` leaves,
+is then executed for a few of the launch's threads (tests/sass/thread.py), through its loops and
+branches, with random numbers for what is loaded. What a guard holds back is issued too and counts.
+Lanes of a warp are taken to go one way: where they part, the true count is higher. A load or store
+outside the tensors of the call is an error.
+
+The issue bound is the time in which all schedulers issue these instructions, one a clock and warp;
+the memory bound that in which the tensors that a kernel is given are moved once.
+tests/tools/machine_code.csv has the figures as they are to be, and a test fails where one is worse.
+After a change that is better, or has to be worse, --write takes them down.
+"""
+
+import argparse
+import csv
+import fnmatch
+import random
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+
+from cases import CASES as BENCHED  # noqa: E402
+from options import LAYOUTS  # noqa: E402
+from sass import listing  # noqa: E402
+from sass.launches import Launch, recorded  # noqa: E402
+from sass.thread import Thread  # noqa: E402
+
+ARCHITECTURE = "sm_90a"
+OBJECTS = ROOT / "build/cmake"
+TABLE = ROOT / "tests/tools/machine_code.csv"
+ISSUE = 132 * 4 * 32 * 1.755e9  # multiprocessors x schedulers x lanes x clocks a second
+MEMORY = 3.35e12  # bytes a second
+SAMPLES, ENOUGH = 4, 40_000  # threads of a launch, or fewer that execute so many instructions
+
+
+FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of bench/cases.py, in each of these (dtype, layout), forward and backward."""
+
+    name: str
+    settings: tuple[tuple[str, str], ...] = FLOATS + HALVES
+
+
+CASES = (
+    Case("alexnet.lrn1"),
+    Case("alexnet.pool1"),
+    Case("alexnet.average1"),
+    Case("googlenet.avgpool"),
+    Case("vgg16.avgpool"),
+    Case("segnet.unpool1"),
+    Case("resnet50.layer1.0.bn1+relu"),
+    Case("mobilenetv2.depthwise-144-56"),
+    Case("vgg16.conv3_2", HALVES),
+    Case("resnet50.layer1.0.conv1", HALVES),
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A kernel of a case. Of a thread, on average: ``instructions`` (``longest``: the most of any
+    that was looked at), ``loads`` from global memory, of ``width`` bytes, of which ``in_flight``
+    are on their way when one is first needed, and ``barriers`` of the block. ``per_product``:
+    instructions for each HMMA of the densest loop. ``issue`` and ``memory`` in microseconds."""
+
+    case: str
+    kind: str
+    dtype: str
+    layout: str
+    kernel: str
+    registers: int
+    spilled: int
+    instructions: float
+    longest: float
+    loads: float
+    width: float
+    in_flight: float
+    barriers: float
+    per_product: float
+    issue: float
+    memory: float
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.case, self.kind, self.dtype, self.layout, self.kernel
+
+    def worse(self, than: "Count") -> list[str]:
+        """In which figures, in words; compilers of other versions may differ by two percent."""
+        more = ("registers", "spilled", "instructions", "longest", "loads", "barriers")
+        more = (*more, "per_product", "memory")
+        out = [name for name in more if getattr(self, name) > 1.02 * getattr(than, name)]
+        less = ("width", "in_flight")
+        out += [name for name in less if getattr(self, name) < 0.98 * getattr(than, name)]
+        return [f"{name} {getattr(self, name):g}, was {getattr(than, name):g}" for name in out]
+
+
+class _Memory:
+    """Random numbers between a half and one and a half in the tensors of floating point, random
+    bytes in those of bytes, zeros in others."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor], seed: int) -> None:
+        self._ranges = [
+            (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), t.dtype) for t in tensors
+        ]
+        self._random = random.Random(seed)
+
+    def dtype(self, address: int, width: int) -> torch.dtype:
+        for start, size, dtype in self._ranges:
+            if start <= address and address + width <= start + size:
+                return dtype
+        raise IndexError(f"{width} bytes at {address:#x} are in no tensor of the call")
+
+    def __call__(self, address: int, width: int) -> bytes:
+        dtype = self.dtype(address, width)
+        if not dtype.is_floating_point:
+            return self._random.randbytes(width) if dtype.itemsize == 1 else bytes(width)
+        values = [0.5 + self._random.random() for _ in range(width // dtype.itemsize)]
+        if dtype == torch.bfloat16:
+            return b"".join(struct.pack("<f", value)[2:] for value in values)
+        code = {torch.float64: "d", torch.float32: "f", torch.float16: "e"}[dtype]
+        return struct.pack(f"<{len(values)}{code}", *values)
+
+
+def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
+    """Those of one pass."""
+    call = next(one for one in BENCHED if one.name == case.name).call()
+    tensors = [
+        t.contiguous(memory_format=LAYOUTS[layout]) if t.ndim == 4 else t
+        for t in call.empty(dtype=getattr(torch, dtype))
+    ]
+    if kind == "forward":
+        return recorded(lambda: call.ours(tensors, "cuda"))
+    leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
+    made: list[torch.Tensor] = []
+    recorded(lambda: made.append(call.ours(tensors, "cuda")))
+    return recorded(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
+
+
+def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0) -> Thread:
+    """One of the launch's threads, after its end."""
+    memory = _Memory(launch.tensors, seed)
+    thread, block = launch.place(number)
+    sizes = {"threads": launch.block, "blocks": launch.grid}
+    where = {"thread": thread, "block": block, **sizes}
+    one = Thread(kernel.instructions, launch.parameters, memory, jumps=kernel.jumps, **where)
+    one.run()
+    for address, data in one.written.items():
+        memory.dtype(address, len(data))
+    return one
+
+
+def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
+    """A row for each kernel that a pass launches."""
+    found = launches(case, dtype, layout, kind)
+    for launch in found:
+        kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
+        draw, threads = random.Random(1), []
+        while len(threads) < SAMPLES and sum(one.count for one in threads) < ENOUGH:
+            number = draw.randrange(launch.threads)
+            threads.append(executed(kernel, launch, number, len(threads)))
+        instructions = fmean(one.count for one in threads)
+        loads = sum(one.loads.total() for one in threads)
+        loaded = sum(width * times for one in threads for width, times in one.loads.items())
+        waits = sum(one.waits for one in threads)
+        figures = {
+            "instructions": instructions,
+            "longest": max(one.count for one in threads),
+            "loads": loads / len(threads),
+            "width": loaded / max(loads, 1),
+            "in_flight": loads / max(waits, 1),
+            "barriers": fmean(one.barriers for one in threads),
+            "per_product": kernel.per_product or 0,
+            "issue": instructions * launch.threads / ISSUE * 1e6,
+            "memory": launch.bytes / MEMORY * 1e6,
+        }
+        yield Count(
+            case.name,
+            kind,
+            dtype,
+            layout,
+            f"{launch.file}: {launch.kernel}",
+            kernel.registers,
+            kernel.spilled,
+            **{name: round(value, 2) for name, value in figures.items()},
+        )
+
+
+@cache
+def _kernel(file: Path, name: str) -> listing.Kernel:
+    return listing.read(file, ARCHITECTURE, {name})[name]
+
+
+def counted(pattern: str = "*", objects: Path = OBJECTS) -> Iterator[Count]:
+    """The rows of every case whose name fits.
+
+    Raises:
+        FileNotFoundError: there are no objects.
+        RuntimeError: there is nothing to read them with.
+    """
+    if listing.tool() is None:
+        raise RuntimeError("no cuobjdump: it comes with CUDA, and with Triton")
+    if not any(objects.glob("cuda_*.o")):
+        raise FileNotFoundError(f"no machine code in {objects}: `make nvcc` compiles it")
+    for case in CASES:
+        if fnmatch.fnmatchcase(case.name, pattern):
+            for dtype, layout in case.settings:
+                for kind in ("forward", "backward"):
+                    yield from count(case, dtype, layout, kind, objects)
+
+
+def read() -> dict[tuple[str, ...], Count]:
+    """The table, by key."""
+    numbers = [one.name for one in fields(Count) if one.type in (int, float)]
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        rows = [
+            Count(**{name: float(v) if name in numbers else v for name, v in row.items()})
+            for row in csv.DictReader(file)
+        ]
+    return {row.key: row for row in rows}
+
+
+def write(rows: Sequence[Count]) -> None:
+    """Takes the rows down, in place of those of the same cases."""
+    cases = {row.case for row in rows}
+    kept = [row for row in read().values() if row.case not in cases] if TABLE.exists() else []
+    order = [case.name for case in CASES]
+    everything = sorted([*kept, *rows], key=lambda row: order.index(row.case))
+    with TABLE.open("w", newline="", encoding="utf-8") as file:
+        names = [one.name for one in fields(Count)]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        for row in everything:
+            cells = asdict(row)
+            writer.writerow({n: f"{v:g}" if isinstance(v, float) else v for n, v in cells.items()})
+
+
+def show(rows: Sequence[Count]) -> None:
+    """A table for a person, a line a kernel."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Of a thread; bounds in microseconds, on an H100", title_justify="left")
+    table.add_column("kernel", no_wrap=True)
+    heads = ("instructions", "loads", "in flight", "barriers", "registers", "per HMMA")
+    for head in (*heads, "issue", "memory", "issue / memory"):
+        table.add_column(head, justify="right")
+    last = None
+    for row in rows:
+        where = f"[bold]{row.case}, {row.kind}, {row.dtype}, {row.layout}[/]"
+        if where != last:
+            table.add_section()
+            table.add_row(where)
+        last = where
+        table.add_row(
+            row.kernel.replace("[", "\\["),
+            f"{row.instructions:,.0f}",
+            f"{row.loads:.1f} x {row.width:.0f} B" if row.loads else "",
+            f"{row.in_flight:.1f}" if row.loads else "",
+            f"{row.barriers:.0f}" if row.barriers else "",
+            f"{row.registers:.0f}" + (f", {row.spilled:.0f} B spilled" if row.spilled else ""),
+            f"{row.per_product:.1f}" if row.per_product else "",
+            f"{row.issue:.1f}",
+            f"{row.memory:.1f}",
+            f"{row.issue / row.memory:.1f}" if row.memory else "",
+        )
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Counts and prints; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], prog="tests/machine_code.py"
+    )
+    names = ", ".join(case.name for case in CASES)
+    parser.add_argument("--cases", default="*", metavar="GLOB", help=f"of {names}")
+    parser.add_argument(
+        "--objects", type=Path, default=OBJECTS, metavar="DIR", help="where nvcc's are"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help=f"take the figures down in {TABLE.relative_to(ROOT)}"
+    )
+    chosen = parser.parse_args(argv)
+    try:
+        rows = list(counted(chosen.cases, chosen.objects))
+    except (FileNotFoundError, LookupError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if not rows:
+        parser.error(f"no case matches {chosen.cases!r}; there are {names}")
+    show(rows)
+    if chosen.write:
+        write(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
