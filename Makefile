@@ -70,7 +70,7 @@ AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/
 LAUNCHES := build/launches
 test: $(VENV)/.built-for-tests
 	rm -rf $(LAUNCHES)
-	OMP_NUM_THREADS=1 $(PYTEST) --launches $(LAUNCHES)
+	OMP_NUM_THREADS=1 $(PYTEST) --launches=$(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
 	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
