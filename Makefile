@@ -107,6 +107,8 @@ bench: $(VENV)/.built-for-tests
 # One instruction set, into bench/results/cpu-<set>.
 BENCH = $(BIN)/python bench/run.py --isa=$(ISA) --compile --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
 RNN = $(BIN)/python bench/rnn.py --isa=$(ISA) --seconds $(BENCH_SECONDS)
+NETWORKS_BENCH = $(BIN)/python bench/networks.py --isa=$(ISA) --threads 1 --seconds $(BENCH_SECONDS)
+DENSE := fcn8s,deeplab_largefov,segnet,unet,c3d,r3d_18
 POOLS := alexnet.*pool*,alexnet.average*,vgg16.*pool,sppnet*,c3d.*pool*,c3d.average*
 FLOATS := float32,float64,bfloat16,float16
 bench-of:
@@ -125,7 +127,9 @@ bench-of:
 	$(RNN) --cases 'GRU-16x1x64*,GRU-8x1x32*,GRU-8x4x256*,GRU-16x4x32*' --out bench/results/cpu-$(ISA)/rnn-short.csv
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
 	$(BENCH) --cases '$(POOLS),alexnet.lrn*' --backend cpu --batch 1,4 --dtype $(FLOATS) --name sizes
-	$(BIN)/python bench/networks.py --isa=$(ISA) --threads 1 --layout nchw,channels_last --seconds $(BENCH_SECONDS)
+	$(NETWORKS_BENCH) --layout nchw,channels_last
+	$(NETWORKS_BENCH) --networks '$(DENSE)' --name dense --compile
+	$(NETWORKS_BENCH) --networks '$(DENSE)' --name dense-channels_last --layout channels_last
 
 # The tables in README.md, docs/drop-in.md, docs/performance.md and docs/speed.svg.
 readme: $(VENV)/.built-for-tests

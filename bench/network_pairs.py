@@ -46,6 +46,16 @@ USUAL = (
     "char-lm",
     *TORCHVISION,
 )
+# Those for pixels and clips, on inputs that one core learns from in a second or two: what they were
+# made for takes many, and of what the tests compute with the innermost maps are a pixel or two.
+DENSE: dict[str, tuple[int, ...]] = {
+    "fcn8s": (3, 32, 32),  # to which it adds 100 pixels at each edge
+    "deeplab_largefov": (3, 97, 97),
+    "segnet": (3, 96, 128),
+    "unet": (1, 188, 188),  # the smallest there is
+    "c3d": (3, 8, 56, 56),
+    "r3d_18": (3, 8, 56, 56),
+}
 # How far ours may be from the truth beyond four times PyTorch's own largest distance. In training,
 # a rounding error decides which of two nearly equal pixels a pool takes, or on which side of ReLU's
 # kink a value lies, and so where a whole gradient goes: PyTorch itself is off by up to 2 %. The
@@ -104,6 +114,13 @@ def _torchvision() -> ModuleType | None:
         return importlib.import_module("torchvision.models")
 
 
+def _build(model: models.Model) -> Callable[[], nn.Module]:
+    if model.name == "c3d":  # whose first fully connected layer is made for one size
+        _, frames, side, _ = DENSE["c3d"]
+        return functools.partial(models.c3d, frames=frames, side=side)
+    return model.build
+
+
 def _batch(input: tuple[int, ...]) -> int:
     """How many images, clips or volumes at once, by the size of one."""
     if input[-1] <= 64:
@@ -119,7 +136,10 @@ def networks() -> list[Network]:
         # What gives scores for each pixel takes as long for one image as a classifier for many.
         dense = model.task == "segmentation"
         size = model.sample if dense else model.input
-        found.append(Network(model.name, "pydl", model.build, size, 4 if dense else _batch(size)))
+        batch = 4 if dense else _batch(size)
+        if model.name in DENSE:
+            size, batch = DENSE[model.name], 1
+        found.append(Network(model.name, "pydl", _build(model), size, batch))
     found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
     theirs = _torchvision()
     for name in TORCHVISION if theirs else ():

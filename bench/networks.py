@@ -323,6 +323,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="MODE,...",
         help=", ".join(MODES),
     )
+    parser.add_argument(
+        "--name", default="networks", help="of the files in DIR, without threads and endings"
+    )
     parser.add_argument("--list", action="store_true", help="list the networks and stop")
     chosen = parser.parse_args(argv)
     options.check(parser, chosen)
@@ -342,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{network.name:24}{network.source:14}{network.batch:4} x {size}")
         return 0
     where, facts, out = options.set_up(chosen)
-    name = f"networks-{chosen.threads}"
+    name = f"{chosen.name}-{chosen.threads}"
     out.mkdir(parents=True, exist_ok=True)
 
     rows: list[Row] = []

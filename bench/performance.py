@@ -3,6 +3,7 @@ bench/results; the words around them are here."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from textwrap import dedent
 
 from figures import (
@@ -222,11 +223,18 @@ def _recurrent(figures: Sequence[Figure]) -> str:
 _NETWORKS_LEAST = 0.98
 
 
+def network_files(isa: str) -> list[Path]:
+    """What bench/networks.py wrote with one thread: classifiers and text, then networks for pixels
+    and clips."""
+    names = ("networks", "dense", "dense-channels_last")
+    paths = (ISAS[isa] / f"{name}-1.csv" for name in names)
+    return [path for path in paths if path.is_file()]
+
+
 def network_rows() -> dict[str, list[dict[str, str]]]:
-    """What bench/networks.py measured with one thread, by instruction set."""
-    paths = {isa: folder / "networks-1.csv" for isa, folder in ISAS.items()}
-    read_ = {isa: read(path) for isa, path in paths.items() if path.is_file()}
-    return {isa: [row for row in rows if row["ratio"]] for isa, rows in read_.items()}
+    """The rows of these files, by instruction set."""
+    rows = {isa: [row for file in network_files(isa) for row in read(file)] for isa in ISAS}
+    return {isa: [row for row in found if row["ratio"]] for isa, found in rows.items() if found}
 
 
 def network_means(rows: Iterable[Mapping[str, str]]) -> str:
@@ -256,19 +264,31 @@ def _networks(measured: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
             for row in sorted(slow, key=lambda row: float(row["ratio"]))
         )
         itself = [float(row["ratio_itself"]) for row in rows]
+        compiled = [float(row["ratio_compile"]) for row in rows if row["ratio_compile"]]
+        against = ""
+        if compiled:
+            against = (
+                f" Against PyTorch under `torch.compile` ({len(compiled)} rows): "
+                f"{geometric_mean(compiled):.2f}x, from {min(compiled):.2f} to "
+                f"{max(compiled):.2f}x."
+            )
         said.append(
             f"Geometric means with {isa}: {network_means(rows)}. Below {_NETWORKS_LEAST}: "
             f"{below or 'none'}. PyTorch timed once more in the same turns is {min(itself):.2f} to "
-            f"{max(itself):.2f} of itself."
+            f"{max(itself):.2f} of itself.{against}"
         )
     columns = [(isa, mode) for isa in measured for mode in modes]
-    links = [f"{_link('networks-1.csv', '.md', ISAS[isa].name)} ({isa})" for isa in measured]
+    links = [
+        f"{_link(file.name, '.md', file.parent.name)} ({isa})"
+        for isa in measured
+        for file in network_files(isa)
+    ]
     about = dedent(f"""\
         Models after `pydl.accelerate`, every layer under `auto`, against the same model of PyTorch:
         inference, and a step of training (forward, loss and all gradients). One thread, float32,
         random weights. Most of their time is dense convolution and matrix products, which are
         PyTorch's own on both sides. Who served which layers, images per second and peak memory:
-        {" and ".join(links)}.""")
+        {", ".join(links)}.""")
     head = ["network", "from", "input", "layout", *(f"{isa}, {mode}" for isa, mode in columns)]
     rows_ = [[*key, *(row.get(column, "") for column in columns)] for key, row in lines.items()]
     return "\n\n".join(["## Whole networks", about, *said, _table(head, rows_, 4)])

@@ -219,7 +219,7 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
         )
     said += [
         f"Whole networks after `accelerate`, {isa}, geometric means: "
-        f"{performance.network_means(rows)} ([networks-1.md]({_networks_of(isa)}))."
+        f"{performance.network_means(rows)} ({_networks_of(isa)})."
         for isa, rows in performance.network_rows().items()
     ]
     if missing:
@@ -232,8 +232,9 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
     return " ".join(said)
 
 
-def _networks_of(isa: str) -> Path:
-    return (figures.ISAS[isa] / "networks-1.md").relative_to(ROOT)
+def _networks_of(isa: str) -> str:
+    files = (file.with_suffix(".md") for file in performance.network_files(isa))
+    return ", ".join(f"[{file.name}]({file.relative_to(ROOT)})" for file in files)
 
 
 def _filled(text: str, name: str, made: str) -> str:

@@ -10,7 +10,7 @@ def he(model: nn.Module) -> None:
     Source: He, Zhang, Ren, Sun 2015, Delving Deep into Rectifiers.
     """
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

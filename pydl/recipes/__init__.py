@@ -1,6 +1,7 @@
 """Results that anybody can repeat, a file each: data, a network, its training, what it is held to,
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
+from pydl.recipes.actions import RECIPE as ACTIONS
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
 from pydl.recipes.demo import RECIPE as DEMO
@@ -18,7 +19,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
-        *(SEGMENT_SCENES, SEGMENT_FOLDER),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS),
     )
 }
 

@@ -15,14 +15,14 @@ from pydl.models.resnet import BasicBlock, Bottleneck, ResNet
 
 # A classifier and a layer in it, and the side of its images.
 LAYERS: list[tuple[Callable[[], nn.Module], str, int]] = [
-    (models.resnet18, "layer3", 64),
-    (models.googlenet, "inception4e", 64),
-    (models.inception_v3, "Mixed_6e", 96),
-    (models.squeezenet1_1, "features.7", 64),
-    (models.densenet121, "features.denseblock2", 64),
-    (models.shufflenet_v2_x0_5, "stage3", 64),
-    (models.mobilenet_v2, "features.7", 64),
-    (models.efficientnet_b0, "features.4", 64),
+    (models.resnet18, "layer3", 32),
+    (models.googlenet, "inception4e", 32),
+    (models.inception_v3, "Mixed_6e", 75),
+    (models.squeezenet1_1, "features.7", 32),
+    (models.densenet121, "features.denseblock2", 32),
+    (models.shufflenet_v2_x0_5, "stage3", 32),
+    (models.mobilenet_v2, "features.7", 32),
+    (models.efficientnet_b0, "features.4", 32),
 ]
 
 

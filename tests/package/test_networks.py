@@ -11,11 +11,13 @@ from torch import nn
 
 import pydl
 from pydl import models
+from pydl.models.meta import hollow
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import networks  # noqa: E402
+from network_pairs import DENSE  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("unpinned")
 
@@ -70,6 +72,15 @@ def test_every_network_of_the_package_is_found(
     assert {one.name for one in networks.networks()} >= {*models.MODELS, "char-lm"}
     status, rows = benchmark(tmp_path, "--networks", "new", "--modes", "inference")
     assert status == 0 and rows[0]["input"] == "3x8x8"
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_networks_take_the_inputs_that_they_are_measured_on(name: str) -> None:
+    (network,) = (one for one in networks.networks() if one.name == name)
+    assert (network.input, network.batch) == (DENSE[name], 1)
+    scores = hollow(network.build).eval()(torch.empty(1, *network.input, device="meta"))
+    assert len(scores) == 1
+    assert f"DENSE := {','.join(DENSE)}\n" in (BENCH.parent / "Makefile").read_text()
 
 
 class Heads(nn.Module):

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from functools import partial
 
 from pydl import nn
+from pydl.models.initial import he
 from pydl.models.model import Model
 
 # Maps of the convolutions between one pool and the next.
@@ -23,6 +24,7 @@ def c3d(
     side: int = 112,
     stages: tuple[tuple[int, ...], ...] = _STAGES,
     hidden: int = 4096,
+    dropout: float = 0.5,
 ) -> nn.Sequential:
     """C3D: 3x3x3 convolutions, each stage with a max pool of 2x2x2 behind it, the first one's of
     1x2x2, so that time is not merged too early, and three fully connected layers.
@@ -36,6 +38,7 @@ def c3d(
             layer.
         stages: maps of the convolutions of each stage.
         hidden: units of the first two fully connected layers.
+        dropout: how often one of their values is left out.
 
     Returns:
         A module from (N, channels, frames, side, side) to (N, num_classes) scores, not normalised.
@@ -59,10 +62,12 @@ def c3d(
     for number, units in enumerate((hidden, hidden), len(stages) + 1):
         layers[f"fc{number}"] = nn.Linear(before, units)
         layers[f"relu{number}"] = nn.ReLU(inplace=True)
-        layers[f"dropout{number}"] = nn.Dropout()
+        layers[f"dropout{number}"] = nn.Dropout(dropout)
         before = units
     layers[f"fc{len(stages) + 3}"] = nn.Linear(hidden, num_classes)
-    return nn.Sequential(layers)
+    network = nn.Sequential(layers)
+    he(network)
+    return network
 
 
 _TRAN = (
@@ -70,7 +75,9 @@ _TRAN = (
     "Convolutional Networks"
 )
 # For clips of digits, 1x8x32x32, that move, turn or grow.
-_small = partial(c3d, 3, channels=1, side=32, stages=((8,), (16,), (32, 32)), hidden=64)
+_small = partial(
+    c3d, 3, channels=1, side=32, stages=((8,), (16,), (32, 32)), hidden=64, dropout=0.2
+)
 
 MODELS = (
     Model(
