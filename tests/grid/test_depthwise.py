@@ -137,7 +137,6 @@ def layouts(case: Case) -> tuple[bool, ...]:
     return (False, True) if len(case.shape) > 3 and case.view == "contiguous" else (False,)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_reference(case: Case, dtype: torch.dtype) -> None:
