@@ -26,9 +26,6 @@ from .elements import inline
 # registers that this takes.
 #
 # Depthwise: one row; BLOCK_M pixels, BLOCK_N channels, and BLOCK_K taps of a weight's gradient.
-#
-# Registers: those that a thread may have, where a kernel of the row would spill; also of a tile cut
-# down to a small problem.
 
 
 class Tile(NamedTuple):
@@ -39,7 +36,6 @@ class Tile(NamedTuple):
     block_k: int
     warps: int
     stages: int
-    registers: int | None = None
 
 
 _HALF = (
@@ -50,21 +46,13 @@ _HALF = (
 )
 _TF32 = (
     Tile(128, 16, 16, 4, 3),
-    Tile(128, 32, 16, 8, 3, runtime.ALL_REGISTERS),
+    Tile(128, 32, 16, 8, 3),
     Tile(128, 64, 32, 8, 3),
     Tile(128, 128, 32, 8, 3),
 )
-_FLOAT = (
-    Tile(64, 16, 16, 4, 2),
-    Tile(64, 32, 16, 4, 2),
-    Tile(64, 64, 16, 8, 2, runtime.ALL_REGISTERS),
-)
+_FLOAT = (Tile(64, 16, 16, 4, 2), Tile(64, 32, 16, 4, 2), Tile(64, 64, 16, 8, 2))
 _HALF_MERGED = (Tile(64, 16, 32, 4, 3), Tile(64, 32, 32, 4, 3), Tile(64, 64, 32, 8, 3))
-_TF32_MERGED = (
-    Tile(64, 16, 16, 4, 3, runtime.ALL_REGISTERS),
-    Tile(64, 32, 16, 4, 3),
-    Tile(64, 64, 16, 4, 3, runtime.ALL_REGISTERS),
-)
+_TF32_MERGED = (Tile(64, 16, 16, 4, 3), Tile(64, 32, 16, 4, 3), Tile(64, 64, 16, 4, 3))
 _FLOAT_MERGED = (Tile(64, 16, 16, 8, 2), Tile(64, 32, 16, 8, 2))
 _DOUBLE = (Tile(32, 16, 16, 4, 2), Tile(32, 32, 16, 4, 2))
 TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
@@ -144,9 +132,9 @@ def product(
     many channels, and how it multiplies."""
     choices = rows(dtype, "merged" if channels < MERGED_BELOW else "dense", channels_last)
     tile = next((row for row in choices if row.block_n >= n), choices[-1])
-    if runtime.power_of_two(m) < tile.block_m:
-        block_m = max(16, runtime.power_of_two(m))
-        tile = tile._replace(block_m=block_m, warps=4, registers=runtime.ALL_REGISTERS)
+    cut = runtime.power_of_two(m) < tile.block_m
+    if cut:
+        tile = tile._replace(block_m=max(16, runtime.power_of_two(m)), warps=4)
     return {
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
@@ -154,7 +142,8 @@ def product(
         "INPUT_PRECISION": input_precision(dtype),
         "num_warps": tile.warps,
         "num_stages": tile.stages,
-        "maxnreg": tile.registers,
+        # Products of float32 and tiles cut down would spill.
+        "maxnreg": runtime.ALL_REGISTERS if cut or dtype == torch.float32 else None,
     }
 
 
