@@ -112,6 +112,9 @@ def interleave(
 def settled() -> Iterator[None]:
     """For many measurements: each begins by collecting what is unreachable, and in here it need not
     look at all that was imported before, which takes tenths of a second."""
+    if gc.get_freeze_count():  # so it is around this block already
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:

@@ -56,7 +56,7 @@ def tune(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from pydl import backends, tuning
+    from pydl import backends, measure, tuning
 
     console = Console()
     if clear:
@@ -101,16 +101,16 @@ def tune(
         TextColumn("{task.fields[at]}"),
     )
     try:
-        with Progress(*columns, console=console) as progress:
+        with measure.settled(), Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=len(set(calls)), at="")
 
             def keep(choice: "Choice") -> None:
                 found.append(choice)
                 progress.update(task, advance=1, at=_said(choice.family, choice.key))
 
-            measure = partial(tuning.tune, seconds=seconds, save=False, progress=keep)
+            do = partial(tuning.tune, seconds=seconds, save=False, progress=keep)
             for one in runs:
-                one(passes, measure)
+                one(passes, do)
             progress.update(task, completed=len(set(calls)), at="")
     finally:
         if found:

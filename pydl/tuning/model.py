@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pydl import dispatch
+from pydl.measure import settled
 from pydl.tuning.file import write
 from pydl.tuning.misses import noting
 from pydl.tuning.tuner import Choice, Tuner
@@ -55,7 +56,7 @@ def tune(
             progress(choice)
 
     try:
-        with measuring(Tuner(seconds, keep)):
+        with settled(), measuring(Tuner(seconds, keep)):
             for one in passes:
                 _run(model, inputs, training=one == "training")
     finally:
