@@ -22,6 +22,7 @@ from pydl_cli import (
     predict,
     roofline,
     run,
+    scripts,
     summary,
     train,
     tune,
@@ -65,8 +66,8 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.add_typer(train.app, name="train")
 app.command("predict")(predict.predict)
-app.command("bench", context_settings=bench.CONTEXT)(bench.bench)
-app.command("roofline", context_settings=bench.CONTEXT)(roofline.roofline)
+app.command("bench", context_settings=scripts.CONTEXT)(bench.bench)
+app.command("roofline", context_settings=scripts.CONTEXT)(roofline.roofline)
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
 """``pydl bench``: a front to the repository's benchmark."""
 
-from pathlib import Path
-
 import typer
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "run.py"
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+from pydl_cli import scripts
+
+SCRIPT = scripts.ROOT / "bench" / "run.py"
 
 
 def bench(context: typer.Context) -> None:
@@ -14,14 +13,4 @@ def bench(context: typer.Context) -> None:
 
     The benchmark lives in the repository, not in the installed package.
     """
-    import subprocess
-    import sys
-
-    if not SCRIPT.is_file():
-        raise FileNotFoundError(
-            "the benchmark is not part of the installed package: in a checkout of the repository, "
-            "run `python bench/run.py`"
-        )
-    raise typer.Exit(
-        subprocess.run([sys.executable, str(SCRIPT), *context.args], check=False).returncode
-    )
+    scripts.run("the benchmark", SCRIPT, context)

@@ -1,10 +1,10 @@
 """``pydl roofline``: a front to the repository's count of machine instructions."""
 
-from pathlib import Path
-
 import typer
 
-SCRIPT = Path(__file__).resolve().parents[1] / "tests" / "machine_code.py"
+from pydl_cli import scripts
+
+SCRIPT = scripts.ROOT / "tests" / "machine_code.py"
 
 
 def roofline(context: typer.Context) -> None:
@@ -14,14 +14,4 @@ def roofline(context: typer.Context) -> None:
     The count lives in the repository, not in the installed package, and reads what `make nvcc`
     compiled.
     """
-    import subprocess
-    import sys
-
-    if not SCRIPT.is_file():
-        raise FileNotFoundError(
-            "the count is not part of the installed package: in a checkout of the repository, run "
-            "`python tests/machine_code.py`"
-        )
-    raise typer.Exit(
-        subprocess.run([sys.executable, str(SCRIPT), *context.args], check=False).returncode
-    )
+    scripts.run("the count", SCRIPT, context)
