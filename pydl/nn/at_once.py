@@ -67,10 +67,7 @@ def method(
             and chosen() is None
             and not watched
         ):
-            try:
-                return theirs(self, input, *args, **kwargs)
-            except (TypeError, ValueError, RuntimeError):
-                pass  # what it refuses may only have to be put in another way
+            return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
     def always(self, *args, **kwargs):

@@ -1,6 +1,7 @@
 """Batch normalisation with residual and activation: checks, autograd, registered operators."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -309,27 +310,17 @@ def _kind(args: tuple) -> str:
     return "batch_norm" if activation == "none" and residual is None else "batch_norm_act"
 
 
-def _by_pytorch(
-    x: torch.Tensor,
-    running_mean: torch.Tensor | None,
-    running_var: torch.Tensor | None,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    training: bool,
-    momentum: float | torch.Tensor,
-    eps: float,
-    activation: str,
-    slope: float,
-    residual: torch.Tensor | None,
-) -> torch.Tensor:
+def _by_pytorch(*arguments: Any) -> torch.Tensor:
+    """A call with the arguments of :func:`_batch_norm`, but for the backend."""
+    *of_stock, activation, slope, residual = arguments
+    x, momentum = of_stock[0], of_stock[6]
     plain = activation == "none" and residual is None
     if not plain:
         check_act(x, activation, residual)
-    vectors = running_mean, running_var, weight, bias
     if isinstance(momentum, torch.Tensor):
-        y = _by_tensor_momentum(x, *vectors, training, momentum, eps)
+        y = _by_tensor_momentum(*of_stock)
     else:
-        y = plan.step(torch.nn.functional.batch_norm, x, *vectors, training, momentum, eps)
+        y = plan.step(torch.nn.functional.batch_norm, *of_stock)
     if plain:
         return y
     return act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))

@@ -84,3 +84,12 @@ def test_what_the_extension_refuses(name):
     grads = (x, x, mean, var, None, None, None, None, y, None, 32.0, *how)
     with pytest.raises(ValueError, match="mask"):
         library.call("batch_norm_grad_input", *grads, on=x)
+
+
+def test_a_batch_that_is_refused_is_counted_as_by_pytorch() -> None:
+    counts = []
+    for layer in (torch.nn.BatchNorm1d(3), pydl.nn.BatchNorm1d(3)):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            layer(torch.randn(1, 3))
+        counts.append(layer.num_batches_tracked)
+    assert counts[0] == counts[1]
