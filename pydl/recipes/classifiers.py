@@ -95,8 +95,8 @@ def run(
         row = file.rows.get(plan.network)
         asked = options.seed, options.backend, options.epochs or plan.epochs, plan.pixels
         if again or row is None or (row.seed, row.backend, row.epochs, row.pixels) != asked:
-            row, curves = beside_its_twin(plan, split, options, baseline, facts)
-            file.put(row, curves)
+            file.put(*beside_its_twin(plan, split, options, baseline, facts))
+            row = file.rows[plan.network]
         console.print(said(row), soft_wrap=True)
         rows.append(row)
     return rows

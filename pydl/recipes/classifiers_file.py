@@ -108,9 +108,10 @@ class File:
 
     def put(self, row: Row, curves: Curves) -> None:
         """Adds a network, or takes the place of what was found of it before. Each file is there
-        whole whenever the process is killed, and the row last."""
-        self.curves[row.network] = curves
-        self.rows[row.network] = row
+        whole whenever the process is killed, and the row last. What is kept is what was written,
+        rounded, so that a page says the same when it is made again."""
+        self.curves[row.network] = Curves(_shortened(curves.ours), _shortened(curves.twin))
+        self.rows[row.network] = _row(_line(row))
         columns = ["network", "step", "ours", "twin"]
         renew(self._curves, columns, (line for one in self.curves for line in self._steps(one)))
         facts = dict.fromkeys(name for one in self.rows.values() for name in one.facts)
@@ -119,7 +120,7 @@ class File:
     def _steps(self, network: str) -> list[dict[str, Any]]:
         pairs = zip(self.curves[network].ours, self.curves[network].twin, strict=True)
         return [
-            {"network": network, "step": step, "ours": _short(ours), "twin": _short(twin)}
+            {"network": network, "step": step, "ours": ours, "twin": twin}
             for step, (ours, twin) in enumerate(pairs, 1)
         ]
 
@@ -142,6 +143,10 @@ def _line(row: Row) -> dict[str, Any]:
     values = asdict(row)
     facts = values.pop("facts")
     return {name: _short(value) for name, value in values.items()} | facts
+
+
+def _shortened(losses: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(_short(loss)) for loss in losses)
 
 
 def _short(value: Any) -> Any:
