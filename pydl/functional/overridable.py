@@ -5,7 +5,9 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from pydl import dispatch
 from pydl.entry import entry
+from pydl.ops.pool_adaptive import kind_of_average
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -19,11 +21,26 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     take over a call, as they do with those of :mod:`torch.nn.functional`."""
     family = function.__module__.rpartition(".")[2]
     stock = None if family in _OTHERS else getattr(torch.nn.functional, function.__name__, None)
-    kind = _kind if family == "conv" else None
-    return entry(family, function, stock, overridable=True, kind=kind)
+    of = _bounds_of(family, function.__name__)
+    return entry(family, function, stock, overridable=True, bounds_of=of)
 
 
-def _kind(args: tuple) -> str:
-    """Whether a convolution may be depthwise: its weight has one channel."""
-    one = len(args) < 2 or getattr(args[1], "ndim", 0) < 2 or args[1].shape[1] == 1
-    return "depthwise" if one else "conv"
+def _bounds_of(family: str, name: str) -> Callable[[tuple], dispatch.Bounds] | None:
+    """Of a function by its family and name."""
+    if family == "pool":
+        of_pool = dispatch.bounds("pool3d" if "3d" in name else family)
+        return lambda args: of_pool
+    if family == "pool_adaptive" and "avg" in name:
+        of_kind = {kind: dispatch.bounds(kind) for kind in ("pool_global", family)}
+        return lambda args: of_kind[kind_of_average(args[1] if len(args) > 1 else None)]
+    if family != "conv":
+        return None
+    first = "conv_grad_input" if "transpose" in name else "conv_forward"
+    depthwise, dense = dispatch.bounds("depthwise", function=first), dispatch.bounds("conv")
+
+    def of_convolution(args: tuple) -> dispatch.Bounds:
+        """It may be depthwise if its weight has one channel."""
+        one = len(args) < 2 or getattr(args[1], "ndim", 0) < 2 or args[1].shape[1] == 1
+        return depthwise if one else dense
+
+    return of_convolution

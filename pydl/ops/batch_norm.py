@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pydl import backends, layout, plan
+from pydl import backends, dispatch, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
 from pydl.aten.bias_act import bias_act_forward as act_by_pytorch
 from pydl.contract.batch_norm import (
@@ -326,7 +326,9 @@ def _by_pytorch(*arguments: Any) -> torch.Tensor:
     return act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))
 
 
-batch_norm = entry("batch_norm", _batch_norm, _by_pytorch, kind=_kind)
+batch_norm = entry(
+    "batch_norm", _batch_norm, _by_pytorch, bounds_of=lambda args: dispatch.bounds(_kind(args))
+)
 
 
 def _by_tensor_momentum(
