@@ -47,6 +47,7 @@ TRAINED = (
     "mc3_18",
     "r2plus1d_18",
     "autoencoder3d",
+    "autoencoder3d-skip",
 )
 WITH_HEADS = ("googlenet",)
 

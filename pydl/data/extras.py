@@ -6,6 +6,8 @@ import importlib.util
 _PACKAGES = {
     "sklearn": ("scikit-learn", "data"),
     "PIL": ("Pillow", "data"),
+    "nibabel": ("nibabel", "data"),
+    "scipy": ("SciPy", "data"),
     "matplotlib": ("matplotlib", "plots"),
 }
 

@@ -1,7 +1,7 @@
 """Networks, a file each, and the table of them."""
 
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
-from pydl.models.autoencoder3d import autoencoder3d
+from pydl.models.autoencoder3d import autoencoder3d, autoencoder3d_skip
 from pydl.models.backbone import backbone
 from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pydl.models.efficientnet import (
@@ -55,6 +55,7 @@ __all__ = [
     "alexnet_lecture",
     "alexnet_torchvision",
     "autoencoder3d",
+    "autoencoder3d_skip",
     "backbone",
     "build",
     "c3d",

@@ -11,6 +11,7 @@ from pydl.recipes.features import RECIPE as FEATURES
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
 from pydl.recipes.recipe import Options, Recipe
+from pydl.recipes.restore_mri import RECIPE as RESTORE_MRI
 from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
@@ -19,7 +20,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
-        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
     )
 }
 
