@@ -13,6 +13,7 @@ from pydl.models.segmentation.fcn import FCN
 from pydl.models.segmentation.fcn_resnet import FCNHead, on_resnet
 from pydl.models.segmentation.segnet import SegNet
 from pydl.models.segmentation.unet import UNet
+from pydl.models.sequence.translator import Translator
 
 # One of each kind of block; the others are the same blocks in other numbers.
 TRAINED = (
@@ -47,6 +48,7 @@ TRAINED = (
     "mc3_18",
     "r2plus1d_18",
     "autoencoder3d",
+    "rnnsearch",
 )
 WITH_HEADS = ("googlenet",)
 
@@ -57,8 +59,8 @@ def _short() -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1))
 
 
-# Networks for segmentation compute for every pixel: the same blocks with fewer maps, or fewer of
-# them.
+# Networks for segmentation compute for every pixel, those for sequences have tens of thousands of
+# words: the same blocks with fewer maps or units, or fewer of them.
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "fcn8s": lambda: FCN(8, 5, stages=_STAGES, hidden=8),
     "fcn_resnet50": lambda: on_resnet(_short(), FCNHead, 5, aux_loss=True),
@@ -67,4 +69,5 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "unet": lambda: UNet(maps=4),
     "unet-padded": lambda: UNet(padded=True, maps=4),
     "deeplabv3_resnet50": lambda: on_resnet(_short(), DeepLabHead, 5, aux_loss=True),
+    "rnnsearch": lambda: Translator(30_000, 30_000, embedding=3, hidden=4, maxout=2),
 }

@@ -31,6 +31,7 @@ from pydl.models.segmentation.fcn_resnet import fcn_resnet50, fcn_resnet101
 from pydl.models.segmentation.segnet import segnet
 from pydl.models.segmentation.unet import unet, unet_padded
 from pydl.models.sequence.char_lm import CharLM
+from pydl.models.sequence.translator import Translator, rnnsearch
 from pydl.models.shufflenetv2 import (
     shufflenet_v2_x0_5,
     shufflenet_v2_x1_0,
@@ -51,6 +52,7 @@ __all__ = [
     "CharLM",
     "LayerRow",
     "Model",
+    "Translator",
     "alexnet",
     "alexnet_lecture",
     "alexnet_torchvision",
@@ -97,6 +99,7 @@ __all__ = [
     "resnet101",
     "resnet152",
     "resnet_cifar",
+    "rnnsearch",
     "segnet",
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",

@@ -22,6 +22,7 @@ from pydl.models.segmentation.fcn import MODELS as FCN
 from pydl.models.segmentation.fcn_resnet import MODELS as FCN_RESNET
 from pydl.models.segmentation.segnet import MODELS as SEGNET
 from pydl.models.segmentation.unet import MODELS as UNET
+from pydl.models.sequence.translator import MODELS as TRANSLATOR
 from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
 from pydl.models.sppnet import MODELS as SPPNET
 from pydl.models.squeezenet import MODELS as SQUEEZENET
@@ -60,6 +61,7 @@ _FILES = (
     C3D,
     VIDEO_RESNET,
     AUTOENCODER_3D,
+    TRANSLATOR,
 )
 
 MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}
