@@ -73,7 +73,7 @@ def summary(
         return
     model = models.find(name)
     shape = model.input if input is None else _shape(input, model.input)
-    sequences = model.tokens is not None
+    sequences = len(model.input) < 3
     if shape[0] != model.input[0] and not sequences:
         raise ValueError(f"{name} takes {model.input[0]} channels, got --input {_joined(shape)}")
     with _no_collection():
@@ -101,7 +101,7 @@ def summary(
     typer.echo(typer.style(text[-1], bold=True))
     seen = f"sees: the receptive field, in {_units(shape)}; all: the whole input, of whatever size."
     if sequences:
-        seen = "output: steps of the sequence x batch x units, or batch x units for one step."
+        seen = "output: with the axis of the batch, behind that of the steps or before all others."
     console.print(
         f"\n{seen}\n"
         f"by: who serves the layer here, on {device}, under auto, in inference; aten is PyTorch's "

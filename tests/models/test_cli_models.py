@@ -271,7 +271,7 @@ def test_the_summary_of_a_network_for_sequences_counts_its_steps(refused) -> Non
     said = run("summary", "rnnsearch", "--input", "7", "--batch", "2")
     assert "Input 7, batch of 2." in said and "encoder.recurrent GRU 7x2x2000" in said
     assert "decoder.attention.read Product 2x1x2000" in said  # one step of the decoder
-    assert "steps of the sequence x batch x units" in said and "sees: the" not in said
+    assert "output: with the axis of the batch" in said and "sees: the" not in said
     told = refused("summary", "rnnsearch", "--input", "3x7")
     assert "--input must be the steps of a sequence, such as 50, got '3x7'" in told
 
