@@ -13,6 +13,7 @@ from pydl.models.segmentation.fcn import FCN
 from pydl.models.segmentation.fcn_resnet import FCNHead, on_resnet
 from pydl.models.segmentation.segnet import SegNet
 from pydl.models.segmentation.unet import UNet
+from pydl.models.video import mc3_18, r2plus1d_18
 
 # One of each kind of block; the others are the same blocks in other numbers.
 TRAINED = (
@@ -58,8 +59,16 @@ def _short() -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1))
 
 
-# Networks for segmentation compute for every pixel: the same blocks with fewer maps, or fewer of
-# them.
+def _two_stages(build: Callable[..., nn.Module]) -> nn.Module:
+    """A network for clips without its last two stages, whose blocks are those of the second."""
+    network = build(num_classes=5)
+    network.layer3 = network.layer4 = nn.Identity()
+    network.fc = nn.Linear(128, 5)
+    return network
+
+
+# Networks for segmentation compute for every pixel, those for clips for every frame: the same
+# blocks with fewer maps, or fewer of them.
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "fcn8s": lambda: FCN(8, 5, stages=_STAGES, hidden=8),
     "fcn_resnet50": lambda: on_resnet(_short(), FCNHead, 5, aux_loss=True),
@@ -68,4 +77,6 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "unet": lambda: UNet(maps=4),
     "unet-padded": lambda: UNet(padded=True, maps=4),
     "deeplabv3_resnet50": lambda: on_resnet(_short(), DeepLabHead, 5, aux_loss=True),
+    "mc3_18": lambda: _two_stages(mc3_18),
+    "r2plus1d_18": lambda: _two_stages(r2plus1d_18),
 }
