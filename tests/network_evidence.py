@@ -19,6 +19,7 @@ from pydl.models.sequence.feed_forward_lm import FeedForwardLM
 from pydl.models.sequence.flair import Flair
 from pydl.models.sequence.lstm_lm import LSTMLM
 from pydl.models.sequence.translator import Translator
+from pydl.models.video import mc3_18, r2plus1d_18
 
 # One of each kind of block; the others are the same blocks in other numbers.
 TRAINED = (
@@ -71,8 +72,16 @@ def _short() -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1))
 
 
-# Networks for segmentation compute for every pixel, those for sequences have tens of thousands of
-# words: the same blocks with fewer maps or units, or fewer of them.
+def _two_stages(build: Callable[..., nn.Module]) -> nn.Module:
+    """A network for clips without its last two stages, whose blocks are those of the second."""
+    network = build(num_classes=5)
+    network.layer3 = network.layer4 = nn.Identity()
+    network.fc = nn.Linear(128, 5)
+    return network
+
+
+# Networks for segmentation compute for every pixel, those for clips for every frame, and those for
+# sequences have tens of thousands of words: the same blocks with fewer maps or units, or fewer.
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "fcn8s": lambda: FCN(8, 5, stages=_STAGES, hidden=8),
     "fcn_resnet50": lambda: on_resnet(_short(), FCNHead, 5, aux_loss=True),
@@ -89,4 +98,6 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "elmo_small": lambda: ELMo(5, 4, highways=1),
     "flair": lambda: Flair(275, embedding=3, hidden=5),
     "rnnsearch": lambda: Translator(30_000, 30_000, embedding=3, hidden=4, maxout=2),
+    "mc3_18": lambda: _two_stages(mc3_18),
+    "r2plus1d_18": lambda: _two_stages(r2plus1d_18),
 }
