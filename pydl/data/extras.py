@@ -7,6 +7,9 @@ _PACKAGES = {
     "sklearn": ("scikit-learn", "data"),
     "PIL": ("Pillow", "data"),
     "matplotlib": ("matplotlib", "plots"),
+    "num2words": ("num2words", "sequences"),
+    "statsmodels": ("statsmodels", "sequences"),
+    "sacrebleu": ("sacrebleu", "sequences"),
 }
 
 

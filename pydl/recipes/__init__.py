@@ -8,6 +8,7 @@ from pydl.recipes.demo import RECIPE as DEMO
 from pydl.recipes.depth import RECIPE as DEPTH
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.features import RECIPE as FEATURES
+from pydl.recipes.forecast_elnino import RECIPE as FORECAST_ELNINO
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
 from pydl.recipes.recipe import Options, Recipe
@@ -19,7 +20,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
-        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, FORECAST_ELNINO),
     )
 }
 
