@@ -15,12 +15,13 @@ from pydl.recipes.recipe import Options, Recipe
 from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
+from pydl.recipes.translate_numbers import RECIPE as TRANSLATE_NUMBERS
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
-        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, FORECAST_ELNINO),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, TRANSLATE_NUMBERS, FORECAST_ELNINO),
     )
 }
 
