@@ -9,6 +9,9 @@ _PACKAGES = {
     "nibabel": ("nibabel", "data"),
     "scipy": ("SciPy", "data"),
     "matplotlib": ("matplotlib", "plots"),
+    "num2words": ("num2words", "sequences"),
+    "statsmodels": ("statsmodels", "sequences"),
+    "sacrebleu": ("sacrebleu", "sequences"),
 }
 
 
