@@ -29,7 +29,8 @@ def finish(
     z = y if residual is None else y.add_(residual)
     if activation == "relu":
         return aten.relu_(z)
-    if activation == "leaky_relu" and slope >= 0:  # else the sign of what remains says nothing
+    if activation == "leaky_relu" and not z.requires_grad:
+        # Otherwise the backward would need the result, which the caller may overwrite.
         return aten.leaky_relu_(z, slope)
     return bias_act_forward(BiasActForward(z, None, None, activation, slope))
 
