@@ -236,10 +236,22 @@ def bounds_of_family(family: str) -> Bounds:
     return bounds(family, *KINDS.get(family, ()))
 
 
+def deciding(family: str, name: str) -> tuple[str, str]:
+    """Of the calls of a public function or a layer of this name, their kind and the function that
+    decides on them: the pass that makes the result. ``conv`` may be depthwise."""
+    name = name.lower()
+    if family == "conv":
+        return "depthwise", "conv_grad_input" if "transpose" in name else "conv_forward"
+    pool = f"{'max' if 'max' in name else 'avg'}_pool_forward"
+    if family == "pool_adaptive":
+        return family, f"adaptive_{pool}"
+    return "pool3d" if "3d" in name else "pool", pool
+
+
 def _bound(bounds: Bounds, kinds: tuple[str, ...], function: str | None) -> None:
     bounds.clear()
     for row in used("cpu"):
-        if row.family in kinds and (None in (function, row.function) or row.function == function):
+        if row.family in kinds and (function is None or row.function in (None, function)):
             bound = Bound(max(row.least, row.least_plane), row.channels_last, row.training is True)
             least, others = bounds.get(row.dtype, NO_BOUNDS)
             bounds[row.dtype] = min(bound.least, least), others | {bound}

@@ -27,16 +27,18 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
 
 def _bounds_of(family: str, name: str) -> Callable[[tuple], dispatch.Bounds] | None:
     """Of a function by its family and name."""
-    if family == "pool":
-        of_pool = dispatch.bounds("pool3d" if "3d" in name else family)
-        return lambda args: of_pool
-    if family == "pool_adaptive" and "avg" in name:
-        of_kind = {kind: dispatch.bounds(kind) for kind in ("pool_global", family)}
-        return lambda args: of_kind[kind_of_average(args[1] if len(args) > 1 else None)]
-    if family != "conv":
+    if family not in ("conv", "pool", "pool_adaptive"):
         return None
-    first = "conv_grad_input" if "transpose" in name else "conv_forward"
-    depthwise, dense = dispatch.bounds("depthwise", function=first), dispatch.bounds("conv")
+    kind, function = dispatch.deciding(family, name)
+    if family == "pool":
+        of_pool = dispatch.bounds(kind, function=function)
+        return lambda args: of_pool
+    if family == "pool_adaptive":
+        if "avg" not in name:
+            return None
+        of = {one: dispatch.bounds(one, function=function) for one in (kind, "pool_global")}
+        return lambda args: of[kind_of_average(args[1] if len(args) > 1 else None)]
+    depthwise, dense = dispatch.bounds(kind, function=function), dispatch.bounds("conv")
 
     def of_convolution(args: tuple) -> dispatch.Bounds:
         """It may be depthwise if its weight has one channel."""

@@ -33,22 +33,23 @@ class _Question(NamedTuple):
 def _question(family: str, name: str) -> _Question:
     """Of a class of layers by its family and name."""
     bounds = dispatch.bounds
-    if family == "conv":
-        first = "conv_grad_input" if "Transpose" in name else "conv_forward"
-        return _Question(bounds("depthwise", function=first), "groups", {1: bounds("conv")})
     if family == "batch_norm":
         in_evaluation = {False: bounds("batch_norm_inference")}
         return _Question(bounds(family), bounds=in_evaluation)
     if family == "dropout":
         return _Question(bounds(family), bounds={False: {}})
-    first = f"{'max' if 'Max' in name else 'avg'}_pool_forward"
+    if family not in ("conv", "pool", "pool_adaptive"):
+        return _Question(dispatch.bounds_of_family(family))
+    kind, function = dispatch.deciding(family, name)
+    if family == "conv":
+        return _Question(bounds(kind, function=function), "groups", {1: bounds("conv")})
     if family == "pool":
-        return _Question(bounds("pool3d" if "3d" in name else family, function=first))
-    if family == "pool_adaptive" and "Max" not in name:
-        of = {kind: bounds(kind, function=f"adaptive_{first}") for kind in (family, "pool_global")}
-        both = bounds(*of, function=f"adaptive_{first}")
-        return _Question(both, exact=lambda layer: of[kind_of_average(layer.output_size)])
-    return _Question(dispatch.bounds_of_family(family))
+        return _Question(bounds(kind, function=function))
+    if "Max" in name:
+        return _Question(dispatch.bounds_of_family(family))
+    of = {one: bounds(one, function=function) for one in (kind, "pool_global")}
+    both = bounds(*of, function=function)
+    return _Question(both, exact=lambda layer: of[kind_of_average(layer.output_size)])
 
 
 def _nobody_chose() -> bool:
