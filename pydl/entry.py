@@ -1,6 +1,7 @@
 """Where a call of a public function comes in: who takes it over before any argument is checked."""
 
 import functools
+import sys
 from collections.abc import Callable
 from math import inf
 from typing import Any, ParamSpec, TypeVar, cast
@@ -11,7 +12,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from pydl import dispatch, plan
 from pydl.asked import around
-from pydl.plan import Plans
+from pydl.plan import STALE, Plans
 from pydl.tuning.when_new import measured_first
 
 Arguments = ParamSpec("Arguments")
@@ -65,6 +66,12 @@ def entry(
                 except (TypeError, ValueError, RuntimeError):
                     pass  # what it refuses may only have to be put in another way
         kwargs["backend"] = backend
+        outer = None
+        if "torch._dynamo" not in sys.modules or not is_compiling():
+            outer = around() if backend is None else backend
+            result = plans.likely(args, kwargs, outer)
+            if result is not STALE:
+                return result
         if overridable:
             # Lists of tensors count too: the boxes of images, a pair of states.
             relevant = *args, *kwargs.values()
@@ -74,9 +81,8 @@ def entry(
             return function(*args, **kwargs)
         if dispatch.on_miss is not None:
             return measured_first(function, args, kwargs)
-        outer = around()
-        if outer is None or plan.observers:
+        if outer is None:
             return function(*args, **kwargs)
-        return plans.call(args, kwargs, outer)
+        return plans.by_key(args, kwargs, outer)
 
     return cast(Callable[Arguments, Result], call)

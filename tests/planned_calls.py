@@ -1,0 +1,50 @@
+"""A call of each family that has launch plans."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from contract import servers
+
+from pydl import functional
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.rand(shape) + 0.5
+
+
+# A call of each family: its function, and its arguments, no two of which share memory.
+CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
+    "conv": (
+        functional.conv2d,
+        lambda: (random(1, 4, 6, 6), random(4, 1, 3, 3), random(4), 1, 1, 1, 4),
+    ),
+    "bias_act": (functional.relu, lambda: (random(1, 4, 6, 6),)),
+    "batch_norm": (
+        functional.batch_norm,
+        lambda: (random(2, 4, 6, 6), *(random(4) for _ in range(4)), True),
+    ),
+    "local": (
+        functional.locally_connected2d,
+        lambda: (random(1, 2, 4, 4), random(3, 2, 2, 2, 3, 3), random(3, 3, 3)),
+    ),
+    "pool": (functional.max_pool2d, lambda: (random(1, 4, 6, 6), 2)),
+    "pool_lp": (functional.lp_pool2d, lambda: (random(1, 4, 6, 6), 2, 2)),
+    "pool_adaptive": (functional.adaptive_avg_pool2d, lambda: (random(1, 4, 6, 6), 4)),
+    "lrn": (functional.local_response_norm, lambda: (random(1, 4, 6, 6), 3)),
+    "spatial_norm": (functional.spatial_response_norm, lambda: (random(1, 4, 6, 6), 3)),
+    "softmax": (functional.softmax, lambda: (random(4, 8), 1)),
+    "cross_entropy": (
+        functional.cross_entropy,
+        lambda: (random(4, 8), torch.arange(4)),
+    ),
+}
+
+
+# Each with every backend of kernels that serves it, and where.
+EACH = [
+    pytest.param(family, *one.values[0], marks=one.marks, id=f"{family}-{one.id}")
+    for family in CALLS
+    for one in servers(family)
+    if one.values[0][0] in ("cpu", "triton", "cuda")
+]
