@@ -1,12 +1,11 @@
 """Where a call of a public function comes in: who takes it over before any argument is checked."""
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pydl import dispatch, plan
@@ -64,8 +63,9 @@ def entry(
                     pass  # what it refuses may only have to be put in another way
         kwargs["backend"] = backend
         outer = None
-        if "torch._dynamo" not in sys.modules or not is_compiling():
+        if not is_dynamo_compiling():
             outer = around() if backend is None else backend
+        if outer is not None:
             result = plans.likely(args, kwargs, outer)
             if result is not STALE:
                 return result

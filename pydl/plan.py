@@ -20,9 +20,9 @@ whole way each time; so does one that raises.
 A call is recorded when it comes the second time. All plans are forgotten when a table, a
 measurement, a backend or the instruction set changes. Settings of PyTorch are in the key (grad
 mode, autocast, threads) or compared at each call (:func:`setting`). The key of the call that is
-expected is not made: PyTorch's guards tell whether it is this one. While torch.func, forward mode,
-a mode of dispatch, a trace or the profiler watches, calls go the whole way, for it to be seen;
-``torch.compile`` never comes here.
+expected is not made: PyTorch's guards tell whether it is this one (pydl/call_key.py). While
+torch.func, forward mode, a mode of dispatch, a trace or the profiler watches, calls go the whole
+way, for it to be seen; ``torch.compile`` never comes here.
 """
 
 import contextlib
@@ -33,16 +33,14 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from pydl.call_key import guard, key_of
 from pydl.recorder import STALE, Function, Recorder, recorders
 
 Result = TypeVar("Result")
 
 LIMIT = 512  # calls of one function that are known; the oldest goes first
-_CONSTANTS = {bool, int, float, str, type(None), torch.dtype}
-_SEQUENCES = {tuple, list, torch.Size}
 _SEEN, _WITHOUT = object(), object()  # instead of a plan: it came once; it has none
 
 observers = 0  # blocks of observed() that the process is in
@@ -194,7 +192,7 @@ class Plans:
             return self.whole(*args, **kwargs)
         given = (*args, *kwargs.values()) if kwargs else args
         try:
-            key = _key(given, tuple(kwargs), surroundings, self.checked)
+            key = key_of(given, tuple(kwargs), surroundings, self.checked)
             known: Any = None if key is None else self.known.get(key)
         except (TypeError, RuntimeError):  # a list in a list; a tensor without strides or memory
             key = None
@@ -226,8 +224,13 @@ class Plans:
         result, run = recorder.record(self.function, args, kwargs)
         what: object = _WITHOUT
         if run is not None:
-            guard = _guard(given, generation)
-            what = Plan((surroundings, len(args), *kwargs), run, recorder.guarded(*guard))
+            condition, values = guard(given)
+            condition += " and here._generation == generation"
+            condition += " and not recorders and not here.observers"
+            values |= {"here": sys.modules[__name__], "generation": generation}
+            values["recorders"] = recorders
+            fitting = recorder.guarded(condition, values)
+            what = Plan((surroundings, len(args), *kwargs), run, fitting)
         self._keep(key, what, generation)
         return result
 
@@ -235,9 +238,12 @@ class Plans:
         with _lock:
             if generation != _generation:
                 return
-            if len(self.known) >= LIMIT and key not in self.known:
-                del self.known[next(iter(self.known))]
+            gone = self.known.get(key)
+            if gone is None and len(self.known) >= LIMIT:
+                gone = self.known.pop(next(iter(self.known)))
             self.known[key] = what
+        if isinstance(gone, Plan):
+            gone.leave()
 
 
 class Plan:
@@ -256,6 +262,11 @@ class Plan:
         self.form, self.run, self.run_if_it_fits = form, run, run_if_it_fits
         # What came after it the last time, and most likely does again: a network's layers have an
         # order. It is asked before the key, which takes three times as long.
+        self.next = self
+
+    def leave(self) -> None:
+        """Serves nothing and keeps nothing any more; others may still have it for their next."""
+        self.run = self.run_if_it_fits = _stale
         self.next = self
 
 
@@ -287,106 +298,3 @@ class Part:
         result, run = recorder.record(self._function, given, {})
         self.again = run or self._function
         return result
-
-
-def _guard(given: tuple, generation: int) -> tuple[str, dict[str, object]]:
-    """The condition that a call has the key of the one with these arguments, by the guards that
-    PyTorch has for torch.compile, and the values that it speaks of. Tensors that are not aligned
-    never fulfil it."""
-    names = [f"a{place}" for place in range(len(given))]
-    tensors = {name: one for name, one in zip(names, given, strict=True) if _is_tensor(one)}
-    if not tensors or any(one.data_ptr() % 16 for one in tensors.values()):
-        return "False", {}
-    # PyTorch's annotations want one list for all tensors.
-    sizes: Any = [list(one.shape) for one in tensors.values()]
-    strides: Any = [list(one.stride()) for one in tensors.values()]
-    same = _guards.TensorGuards(
-        *tensors.values(), dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
-    )
-    values: dict[str, object] = {"state": _guards.GlobalStateGuard().check, "same": same.check}
-    values |= {"profiled": _profiler, "forward_ad": forward_ad, "here": sys.modules[__name__]}
-    values |= {"recorders": recorders, "generation": generation}
-    values["function_modes"] = torch._C._len_torch_function_stack
-    conditions = [
-        f"same({', '.join(tensors)}) and state() and here._generation == generation",
-        "not recorders and not profiled() and forward_ad._current_level < 0 and not here.observers",
-        "not function_modes()",
-        f"not ({' | '.join(f'{name}.data_ptr()' for name in tensors)}) & 15",
-    ]
-    for name, one in zip(names, given, strict=True):
-        if name not in tensors:
-            condition, constants = _same_constant(name, one)
-            conditions.append(condition)
-            values |= constants
-    return " and ".join(conditions), values
-
-
-def _is_tensor(value: object) -> bool:
-    return type(value) is torch.Tensor or type(value) is torch.nn.Parameter
-
-
-def _same_constant(name: str, value: Any) -> tuple[str, dict[str, object]]:
-    """The condition that the argument of this name is this constant, of this type and of these
-    types inside, and the values that it speaks of."""
-    kind = type(value)
-    values = {f"{name}_was": value, f"{name}_kind": kind}
-    same, equal = f"{name} is {name}_was", f"type({name}) is {name}_kind and {name} == {name}_was"
-    if kind in _SEQUENCES:
-        kinds = f"tuple(map(type, {name})) == {name}_kinds"
-        values |= {f"{name}_was": kind(value), f"{name}_kinds": tuple(map(type, value))}
-        return f"{equal} and {kinds}", values
-    if kind is float and not value:  # 0.0 is not -0.0
-        return same, values
-    return f"({same} or {equal})", values
-
-
-# Looked up once: a key takes 2 us.
-_guards = torch._C._dynamo.guards
-_transforms = torch._C._are_functorch_transforms_active
-_modes = torch._C._len_torch_dispatch_stack
-_profiler = torch.autograd._profiler_enabled
-_trace = torch._C._get_tracing_state
-_gradients = torch.is_grad_enabled
-_threads = torch.get_num_threads
-_autocast = torch._C._is_any_autocast_enabled
-_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter
-
-
-def watching() -> bool:
-    """Whether what is computed is to be seen by something, so that nothing may take its place."""
-    return bool(
-        _transforms() or _modes() or _profiler() or forward_ad._current_level >= 0 or _trace()
-    )
-
-
-def _key(
-    given: tuple, names: tuple[str, ...] = (), surroundings: Hashable = None, checked: bool = False
-) -> Hashable | None:
-    """What decides on a call; None where it is to go the whole way."""
-    if watching():
-        return None
-    key: list[Any] = [surroundings, names, _gradients(), _threads()]
-    if _autocast():
-        for device in ("cpu", "cuda"):
-            key += torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    for one in given:
-        kind = type(one)
-        if kind is _Tensor or kind is _Parameter:
-            if one.is_neg():
-                return None
-            alignment = one.data_ptr() % 16
-            key += one.shape, one.stride(), one.dtype, one.device, one.requires_grad, alignment
-        elif kind is float:
-            key += kind, one or repr(one)  # 0.0 is not -0.0
-        elif kind in _CONSTANTS:
-            key += kind, one
-        elif kind not in _SEQUENCES:
-            return None
-        elif checked:
-            key.append(tuple(one))
-        else:
-            kinds = tuple(map(type, one))
-            if not _CONSTANTS.issuperset(kinds):
-                return None
-            key += kind, tuple(one), kinds
-    return tuple(key)

@@ -1,4 +1,4 @@
-"""A call of each family that has launch plans."""
+"""Calls that have launch plans: of a function that counts, and one of each family."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,35 @@ import pytest
 import torch
 from contract import servers
 
-from pydl import functional
+from pydl import functional, layout, plan
+from pydl.plan import Plans
+
+
+class Twice:
+    """A function with plans, that counts how often a call went the whole way."""
+
+    def __init__(self, find_out: Callable[[torch.Tensor], object] = lambda x: None) -> None:
+        self.whole, self.find_out = 0, find_out
+        self.plans = Plans(self.function)
+
+    def function(self, x: torch.Tensor, factor: float = 2) -> torch.Tensor:
+        self.whole += 1
+        self.find_out(x)
+        y = layout.empty(x.shape, x)
+        plan.step(torch.mul, x.detach(), factor, out=y)
+        return y
+
+    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
+        return self.plans.call(args, kwargs)
+
+    def goes_by_a_plan(self, *args: object, **kwargs: object) -> bool:
+        before = self.whole
+        self(*args, **kwargs)
+        return self.whole == before
+
+
+def x_of(*shape: int, **kind: object) -> torch.Tensor:
+    return torch.rand(*(shape or (2, 3, 4, 4)), **kind)
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from pydl import backends, dispatch, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
 from pydl.aten.bias_act import finish
+from pydl.call_key import watching
 from pydl.contract.batch_norm import (
     BatchNormApply,
     BatchNormBackward,
@@ -227,7 +228,7 @@ def move(
 ) -> None:
     """Moves the running statistics towards those of ``count`` elements a channel."""
     vectors = running_mean, running_var, mean, var
-    seen = torch.compiler.is_compiling() or plan.watching()
+    seen = torch.compiler.is_compiling() or watching()
     plain = all(type(one) is torch.Tensor and one.is_contiguous() for one in vectors)
     if backend == "cpu" and type(momentum) is float and plain and not seen:
         move_by_native(*vectors, count, momentum)

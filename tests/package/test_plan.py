@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planned_calls import CALLS, EACH, random
+from planned_calls import CALLS, EACH, Twice, random, x_of
 
 import pydl
 from pydl import backends, dispatch, functional, layout, native, plan, recorder
@@ -19,36 +19,9 @@ from pydl.plan import Plans
 # of a function of the test's own
 
 
-class Twice:
-    """A function with plans, that counts how often a call went the whole way."""
-
-    def __init__(self, find_out: Callable[[torch.Tensor], object] = lambda x: None) -> None:
-        self.whole, self.find_out = 0, find_out
-        self.plans = Plans(self.function)
-
-    def function(self, x: torch.Tensor, factor: float = 2) -> torch.Tensor:
-        self.whole += 1
-        self.find_out(x)
-        y = layout.empty(x.shape, x)
-        plan.step(torch.mul, x.detach(), factor, out=y)
-        return y
-
-    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
-        return self.plans.call(args, kwargs)
-
-    def goes_by_a_plan(self, *args: object, **kwargs: object) -> bool:
-        before = self.whole
-        self(*args, **kwargs)
-        return self.whole == before
-
-
 @pytest.fixture
 def twice() -> Twice:
     return Twice()
-
-
-def x_of(*shape: int, **kind: object) -> torch.Tensor:
-    return torch.rand(*(shape or (2, 3, 4, 4)), **kind)
 
 
 def test_the_third_call_goes_by_a_plan(twice):
@@ -58,87 +31,6 @@ def test_the_third_call_goes_by_a_plan(twice):
     assert twice.whole == 2
     y, z = twice(x), twice(x)
     assert y.data_ptr() != z.data_ptr()
-
-
-def unaligned() -> torch.Tensor:
-    return x_of(97)[1:].view(2, 3, 4, 4)
-
-
-OTHERS = {
-    "shape": lambda: x_of(2, 3, 4, 5),
-    "strides": lambda: x_of().to(memory_format=torch.channels_last),
-    "dtype": lambda: x_of(dtype=torch.float64),
-    "device": lambda: x_of(device="meta"),
-    "alignment": unaligned,
-    "a gradient wanted": lambda: x_of(requires_grad=True),
-    "a subclass": lambda: x_of().as_subclass(type("Own", (torch.Tensor,), {})),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_another_tensor_is_another_call(twice, other):
-    for _ in range(2):
-        twice(x_of())
-    assert twice.goes_by_a_plan(x_of())
-    assert not twice.goes_by_a_plan(other())
-
-
-def test_where_memory_lies_does_not_matter_but_for_its_alignment(twice):
-    for _ in range(2):
-        twice(x_of())
-    whole = x_of(200)
-    x = whole[4:100].view(2, 3, 4, 4)  # 16 bytes from where the memory begins
-    assert twice.goes_by_a_plan(x)
-    assert torch.equal(twice(x), 2 * x)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(1, True), (1, 1.0), (0.0, -0.0), ("a", None), ((1, 2), [1, 2]), ((1, 2), (1.0, True))],
-)
-def test_equal_constants_of_other_types_are_other_calls(one, other):
-    seen = []
-
-    def function(x: torch.Tensor, constant: object) -> torch.Tensor:
-        seen.append(constant)
-        return x
-
-    plans = Plans(function)
-    for constant in (one, one, one, other, other, other):
-        plans.call((x_of(), constant), {})
-    assert list(map(repr, seen)) == list(map(repr, (one, one, other, other)))
-
-
-def test_a_name_of_an_argument_counts(twice):
-    x = x_of()
-    for _ in range(3):
-        twice(x, 3)
-    assert not twice.goes_by_a_plan(x, factor=3)
-
-
-SETTINGS = {
-    "no_grad": torch.no_grad,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "profiler": torch.profiler.profile,
-}
-
-
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_a_setting_of_pytorch_counts(twice, setting):
-    x = x_of()
-    for _ in range(3):
-        twice(x)
-    with setting():
-        assert not twice.goes_by_a_plan(x)
-    assert twice.goes_by_a_plan(x)
-
-
-def test_the_number_of_threads_counts(twice):
-    x = x_of()
-    for _ in range(3):
-        twice(x)
-    torch.set_num_threads(torch.get_num_threads() + 1)  # given back by a fixture
-    assert not twice.goes_by_a_plan(x)
 
 
 def test_a_setting_that_is_read_counts(twice):
@@ -213,6 +105,17 @@ def test_plans_are_bounded(twice):
     for size in range(1, plan.LIMIT + 10):
         twice(torch.empty(size))
     assert len(twice.plans.known) == plan.LIMIT
+
+
+def test_a_plan_that_went_serves_nothing_and_keeps_no_other(twice):
+    for size in (1, 2, 1, 2, 1, 2, 1):
+        twice(torch.empty(size))
+    gone = twice.plans.last
+    for size in range(3, plan.LIMIT + 3):
+        twice(torch.empty(size))
+    assert gone not in twice.plans.known.values() and gone.next is gone
+    assert gone.run(torch.empty(1)) is gone.run_if_it_fits(torch.empty(1)) is recorder.STALE
+    assert not twice.goes_by_a_plan(torch.empty(1))
 
 
 def test_an_error_leaves_no_plan(twice):
