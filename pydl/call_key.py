@@ -78,18 +78,18 @@ def guard(given: tuple) -> tuple[str, dict[str, object]]:
     sizes: Any = [list(one.shape) for one in tensors.values()]
     strides: Any = [list(one.stride()) for one in tensors.values()]
     try:
-        guards, function_modes = torch._C._dynamo.guards, torch._C._len_torch_function_stack
+        guards, profiler = torch._C._dynamo.guards, torch.autograd.profiler
         same = guards.TensorGuards(
             *tensors.values(), dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
         )
-        state = guards.GlobalStateGuard()
+        values = {"same": same.check, "state": guards.GlobalStateGuard().check}
+        values |= {"profiler": profiler, "forward_ad": forward_ad}
+        _ = profiler._is_profiler_enabled, forward_ad._current_level
     except (AttributeError, TypeError):
         return "False", {}  # all of this is PyTorch's own: where it is another, keys alone tell
-    values: dict[str, object] = {"state": state.check, "same": same.check}
-    values |= {"profiled": _profiler, "forward_ad": forward_ad, "function_modes": function_modes}
     conditions = [
         f"same({', '.join(tensors)}) and state()",
-        "not profiled() and forward_ad._current_level < 0 and not function_modes()",
+        "not profiler._is_profiler_enabled and forward_ad._current_level < 0",
         f"not ({' | '.join(f'{name}.data_ptr()' for name in tensors)}) & 15",
     ]
     for name, one in zip(names, given, strict=True):

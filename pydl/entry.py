@@ -17,6 +17,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _OPEN = (None, "auto")  # what a call says that leaves the choice open
+_NOTHING = (None,)  # has an override only where a mode overrides everything
 
 
 def entry(
@@ -65,7 +66,7 @@ def entry(
         outer = None
         if not is_dynamo_compiling():
             outer = around() if backend is None else backend
-        if outer is not None:
+        if outer is not None and not (overridable and has_torch_function(_NOTHING)):
             result = plans.likely(args, kwargs, outer)
             if result is not STALE:
                 return result

@@ -43,22 +43,24 @@ Result = TypeVar("Result")
 LIMIT = 512  # calls of one function that are known; the oldest goes first
 _SEEN, _WITHOUT = object(), object()  # instead of a plan: it came once; it has none
 
-observers = 0  # blocks of observed() that the process is in
+_observers = 0  # blocks of observed() that the process is in
 # Why calls that are PyTorch's may not leave to it at once, where nothing would see them: somebody
 # observes, some calls are known exactly, or a block of use_backend was entered in this process,
 # from when on each call asks whether it is in one.
 awake: set[str] = set()
 BLOCKS = frozenset({"use_backend"})
 _lock = threading.Lock()
-_generation = 0
+_generation = object()  # of plans: those of an earlier one rest on what has changed
+current: object | None = _generation  # the same; None while somebody observes
 _everyone: weakref.WeakSet["Plans"] = weakref.WeakSet()
 
 
 def forget() -> None:
     """Forgets all plans: something that they rest on has changed."""
-    global _generation
+    global _generation, current
     with _lock:
-        _generation += 1
+        _generation = object()
+        current = None if _observers else _generation
         for plans in _everyone:
             plans.forget()
 
@@ -66,16 +68,18 @@ def forget() -> None:
 @contextlib.contextmanager
 def observed() -> Iterator[None]:
     """Lets every call go the whole way inside the ``with`` block, for somebody to see it there."""
-    global observers
+    global _observers, current
     with _lock:
-        observers += 1
+        _observers += 1
+        current = None
         awake.add("observed")
     try:
         yield
     finally:
         with _lock:
-            observers -= 1
-            if not observers:
+            _observers -= 1
+            if not _observers:
+                current = _generation
                 awake.discard("observed")
 
 
@@ -188,7 +192,7 @@ class Plans:
         """The same where it is another."""
         if recorders and recording():
             return self.function(*args, **kwargs)
-        if observers:
+        if current is None:
             return self.whole(*args, **kwargs)
         given = (*args, *kwargs.values()) if kwargs else args
         try:
@@ -225,18 +229,16 @@ class Plans:
         what: object = _WITHOUT
         if run is not None:
             condition, values = guard(given)
-            condition += " and here._generation == generation"
-            condition += " and not recorders and not here.observers"
+            condition += " and here.current is generation and not recorders"
             values |= {"here": sys.modules[__name__], "generation": generation}
-            values["recorders"] = recorders
-            fitting = recorder.guarded(condition, values)
+            fitting = recorder.guarded(condition, values | {"recorders": recorders})
             what = Plan((surroundings, len(args), *kwargs), run, fitting)
         self._keep(key, what, generation)
         return result
 
-    def _keep(self, key: Hashable, what: object, generation: int) -> None:
+    def _keep(self, key: Hashable, what: object, generation: object) -> None:
         with _lock:
-            if generation != _generation:
+            if generation is not _generation:
                 return
             gone = self.known.get(key)
             if gone is None and len(self.known) >= LIMIT:

@@ -3,14 +3,14 @@
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.autograd.function import FunctionMeta
 
 from pydl import plan
 from pydl.backends import transformed
-from pydl.recorder import holds_tensors
+from pydl.recorder import STALE, holds_tensors
 
 
 class Function(torch.autograd.Function):
@@ -18,11 +18,6 @@ class Function(torch.autograd.Function):
     context, ``setup_context`` beside it; what the backward needs is an input or an output."""
 
     generate_vmap_rule = True
-    _planned: ClassVar[FunctionMeta]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._planned = FunctionMeta(cls.__name__, (_Planned,), {})
 
     @classmethod
     def apply(cls, *arguments: Any) -> Any:
@@ -33,9 +28,8 @@ class Function(torch.autograd.Function):
         # PyTorch's stubs do not have it.
         if recorder is None:
             return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
-        planned = super(torch.autograd.Function, cls._planned).apply  # type: ignore[misc]
         way, silent = _Way(cls, arguments), recorder.box()
-        heard = plan.step(planned, way, silent, *way.tensors(arguments))
+        heard = plan.step(_planned(cls.__name__, way), silent, *way.tensors(arguments))
         recorder.filled(silent)
         if holds_tensors(way.constants):
             recorder.fail()
@@ -93,7 +87,7 @@ class _Way:
         vars(context).update(vars(self._context), saved_tensors=given[: self._saved])
         silent = [None] * sum(self._is_silent)
         grads = self._function.backward(context, *_merged(self._is_silent, silent, heard))
-        return None, None, *itertools.compress(grads, self._is_tensor)
+        return None, *itertools.compress(grads, self._is_tensor)
 
 
 def _merged(is_one: Sequence[bool], ones: Iterable, others: Iterable) -> tuple:
@@ -121,27 +115,30 @@ class _Context:
         self.materializes = value
 
 
-class _Planned(torch.autograd.Function):
-    """A Function in a plan, by its way. No transform comes here."""
+def _planned(name: str, way: _Way) -> Callable[..., Any]:
+    """The ``apply`` of a Function that goes this way: from a list, for the results that have no
+    gradient, and the tensors. No transform comes here."""
+    part, plans = way.forward, way.backward
 
-    @staticmethod
-    def forward(ctx, way, silent, *tensors):
-        made = way.forward.again(*tensors)
-        if made is plan.STALE:
-            made = way.forward.recorded(tensors)
+    def forward(ctx: Any, silent: list[torch.Tensor], *tensors: torch.Tensor) -> Any:
+        made = part.again(*tensors)
+        if made is STALE:
+            made = part.recorded(tensors)
         heard, others, saved = made
         silent += others
-        ctx.way = way
         ctx.save_for_backward(*saved)
         if not way.materializes:
             ctx.set_materialize_grads(False)
         return heard
 
-    @staticmethod
-    def backward(ctx, *grads):
-        given, backward = (*ctx.saved_tensors, *grads), ctx.way.backward
-        made = backward.last.next.run_if_it_fits(*given)
-        return backward.call(given, {}) if made is plan.STALE else made
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        given = *ctx.saved_tensors, *grads
+        made = plans.last.next.run_if_it_fits(*given)
+        return plans.call(given, {}) if made is STALE else made
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    made = FunctionMeta(name, (torch.autograd.Function,), body)
+    return super(torch.autograd.Function, made).apply  # type: ignore[misc]
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

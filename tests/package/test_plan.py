@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from planned_calls import CALLS, EACH, Twice, random, x_of
+from torch.overrides import TorchFunctionMode
 
 import pydl
 from pydl import backends, dispatch, functional, layout, native, plan, recorder
@@ -261,6 +262,20 @@ def test_a_block_of_use_backend_counts():
         torch.testing.assert_close(y, seen[0])
 
 
+class Seen(TorchFunctionMode):
+    """Writes down which functions are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[Callable] = []
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        self.functions.append(func)
+        return func(*args, **kwargs or {})
+
+
 def test_what_watches_sees_the_operators():
     x = x_of(1, 4, 6, 6)
     for _ in range(3):
@@ -268,6 +283,9 @@ def test_what_watches_sees_the_operators():
     with torch.profiler.profile() as profile:
         functional.max_pool2d(x, 2, backend="cpu")
     assert any("max_pool_forward" in event.name for event in profile.events())
+    with Seen() as mode:
+        functional.max_pool2d(x, 2, backend="cpu")
+    assert mode.functions[0] is functional.max_pool2d
     batch = torch.rand(3, 1, 4, 6, 6)
     pooled = torch.vmap(lambda x: functional.max_pool2d(x, 2, backend="cpu"))(batch)
     assert pooled.shape == (3, 1, 4, 3, 3)
