@@ -82,7 +82,8 @@ def guard(given: tuple) -> tuple[str, dict[str, object]]:
         same = guards.TensorGuards(
             *tensors.values(), dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
         )
-        values = {"same": same.check, "state": guards.GlobalStateGuard().check}
+        state = guards.GlobalStateGuard()
+        values: dict[str, object] = {"same": same.check, "state": state.check}
         values |= {"profiler": profiler, "forward_ad": forward_ad}
         _ = profiler._is_profiler_enabled, forward_ad._current_level
     except (AttributeError, TypeError):

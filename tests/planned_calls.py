@@ -41,6 +41,7 @@ def random(*shape: int) -> torch.Tensor:
     return torch.rand(shape) + 0.5
 
 
+BOXES = torch.tensor([[0.0, 0, 1, 4, 5], [0, 1, 1, 5, 3]])
 # A call of each family: its function, and its arguments, no two of which share memory.
 CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
     "conv": (
@@ -66,7 +67,18 @@ CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
         functional.cross_entropy,
         lambda: (random(4, 8), torch.arange(4)),
     ),
+    "dropout": (functional.dropout, lambda: (random(1, 4, 6, 6), 0.5)),
+    "roi": (functional.roi_align, lambda: (random(1, 4, 6, 6), BOXES.clone(), 3)),
 }
+
+
+def call(family: str, device: str) -> tuple[Callable, tuple, list[torch.Tensor]]:
+    """A function, its arguments, and those of them that have a gradient."""
+    function, made = CALLS[family]
+    args = tuple(one.to(device) if isinstance(one, torch.Tensor) else one for one in made())
+    floating = [one for one in args if isinstance(one, torch.Tensor) and one.is_floating_point()]
+    first = function in (functional.batch_norm, functional.roi_align)  # then statistics, boxes
+    return function, args, floating[:1] if first else floating
 
 
 # Each with every backend of kernels that serves it, and where.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planned_calls import CALLS, EACH, Twice, random, x_of
+from planned_calls import CALLS, EACH, Twice, call, random, x_of
 from torch.overrides import TorchFunctionMode
 
 import pydl
@@ -198,10 +198,7 @@ READS_TARGETS = [("cross_entropy", "triton")]
 
 def outcome(family: str, backend: str, device: str, training: bool) -> list[torch.Tensor]:
     """The result, its gradients, and the arguments after the call."""
-    function, made = CALLS[family]
-    args = tuple(one.to(device) if isinstance(one, torch.Tensor) else one for one in made())
-    wanted = [one for one in args if isinstance(one, torch.Tensor) and one.is_floating_point()]
-    wanted = wanted[:1] if function is functional.batch_norm else wanted
+    function, args, wanted = call(family, device)
     for one in wanted:
         one.requires_grad_(training)
     y = function(*args, backend=backend)

@@ -3,10 +3,11 @@
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
-from planned_calls import CALLS, EACH, random
+from planned_calls import EACH, call, random
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,10 +19,7 @@ from pydl.plan import Plans
 def training_step(family: str, backend: str, device: str) -> tuple[torch.Tensor, list]:
     """The result of a call that wants gradients, and what it wants them of."""
     torch.manual_seed(1)
-    function, made = CALLS[family]
-    args = tuple(one.to(device) if isinstance(one, torch.Tensor) else one for one in made())
-    wanted = [one for one in args if isinstance(one, torch.Tensor) and one.is_floating_point()]
-    wanted = wanted[:1] if function is functional.batch_norm else wanted
+    function, args, wanted = call(family, device)
     for one in wanted:
         one.requires_grad_()
     return function(*args, backend=backend), wanted
@@ -96,6 +94,69 @@ def test_what_a_hook_makes_of_a_saved_tensor_goes_backward(family, backend, devi
         y, wanted = training_step(family, backend, device)
     for one, other in zip(grads_of(y, wanted), expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+STRIDES = {
+    "expanded": lambda y: torch.rand(y.shape[:1] + (1,) * (y.ndim - 1)).expand_as(y),
+    "moved": lambda y: moved(torch.rand_like(y)),
+    "unaligned": lambda y: torch.rand(y.numel() + 1)[1:].view_as(y),
+}
+
+
+@pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES)
+@pytest.mark.parametrize(("family", "backend", "device"), CPU)
+def test_a_gradient_of_other_strides_is_another_call(family, backend, device, strides):
+    for _ in range(3):
+        grads_of(*training_step(family, backend, device))
+    y, wanted = training_step(family, backend, device)
+    for _ in range(3):
+        grad_y = strides(y)
+        found = torch.autograd.grad(y, wanted, grad_y, retain_graph=True)
+        expected = torch.autograd.grad(y, wanted, grad_y.clone(), retain_graph=True)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_which_operands_want_gradients_counts():
+    def step(wants_of: tuple, function: Callable, **backend: str) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(1)
+        x, weight, bias = random(2, 4, 6, 6), random(4), random(4)
+        wanted = [one for one, wants in zip((x, weight, bias), wants_of, strict=True) if wants]
+        for one in wanted:
+            one.requires_grad_()
+        y = function(x, None, None, weight, bias, True, **backend)
+        return torch.autograd.grad(y, wanted, torch.arange(y.numel()).view_as(y) / y.numel())
+
+    for wants_of in 4 * [(True, True, True), (False, True, False), (True, False, True)]:
+        found = step(wants_of, functional.batch_norm, backend="cpu")
+        for one, other in zip(found, step(wants_of, torch.nn.functional.batch_norm), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_what_a_kernel_refuses_is_said_by_a_plan_too():
+    x, logits = random(1, 1, 2, 2).requires_grad_(), random(4, 8).requires_grad_()
+    indices, targets = torch.tensor([[[[0, 3], [5, 7]]]]), torch.arange(4)
+    for _ in range(4):
+        functional.max_unpool2d(x, indices, 2, backend="cpu").sum().backward()
+        functional.cross_entropy(logits, targets, backend="cpu").backward()
+    with pytest.raises(RuntimeError, match="invalid max index: 99"):
+        functional.max_unpool2d(x, indices + 92, 2, backend="cpu")
+    with pytest.raises(IndexError, match="Target 8 is out of bounds"):
+        functional.cross_entropy(logits, targets + 5, backend="cpu")
+    functional.max_unpool2d(x, indices, 2, backend="cpu").sum().backward()
+
+
+def test_transforms_and_second_derivatives_go_past_plans():
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return functional.local_response_norm(x, 3, backend="cpu")
+
+    x = random(1, 4, 5, 5).double().requires_grad_()
+    for _ in range(4):
+        (expected,) = torch.autograd.grad(norm(x).sum(), x)
+    assert torch.equal(torch.func.grad(lambda x: norm(x).sum())(x), expected)
+    assert torch.equal(torch.func.vmap(norm)(x[None])[0], norm(x))
+    for _ in range(2):
+        assert torch.autograd.gradgradcheck(norm, (x,))
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
