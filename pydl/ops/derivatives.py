@@ -53,6 +53,7 @@ class _Way:
         self.constants = [one for one in arguments if not isinstance(one, torch.Tensor)]
         self._context = _Context()
         self._saved = 0
+        self._is_many = False  # whether the result is a tuple, be it of one
         self._is_silent: list[bool] = []  # of each result, whether it has no gradient
         self.materializes = True
         self.forward = plan.Part(self._forward)
@@ -65,7 +66,7 @@ class _Way:
     def joined(self, heard: Any, silent: Sequence[torch.Tensor]) -> Any:
         """The results of the Function."""
         outputs = _merged(self._is_silent, silent, heard if type(heard) is tuple else (heard,))
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs if self._is_many else outputs[0]
 
     def _forward(self, *tensors: torch.Tensor) -> tuple[Any, tuple, tuple]:
         given = _merged(self._is_tensor, tensors, self.constants)
@@ -74,6 +75,7 @@ class _Way:
         context.needs_input_grad = tuple(getattr(one, "requires_grad", False) for one in given)
         saved, silent = context.saved_tensors, context.non_differentiable
         context.saved_tensors = context.non_differentiable = ()  # which are of this call alone
+        self._is_many = isinstance(output, tuple)
         outputs = output if isinstance(output, tuple) else (output,)
         is_silent = [any(one is other for other in silent) for one in outputs]
         heard = tuple(itertools.compress(outputs, map(operator.not_, is_silent)))
@@ -87,6 +89,7 @@ class _Way:
         vars(context).update(vars(self._context), saved_tensors=given[: self._saved])
         silent = [None] * sum(self._is_silent)
         grads = self._function.backward(context, *_merged(self._is_silent, silent, heard))
+        grads = grads if isinstance(grads, tuple) else (grads,)
         return None, *itertools.compress(grads, self._is_tensor)
 
 

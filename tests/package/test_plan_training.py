@@ -230,6 +230,28 @@ def test_a_tensor_in_a_tuple_is_not_kept_as_a_constant():
         assert torch.equal(*torch.autograd.grad(y.sum(), x), factor)
 
 
+def test_a_tuple_of_one_result_stays_one():
+    class Halved(Function):
+        @staticmethod
+        def forward(x):
+            return (plan.step(torch.mul, x, 0.5),)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, grad_y):
+            return grad_y * 0.5
+
+    plans = Plans(lambda x: Halved.apply(x)[0])
+    for _ in range(4):
+        x = random(2, 3).requires_grad_()
+        y = plans.call((x,), {})
+        assert torch.equal(y, x / 2)
+        assert torch.equal(*torch.autograd.grad(y.sum(), x), torch.full_like(x, 0.5))
+
+
 def test_calls_in_turns_go_by_their_own_plans():
     xs = [random(1, 4, side, side) for side in (4, 6, 8)]
     for order in ((0, 1, 2), (0, 1, 2), (0, 1, 2), (2, 1, 0), (0, 0, 1)):
