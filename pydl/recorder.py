@@ -22,12 +22,13 @@ recorders: dict[int, "Recorder"] = {}  # by thread
 _GEOMETRY = {
     *("__get__", "size", "stride", "dim", "numel", "ndimension", "element_size", "__len__"),
     *("storage_offset", "untyped_storage", "is_contiguous", "is_floating_point", "is_complex"),
-    *("is_neg", "is_conj", "_is_view", "is_same_size"),
+    *("is_neg", "is_conj", "_is_view", "is_same_size", "promote_types"),
 }
 _REMADE = {
     *("as_strided", "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "movedim"),
     *("transpose", "t", "narrow", "select", "expand", "__getitem__", "detach"),
     *("resolve_neg", "contiguous", "clone", "to", "long", "empty", "empty_like", "new_empty"),
+    "new_zeros",
 }
 _OTHER_PROPERTIES = tuple(vars(torch._C.TensorBase)[name].__get__ for name in ("data", "grad"))
 
