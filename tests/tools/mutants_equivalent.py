@@ -319,11 +319,17 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("batch_norm.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
     ("batch_norm.cu", "room < 1 ?", "room <= 1 ?"): _SAME,
     ("batch_norm.cu", "room < wanted ?", "room <= wanted ?"): _SAME,
+    ("batch_norm.cu", "(run < longer ?", "(run <= longer ?"): _SAME,
     (
         "batch_norm.cu",
-        "p < at.last; p += 4 * at.step",
-        "p <= at.last; p += 4 * at.step",
-    ): "The turn too many joins the moments of no pixels, which changes nothing.",
+        "p < at.last; p += together * at.step",
+        "p <= at.last; p += together * at.step",
+    ): "The turn too many loads nothing: it joins no pixels, or adds zeros.",
+    (
+        "batch_norm.cu",
+        "run < shape.runs; run += together * warp_size",
+        "run <= shape.runs; run += together * warp_size",
+    ): "The turn too many joins runs of no pixels, which change nothing.",
     (
         "nms.cu",
         "first + bit < count; ++bit",
