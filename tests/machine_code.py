@@ -64,6 +64,8 @@ CASES = (
     Case("alexnet.average1"),
     Case("googlenet.avgpool"),
     Case("vgg16.avgpool"),
+    Case("sppnet.pyramid1236"),
+    Case("sppnet.pyramid421"),
     Case("segnet.unpool1"),
     Case("resnet50.layer1.0.bn1+relu"),
     Case("mobilenetv2.depthwise-144-56"),
