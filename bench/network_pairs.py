@@ -77,23 +77,25 @@ class Network:
     input: tuple[int, ...]  # of one image, clip or volume as Model has it; of a text: characters
     batch: int
     classes: int | None = None  # of the numbers that a text consists of; None: images
+    target: tuple[int, ...] | None = None  # of a second text, as Model has it
 
-    def random(self, batch: int) -> torch.Tensor:
+    def random(self, batch: int) -> tuple[torch.Tensor, ...]:
         """So many images, or texts side by side."""
-        if self.classes is None:
-            return torch.randn(batch, *self.input)
-        return torch.randint(self.classes, (*self.input, batch))
+        row = models.Model(
+            *(self.name, self.build, self.input, "", ""), tokens=self.classes, target=self.target
+        )
+        return row.inputs(batch)
 
 
-class _Text(nn.Module):
-    """The scores of the character model, one row for each character."""
+class _Scores(nn.Module):
+    """The scores of a network for texts, one row for each symbol."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.model = models.CharLM(len(ALPHABET))
+        self.model = build()
 
-    def forward(self, text: torch.Tensor) -> torch.Tensor:
-        return self.model(text)[0].flatten(0, 1)
+    def forward(self, *texts: torch.Tensor) -> torch.Tensor:
+        return own(self.model(*texts)).flatten(0, -2)
 
 
 def _torchvision() -> ModuleType | None:
@@ -121,6 +123,17 @@ def _build(model: models.Model) -> Callable[[], nn.Module]:
     return model.build
 
 
+def _of_texts(
+    name: str,
+    build: Callable[[], nn.Module],
+    input: tuple[int, ...],
+    batch: int,
+    symbols: int,
+    target: tuple[int, ...] | None = None,
+) -> Network:
+    return Network(name, "pydl", functools.partial(_Scores, build), input, batch, symbols, target)
+
+
 def _batch(input: tuple[int, ...]) -> int:
     """How many images, clips or volumes at once, by the size of one."""
     if input[-1] <= 64:
@@ -133,6 +146,10 @@ def networks() -> list[Network]:
     of ours of that name: made by others, it is the better stock."""
     found = []
     for model in models.MODELS.values():
+        if model.tokens is not None:
+            given = model.build, model.input, STREAMS, model.tokens, model.target
+            found.append(_of_texts(model.name, *given))
+            continue
         # What gives scores for each pixel takes as long for one image as a classifier for many.
         dense = model.task == "segmentation"
         size = model.sample if dense else model.input
@@ -140,7 +157,9 @@ def networks() -> list[Network]:
         if model.name in DENSE:
             size, batch = DENSE[model.name], 1
         found.append(Network(model.name, "pydl", _build(model), size, batch))
-    found.append(Network("char-lm", "pydl", _Text, (STEPS_OF_TIME,), STREAMS, len(ALPHABET)))
+    characters = len(ALPHABET)
+    build_lm = functools.partial(models.CharLM, characters)
+    found.append(_of_texts("char-lm", build_lm, (STEPS_OF_TIME,), STREAMS, characters))
     theirs = _torchvision()
     for name in TORCHVISION if theirs else ():
         # Without pretrained weights nothing is downloaded. GoogLeNet's own initial weights take
@@ -160,10 +179,12 @@ class Training(nn.Module):
         self.model = model
         self.loss = nn.CrossEntropyLoss()
 
-    def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        """Of what the network takes, and the target behind it."""
+        *inputs, target = given
         if target.is_floating_point():
-            return nn.functional.mse_loss(self.model(x), target)
-        return with_heads(self.loss)(self.model(x), target)
+            return nn.functional.mse_loss(self.model(*inputs), target)
+        return with_heads(self.loss)(self.model(*inputs), target)
 
 
 @dataclass(frozen=True)
@@ -180,10 +201,10 @@ class Pair:
         """A network with fresh weights, of which a seed decides."""
         torch.manual_seed(0)
         model = network.build()
-        inputs = (network.random(batch),)
+        inputs = network.random(batch)
         if mode == "training":
             with torch.no_grad():
-                y = own(model.eval()(inputs[0]))
+                y = own(model.eval()(*inputs))
             target = torch.randint(y.shape[1], (len(y), *y.shape[2:]))
             if y.shape[1] == 1:
                 target = torch.randn_like(y)

@@ -12,6 +12,8 @@ from types import TracebackType
 
 from torch.compiler import is_compiling
 
+from pydl import plan
+
 NAMES = ("auto", "reference", "aten", "cpu", "triton", "cuda")
 
 
@@ -53,11 +55,12 @@ class use_backend:
         self._before: tuple[str, bool] | None = None
 
     def __enter__(self) -> "use_backend":
-        global _traced
+        global traced
         if is_compiling():
-            self._before = _traced
-            _traced = self.name, self.strict
+            self._before = traced
+            traced = self.name, self.strict
         else:
+            plan.awake.update(plan.BLOCKS)
             self._tokens.append(_state.set(self))
         return self
 
@@ -67,9 +70,9 @@ class use_backend:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        global _traced
+        global traced
         if is_compiling():
-            _traced = self._before
+            traced = self._before
         else:
             _state.reset(self._tokens.pop())
 
@@ -77,7 +80,7 @@ class use_backend:
 _state: ContextVar[use_backend | None] = ContextVar("pydl_backend", default=None)
 chosen = _state.get  # the block that a call is in; None: none, so that PROCESS holds
 # Of the `with` blocks inside the code that is being compiled, the innermost.
-_traced: tuple[str, bool] | None = None
+traced: tuple[str, bool] | None = None
 
 current: str
 strict: bool
@@ -105,7 +108,7 @@ def backend(given: str | None) -> str:
 def _during_compilation() -> tuple[str, bool]:
     from pydl import asked
 
-    return (asked.current, asked.strict) if _traced is None else _traced
+    return (asked.current, asked.strict) if traced is None else traced
 
 
 def around() -> str | None:

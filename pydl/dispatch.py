@@ -11,7 +11,6 @@ Where neither says anything, PyTorch's own operator serves.
 import importlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +113,21 @@ AUTO: dict[tuple[str, str], OfFamily] = {}
 # plane: what is below is PyTorch's without further questions.
 LEAST: dict[tuple[str, torch.dtype], int] = {}
 LEAST_PLANE: dict[str, int] = {}
-# By dtype, the fewest that a row asks for: of each family for any kind of its calls, of these in
-# channels last, and of each kind. With fewer PyTorch's own serves, which takes no more questions.
-LEAST_OF_ALL: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
-LEAST_CHANNELS_LAST: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
-LEAST_OF_KIND: dict[str, dict[torch.dtype, int]] = defaultdict(dict)
+
+
+class Bound(NamedTuple):
+    """What a call on a CPU must have for a row to fit it, as far as that is found out at once."""
+
+    least: int  # elements of the input
+    channels_last: bool | None
+    training: bool  # gradients are enabled
+
+
+# By dtype the fewest elements of any, and all. What is within none of them is PyTorch's, and takes
+# no more questions; so is whatever has none.
+Bounds = dict[torch.dtype, tuple[float, frozenset[Bound]]]
+NO_BOUNDS = math.inf, frozenset[Bound]()
+_BOUNDS: dict[tuple[tuple[str, ...], str | None], Bounds] = {}
 # The same of plain recurrent layers in float32, which are to be through the soonest.
 least_recurrent: float = math.inf
 
@@ -149,30 +158,25 @@ def use(device: str, rows: Sequence[Row]) -> None:
             of_calls[call] = (*of_calls.get(call, ()), row)
     LEAST.clear()
     LEAST_PLANE.clear()
-    for of_names in (LEAST_OF_ALL, LEAST_CHANNELS_LAST, LEAST_OF_KIND):
-        for least in of_names.values():
-            least.clear()
     for row in used():
         of_dtype = row.family, row.dtype
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
-        family, fewest = _FAMILY.get(row.family, row.family), max(row.least, row.least_plane)
-        leasts = [LEAST_OF_ALL[family], LEAST_OF_KIND[row.family]]
-        if row.channels_last is not False:
-            leasts.append(LEAST_CHANNELS_LAST[family])
-        for least in leasts:
-            least[row.dtype] = min(fewest, least.get(row.dtype, fewest))
     plain = ("rnn", "rnn_short", "rnn_lstm")
     least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
+    for (kinds, function), bounds in _BOUNDS.items():
+        _bound(bounds, kinds, function)
     plan.forget()
 
 
-def used() -> Iterator[Row]:
-    """All rows that ``auto`` goes by; a row for both passes comes twice."""
-    for of_family in AUTO.values():
-        for of_calls in of_family.values():
-            yield from of_calls
+def used(device: str | None = None) -> Iterator[Row]:
+    """All rows that ``auto`` goes by, on all types of device or one; a row for both passes comes
+    twice."""
+    for (type, _), of_family in AUTO.items():
+        if device in (None, type):
+            for of_calls in of_family.values():
+                yield from of_calls
 
 
 def fitting(
@@ -202,15 +206,55 @@ def fitting(
             yield row
 
 
-def is_pytorchs(family: str, kind: str | None, tensor: torch.Tensor) -> bool:
-    """Whether no row fits a call with this input: it is too small for its kind or its layout."""
-    count, dtype = tensor.numel(), tensor.dtype
-    if kind is not None:
-        return count < LEAST_OF_KIND[kind].get(dtype, math.inf)
-    if count < LEAST_OF_ALL[family].get(dtype, math.inf):
-        return True
-    least = LEAST_CHANNELS_LAST[family].get(dtype, math.inf)
-    return count < least and layout.channels_last(tensor)
+def is_pytorchs(bounds: Bounds, tensor: torch.Tensor) -> bool:
+    """Whether a call with this input is within none of the bounds."""
+    count = tensor.numel()
+    for bound in bounds.get(tensor.dtype, NO_BOUNDS)[1]:
+        if count < bound.least or (bound.training and not torch.is_grad_enabled()):
+            continue
+        if bound.channels_last in (None, layout.channels_last(tensor)):
+            return False
+    return True
+
+
+def bounds(*kinds: str, function: str | None = None) -> Bounds:
+    """The bounds of calls of these kinds on a CPU, whatever the table that is in use.
+
+    Args:
+        kinds: among which that of a call is; families are kinds as well.
+        function: that decides on the call, of those that are decided on apart; if not given, any.
+    """
+    of_calls = kinds, function
+    if of_calls not in _BOUNDS:
+        _BOUNDS[of_calls] = {}
+        _bound(_BOUNDS[of_calls], *of_calls)
+    return _BOUNDS[of_calls]
+
+
+def bounds_of_family(family: str) -> Bounds:
+    """The bounds of all calls of a family."""
+    return bounds(family, *KINDS.get(family, ()))
+
+
+def deciding(family: str, name: str) -> tuple[str, str]:
+    """Of the calls of a public function or a layer of this name, their kind and the function that
+    decides on them: the pass that makes the result. ``conv`` may be depthwise."""
+    name = name.lower()
+    if family == "conv":
+        return "depthwise", "conv_grad_input" if "transpose" in name else "conv_forward"
+    pool = f"{'max' if 'max' in name else 'avg'}_pool_forward"
+    if family == "pool_adaptive":
+        return family, f"adaptive_{pool}"
+    return "pool3d" if "3d" in name else "pool", pool
+
+
+def _bound(bounds: Bounds, kinds: tuple[str, ...], function: str | None) -> None:
+    bounds.clear()
+    for row in used("cpu"):
+        if row.family in kinds and (function is None or row.function in (None, function)):
+            bound = Bound(max(row.least, row.least_plane), row.channels_last, row.training is True)
+            least, others = bounds.get(row.dtype, NO_BOUNDS)
+            bounds[row.dtype] = min(bound.least, least), others | {bound}
 
 
 def reload() -> None:
@@ -270,7 +314,7 @@ def _look(there: bool) -> None:
     """Lets calls be looked for among the exact ones, or not any more."""
     global exactly
     exactly = there
-    (plan.watched.add if there else plan.watched.discard)("exact")
+    (plan.awake.add if there else plan.awake.discard)("exact")
     plan.forget()
 
 

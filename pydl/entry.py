@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from math import inf
 from typing import Any, ParamSpec, TypeVar, cast
 
 from torch import Tensor
@@ -25,7 +24,7 @@ def entry(
     function: Callable[Arguments, Result],
     stock: Callable[..., Any] | None = None,
     overridable: bool = False,
-    kind: Callable[[tuple], str] | None = None,
+    bounds_of: Callable[[tuple], dispatch.Bounds] | None = None,
 ) -> Callable[Arguments, Result]:
     """The function as it is to be called: measured first where that is asked for, by PyTorch's own
     at once where nothing else can serve, by its plan (plan.py) where it has one.
@@ -35,17 +34,15 @@ def entry(
         function: takes the operator's input first, and ``backend=`` by name.
         stock: PyTorch's function with the same arguments, but for the backend.
         overridable: whether arguments with ``__torch_function__``, and modes, may take over.
-        kind: tells by its positional arguments, as far as there are any, what the dispatch table
-            decides on together (dispatch.KINDS).
+        bounds_of: tells by its positional arguments, as far as there are any, within which bounds
+            it may not be PyTorch's; if not given, those of the family.
     """
     plans = Plans(function)
-    least = dispatch.LEAST_OF_ALL[family]
+    bounds = dispatch.bounds_of_family(family)
     at_once: Callable[..., Any] = stock or functools.partial(cast(Any, function), backend="auto")
 
     def is_pytorchs(input: Tensor, args: tuple) -> bool:
-        if input.numel() < least.get(input.dtype, inf):
-            return True
-        return dispatch.is_pytorchs(family, kind(args) if kind else None, input)
+        return not bounds or dispatch.is_pytorchs(bounds_of(args) if bounds_of else bounds, input)
 
     @functools.wraps(function)
     def call(*args: Any, backend: str | None = None, **kwargs: Any) -> Any:
@@ -57,7 +54,7 @@ def entry(
                 and input.is_cpu
                 and is_pytorchs(input, args)
                 and not has_torch_function((*args, *kwargs.values()) if kwargs else args)
-                and not plan.watched
+                and plan.awake <= plan.BLOCKS
                 and (backend or around()) == "auto"
             ):
                 try:

@@ -45,8 +45,11 @@ _SEEN, _WITHOUT = object(), object()  # instead of a plan: it came once; it has 
 _STALE = object()  # instead of a plan's result: a setting has changed
 
 observers = 0  # blocks of observed() that the process is in
-# Why small calls may not leave at once to PyTorch's own operator, where nothing would see them.
-watched: set[str] = set()
+# Why calls that are PyTorch's may not leave to it at once, where nothing would see them: somebody
+# observes, some calls are known exactly, or a block of use_backend was entered in this process,
+# from when on each call asks whether it is in one.
+awake: set[str] = set()
+BLOCKS = frozenset({"use_backend"})
 _lock = threading.Lock()
 _generation = 0
 _everyone: list["Plans"] = []
@@ -68,14 +71,14 @@ def observed() -> Iterator[None]:
     global observers
     with _lock:
         observers += 1
-        watched.add("observed")
+        awake.add("observed")
     try:
         yield
     finally:
         with _lock:
             observers -= 1
             if not observers:
-                watched.discard("observed")
+                awake.discard("observed")
 
 
 def recording() -> "Recorder | None":

@@ -29,6 +29,8 @@ def _shape(text: str, usual: tuple[int, ...]) -> tuple[int, ...]:
         axes = "channels x height x width"
         if len(usual) == 4:
             axes = "channels x frames or slices x height x width"
+        if len(usual) < 3:
+            axes = "the steps of a sequence" + " x the characters of a word" * (len(usual) - 1)
         raise ValueError(f"--input must be {axes}, such as {_joined(usual)}, got {text!r}")
     return shape
 
@@ -41,11 +43,14 @@ def summary(
         str | None,
         typer.Option(
             help="Channels x height x width, if not the usual; of clips and volumes, frames or "
-            "slices behind the channels."
+            "slices behind the channels; of a sequence, its steps."
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Images at once; operations are counted for all of them.")
+        int,
+        typer.Option(
+            min=1, help="Images or sequences at once; operations are counted for all of them."
+        ),
     ] = 1,
 ) -> None:
     """Show a network layer by layer: shapes, receptive field, who serves each layer here, weights
@@ -68,11 +73,12 @@ def summary(
         return
     model = models.find(name)
     shape = model.input if input is None else _shape(input, model.input)
-    if shape[0] != model.input[0]:
+    sequences = len(model.input) < 3
+    if shape[0] != model.input[0] and not sequences:
         raise ValueError(f"{name} takes {model.input[0]} channels, got --input {_joined(shape)}")
     with _no_collection():
         network = hollow(model.build)
-        rows = models.summarize(network, (batch, *shape))
+        rows = models.summarize(network, model.inputs(batch, shape, device="meta"))
         fields = _fields(network, (batch, *shape), rows)
         device = "cpu" if cuda_missing() else "cuda"
         servers = _servers(network, rows, device)
@@ -81,8 +87,9 @@ def summary(
     figures_head = ("weights", "+ biases", "mult-adds", "operations")
     figures = [(row.weights, row.parameters, row.multiply_adds, row.operations) for row in rows]
     totals = [sum(one or 0 for one in column) for column in zip(*figures, strict=True)]
+    first = 0 if sequences else 1  # without the batch, where that comes first in all
     lines = [
-        (row.name, row.kind, _joined(row.output_shape[1:]), field, server, *map(_said, numbers))
+        (row.name, row.kind, _joined(row.output_shape[first:]), field, server, *map(_said, numbers))
         for row, field, server, numbers in zip(rows, fields, servers, figures, strict=True)
     ]
     last = ("total", "", "", "", "", *(f"{total:,}" for total in totals))
@@ -92,9 +99,11 @@ def summary(
     typer.echo(typer.style(text[0], bold=True))
     typer.echo("\n".join(text[1:-1]))
     typer.echo(typer.style(text[-1], bold=True))
+    seen = f"sees: the receptive field, in {_units(shape)}; all: the whole input, of whatever size."
+    if sequences:
+        seen = "output: with the axis of the batch, behind that of the steps or before all others."
     console.print(
-        f"\nsees: the receptive field, in {_units(shape)}; all: the whole input, of whatever "
-        "size.\n"
+        f"\n{seen}\n"
         f"by: who serves the layer here, on {device}, under auto, in inference; aten is PyTorch's "
         "own operator. "
         "Blank: nothing is computed.\n"
@@ -103,7 +112,7 @@ def summary(
         highlight=False,
     )
     unknown = [row.name for row, field in zip(rows, fields, strict=True) if not field]
-    if unknown:
+    if unknown and not sequences:
         console.print(
             f"What {_some(unknown)} see is not known: what the network does before them is not "
             "followed.",

@@ -1,6 +1,7 @@
 """``pydl train ...``."""
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ def char_lm(
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the weights.")] = 3000,
     hidden: Annotated[int, typer.Option(min=1, help="Size of the state.")] = 256,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text file, or a folder of *.txt; without one, the standard library."),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(min=0, max=2**32 - 1, help="Of the first weights and the order of the text."),
@@ -45,9 +50,10 @@ def char_lm(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
-    """Learn to write Python from the standard library's own source, character by character.
+    """Learn to write Python from the standard library's own source, or as a text of your own does,
+    character by character.
 
-    Exit status 1 where files that were held out take 2.6 bits per character or more.
+    Exit status 1 where files of the library that were held out take 2.6 bits per character or more.
     """
     import torch
     from rich.console import Console
@@ -64,7 +70,12 @@ def char_lm(
     torch.manual_seed(seed)
     characters = len(texts.ALPHABET)
     model = CharLM(characters, cell.value, hidden=hidden, reset_before=reset_before).to(device)
+    found = texts.load(text)
+    target = recipe.TARGET if text is None else None
+    start = "def " if text is None else texts.decode(found.held_out[:4])
     with use_backend(backend):
-        learned = recipe.learn(model, texts.load(), console, steps=steps, seed=seed)
-    if learned.bits >= recipe.TARGET:
+        learned = recipe.learn(
+            model, found, console, steps=steps, seed=seed, start=start, target=target
+        )
+    if target is not None and learned.bits >= target:
         raise typer.Exit(1)

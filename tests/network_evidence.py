@@ -13,6 +13,13 @@ from pydl.models.segmentation.fcn import FCN
 from pydl.models.segmentation.fcn_resnet import FCNHead, on_resnet
 from pydl.models.segmentation.segnet import SegNet
 from pydl.models.segmentation.unet import UNet
+from pydl.models.sequence.awd_lstm import AWDLSTM
+from pydl.models.sequence.elmo import ELMo
+from pydl.models.sequence.feed_forward_lm import FeedForwardLM
+from pydl.models.sequence.flair import Flair
+from pydl.models.sequence.lstm_lm import LSTMLM
+from pydl.models.sequence.translator import Translator
+from pydl.models.video import mc3_18, r2plus1d_18
 
 # One of each kind of block; the others are the same blocks in other numbers.
 TRAINED = (
@@ -47,6 +54,14 @@ TRAINED = (
     "mc3_18",
     "r2plus1d_18",
     "autoencoder3d",
+    "autoencoder3d-skip",
+    "feed_forward_lm",
+    "lstm_lm_medium",
+    "awd_lstm_ptb",
+    "elmo_small",
+    "flair",
+    "rnnsearch",
+    "forecaster",
 )
 WITH_HEADS = ("googlenet",)
 
@@ -57,8 +72,16 @@ def _short() -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1))
 
 
-# Networks for segmentation compute for every pixel: the same blocks with fewer maps, or fewer of
-# them.
+def _two_stages(build: Callable[..., nn.Module]) -> nn.Module:
+    """A network for clips without its last two stages, whose blocks are those of the second."""
+    network = build(num_classes=5)
+    network.layer3 = network.layer4 = nn.Identity()
+    network.fc = nn.Linear(128, 5)
+    return network
+
+
+# Networks for segmentation compute for every pixel, those for clips for every frame, and those for
+# sequences have tens of thousands of words: the same blocks with fewer maps or units, or fewer.
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "fcn8s": lambda: FCN(8, 5, stages=_STAGES, hidden=8),
     "fcn_resnet50": lambda: on_resnet(_short(), FCNHead, 5, aux_loss=True),
@@ -67,4 +90,14 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "unet": lambda: UNet(maps=4),
     "unet-padded": lambda: UNet(padded=True, maps=4),
     "deeplabv3_resnet50": lambda: on_resnet(_short(), DeepLabHead, 5, aux_loss=True),
+    "feed_forward_lm": lambda: FeedForwardLM(16_383, embedding=3, hidden=4),
+    "lstm_lm_medium": lambda: LSTMLM(10_000, hidden=5, dropout=0.0),
+    "awd_lstm_ptb": lambda: AWDLSTM(
+        10_000, embedding=3, hidden=5, word_dropout=0.0, weight_drop=0.0
+    ),
+    "elmo_small": lambda: ELMo(5, 4, highways=1),
+    "flair": lambda: Flair(275, embedding=3, hidden=5),
+    "rnnsearch": lambda: Translator(30_000, 30_000, embedding=3, hidden=4, maxout=2),
+    "mc3_18": lambda: _two_stages(mc3_18),
+    "r2plus1d_18": lambda: _two_stages(r2plus1d_18),
 }

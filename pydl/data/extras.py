@@ -6,7 +6,12 @@ import importlib.util
 _PACKAGES = {
     "sklearn": ("scikit-learn", "data"),
     "PIL": ("Pillow", "data"),
+    "nibabel": ("nibabel", "data"),
+    "scipy": ("SciPy", "data"),
     "matplotlib": ("matplotlib", "plots"),
+    "num2words": ("num2words", "sequences"),
+    "statsmodels": ("statsmodels", "sequences"),
+    "sacrebleu": ("sacrebleu", "sequences"),
 }
 
 

@@ -1,7 +1,7 @@
 """Networks, a file each, and the table of them."""
 
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
-from pydl.models.autoencoder3d import autoencoder3d
+from pydl.models.autoencoder3d import autoencoder3d, autoencoder3d_skip
 from pydl.models.backbone import backbone
 from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pydl.models.efficientnet import (
@@ -30,7 +30,13 @@ from pydl.models.segmentation.fcn import fcn8s, fcn16s, fcn32s
 from pydl.models.segmentation.fcn_resnet import fcn_resnet50, fcn_resnet101
 from pydl.models.segmentation.segnet import segnet
 from pydl.models.segmentation.unet import unet, unet_padded
+from pydl.models.sequence.awd_lstm import AWDLSTM, awd_lstm_ptb, awd_lstm_wt2
 from pydl.models.sequence.char_lm import CharLM
+from pydl.models.sequence.elmo import ELMo, elmo, elmo_medium, elmo_small
+from pydl.models.sequence.feed_forward_lm import FeedForwardLM, feed_forward_lm
+from pydl.models.sequence.flair import Flair, flair
+from pydl.models.sequence.lstm_lm import LSTMLM, lstm_lm_large, lstm_lm_medium
+from pydl.models.sequence.translator import Translator, rnnsearch
 from pydl.models.shufflenetv2 import (
     shufflenet_v2_x0_5,
     shufflenet_v2_x1_0,
@@ -47,14 +53,23 @@ from pydl.models.video import c3d, inflate, mc3_18, r2plus1d_18, r3d_18
 from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
+    "AWDLSTM",
+    "LSTMLM",
     "MODELS",
     "CharLM",
+    "ELMo",
+    "FeedForwardLM",
+    "Flair",
     "LayerRow",
     "Model",
+    "Translator",
     "alexnet",
     "alexnet_lecture",
     "alexnet_torchvision",
     "autoencoder3d",
+    "autoencoder3d_skip",
+    "awd_lstm_ptb",
+    "awd_lstm_wt2",
     "backbone",
     "build",
     "c3d",
@@ -75,17 +90,24 @@ __all__ = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "elmo",
+    "elmo_medium",
+    "elmo_small",
     "fcn8s",
     "fcn16s",
     "fcn32s",
     "fcn_resnet50",
     "fcn_resnet101",
+    "feed_forward_lm",
     "find",
+    "flair",
     "googlenet",
     "googlenet_2014",
     "inception_v3",
     "inflate",
     "lenet5",
+    "lstm_lm_large",
+    "lstm_lm_medium",
     "mc3_18",
     "mobilenet_v2",
     "r2plus1d_18",
@@ -97,6 +119,7 @@ __all__ = [
     "resnet101",
     "resnet152",
     "resnet_cifar",
+    "rnnsearch",
     "segnet",
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -13,6 +14,9 @@ class Model:
 
     ``task`` is what the network is for. Of one for ``segmentation`` the output has scores for each
     pixel; it is a tensor, or a dict in which that is ``out``. ``clips`` are to be classified.
+    Networks with ``tokens`` are for sequences: what they take are not images but numbers below
+    ``tokens``, time first, and one with a ``target`` is given that sequence too, which it is to
+    write.
 
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
@@ -26,11 +30,14 @@ class Model:
 
     name: str
     build: Callable[[], nn.Module]
-    input: tuple[int, ...]  # C, H, W of one image; C, T, H, W of a clip; C, D, H, W of a volume
+    # C, H, W of one image; C, T, H, W of a clip; C, D, H, W of a volume; T, ... of a sequence
+    input: tuple[int, ...]
     about: str
     source: str
     task: str = "classification"
     small: tuple[int, ...] | None = None  # the input of tests that compute; None: `input`
+    tokens: int | None = None
+    target: tuple[int, ...] | None = None  # T, ... of a sequence
     parameters: int | None = None
     giga_multiply_adds: str | None = None
     top1: float | None = None
@@ -41,6 +48,39 @@ class Model:
     def sample(self) -> tuple[int, ...]:
         """The sizes of an input that is small enough to compute with in a test."""
         return self.small or self.input
+
+    def inputs(
+        self,
+        batch: int = 1,
+        shape: tuple[int, ...] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """What the network is called with: images (batch, C, H, W), or sequences (T, batch, ...),
+        int64, and with a target that as well. Drawn at random, but on the ``meta`` device.
+
+        ``shape`` is that of one example, :attr:`input` if it is None; ``dtype`` that of images.
+        """
+        shape = shape or self.input
+        kind = dtype if self.tokens is None else torch.int64
+        if device is not None and torch.device(device).type == "meta":
+
+            def drawn(*size: int) -> torch.Tensor:
+                return torch.empty(size, dtype=kind, device=device)
+        else:
+
+            def drawn(*size: int) -> torch.Tensor:
+                given: Any = {"dtype": kind, "device": device, "generator": generator}
+                if self.tokens is None:
+                    return torch.randn(size, **given)
+                return torch.randint(self.tokens, size, **given)
+
+        if self.tokens is None:
+            return (drawn(batch, *shape),)
+        sequences = [shape] if self.target is None else [shape, self.target]
+        return tuple(drawn(steps, batch, *more) for steps, *more in sequences)
 
     def check_classifier(self) -> None:
         """Raises ValueError where the network is no classifier."""

@@ -262,14 +262,18 @@ def receptive_fields(
 
 def follow(
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    input: tuple[int, ...] | tuple[torch.Tensor, ...],
     after: Callable[[Ran, ReceptiveField | Whole | None], None],
     axis: int = -1,
 ) -> None:
     """Runs the model as :func:`receptive_fields` says, and tells ``after`` of each call of a layer
-    without children and of the receptive field behind it, None where it is not known."""
-    x = blank(model, input_shape)
-    following = _Following(x, axis)
+    without children and of the receptive field behind it, None where it is not known.
+
+    ``input`` is the shape of the one tensor that the model takes, or all that it takes, of which
+    the first counts.
+    """
+    inputs = input if isinstance(input[0], torch.Tensor) else (blank(model, input),)
+    following = _Following(inputs[0], axis)
 
     def leave(ran: Ran) -> None:
         with torch._C.DisableTorchFunction():  # or what is asked of a tensor would be followed too
@@ -282,7 +286,7 @@ def follow(
         torch.no_grad(),
         following,
     ):
-        model(x)
+        model(*inputs)
 
 
 def _behind(layer: Any, field: _Field, axis: int) -> _Field:

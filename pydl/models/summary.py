@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 import pydl.nn
 from pydl.models.receptive import ReceptiveField, Whole, follow
 from pydl.models.record import Ran
+from pydl.models.sequence.attention import Product
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def _multiply_adds(ran: _Call) -> int:
         return y.numel() * layer.weight[0].numel()  # C/G * KH * KW
     if isinstance(layer, (pydl.nn.LocallyConnected1d, pydl.nn.LocallyConnected2d)):
         return y.numel() * layer.in_channels * math.prod(layer.kernel_size)
+    if isinstance(layer, Product):
+        return y.numel() * x.shape[-1]
     if isinstance(layer, (nn.RNNBase, *_CELLS)):
         names = ["weight_ih", "weight_hh"]
         if isinstance(layer, nn.RNNBase):
@@ -211,7 +214,7 @@ def _of_output(count: int | Callable[[_Call], int]) -> Callable[[_Call], int]:
 # By kinds of layers, their operations; the first that fits.
 _OPERATIONS: tuple[tuple[tuple[type, ...], Callable[[_Call], int | None]], ...] = (
     ((pydl.nn.ConvBiasAct2d,), _convolution_act),
-    ((nn.Linear, conv._ConvNd), _products),
+    ((nn.Linear, conv._ConvNd, Product), _products),
     ((pydl.nn.LocallyConnected1d, pydl.nn.LocallyConnected2d), _products),
     ((nn.RNNBase, *_CELLS), _recurrent),
     ((batchnorm._BatchNorm, pydl.nn.BatchNormAct2d, pydl.nn.BatchNormAct3d), _batch_norm),
@@ -269,17 +272,19 @@ def _tensor(value: Any) -> torch.Tensor:
     return _tensor(value[0]) if isinstance(value, (tuple, list)) else value
 
 
-def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
-    """The layers of ``model`` in the order in which they run on an input of ``input_shape``.
+def summarize(
+    model: nn.Module, input: tuple[int, ...] | tuple[torch.Tensor, ...]
+) -> list[LayerRow]:
+    """The layers of ``model`` in the order in which they run on an ``input``.
 
     The model runs once in evaluation mode, under its own device and dtype (on the ``meta`` device
     nothing is computed or stored). Only leaf modules are rows: what a ``forward`` does outside of
     modules is not seen.
 
     Args:
-        model: any module that takes one tensor.
-        input_shape: of that tensor, the batch included; counts of operations are for the whole
-            batch.
+        model: any module.
+        input: the shape of the one tensor that it takes, the batch included, or all tensors that it
+            takes; counts of operations are for the whole batch.
 
     Returns:
         A row for each call of a layer.
@@ -289,7 +294,7 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     """
     rows: list[LayerRow] = []
     counted: set[int] = set()  # parameters
-    follow(model, input_shape, lambda ran, sees: rows.append(_row(ran, sees, counted)))
+    follow(model, input, lambda ran, sees: rows.append(_row(ran, sees, counted)))
     return rows
 
 

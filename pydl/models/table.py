@@ -22,6 +22,13 @@ from pydl.models.segmentation.fcn import MODELS as FCN
 from pydl.models.segmentation.fcn_resnet import MODELS as FCN_RESNET
 from pydl.models.segmentation.segnet import MODELS as SEGNET
 from pydl.models.segmentation.unet import MODELS as UNET
+from pydl.models.sequence.awd_lstm import MODELS as AWD_LSTM
+from pydl.models.sequence.elmo import MODELS as ELMO
+from pydl.models.sequence.feed_forward_lm import MODELS as FEED_FORWARD_LM
+from pydl.models.sequence.flair import MODELS as FLAIR
+from pydl.models.sequence.forecaster import MODELS as FORECASTER
+from pydl.models.sequence.lstm_lm import MODELS as LSTM_LM
+from pydl.models.sequence.translator import MODELS as TRANSLATOR
 from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
 from pydl.models.sppnet import MODELS as SPPNET
 from pydl.models.squeezenet import MODELS as SQUEEZENET
@@ -60,6 +67,13 @@ _FILES = (
     C3D,
     VIDEO_RESNET,
     AUTOENCODER_3D,
+    FEED_FORWARD_LM,
+    LSTM_LM,
+    AWD_LSTM,
+    ELMO,
+    FLAIR,
+    TRANSLATOR,
+    FORECASTER,
 )
 
 MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}

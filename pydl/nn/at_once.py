@@ -6,32 +6,55 @@ asks the least that tells that a call is PyTorch's, and then goes the way that t
 """
 
 import functools
-import sys
 import types
-from collections.abc import Callable
-from math import inf
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from pydl import asked, dispatch, plan
+from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
 # Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
 _OTHERS = ("pool_lp", "rnn", "rnn_cell", "roi")
 
 
-def _of_convolution(layer: Any) -> str:
-    return "depthwise" if layer.groups in (layer.in_channels, layer.out_channels) else "conv"
+class _Question(NamedTuple):
+    """By what a method finds the bounds within which a call is not PyTorch's."""
+
+    others: dispatch.Bounds  # where the attribute says nothing
+    attribute: str = "training"  # of the layer
+    bounds: Mapping[Any, dispatch.Bounds] = {}  # by its value
+    exact: Callable[[Any], dispatch.Bounds] | None = None  # narrower ones than these, of a layer
 
 
-def _of_batch_norm(layer: Any) -> str:
-    return "batch_norm" if layer.training else "batch_norm_inference"
+def _question(family: str, name: str) -> _Question:
+    """Of a class of layers by its family and name."""
+    bounds = dispatch.bounds
+    if family == "batch_norm":
+        in_evaluation = {False: bounds("batch_norm_inference")}
+        return _Question(bounds(family), bounds=in_evaluation)
+    if family == "dropout":
+        return _Question(bounds(family), bounds={False: {}})
+    if family not in ("conv", "pool", "pool_adaptive"):
+        return _Question(dispatch.bounds_of_family(family))
+    kind, function = dispatch.deciding(family, name)
+    if family == "conv":
+        return _Question(bounds(kind, function=function), "groups", {1: bounds("conv")})
+    if family == "pool":
+        return _Question(bounds(kind, function=function))
+    if "Max" in name:
+        return _Question(dispatch.bounds_of_family(family))
+    of = {one: bounds(one, function=function) for one in (kind, "pool_global")}
+    both = bounds(*of, function=function)
+    return _Question(both, exact=lambda layer: of[kind_of_average(layer.output_size)])
 
 
-# Of these families, what the dispatch table decides on together.
-_KINDS = {"conv": _of_convolution, "batch_norm": _of_batch_norm}
+def _nobody_chose() -> bool:
+    """Whether nothing is awake but blocks of use_backend, none of which is around this call."""
+    return not is_dynamo_compiling() and plan.awake <= plan.BLOCKS and asked.chosen() is None
 
 
 def method(
@@ -49,25 +72,33 @@ def method(
     ours = ours.__wrapped__ if is_made(ours) else ours  # type: ignore[attr-defined]
     like = like or ours
     # Each name costs a cache miss, so there are few; all are in the closure, since the globals of
-    # the method are not this module's.
-    modules, compiling, chosen, watched = sys.modules, is_compiling, asked.chosen, plan.watched
-    tensor, endless, least = Tensor, inf, dispatch.LEAST_OF_ALL[family]
-    kind = _KINDS.get(family)
+    # the method are not this module's. A table that is read again fills the same bounds.
+    tensor, compiling, block, awake = Tensor, is_dynamo_compiling, asked, plan.awake
+    nobody_chose, none = _nobody_chose, dispatch.NO_BOUNDS
+    others, attribute, bounds_by, exact = _question(family, layer.__name__)
 
-    def is_pytorchs(layer: object, input: Tensor) -> bool:
-        return dispatch.is_pytorchs(family, kind(layer) if kind else None, input)
+    def is_pytorchs(layer: Any, bounds: dispatch.Bounds, input: Tensor) -> bool:
+        if dispatch.is_pytorchs(bounds, input):
+            return True
+        return exact is not None and dispatch.is_pytorchs(exact(layer), input)
 
     def at_once(self, input, *args, **kwargs):
         if (
-            ("torch._dynamo" not in modules or not compiling())
-            and type(input) is tensor
-            and (input.numel() < least.get(input.dtype, endless) or is_pytorchs(self, input))
+            type(input) is tensor
             and input.is_cpu
             and self._pydl_backend is None
-            and chosen() is None
-            and not watched
+            and (not awake or nobody_chose())
+            and block.traced is None
         ):
-            return theirs(self, input, *args, **kwargs)
+            bounds = bounds_by.get(getattr(self, attribute), others)
+            if not bounds or (
+                not compiling()  # where sizes would become guards
+                and (
+                    input.numel() < bounds.get(input.dtype, none)[0]
+                    or is_pytorchs(self, bounds, input)
+                )
+            ):
+                return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
     def always(self, *args, **kwargs):

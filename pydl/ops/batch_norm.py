@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from pydl import backends, layout, plan
+from pydl import backends, dispatch, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
-from pydl.aten.bias_act import bias_act_forward as act_by_pytorch
+from pydl.aten.bias_act import finish
 from pydl.contract.batch_norm import (
     BatchNormApply,
     BatchNormBackward,
@@ -16,7 +16,6 @@ from pydl.contract.batch_norm import (
     BatchNormGradSums,
     BatchNormStats,
 )
-from pydl.contract.bias_act import BiasActForward
 from pydl.entry import entry
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
@@ -323,10 +322,12 @@ def _by_pytorch(*arguments: Any) -> torch.Tensor:
         y = plan.step(torch.nn.functional.batch_norm, *of_stock)
     if plain:
         return y
-    return act_by_pytorch(BiasActForward(y, None, residual, activation, float(slope)))
+    return finish(y, residual, activation, float(slope))
 
 
-batch_norm = entry("batch_norm", _batch_norm, _by_pytorch, kind=_kind)
+batch_norm = entry(
+    "batch_norm", _batch_norm, _by_pytorch, bounds_of=lambda args: dispatch.bounds(_kind(args))
+)
 
 
 def _by_tensor_momentum(

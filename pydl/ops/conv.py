@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 
 from pydl import backends, dispatch, layout, plan
-from pydl.aten.bias_act import bias_act_forward as by_pytorch
-from pydl.contract.bias_act import BiasActForward
+from pydl.aten.bias_act import finish
 from pydl.contract.conv import (
     ConvForward,
     ConvGradBias,
@@ -257,7 +256,7 @@ def conv_bias_act(
             residual = as_autocast("conv", residual)
             _check_residual(name, residual, y.shape)
             checks.same_device_and_dtype(name, y, "residual", residual)
-        return by_pytorch(BiasActForward(y, None, residual, *epilogue))
+        return finish(y, residual, *epilogue)
     servers = Servers(backend, backend, backend)
     unbatched = x.ndim == axes + 1
     if residual is not None and unbatched:

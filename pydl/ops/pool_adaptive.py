@@ -220,10 +220,11 @@ def _whole(size: Sequence[int], bins: Sequence[int]) -> list[int] | None:
     return [n // out for n, out in zip(size, bins, strict=True)]
 
 
-def _is_one(output_size: object) -> bool:
-    if isinstance(output_size, tuple | list):
-        return all(type(out) is int and out == 1 for out in output_size)
-    return type(output_size) is int and output_size == 1
+def kind_of_average(output_size: object) -> str:
+    """As what the dispatch table decides on an average. A global one is a mean, which is bound by
+    memory as it is."""
+    sizes = output_size if isinstance(output_size, tuple | list) else (output_size,)
+    return "pool_global" if all(type(out) is int and out == 1 for out in sizes) else "pool_adaptive"
 
 
 def adaptive_avg_pool(
@@ -234,9 +235,7 @@ def adaptive_avg_pool(
 ) -> torch.Tensor:
     name = f"adaptive_avg_pool{axes}d"
     checks.tensor(name, "input", x)
-    # A global average is a mean, which is bound by memory as it is; so it is chosen apart.
-    kind = "pool_global" if _is_one(output_size) else "pool_adaptive"
-    function = "adaptive_avg_pool_forward"
+    kind, function = kind_of_average(output_size), "adaptive_avg_pool_forward"
     backend = backends.choose(kind, backend, x, function, arguments=(output_size,))
     if backend == "aten":
         return by_pytorch(_AVERAGES[axes], x, output_size)

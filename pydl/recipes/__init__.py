@@ -8,18 +8,22 @@ from pydl.recipes.demo import RECIPE as DEMO
 from pydl.recipes.depth import RECIPE as DEPTH
 from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.features import RECIPE as FEATURES
+from pydl.recipes.forecast_elnino import RECIPE as FORECAST_ELNINO
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
 from pydl.recipes.recipe import Options, Recipe
+from pydl.recipes.restore_mri import RECIPE as RESTORE_MRI
 from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
+from pydl.recipes.translate_numbers import RECIPE as TRANSLATE_NUMBERS
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
-        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS),
+        *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
+        *(TRANSLATE_NUMBERS, FORECAST_ELNINO),
     )
 }
 

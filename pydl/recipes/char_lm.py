@@ -108,9 +108,15 @@ class Continuing(nn.Module):
         """(T * B, characters) scores."""
         text, begins = batch
         scores, state = self.model(text, None if begins else self.state)
-        lstm = isinstance(state, tuple)
-        self.state = tuple(part.detach() for part in state) if lstm else state.detach()
+        self.state = _detached(state)
         return scores.flatten(0, 1)
+
+
+def _detached(state: Any) -> Any:
+    """A state's tensors without their graph: alone, in a tuple, or in one for each layer."""
+    if isinstance(state, tuple):
+        return tuple(map(_detached, state))
+    return state.detach()
 
 
 def bits(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -157,8 +163,13 @@ def train(
     )
 
 
-def bits_per_character(model: CharLM, text: torch.Tensor) -> float:
-    """The mean cross entropy of each character of ``text`` given those before it in its stream."""
+def steps_of(text: torch.Tensor, epochs: int) -> int:
+    """How many updates go through a text so many times."""
+    return epochs * max(1, len(text) // (STREAMS * STEPS_OF_TIME))
+
+
+def bits_per_symbol(model: nn.Module, text: torch.Tensor) -> float:
+    """The mean cross entropy of each symbol of ``text`` given those before it in its stream."""
     batches = DataLoader(Streams(text), batch_size=None)
     return evaluate(Continuing(model), batches, loss=bits).loss
 
@@ -183,33 +194,42 @@ def difference_from_stock(
 
 
 @torch.no_grad()
-def write(
-    model: CharLM, start: str, length: int, *, temperature: float = 0.7, seed: int = 0
-) -> str:
-    """Lets the model go on from ``start``, drawing each next character by its probability.
+def go_on(
+    model: nn.Module, start: torch.Tensor, length: int, *, temperature: float = 0.7, seed: int = 0
+) -> torch.Tensor:
+    """Lets a language model go on from ``start``, drawing each next symbol by its probability.
 
     Args:
-        model: left in the mode it was in.
-        start: at least one character.
-        length: how many characters to write.
-        temperature: scores are divided by it; towards 0 the likeliest character always wins.
+        model: from (T, B) symbols and a state to (T, B, symbols) scores and the state after; left
+            in the mode it was in.
+        start: the numbers of at least one symbol.
+        length: how many to write.
+        temperature: scores are divided by it; towards 0 the likeliest symbol always wins.
         seed: of the draws.
 
     Returns:
-        ``start`` and what was written.
+        ``start`` and what was written, int64.
     """
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    written = [texts.encode(start).long()]
+    written = [start.long()]
     state = None
     for _ in range(length):
         scores, state = model(written[-1][:, None].to(device), state)
         odds = functional.softmax(scores[-1, 0] / temperature, 0).cpu()
         written.append(torch.multinomial(odds, 1, generator=generator))
     model.train(training)
-    return texts.decode(torch.cat(written))
+    return torch.cat(written)
+
+
+def write(
+    model: CharLM, start: str, length: int, *, temperature: float = 0.7, seed: int = 0
+) -> str:
+    """``start`` and so many characters more: see :func:`go_on`."""
+    numbers = go_on(model, texts.encode(start), length, temperature=temperature, seed=seed)
+    return texts.decode(numbers)
 
 
 @dataclass(frozen=True)
@@ -223,9 +243,21 @@ class Learned:
 
 
 def learn(
-    model: CharLM, text: texts.Text, console: "Console", *, steps: int = STEPS, seed: int = 0
+    model: CharLM,
+    text: texts.Text,
+    console: "Console",
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+    start: str = "def ",
+    target: float | None = None,
 ) -> Learned:
-    """Trains a fresh model, and says on a console how it goes and what it writes on the way."""
+    """Trains a fresh model, and says on a console how it goes and what it writes on the way.
+
+    Args:
+        start: what it goes on from.
+        target: in bits per held-out character, to be named; None where there is none.
+    """
     from rich.rule import Rule
     from rich.text import Text
 
@@ -247,7 +279,7 @@ def learn(
     def show(step: Step) -> None:
         if step.number in shown:
             title = f"{shown[step.number]}: step {step.number}, {step.loss:.2f} bits"
-            samples.append((title, write(model, "def ", _SAMPLE_LENGTH, seed=seed)))
+            samples.append((title, write(model, start, _SAMPLE_LENGTH, seed=seed)))
             # All at once, on a line of its own, for the progress bar is on the current one.
             parts = "", Rule(title, align="left"), Text(samples[-1][1])
             console.print(*parts, sep="\n", soft_wrap=True)
@@ -256,11 +288,9 @@ def learn(
     seconds = history.epochs[-1].seconds
     console.rule(align="left")
     console.print(f"{steps} steps in {seconds:.0f} s")
-    found = bits_per_character(model, text.held_out)
-    console.print(
-        f"{found:.3f} bits per character on the files held out; the target is {TARGET}",
-        soft_wrap=True,
-    )
+    found = bits_per_symbol(model, text.held_out)
+    told = "" if target is None else f"; the target is {target}"
+    console.print(f"{found:.3f} bits per character of what was held out{told}", soft_wrap=True)
     return Learned(found, seconds, difference, samples)
 
 
@@ -294,9 +324,9 @@ def _steps(options: Options, console: "Console") -> bool:
     text = texts.load()
     steps = STEPS
     if options.epochs is not None:
-        steps = options.epochs * max(1, len(text.train) // (STREAMS * STEPS_OF_TIME))
+        steps = steps_of(text.train, options.epochs)
     with use_backend(options.backend):
-        learned = learn(model, text, console, steps=steps, seed=options.seed)
+        learned = learn(model, text, console, steps=steps, seed=options.seed, target=TARGET)
     publish(_page(learned, text, device), options, console)
     return learned.bits < TARGET
 

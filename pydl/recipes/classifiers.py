@@ -130,8 +130,8 @@ def _steps(options: Options, console: "Console") -> bool:
 
 RECIPE = Recipe(
     "classifiers",
-    f"{len(PLANS)} networks, from LeNet-5 to EfficientNet, each read {100 * TARGET:.0f} % of the "
-    "held-out digits, and learn them step by step as networks of torch.nn's layers do",
+    f"{len(PLANS)} networks, from LeNet-5 to EfficientNet, learn to read digits, step by step as "
+    f"networks of torch.nn's do; which of them read {100 * TARGET:.0f} % of the held-out ones",
     ("sklearn", "matplotlib"),
     _steps,
 )

@@ -23,7 +23,13 @@ def _steps(options: Options, console: "Console") -> bool:
     data = masks.load(options.data, options.seed, size=SIDE)
     with use_backend(options.backend):
         made = segmentation.learn(
-            data.split, data.colours, options, console, epochs=EPOCHS, target=None
+            data.split,
+            data.colours,
+            options,
+            console,
+            epochs=EPOCHS,
+            target=None,
+            names=data.held_out,
         )
         lead = """A small U-Net learned to say of every pixel of your images what it belongs to. The
             images below it has never seen."""

@@ -77,6 +77,7 @@ class Result:
     confusion: Confusion  # of the held-out pictures
     baseline: Confusion
     target: float | None  # of the mean Jaccard index
+    names: Sequence[str]  # of the held-out pictures, where they have any
 
 
 def learn(
@@ -87,6 +88,7 @@ def learn(
     *,
     epochs: int,
     target: float | None,
+    names: Sequence[str] = (),
 ) -> Result:
     """Trains a fresh network, holds it to the baseline, and says on a console what comes of it."""
     console.print(
@@ -109,6 +111,7 @@ def learn(
         found.confusion,
         commonest(split),
         target,
+        names,
     )
     for name, one in (("the network", made.confusion), ("the commonest class", made.baseline)):
         console.print(
@@ -170,12 +173,14 @@ def _pictures(made: Result, options: Options) -> str:
     for number, (image, right, took) in enumerate(zip(seen, truth, found, strict=True), 1):
         part = (right == took)[right >= 0].double().mean().item()
         picture = album.keep(f"segmented{number}", segmented(image, right, took, made.colours))
-        pictures.append((picture, f"{100 * part:.1f} % of its pixels read right"))
+        name = f"<b>{escape(made.names[number - 1])}</b>: " if made.names else ""
+        pictures.append((picture, f"{name}{100 * part:.1f} % of its pixels read right"))
+    void = "What is grey there does not count." if (truth < 0).any() else ""
     return page.section(
         "Held-out pictures",
-        page.paragraph("""
+        page.paragraph(f"""
             From left to right: the picture, what its pixels are, what the network takes them for,
-            and where the two differ."""),
+            and where the two differ. {void}"""),
         page.gallery(pictures, "22rem"),
     )
 

@@ -29,6 +29,11 @@ def heat(theme: Theme) -> Colormap:
     return matplotlib.colormaps["magma"]
 
 
+def grey(theme: Theme) -> Colormap:
+    """From black to white, on any page."""
+    return matplotlib.colormaps["gray"]
+
+
 def thumbnails(
     maps: torch.Tensor,
     colours: Colours,

@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 def test_it_trains_copies_and_compiles_like_any_module() -> None:
-    model = small(BasicBlock).train()
+    model = ResNet(BasicBlock, (1, 1, 1, 1), 5).train()
     made = backbone(model, {"layer4": "out"}, 8)
     assert made.training and made.bn1.training and model.training
     twin = copy.deepcopy(made)

@@ -183,10 +183,10 @@ def test_losses_are_those_of_the_twin(cell: str, text: texts.Text) -> None:
 )
 def test_it_learns(cell: str, options: dict, text: texts.Text) -> None:
     learner = model(cell, **options)
-    before = recipe.bits_per_character(learner, text.held_out[:20_000])
+    before = recipe.bits_per_symbol(learner, text.held_out[:20_000])
     steps: list[Step] = []
     history = recipe.train(learner, text.train, steps=30, on_step=steps.append)
-    after = recipe.bits_per_character(learner, text.held_out[:20_000])
+    after = recipe.bits_per_symbol(learner, text.held_out[:20_000])
     assert before > 6.4 and after < 0.75 * before
     assert [step.number for step in steps] == list(range(1, 31))
     assert steps[0].loss > 6.4 and steps[-1].rate < steps[0].rate <= steps[1].rate == 4e-3
@@ -210,7 +210,7 @@ def test_writing_repeats_and_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize("options", [["--cell", "rnn"], ["--cell", "gru", "--reset-before"]])
 def test_the_command(options: list[str], text: texts.Text, monkeypatch: pytest.MonkeyPatch) -> None:
     short = texts.Text(text.train[:9_000], text.held_out[:2_000], text.source, text.licence)
-    monkeypatch.setattr(texts, "load", lambda: short)
+    monkeypatch.setattr(texts, "load", lambda path: short)
     sizes = ["--steps", "3", "--hidden", "8", "--threads", str(torch.get_num_threads())]
     for target, status in ((0.0, 1), (99.0, 0)):
         monkeypatch.setattr(recipe, "TARGET", target)
@@ -220,7 +220,18 @@ def test_the_command(options: list[str], text: texts.Text, monkeypatch: pytest.M
     assert ("torch.nn: losses at most" in result.output) == ("--reset-before" not in options)
     for title in ("Train more: step 1, ", "At the end: step 3, ", "\ndef ", "3 steps in"):
         assert title in result.output
-    assert "bits per character on the files held out; the target is 99.0" in result.output
+    assert "bits per character of what was held out; the target is 99.0" in result.output
+
+
+def test_the_command_reads_a_text_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "novel.txt"
+    file.write_text("Call me Ishmael. Some years ago\n" * 100, encoding="utf-8")
+    sizes = ["--steps", "1", "--hidden", "8", "--threads", str(torch.get_num_threads())]
+    result = CliRunner().invoke(app, ["train", "char-lm", *sizes, "--text", str(file)])
+    assert result.exit_code == 0, result.output  # there is no target for it
+    assert "3,040 characters to learn from, 160 held out" in result.output
+    assert "bits per character of what was held out\n" in result.output
+    assert "\nCall" in result.output  # what it goes on from
 
 
 def test_the_recipe_leaves_a_page(

@@ -267,6 +267,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def test_the_summary_of_a_network_for_sequences_counts_its_steps(refused) -> None:
+    said = run("summary", "rnnsearch", "--input", "7", "--batch", "2")
+    assert "Input 7, batch of 2." in said and "encoder.recurrent GRU 7x2x2000" in said
+    assert "decoder.attention.read Product 2x1x2000" in said  # one step of the decoder
+    assert "output: with the axis of the batch" in said and "sees: the" not in said
+    told = refused("summary", "rnnsearch", "--input", "3x7")
+    assert "--input must be the steps of a sequence, such as 50, got '3x7'" in told
+
+
 def test_a_network_trains_resumes_and_predicts(tmp_path: Path, refused) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("PIL")

@@ -36,6 +36,7 @@ def test_scenes_are_learned_a_little_and_shown(
     assert "the commonest class: mean IoU 0.0" in said
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'class="tile missed"' in page and page.count("&#9632;") == 11
+    assert "does not count" not in page
     assert "<code>BatchNormAct2d</code>" in page and (tmp_path / "segmented1.png").is_file()
 
 
@@ -51,16 +52,16 @@ def test_the_baseline_takes_every_pixel_for_the_background() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten scenes as files, every digit of one class."""
+    """Ten scenes as files, every digit of one class, the first row of none."""
     made = tmp_path / "data"
     for part in ("images", "masks"):
         (made / part).mkdir(parents=True)
     for number, scene in enumerate(scenes.scenes(10, 32, digits=(1, 1), scale=(0.6, 0.7))):
         pixels = (255 * scene.image[0]).round().byte().numpy()
         PIL.Image.fromarray(pixels).save(made / "images" / f"{number}.png")
-        masks.write(
-            made / "masks" / f"{number}.png", (scene.map > 0).long(), ((0, 0, 0), (9, 9, 9))
-        )
+        map = (scene.map > 0).long()
+        map[0] = masks.IGNORED
+        masks.write(made / "masks" / f"{number}.png", map, ((0, 0, 0), (9, 9, 9)))
     return made
 
 
@@ -73,6 +74,8 @@ def test_ones_own_images_are_learned(
     assert reached, said
     assert "8 pictures to learn from, 2 held out, 2 classes" in said
     names = masks.load(folder).held_out
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert all(f"<b>{name}</b>: " in page for name in names) and "does not count" in page
     found = sorted(file.name for file in (out / "masks").iterdir())
     assert found == sorted(f"{name}.png" for name in names)
     mask = np.array(PIL.Image.open(out / "masks" / found[0]))

@@ -37,12 +37,14 @@ def on_meta(model: models.Model) -> nn.Module:
 def test_parameters_and_operations_are_those_published(model: models.Model) -> None:
     network = on_meta(model)
     assert sum(p.numel() for p in network.parameters()) == model.parameters
-    rows = models.summarize(network, (1, *model.input))
+    # Of sequences each step costs the same, and a few are enough.
+    inputs = model.inputs(shape=model.sample if model.tokens else model.input, device="meta")
+    rows = models.summarize(network, inputs)
     multiply_adds = sum(row.multiply_adds for row in rows)
     if len(rows) < 1000:  # it takes 3 ms a layer
         # PyTorch's own count of the same run: independent of ours.
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            as_torch(network).eval()(torch.empty(1, *model.input, device="meta"))
+            as_torch(network).eval()(*inputs)
         assert 2 * multiply_adds == counter.get_total_flops()
     if model.giga_multiply_adds is not None:
         digits = len(model.giga_multiply_adds.partition(".")[2])
@@ -98,7 +100,7 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
             layer.p = 0.0  # drawn in another order
     theirs = as_torch(copy.deepcopy(ours))
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, *model.sample, dtype=torch.float64, generator=generator)
+    inputs = model.inputs(2, model.sample, dtype=torch.float64, generator=generator)
     target = None
     losses: list[list[float]] = []
     for network, cross_entropy in (
@@ -109,10 +111,13 @@ def test_it_trains_as_its_twin_does(name: str) -> None:
         losses.append([])
         with pydl.use_backend("cpu" if network is ours else "aten", strict=False):
             for _ in range(2):
-                y = network(x)
+                y = network(*inputs)
+                if model.tokens is not None:  # each symbol of each sequence is an example
+                    y = own(y).flatten(0, -2)
                 if target is None:
                     classes, *size = own(y).shape[1:]
-                    target = torch.randint(min(10, classes), (2, *size), generator=generator)
+                    shape = len(own(y)), *size
+                    target = torch.randint(min(10, classes), shape, generator=generator)
                 loss = y.square().mean() if classes == 1 else cross_entropy(y, target)
                 optimizer.zero_grad()
                 loss.backward()

@@ -114,8 +114,9 @@ def test_receptive_fields_are_the_support_of_the_gradient(convolution, axis: int
         assert fields[name].size == (seen.max() - seen.min() + 1).item(), name
 
 
-def test_the_autoencoder_takes_volumes_of_any_size() -> None:
-    model = models.autoencoder3d().eval()
+@pytest.mark.parametrize("name", ["autoencoder3d", "autoencoder3d-skip"])
+def test_an_autoencoder_takes_volumes_of_any_size(name: str) -> None:
+    model = models.build(name).eval()
     with torch.inference_mode():
         for shape in ((2, 2, 2), (5, 6, 7), (8, 12, 4)):
             assert model(torch.randn(2, 1, *shape)).shape == (2, 1, *shape)

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,46 @@ def test_auto_goes_by_the_table() -> None:
         wanting.grad,
         torch.autograd.grad(torch.nn.functional.max_pool2d(wanting, 3).sum(), wanting)[0],
     )
+
+
+def test_what_is_within_no_bounds_is_pytorchs_by_the_whole_table() -> None:
+    """On both sides of each row's least size, in each layout, dtype and mode."""
+    left = Counter()
+    for row in set(dispatch.used("cpu")):
+        bounds = [
+            dispatch.bounds(row.family),
+            dispatch.bounds(row.family, "unpool", function=row.function),
+        ]
+        least = max(row.least, row.least_plane, 64)
+        for elements, last, grad in product((least // 2, 2 * least), (False, True), (False, True)):
+            if elements > 4_000_000:
+                continue
+            layout = torch.channels_last if last else torch.contiguous_format
+            x = torch.empty(1, 4, 4, elements // 16, dtype=row.dtype).to(memory_format=layout)
+            with torch.set_grad_enabled(grad):
+                found = backends.choose(row.family, "auto", x, row.function, row.unit_stride)
+                for one in bounds:
+                    if dispatch.is_pytorchs(one, x):
+                        assert found == "aten", row
+                        left[row.family] += 1
+    assert {"depthwise", "pool", "batch_norm_act"} <= set(left)
+
+
+def test_bounds_follow_the_table() -> None:
+    of_a_kind, of_none = dispatch.bounds("lrn"), dispatch.bounds("nms")
+    assert dispatch.bounds("lrn") is of_a_kind and of_none == {}
+    try:
+        row = dispatch.Row("lrn", torch.float16, "cpu", "a", least=100, training=True)
+        dispatch.use("cpu", [row])
+        assert of_a_kind[torch.float16] == (100, {dispatch.Bound(100, None, True)})
+        assert torch.float32 not in of_a_kind
+        x = torch.empty(1, 4, 5, 5, dtype=torch.float16)
+        assert not dispatch.is_pytorchs(of_a_kind, x) and dispatch.is_pytorchs(of_a_kind, x[:, :3])
+        with torch.no_grad():
+            assert dispatch.is_pytorchs(of_a_kind, x)
+    finally:
+        dispatch.reload()
+    assert torch.float16 not in of_a_kind or of_a_kind[torch.float16][0] != 100
 
 
 @pytest.mark.usefixtures("rows")
