@@ -19,6 +19,7 @@ _OWN = (
 )
 _SPARE_SUMS = "What the threads too many add up is not stored."
 _SPARE_GROUP = "What is read in its place lies in the block's shared memory; the sum is not stored."
+_NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
     ("rnn_step_backward.cu", "__syncthreads();", ";", 0): _OWN,
@@ -81,6 +82,13 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "i < filters_per_block; ++i) {",
         "i <= filters_per_block; ++i) {",
     ): "The line below passes over the turn too many: no block has more than filters_per_block.",
+    ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (true) {"): _NO_TERMS,
+    ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (threadIdx.x <= terms) {"): _NO_TERMS,
+    (
+        "conv_direct.cu",
+        "term < terms; term += together * block_size",
+        "term <= terms; term += together * block_size",
+    ): "The turn too many loads nothing and adds zeros.",
     (
         "conv_direct.cu",
         "if (threadIdx.x == 0) grad_bias.at",
