@@ -67,6 +67,7 @@ CASES = (
     Case("sppnet.pyramid1236"),
     Case("sppnet.pyramid421"),
     Case("segnet.unpool1"),
+    Case("classifier.relu-4096"),
     Case("resnet50.layer1.0.bn1+relu"),
     Case("mobilenetv2.depthwise-144-56"),
     Case("vgg16.conv3_2", HALVES),

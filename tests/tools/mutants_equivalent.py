@@ -19,6 +19,10 @@ _OWN = (
 )
 _SPARE_SUMS = "What the threads too many add up is not stored."
 _SPARE_GROUP = "What is read in its place lies in the block's shared memory; the sum is not stored."
+_ONCE_MORE = "The general kernel then computes and stores the same once more."
+_FOUR_PERIODS = (
+    "The gradient depends on no channel, so its maps are four periods and have no fifth."
+)
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
@@ -42,6 +46,25 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): _SPARE_GROUP,
     ("rnn_slice.h", "if (part < parts(rows)) {", "if (true) {", 0): _SPARE_SUMS,
     ("rnn_slice.h", "if (part < parts(rows)) {", "if (part <= parts(rows)) {", 0): _SPARE_SUMS,
+    ("bias_act.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
+    ("bias_act.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
+    (
+        "bias_act.cu",
+        "if (bias != nullptr) z += A(level.at[j]);",
+        "if (true) z += A(level.at[j]);",
+    ): "Without a bias it adds 0, which changes nothing but the sign of a 0.",
+    (
+        "bias_act.cu",
+        "UNROLLED for (int i = 0; i < Dense::periods; ++i) {",
+        "UNROLLED for (int i = 0; i <= Dense::periods; ++i) {",
+        2,
+    ): _FOUR_PERIODS,
+    (
+        "bias_act.cu",
+        "UNROLLED for (int i = 0; i < Dense::periods; ++i) {",
+        "UNROLLED for (int i = 0; i <= Dense::periods; ++i) {",
+        3,
+    ): _FOUR_PERIODS,
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
     ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
     ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,
