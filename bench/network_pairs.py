@@ -88,7 +88,7 @@ class Network:
 
 
 class _Scores(nn.Module):
-    """The scores of a network for texts, one row for each symbol."""
+    """The scores of a network that reads or writes texts, one row for each symbol."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -156,7 +156,10 @@ def networks() -> list[Network]:
         batch = 4 if dense else _batch(size)
         if model.name in DENSE:
             size, batch = DENSE[model.name], 1
-        found.append(Network(model.name, "pydl", _build(model), size, batch))
+        build = _build(model)
+        if model.task == "reading":
+            build = functools.partial(_Scores, build)
+        found.append(Network(model.name, "pydl", build, size, batch))
     characters = len(ALPHABET)
     build_lm = functools.partial(models.CharLM, characters)
     found.append(_of_texts("char-lm", build_lm, (STEPS_OF_TIME,), STREAMS, characters))
