@@ -198,6 +198,12 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
             row.status = "wrong"
             return row
         actions = {"ours": pair.action(pair.ours), "stock": pair.action(pair.theirs)}
+        if setting.fuse:
+            # Folded weights are copies: each side finds its own in the caches, or neither does.
+            actions = {"again": actions["ours"], "ours": actions["ours"]} | {
+                "itself": actions["stock"],
+                "stock": actions["stock"],
+            }
         actions["itself"] = actions["stock"]
         row.served = served_by(pair.ours, actions["ours"])
         if setting.fuse:  # whose layers are computed one by one where they are observed

@@ -7,6 +7,6 @@ while everything is as it was when it was written (forwards.py). No parameter is
 convolution's weight into which its normalisation is folded is a copy (folding.py).
 """
 
-from pydl.fusion.forwards import Fused, forget, fuse, fused, unfused
+from pydl.fusion.forwards import Fused, forget, fuse, fused, parts, unfused
 
-__all__ = ["Fused", "forget", "fuse", "fused", "unfused"]
+__all__ = ["Fused", "forget", "fuse", "fused", "parts", "unfused"]

@@ -95,11 +95,10 @@ class Fusion:
     layers: set[str] = field(default_factory=set)
 
 
-def facts(layer: nn.Module, left_out: bool) -> tuple[tuple[str, Any], ...]:
-    """The attributes of a layer that a graph takes for given; ``left_out`` of it or computed in a
-    chain."""
+def facts(layer: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """The attributes of a layer in a chain, or left out, that a graph takes for given."""
     if isinstance(layer, _DROPOUTS):
-        return (("training", False),) if left_out else ()
+        return (("training", False),)
     names = next((names for kind, names in _FACTS.items() if isinstance(layer, kind)), ())
     return tuple((name, getattr(layer, name)) for name in names)
 
@@ -269,8 +268,7 @@ def _replace(graph: Graph, chain: Chain) -> str:
             assert chain.norm is not None
             made = graph.call_function(steps.normalised, (chain.norm.args[0], *epilogue))
         if chain.pool is not None:
-            made = graph.call_module(str(chain.pool.target), (made,))
-            made = graph.call_function(steps.activated, (made, *how))
+            made = graph.call_function(steps.pooled, (made, layer(chain.pool), *how))
     last.replace_all_uses_with(made)
     names = [_said(node) for node in chain.nodes if node is not chain.pool]
     for node in reversed(chain.nodes):

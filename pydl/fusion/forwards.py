@@ -8,6 +8,7 @@ compile fuses by itself.
 """
 
 import copy
+import operator
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.nn.modules.module import _has_any_global_hook
 
 from pydl.backends import transformed
 from pydl.fusion import chains
@@ -29,7 +31,7 @@ class _Child(NamedTuple):
 
     name: str
     kind: type
-    called: bool  # by the graph, so that its hooks run
+    called: bool  # by the graph as it was written, so that its hooks may run
     facts: tuple[tuple[str, Any], ...]
     inner: "tuple[_Child, ...] | None"  # of a Sequential, whose layers the graph calls
 
@@ -99,7 +101,18 @@ def unfused(model: nn.Module) -> list[tuple[str, str]]:
     return [(name, _WHY_NOT[module]) for name, module in named if module in _WHY_NOT]
 
 
+def parts(model: nn.Module) -> set[nn.Module]:
+    """The modules that the bound forwards do not call as the model's own would."""
+    found: set[nn.Module] = set()
+    for module in model.modules():
+        function = getattr(module.__dict__.get("forward"), "__func__", None)
+        if isinstance(function, types.FunctionType) and function in _PARTS:
+            found.update(module.get_submodule(name) for name in _PARTS[function])
+    return found
+
+
 _WHY_NOT: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_PARTS: WeakKeyDictionary[types.FunctionType, frozenset[str]] = WeakKeyDictionary()
 # What the forwards compute together, in evaluation and in training.
 _SAID: WeakKeyDictionary[types.FunctionType, tuple[tuple[str, ...], tuple[str, ...]]] = (
     WeakKeyDictionary()
@@ -134,6 +147,7 @@ def _forward(module: nn.Module) -> types.FunctionType | None:
     variants: dict[bool, list[_Variant]] = {}
     said: dict[bool, dict[str, None]] = {False: {}, True: {}}
     first: Untraceable | None = None
+    left_out: set[str] = set()
     for training in (False, True):
         kinds: list[type] = [Tensor]
         for kind in kinds:
@@ -146,26 +160,33 @@ def _forward(module: nn.Module) -> types.FunctionType | None:
                 kinds.append(list)
             made = chains.fused(traced.graph, module, training)
             if made.said:
-                function = _written(made.graph)
-                many = function.__code__.co_argcount - 1
-                variants.setdefault(training, []).append(
-                    _Variant(
-                        function,
-                        _children(module, made.layers),
-                        (kind,) * many if traced.by_type else None,
-                    )
-                )
+                children = _children(module, made.layers)
+                function = _written(made.graph, _in_order(children))
+                many = function.__code__.co_argcount - 2
+                kinds_asked = (kind,) * many if traced.by_type else None
+                variants.setdefault(training, []).append(_Variant(function, children, kinds_asked))
                 said[training] |= dict.fromkeys(made.said)
+                left_out |= made.layers
     if not variants:
         if first is not None:
             raise first
         return None
     forward = _asking(type(module).forward, variants, _plain(module))
     _SAID[forward] = tuple(said[False]), tuple(said[True])
+    _PARTS[forward] = frozenset(left_out)
     return forward
 
 
-def _written(graph: torch.fx.Graph) -> types.FunctionType:
+def _written(graph: torch.fx.Graph, layers: list[str]) -> types.FunctionType:
+    """The graph as a function of the module, its ``layers`` and its arguments."""
+    with graph.inserting_before(next(iter(graph.nodes))):
+        every = graph.placeholder("layers")
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and node.target in layers:
+            with graph.inserting_before(node):
+                one = graph.call_function(operator.getitem, (every, layers.index(node.target)))
+            node.replace_all_uses_with(one)
+            graph.erase_node(node)
     code = graph.python_code("self")
     scope = dict(code.globals)
     exec(compile(code.src, "<fused forward>", "exec"), scope)
@@ -181,12 +202,21 @@ def _children(module: nn.Module, layers: set[str], within: str = "") -> tuple[_C
             found.append(_Child(name, type(None), True, (), None))
             continue
         inner = None
-        if is_sequential(child) and not _is_hooked(child):
+        if is_sequential(child) and not any(vars(child)[hooks] for hooks in _HOOKS):
             inner = _children(child, layers, f"{path}.")
         called = inner is None and path not in layers
-        facts = chains.facts(child, not called)
+        facts = () if called else chains.facts(child)
         found.append(_Child(name, type(child), called, facts, inner))
     return tuple(found)
+
+
+def _in_order(children: tuple[_Child, ...], within: str = "") -> list[str]:
+    """The names of the modules, those in a Sequential behind it."""
+    found = []
+    for child in children:
+        found.append(f"{within}{child.name}")
+        found += _in_order(child.inner or (), f"{within}{child.name}.")
+    return found
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
@@ -216,8 +246,9 @@ def _asking(
     def forward(self, *given, **named):
         if not named and not compiling():
             for variant in variants.get(self.training, none):
-                if takes(variant, given) and holds(self, variant.children, plain):
-                    return variant.function(self, *given)
+                layers = holds(self, variant.children, plain) if takes(variant, given) else None
+                if layers is not None:
+                    return variant.function(self, layers, *given)
         return theirs(self, *given, **named)
 
     return at_once.standing_for(theirs, forward)
@@ -225,7 +256,7 @@ def _asking(
 
 def _takes(variant: _Variant, given: tuple) -> bool:
     """Whether it is a forward for these arguments: tensors, and lists of them."""
-    if variant.function.__code__.co_argcount != len(given) + 1:
+    if variant.function.__code__.co_argcount != len(given) + 2:
         return False
     for one in given:
         if type(one) is not Tensor and not (
@@ -235,21 +266,32 @@ def _takes(variant: _Variant, given: tuple) -> bool:
     return variant.kinds is None or all(map(isinstance, given, variant.kinds))
 
 
-def _holds(self: nn.Module, children: tuple[_Child, ...], plain: dict[str, Any]) -> bool:
-    """Whether all is as it was when the graph was made, and nobody watches."""
+def _holds(
+    self: nn.Module, children: tuple[_Child, ...], plain: dict[str, Any]
+) -> list[nn.Module | None] | None:
+    """The module's layers, if all is as it was when the graph was made and nobody watches."""
     held = self.__dict__
-    return (
-        _as_taken(self._modules, children)
-        and all(name in held and held[name] == value for name, value in plain.items())
-        and torch._C._get_tracing_state() is None
-        and not transformed()
-        and not torch._C._is_any_autocast_enabled()
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch.nn.modules.module._has_any_global_hook()
-    )
+    for name, value in plain.items():
+        if name not in held or held[name] != value:
+            return None
+    if (
+        torch._C._get_tracing_state() is not None
+        or transformed()
+        or torch._C._is_any_autocast_enabled()
+        or torch._C._len_torch_dispatch_stack()
+        or _has_any_global_hook()
+    ):
+        return None
+    layers: list[nn.Module | None] = []
+    return layers if _as_taken(held["_modules"], children, layers) else None
 
 
-def _as_taken(modules: dict[str, nn.Module | None], children: tuple[_Child, ...]) -> bool:
+def _as_taken(
+    modules: dict[str, nn.Module | None],
+    children: tuple[_Child, ...],
+    layers: list[nn.Module | None],
+) -> bool:
+    """Whether these modules are those, and takes them down, in the order of :func:`_in_order`."""
     if len(modules) != len(children):
         return False
     for (name, module), (known, kind, called, facts, inner) in zip(
@@ -257,25 +299,22 @@ def _as_taken(modules: dict[str, nn.Module | None], children: tuple[_Child, ...]
     ):
         if name != known or type(module) is not kind:
             return False
+        layers.append(module)
+        if called:
+            continue
+        held = module.__dict__
+        for hooks in _HOOKS:
+            if held[hooks]:
+                return False
+        for method in binding.COMPUTES:
+            if method in held and not binding.is_ours(held[method]):
+                return False
         for fact, value in facts:
             if getattr(module, fact) != value:
                 return False
-        if not called and (_is_hooked(module) or _is_overridden(module)):
-            return False
-        if inner is not None and module is not None and not _as_taken(module._modules, inner):
+        if inner is not None and not _as_taken(held["_modules"], inner, layers):
             return False
     return True
 
 
-def _is_hooked(module: Any) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
-def _is_overridden(module: Any) -> bool:
-    held = module.__dict__
-    return any(name in held and not binding.is_ours(held[name]) for name in binding.COMPUTES)
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

@@ -5,7 +5,9 @@ graph serves training, evaluation and whatever mixes them: a frozen normalisatio
 learns, a gradient by an image in evaluation.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,6 +28,22 @@ _OTHERS: dict[str, tuple[Callable[..., Tensor], bool]] = {
 }
 
 
+Step = Callable[..., Tensor]
+# What is told of each step and its arguments before it runs; None: nobody.
+told: Callable[[Step, tuple], None] | None = None
+
+
+def _step(compute: Step) -> Step:
+    @functools.wraps(compute)
+    def step(*given: Any) -> Tensor:
+        if told is not None:
+            told(step, given)
+        return compute(*given)
+
+    return step
+
+
+@_step
 def convolved(
     x: Tensor, conv: Any, residual: Tensor | None, norm: Any, activation: str, slope: float
 ) -> Tensor:
@@ -34,26 +52,35 @@ def convolved(
     Where ``norm`` goes by its running statistics and neither it nor ``conv`` wants a gradient, by a
     weight and a bias of the convolution that do both.
     """
-    weight, bias = conv.weight, conv.bias
-    if norm is not None:
+    is_open = _is_open(conv)
+    if norm is None:
+        weight, bias = conv.weight, conv.bias
+    else:
         folded = None
         if norm.training:
             folding.forget(norm)
-        elif _is_open(conv) and _is_open(norm):
+        elif is_open and norm.__dict__.get("_pydl_backend") is None:
             folded = folding.folded(conv, norm)
         if folded is None:
-            return normalised(conv(x), residual, norm, activation, slope)
+            return _normalised(conv(x), residual, norm, activation, slope)
         weight, bias = folded
-    if _in_one(x, conv, residual, activation):
+    if is_open and _in_one(x, conv, residual, activation):
         window = conv.stride, conv.padding, conv.dilation, conv.groups
         return functional.conv2d_bias_act(x, weight, bias, *window, activation, slope, residual)
     return _finished(conv._conv_forward(x, weight, bias), residual, activation, slope)
 
 
+@_step
 def normalised(
     x: Tensor, residual: Tensor | None, norm: Any, activation: str, slope: float
 ) -> Tensor:
     """activation(norm(x) + residual), where ``residual`` may be None."""
+    return _normalised(x, residual, norm, activation, slope)
+
+
+def _normalised(
+    x: Tensor, residual: Tensor | None, norm: Any, activation: str, slope: float
+) -> Tensor:
     norm._check_input_dim(x)
     backend = norm._pydl_backend if hasattr(norm, "_pydl_backend") else None
     if activation not in batch_norm.ACTIVATIONS or not _fits(residual, x):
@@ -61,12 +88,51 @@ def normalised(
     return by_norm(norm, backend, x, activation, slope, residual)
 
 
-def activated(x: Tensor, activation: str, slope: float) -> Tensor:
-    """activation(x) of what nobody else holds."""
-    return _finished(x, None, activation, slope)
+@_step
+def pooled(x: Tensor, pool: Any, activation: str, slope: float) -> Tensor:
+    """activation(pool(x))."""
+    return _finished(pool(x), None, activation, slope)
 
 
-STEPS = (convolved, normalised, activated)
+STEPS = (convolved, normalised, pooled)
+
+
+@contextlib.contextmanager
+def seen_by(see: Callable[[Step, tuple], None]) -> Iterator[None]:
+    """Tells ``see`` of the steps inside the ``with`` block."""
+    global told
+    before, told = told, see
+    try:
+        yield
+    finally:
+        told = before
+
+
+def one_by_one(step: Step) -> Step:
+    """What a step stands for, one layer after the other, as one would write it."""
+
+    def convolve(x: Tensor, conv: Any, *rest: Any) -> Tensor:
+        return normalise(conv(x), *rest)
+
+    def normalise(x: Tensor, residual: Tensor | None, norm: Any, *activation: Any) -> Tensor:
+        if hasattr(norm, "activation"):
+            return norm(x, residual)
+        y = x if norm is None else norm(x)
+        return activate(y if residual is None else y.add_(residual), *activation)
+
+    def pool(x: Tensor, layer: Any, *activation: Any) -> Tensor:
+        return layer(activate(x, *activation))
+
+    def activate(y: Tensor, activation: str, slope: float) -> Tensor:
+        if activation == "leaky_relu":
+            return nn.functional.leaky_relu(y, slope, inplace=True)
+        return y if activation == "none" else getattr(nn.functional, activation)(y, inplace=True)
+
+    one_by_one: dict[Step, Step] = {convolved: convolve, normalised: normalise, pooled: pool}
+    return one_by_one[step]
+
+
+_IN_ONE = dispatch.bounds("conv_bias_act")  # which a table that is read again fills
 
 
 def _is_open(layer: Any) -> bool:
@@ -76,7 +142,9 @@ def _is_open(layer: Any) -> bool:
 
 def _in_one(x: Tensor, conv: Any, residual: Tensor | None, activation: str) -> bool:
     """Whether a kernel may be the fastest that convolves and activates."""
-    if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros" or not _is_open(conv):
+    if not dispatch.exactly and dispatch.is_pytorchs(_IN_ONE, x):
+        return False
+    if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros":
         return False
     if activation not in bias_act.ACTIVATIONS:
         return False
@@ -86,7 +154,7 @@ def _in_one(x: Tensor, conv: Any, residual: Tensor | None, activation: str) -> b
         window = conv.kernel_size, conv.stride, conv.padding, conv.dilation
         if residual.shape != (len(x), conv.out_channels, *conv_size(x.shape[2:], *window)):
             return False
-    return dispatch.exactly or not dispatch.is_pytorchs(dispatch.bounds("conv_bias_act"), x)
+    return True
 
 
 def _fits(residual: Tensor | None, y: Tensor) -> bool:
