@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pydl import asked, dispatch, functional
 from pydl.aten.bias_act import finish
-from pydl.contract.conv import conv_size
+from pydl.contract.conv import conv_size, memory_format
 from pydl.fusion import folding
 from pydl.nn.batch_norm import normalised as by_norm
 from pydl.ops import batch_norm, bias_act
@@ -64,6 +65,13 @@ def convolved(
         if folded is None:
             return _normalised(conv(x), residual, norm, activation, slope)
         weight, bias = folded
+        packed = folding.packed(x, conv, norm)
+        if packed is not None:
+            window = conv.padding, conv.stride, conv.dilation, conv.groups
+            at_once = "relu" if activation == "relu" and residual is None else "none"
+            y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *window, at_once, [], "")
+            y = y.contiguous(memory_format=memory_format(x, weight))  # it is channels last
+            return y if at_once == "relu" else _finished(y, residual, activation, slope)
     if is_open and _in_one(x, conv, residual, activation):
         window = conv.stride, conv.padding, conv.dilation, conv.groups
         return functional.conv2d_bias_act(x, weight, bias, *window, activation, slope, residual)

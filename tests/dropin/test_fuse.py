@@ -107,6 +107,34 @@ def test_training_normalises_adds_and_activates_in_one():
     assert not {"aten::relu_", "aten::relu", "pydl::bias_act_forward (reference)"} & seen
 
 
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+@torch.no_grad()
+def test_a_large_weight_is_kept_in_the_layout_of_the_server(layout):
+    def make():
+        torch.manual_seed(5)
+        block = Basic(256, 256).eval().to(memory_format=layout)
+        nn.init.normal_(block.bn1.weight), nn.init.normal_(block.bn2.bias)
+        return block
+
+    model, stock = pydl.accelerate(make(), fuse=True), make()
+    for size in (7, 9, 7):
+        x = torch.randn(2, 256, size, size).contiguous(memory_format=layout)
+        seen = operators(model, x)
+        assert "mkldnn::_convolution_pointwise" in seen and "aten::conv2d" not in seen
+        ours, theirs = model(x), stock(x)
+        assert ours.stride() == theirs.stride()
+        hold(ours, theirs, copy.deepcopy(stock).double()(x.double()), "output")
+    for one in (model, stock):
+        one.conv1.weight.mul_(2)
+    torch.testing.assert_close(model(x), stock(x), rtol=1e-4, atol=1e-4)
+    with torch.enable_grad():
+        for one in (model, stock):
+            one.requires_grad_(False)
+        leaf, twin = x.clone().requires_grad_(), x.clone().requires_grad_()
+        model(leaf).sum().backward(), stock(twin).sum().backward()
+    torch.testing.assert_close(leaf.grad, twin.grad, rtol=1e-3, atol=1e-3)
+
+
 # weights that change
 
 
