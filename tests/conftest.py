@@ -150,7 +150,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def _record_launches(folder: Path) -> None:
     """A file of this process, and none of an earlier run's that would have its name."""
     from launches import recorded
-
     from pydl.kernels import runtime
 
     name = os.environ.get("PYTEST_XDIST_WORKER", "main")
