@@ -22,6 +22,7 @@ __path__ = extend_path(__path__, __name__)
 from pydl import functional, nn, tuning
 from pydl.accelerate import accelerate, report, restore
 from pydl.asked import use_backend
+from pydl.explain import explain
 from pydl.ops import flops
 from pydl.tuning import tune
 
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "benchmark",
+    "explain",
     "functional",
     "models",
     "nn",
