@@ -42,7 +42,7 @@ def test_layers_computed_together_are_one_row():
 @pytest.mark.parametrize("name", ("functional", "disturbed", "of pydl.nn", "volume", "nested"))
 def test_what_pytorch_computes_is_the_same(name):
     """What is timed beside each row, by what it gives."""
-    from pydl.explain import _calls
+    from pydl.explanation import _calls
     from pydl.models.stock import as_torch
 
     model, x = pydl.accelerate(made(name), fuse=True).eval(), image(name)
