@@ -6,7 +6,7 @@ both sides, and each column gets scores of the characters and of a blank. What i
 found by :mod:`pydl.models.sequence.ctc`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -18,7 +18,7 @@ MAPS = (64, 128, 256, 256, 512, 512, 512)  # of the paper's seven convolutions
 # Behind which convolutions there is a pool: the last two halve the height alone.
 _HALF = {0, 1}
 _HALF_HEIGHT = {3, 5}
-_NORM = {4, 5}
+NORMS = (4, 5)  # the paper's: behind which convolutions there is a batch normalisation
 
 
 class CRNN(nn.Module):
@@ -28,6 +28,7 @@ class CRNN(nn.Module):
         symbols: how many there are, the blank, 0, among them.
         channels: of the image.
         maps: of the seven convolutions.
+        norms: behind which of them there is a batch normalisation.
         hidden: size of the LSTMs' states in each direction.
         dropout: of the columns' features.
     """
@@ -38,6 +39,7 @@ class CRNN(nn.Module):
         *,
         channels: int = 1,
         maps: Sequence[int] = MAPS,
+        norms: Collection[int] = NORMS,
         hidden: int = 256,
         dropout: float = 0.0,
     ) -> None:
@@ -47,7 +49,7 @@ class CRNN(nn.Module):
         for i, count in enumerate(maps):
             last = i == len(maps) - 1  # it takes the last two rows at once
             layers.append(nn.Conv2d(before, count, 2 if last else 3, padding=0 if last else 1))
-            if i in _NORM:
+            if i in norms:
                 layers.append(nn.BatchNorm2d(count))
             layers.append(nn.ReLU())
             if i in _HALF:
