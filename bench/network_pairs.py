@@ -200,7 +200,15 @@ class Pair:
     inputs: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(cls, network: Network, mode: str, layout: str, batch: int, device: str) -> "Pair":
+    def of(
+        cls,
+        network: Network,
+        mode: str,
+        layout: str,
+        batch: int,
+        device: str,
+        fuse: bool = False,
+    ) -> "Pair":
         """A network with fresh weights, of which a seed decides."""
         torch.manual_seed(0)
         model = network.build()
@@ -220,7 +228,7 @@ class Pair:
                     format = _CHANNELS_LAST[tensor.ndim]
                     tensor.data = tensor.contiguous(memory_format=format)
         theirs = as_torch(model)
-        return cls(mode, pydl.accelerate(model), theirs, inputs)
+        return cls(mode, pydl.accelerate(model, fuse=fuse), theirs, inputs)
 
     def action(self, model: nn.Module) -> measure.Action:
         """One pass of ours or theirs, ready to be timed."""

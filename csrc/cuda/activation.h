@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "../bias_act.h"
 #include "device.h"
@@ -39,6 +40,16 @@ __device__ __forceinline__ A slope_of_activation(A z, const Epilogue& epilogue) 
     default:
       return 1;
   }
+}
+
+template <Activation activation>
+using Is = std::integral_constant<Activation, activation>;
+
+// Calls function(Is<activation>{}) if that is one of the `kinds`: for what is done to several
+// values, so that a thread chooses once.
+template <Activation... kinds, class Function>
+__device__ __forceinline__ void with_activation(Activation activation, const Function& function) {
+  static_cast<void>(((activation == kinds && (function(Is<kinds>{}), true)) || ...));
 }
 
 }  // namespace pydl::cuda

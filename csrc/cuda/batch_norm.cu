@@ -3,10 +3,10 @@
 // Sums over a channel (the statistics; sum_g and sum_gx of backward): a block owns a tile of
 // channels and a run of pixels. Where w is innermost the tile is one channel and the block's 256
 // threads take neighbouring pixels; channels last it is 32 channels by 8 pixels, so that a warp
-// reads neighbouring channels. A thread adds up every 256th or 8th pixel of the run, the block its
-// threads by halves, and a second kernel the runs in ascending order: the same bits every time.
-// Moments join by Chan's formula, four values at a time, so that a thread divides once for four
-// loads.
+// reads neighbouring channels. A thread adds up every 256th or 8th pixel of the run, several at a
+// time, so that it waits once for their loads, and the block its threads by halves. In a second
+// kernel a warp adds up a channel's runs, a lane every 32nd, then the lanes by halves: the same bits
+// every time. Moments join by Chan's formula, once for the values loaded together.
 //
 // What is done to each element: a warp owns 32 neighbours of a row of the mask and takes 8 such
 // pieces, of a plane one after the other, of channels-last maps in as many pixels, so that it
@@ -56,7 +56,8 @@ struct Map : View<T> {
 struct Shape {
   int64_t batch, channels, plane;
   bool channels_last;
-  int64_t tiles, runs;  // of channels, of pixels: the blocks that add up
+  int64_t tiles, runs;         // of channels, of pixels: the blocks that add up
+  int64_t run_length, longer;  // of pixels, and how many runs have one more
 
   explicit Shape(const Tensor& x)
       : batch(x.size[0]),
@@ -67,10 +68,14 @@ struct Shape {
     const int64_t room = pixels() / (block_size / tile() * least_per_thread);
     const int64_t wanted = tiles == 0 ? 1 : (enough_blocks + tiles - 1) / tiles;
     runs = room < 1 ? 1 : room < wanted ? room : wanted;
+    run_length = pixels() / runs;
+    longer = pixels() % runs;
   }
   PYDL_HOST_DEVICE int64_t pixels() const { return batch * plane; }
   PYDL_HOST_DEVICE int tile() const { return channels_last ? warp_size : 1; }
-  PYDL_HOST_DEVICE int64_t first_pixel(int64_t run) const { return pixels() * run / runs; }
+  PYDL_HOST_DEVICE int64_t first_pixel(int64_t run) const {
+    return run * run_length + (run < longer ? run : longer);
+  }
   // Rows of the mask.
   PYDL_HOST_DEVICE int64_t rows() const { return batch * (channels_last ? plane : channels); }
   PYDL_HOST_DEVICE int64_t columns() const { return channels_last ? channels : plane; }
@@ -88,6 +93,24 @@ struct Place {
     pixel = shape.first_pixel(run) + threadIdx.x / tile;
     last = shape.first_pixel(run + 1);
     step = block_size / tile;
+  }
+};
+
+// Every `step`-th pixel from one on, as pixel s of image n: by additions, where a division for each
+// would cost more than all else that is done with it.
+struct Walk {
+  int64_t n, s, step_n, step_s, plane;
+
+  __device__ Walk(const Place& at, int64_t plane)
+      : n(quotient(at.pixel, plane)),
+        s(at.pixel - n * plane),
+        step_n(quotient(at.step, plane)),
+        step_s(at.step - step_n * plane),
+        plane(plane) {}
+  __device__ void advance() {
+    n += step_n;
+    s += step_s;
+    if (s >= plane) s -= plane, ++n;
   }
 };
 
@@ -110,22 +133,24 @@ __global__ void partial_moments(Map<const T> x, View<accumulate_t<T>> parts, Sha
   const int t = threadIdx.x;
   const Place at(shape);
   A count = 0, mean = 0, squares = 0;
-  if (at.c < shape.channels) {
-    for (int64_t p = at.pixel; p < at.last; p += 4 * at.step) {
-      A value[4] = {}, sum = 0, own = 0;
+  if (at.c < shape.channels && at.pixel < at.last) {
+    constexpr int together = 8;
+    Walk pixel(at, shape.plane);
+    for (int64_t p = at.pixel; p < at.last; p += together * at.step) {
+      T value[together] = {};
+      A sum = 0, own = 0;
       int n = 0;
-      UNROLLED for (int i = 0; i < 4; ++i) {
-        const int64_t q = p + i * at.step;
-        if (q < at.last) {
-          const int64_t image = quotient(q, shape.plane);
-          value[i] = A(x.pixel(image, at.c, q - image * shape.plane));
-          sum += value[i];
+      UNROLLED for (int i = 0; i < together; ++i) {
+        if (p + i * at.step < at.last) {
+          value[i] = x.pixel(pixel.n, at.c, pixel.s);
           ++n;
         }
+        pixel.advance();
       }
+      UNROLLED for (int i = 0; i < together; ++i) sum += A(value[i]);
       const A its_mean = sum / n;
-      UNROLLED for (int i = 0; i < 4; ++i) {
-        const A deviation = value[i] - its_mean;
+      UNROLLED for (int i = 0; i < together; ++i) {
+        const A deviation = A(value[i]) - its_mean;
         if (i < n) own += deviation * deviation;
       }
       join(count, mean, squares, A(n), its_mean, own);
@@ -146,14 +171,34 @@ __global__ void partial_moments(Map<const T> x, View<accumulate_t<T>> parts, Sha
   }
 }
 
+// The channel whose runs a thread's warp joins.
+__device__ int64_t channel_of_warp() { return thread_number() / warp_size; }
+
 template <class A>
 __global__ void join_moments(View<const A> parts, View<A> mean, View<A> var, Shape shape) {
-  const int64_t c = thread_number();
-  if (c >= shape.channels) return;
+  const int64_t c = channel_of_warp();
+  if (c >= shape.channels) return;  // the whole warp
+  const int lane = threadIdx.x % warp_size;
+  constexpr int together = 4;
   A count = 0, its_mean = 0, squares = 0;
-  for (int64_t run = 0; run < shape.runs; ++run)
-    join(count, its_mean, squares, A(shape.first_pixel(run + 1) - shape.first_pixel(run)),
-         parts.at(0, run, 0, 0, c), parts.at(1, run, 0, 0, c));
+  for (int64_t run = lane; run < shape.runs; run += together * warp_size) {
+    A n[together] = {}, means[together] = {}, squared[together] = {};
+    UNROLLED for (int i = 0; i < together; ++i) {
+      const int64_t its = run + i * warp_size;
+      if (its >= shape.runs) break;
+      n[i] = shape.first_pixel(its + 1) - shape.first_pixel(its);
+      means[i] = parts.at(0, its, 0, 0, c);
+      squared[i] = parts.at(1, its, 0, 0, c);
+    }
+    UNROLLED for (int i = 0; i < together; ++i)
+        join(count, its_mean, squares, n[i], means[i], squared[i]);
+  }
+  for (int half = warp_size / 2; half > 0; half /= 2) {
+    const A n = __shfl_down_sync(0xffffffffu, count, half);
+    const A other_mean = __shfl_down_sync(0xffffffffu, its_mean, half);
+    join(count, its_mean, squares, n, other_mean, __shfl_down_sync(0xffffffffu, squares, half));
+  }
+  if (lane > 0) return;
   mean.at(0, c, 0, 0, 0) = its_mean;
   var.at(0, c, 0, 0, 0) = count > 0 ? squares / count : A(0);
 }
@@ -163,12 +208,10 @@ __device__ A inverse_deviation(A var, A eps) {
   return 1 / std::sqrt(var + eps);
 }
 
-// g from grad_y and its bit.
+// g from grad_y and its bit of a byte of the mask.
 template <class A>
-__device__ A passed(A grad_y, const uint8_t* mask, int64_t row, int64_t column, int64_t bytes,
-                    const Epilogue& epilogue) {
-  if (epilogue.activation == Activation::none) return grad_y;
-  if (mask[row * bytes + column / 8] >> (column % 8) & 1) return grad_y;
+__device__ A passed(A grad_y, uint8_t byte, int bit, const Epilogue& epilogue) {
+  if (byte >> bit & 1) return grad_y;
   return epilogue.activation == Activation::relu ? A(0) : grad_y * A(epilogue.slope);
 }
 
@@ -181,16 +224,33 @@ __global__ void partial_sums(Map<const T> grad_y, Map<const T> x, View<const acc
   const int t = threadIdx.x;
   const Place at(shape);
   A sum_g = 0, sum_gx = 0;
-  if (at.c < shape.channels) {
+  if (at.c < shape.channels && at.pixel < at.last) {
+    constexpr int together = 4;
     const A its_mean = mean.at(0, at.c, 0, 0, 0);
+    const bool masked = epilogue.activation != Activation::none;
     const int64_t bytes = ((rows_are_pixels ? shape.channels : shape.plane) + 7) / 8;
-    for (int64_t p = at.pixel; p < at.last; p += at.step) {
-      const int64_t n = quotient(p, shape.plane), s = p - n * shape.plane;
-      const int64_t row = rows_are_pixels ? p : n * shape.channels + at.c;
-      const A g = passed(A(grad_y.pixel(n, at.c, s)), mask, row, rows_are_pixels ? at.c : s, bytes,
-                         epilogue);
-      sum_g += g;
-      sum_gx += g * (A(x.pixel(n, at.c, s)) - its_mean);
+    Walk pixel(at, shape.plane);
+    for (int64_t p = at.pixel; p < at.last; p += together * at.step) {
+      T gradient[together] = {}, value[together] = {};
+      uint8_t byte[together] = {};  // of the mask
+      int bit[together] = {};
+      UNROLLED for (int i = 0; i < together; ++i) {
+        const int64_t q = p + i * at.step;
+        if (q < at.last) {
+          const int64_t row = rows_are_pixels ? q : pixel.n * shape.channels + at.c;
+          const int64_t column = rows_are_pixels ? at.c : pixel.s;
+          if (masked) byte[i] = mask[row * bytes + column / 8];
+          bit[i] = column % 8;
+          gradient[i] = grad_y.pixel(pixel.n, at.c, pixel.s);
+          value[i] = x.pixel(pixel.n, at.c, pixel.s);
+        }
+        pixel.advance();
+      }
+      UNROLLED for (int i = 0; i < together; ++i) {
+        const A g = masked ? passed(A(gradient[i]), byte[i], bit[i], epilogue) : A(gradient[i]);
+        sum_g += g;
+        sum_gx += g * (A(value[i]) - its_mean);
+      }
     }
   }
   sums[0][t] = sum_g;
@@ -212,13 +272,19 @@ __global__ void partial_sums(Map<const T> grad_y, Map<const T> x, View<const acc
 template <class A>
 __global__ void join_sums(View<const A> parts, View<const A> var, View<A> sum_g, View<A> sum_gx,
                           A eps, Shape shape) {
-  const int64_t c = thread_number();
-  if (c >= shape.channels) return;
+  const int64_t c = channel_of_warp();
+  if (c >= shape.channels) return;  // the whole warp
+  const int lane = threadIdx.x % warp_size;
   A g = 0, gx = 0;
-  for (int64_t run = 0; run < shape.runs; ++run) {
+  for (int64_t run = lane; run < shape.runs; run += warp_size) {
     g += parts.at(0, run, 0, 0, c);
     gx += parts.at(1, run, 0, 0, c);
   }
+  for (int half = warp_size / 2; half > 0; half /= 2) {
+    g += __shfl_down_sync(0xffffffffu, g, half);
+    gx += __shfl_down_sync(0xffffffffu, gx, half);
+  }
+  if (lane > 0) return;
   sum_g.at(0, c, 0, 0, 0) = g;
   sum_gx.at(0, c, 0, 0, 0) = gx * inverse_deviation(var.at(0, c, 0, 0, 0), eps);
 }
@@ -304,7 +370,9 @@ __global__ void gradient(Map<const T> grad_y, Map<const T> x, View<const accumul
       }
     }
     if (!inside) return;
-    const A g = passed(A(grad_y.pixel(n, c, s)), mask, row, column, shape.bytes(), epilogue);
+    A g = A(grad_y.pixel(n, c, s));
+    if (epilogue.activation != Activation::none)
+      g = passed(g, mask[row * shape.bytes() + column / 8], column % 8, epilogue);
     A grad = g;
     if (sum_g.data != nullptr) grad = g - level - (A(x.pixel(n, c, s)) - its_mean) * tilt;
     grad_x.pixel(n, c, s) = T(grad * scale);
@@ -363,8 +431,8 @@ void batch_norm_stats(const BatchNormStats& args, int64_t stream) {
     using A = accumulate_t<T>;
     launch(partial_moments<T>, shape.tiles * shape.runs, block_size, 0, stream, Map<const T>(x),
            View<A>(parts), shape);
-    launch(join_moments<A>, blocks_for(shape.channels), block_size, 0, stream, View<const A>(parts),
-           View<A>(mean), View<A>(var), shape);
+    launch(join_moments<A>, blocks_for(shape.channels, block_size / warp_size), block_size, 0,
+           stream, View<const A>(parts), View<A>(mean), View<A>(var), shape);
   });
 }
 
@@ -402,7 +470,7 @@ void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t stream) {
            Map<const T>(args.grad_y), Map<const T>(x), View<const A>(args.mean),
            static_cast<const uint8_t*>(args.mask.data), View<A>(args.parts), args.epilogue,
            args.rows_are_pixels, shape);
-    launch(join_sums<A>, blocks_for(shape.channels), block_size, 0, stream,
+    launch(join_sums<A>, blocks_for(shape.channels, block_size / warp_size), block_size, 0, stream,
            View<const A>(args.parts), View<const A>(args.var), View<A>(args.sum_g),
            View<A>(args.sum_gx), static_cast<A>(args.eps), shape);
   });

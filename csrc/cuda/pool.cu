@@ -14,10 +14,12 @@
 // Least traffic, 2x2 windows with stride 2 in float32, for each element of x: forward reads 4 bytes
 // and writes a quarter of (4 + index), backward the other way round; an index is 1 byte as uint8
 // and 8 as int64, which is why the former exists. What overlapping windows share comes from L1.
-// Arithmetic: a comparison or an addition per tap.
+// Arithmetic: a comparison or an addition per tap. Large windows that tile the map, as that of a
+// global pooling does, are adaptive pooling's, several threads each.
 #include <cmath>
 
 #include "../pool.h"
+#include "../pool_adaptive.h"
 #include "pool_window.h"
 
 namespace pydl::cuda {
@@ -170,6 +172,21 @@ void dispatch_index(const Tensor& index, const PoolWindow& window, Function&& fu
   function(uint8_t{});
 }
 
+// Whether the windows are large, and the bins of an adaptive pooling.
+bool are_large_bins(const Tensor& x, const Tensor& y, const PoolWindow& window) {
+  int64_t taps = 1, plane = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t kernel = window.kernel[axis], outputs = y.size[axis + 2];
+    if (kernel * outputs != x.size[axis + 2] || window.padding[axis] != 0 ||
+        window.dilation[axis] != 1 || (window.stride[axis] != kernel && outputs != 1))
+      return false;
+    taps *= kernel, plane *= x.size[axis + 2];
+  }
+  return taps >= 32 && plane <= INT32_MAX;
+}
+
+std::vector<Bins> bins_of(const Tensor& y) { return {{y.size[2], y.size[3], y.size[4]}}; }
+
 }  // namespace
 
 void max_pool_forward(const MaxPoolForward& args, int64_t stream) {
@@ -178,6 +195,9 @@ void max_pool_forward(const MaxPoolForward& args, int64_t stream) {
   check(index.data == nullptr || same_size(index, y),
         "max pooling expects an index of the output's size");
   if (y.numel() == 0) return;
+  if (are_large_bins(x, y, window))
+    return adaptive_pool_forward({x, y, index, bins_of(y), /*pyramid=*/false, /*maximum=*/true},
+                                 stream);
   const auto run = [&](auto kind) {
     using Index = decltype(kind);
     dispatch_floating(x.dtype, "max pooling", [&](auto type) {
@@ -210,6 +230,9 @@ void avg_pool_forward(const AvgPoolForward& args, int64_t stream) {
   const auto& [x, y, window, count_include_pad, divisor] = args;
   check_pool(x, y, window);
   if (y.numel() == 0) return;
+  if (divisor == 0 && are_large_bins(x, y, window))
+    return adaptive_pool_forward({x, y, {}, bins_of(y), /*pyramid=*/false, /*maximum=*/false},
+                                 stream);
   dispatch_floating(x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);
     launch(avg_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),

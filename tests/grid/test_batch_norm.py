@@ -336,6 +336,26 @@ def test_edges(server):
         torch.testing.assert_close(*seen, equal_nan=True, rtol=1e-5, atol=1e-30)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "server", [server for server in servers("batch_norm") if server.values[0][0] == "cuda"]
+)
+def test_more_runs_of_pixels_than_a_warp_joins_at_a_time(server):
+    """Of 128 pixels each."""
+    backend, device = server
+    x, grad_y = torch.randn(2, 1, 3, 130, 131, device=device).unbind()
+    x = x.contiguous(memory_format=torch.channels_last)
+    mean, var = x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), correction=0)
+    moments = backends.function(backend, "batch_norm_stats")(x)
+    torch.testing.assert_close(moments, (mean.float(), var.float()))
+    sums = backends.function(backend, "batch_norm_grad_sums")(
+        grad_y, x, *moments, None, 1e-3, "none", 0.0
+    )
+    xhat = (x.double() - mean[:, None, None]) / (var[:, None, None] + 1e-3).sqrt()
+    exact = [(grad_y.double() * factor).sum((0, 2, 3)).float() for factor in (1, xhat)]
+    torch.testing.assert_close(sums, tuple(exact), atol=1e-3, rtol=1e-4)
+
+
 NOTHING = ((0, 3, 4, 5), (2, 3, 0, 5), (2, 0, 4, 5))
 
 

@@ -15,6 +15,13 @@ SHAPES = (
     ((1, 3, 4, 3, 2), "sliced", "channels_last"),  # three axes, a view
     ((2, 3, 40, 41), "contiguous", "sliced"),  # more than a block or a vector of each row
     ((0, 3, 4, 4), "contiguous", "contiguous"),  # no images
+    # 16 bytes at a time on a GPU: planes of whole vectors and not of whole bytes of a mask; more
+    # images than a thread takes; the last quarter of the elements short, and none of it there
+    ((5, 3, 6, 20), "contiguous", "contiguous"),
+    ((9, 16, 3, 3), "channels_last", "channels_last"),
+    ((1, 9, 8), "contiguous", "contiguous"),
+    ((1, 3, 8), "contiguous", "contiguous"),
+    ((5, 3, 6, 20), "offset", "contiguous"),  # as many, whose addresses do not permit it
 )
 EPILOGUES = (("none", 0.0), ("relu", 0.0), ("leaky_relu", 0.125), ("silu", 0.0))
 

@@ -324,6 +324,16 @@ def test_what_no_tap_covers_is_not_read():
         assert y[:, :, 0].isfinite().all() and not y[:, :, 1].isfinite().any()
 
 
+@pytest.mark.parametrize("size", ((6, 2, 20, 20), (2, 2, 5, 6, 10)), ids=str)
+def test_the_gradient_of_a_bias_reads_a_part_of_a_map_alone(size):
+    """Where threads come to the end of rows, planes and images, and past it, is NaN; and they come
+    round twice."""
+    whole = torch.full([n + 2 for n in size], torch.nan, device=DEVICE)
+    grad_y = whole[tuple(map(slice, size))].copy_(torch.randint(-9, 9, size))
+    exact = grad_y.transpose(0, 1).flatten(1).sum(1)
+    assert torch.equal(backends.function("cuda", "conv_grad_bias")(grad_y), exact)
+
+
 @pytest.mark.parametrize("channels, groups", ((8, 1), (2, 2)))
 def test_the_gradient_of_no_filters(channels, groups):
     x, grad_y = torch.randn(1, channels, 5).half(), torch.empty(1, 0, 5).half()

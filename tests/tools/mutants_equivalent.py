@@ -19,6 +19,11 @@ _OWN = (
 )
 _SPARE_SUMS = "What the threads too many add up is not stored."
 _SPARE_GROUP = "What is read in its place lies in the block's shared memory; the sum is not stored."
+_ONCE_MORE = "The general kernel then computes and stores the same once more."
+_FOUR_PERIODS = (
+    "The gradient depends on no channel, so its maps are four periods and have no fifth."
+)
+_NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
     ("rnn_step_backward.cu", "__syncthreads();", ";", 0): _OWN,
@@ -41,6 +46,25 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): _SPARE_GROUP,
     ("rnn_slice.h", "if (part < parts(rows)) {", "if (true) {", 0): _SPARE_SUMS,
     ("rnn_slice.h", "if (part < parts(rows)) {", "if (part <= parts(rows)) {", 0): _SPARE_SUMS,
+    ("bias_act.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
+    ("bias_act.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
+    (
+        "bias_act.cu",
+        "if (bias != nullptr) z += A(level.at[j]);",
+        "if (true) z += A(level.at[j]);",
+    ): "Without a bias it adds 0, which changes nothing but the sign of a 0.",
+    (
+        "bias_act.cu",
+        "UNROLLED for (int i = 0; i < Dense::periods; ++i) {",
+        "UNROLLED for (int i = 0; i <= Dense::periods; ++i) {",
+        2,
+    ): _FOUR_PERIODS,
+    (
+        "bias_act.cu",
+        "UNROLLED for (int i = 0; i < Dense::periods; ++i) {",
+        "UNROLLED for (int i = 0; i <= Dense::periods; ++i) {",
+        3,
+    ): _FOUR_PERIODS,
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
     ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
     ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,
@@ -81,6 +105,13 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "i < filters_per_block; ++i) {",
         "i <= filters_per_block; ++i) {",
     ): "The line below passes over the turn too many: no block has more than filters_per_block.",
+    ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (true) {"): _NO_TERMS,
+    ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (threadIdx.x <= terms) {"): _NO_TERMS,
+    (
+        "conv_direct.cu",
+        "term < terms; term += together * block_size",
+        "term <= terms; term += together * block_size",
+    ): "The turn too many loads nothing and adds zeros.",
     (
         "conv_direct.cu",
         "if (threadIdx.x == 0) grad_bias.at",
@@ -231,6 +262,34 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "reach > span",
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    ("pool.cu", "taps >= 32", "taps > 32"): _AS_ONE,
+    ("pool.cu", "plane <= INT32_MAX", "plane < INT32_MAX"): _AS_ONE,
+    ("pool.cu", "if (are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
+    ("pool.cu", "if (divisor == 0 && are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
+    ("pool_adaptive.cu", "if (bins == 1 || size == 1)", "if (false)"): _AS_ONE,
+    ("pool_adaptive.cu", "if (elements < 32)", "if (false)"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 32", "elements <= 32"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 64 ?", "elements <= 64 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 128 ?", "elements <= 128 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 256 ?", "elements <= 256 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "its_threads > 1", "its_threads >= 1"): _AS_ONE,
+    ("pool_adaptive.cu", "its_threads < threads", "its_threads <= threads"): _SAME,
+    ("pool_adaptive.cu", "if (is_large && its_threads < threads)", "if (true)"): _AS_ONE,
+    (
+        "pool_adaptive.cu",
+        "e < elements; e += together * threads",
+        "e <= elements; e += together * threads",
+    ): "The turn too many loads nothing: it adds zeros, or compares nothing.",
+    (
+        "pool_adaptive.cu",
+        "its_place > place",
+        "its_place >= place",
+    ): "At one place both have the same value.",
+    (
+        "pool_adaptive.cu",
+        "part > 0 || number >= count",
+        "part > 0 || number > count",
+    ): "The bin too many is the last one again, which is stored twice.",
     (
         "pool.cu",
         "if (tap_d < 0) continue;",
@@ -311,11 +370,17 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("batch_norm.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
     ("batch_norm.cu", "room < 1 ?", "room <= 1 ?"): _SAME,
     ("batch_norm.cu", "room < wanted ?", "room <= wanted ?"): _SAME,
+    ("batch_norm.cu", "(run < longer ?", "(run <= longer ?"): _SAME,
     (
         "batch_norm.cu",
-        "p < at.last; p += 4 * at.step",
-        "p <= at.last; p += 4 * at.step",
-    ): "The turn too many joins the moments of no pixels, which changes nothing.",
+        "p < at.last; p += together * at.step",
+        "p <= at.last; p += together * at.step",
+    ): "The turn too many loads nothing: it joins no pixels, or adds zeros.",
+    (
+        "batch_norm.cu",
+        "run < shape.runs; run += together * warp_size",
+        "run <= shape.runs; run += together * warp_size",
+    ): "The turn too many joins runs of no pixels, which change nothing.",
     (
         "nms.cu",
         "first + bit < count; ++bit",
