@@ -45,7 +45,8 @@ def html(options: Options, learned: int, result: Result) -> str:
     """
     album = plots.Album(options.output)
     lead = f"""A network saw {learned:,} pictures of handwritten digits, each with a sentence that
-        says which they are and where they lie of each other, and then wrote of
+        says which they are and where they lie of each other, its convolutions having learned
+        before which digits there are, and then wrote of
         {len(result.held_out)} pictures whose digits it had never seen. The digits:
         {escape(scenes.SOURCE)} ({escape(scenes.LICENCE)})."""
     some = torch.stack([scene.image for scene in result.held_out[:32]]).to(options.device)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TARGET = 0.05  # of the characters wrong, at most
 TRAIN, HELD_OUT = 3000, 500
-EPOCHS = 8
+EPOCHS = 5
 
 _SIDE = 8  # pixels to which a digit is scaled for the baseline
 _INK, _HIGH = 0.5, 10  # from what grey on, and how many pixels high, a part is a digit

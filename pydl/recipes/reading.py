@@ -13,20 +13,22 @@ from pydl.data.lines import Lines, Part
 from pydl.models.sequence import ctc
 from pydl.models.sequence.crnn import CRNN
 from pydl.recipes.recipe import Options, losses
-from pydl.train import Epoch, History, Settings, fit, schedules
+from pydl.train import Epoch, Settings, fit, schedules
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MAPS, HIDDEN = (16, 24, 32, 32, 64, 64, 64), 64  # of a CRNN a fifth as wide as the paper's
 WIDTH = 8  # of the beam
-_BATCH, _RATE, _CLIP = 16, 4e-3, 5.0
+_BATCH, _RATE, _CLIP = 16, 3e-3, 5.0
 _AT_ONCE = 100  # images read side by side
 
 
 def network(symbols: int) -> CRNN:
-    """A small CRNN, which learns faster with batch normalisation behind every convolution."""
-    return CRNN(symbols, maps=MAPS, norms=range(len(MAPS)), hidden=HIDDEN)
+    """A small CRNN: batch normalisation behind every convolution, and one bidirectional LSTM. With
+    the paper's two it had learned where digits are after 1,000 steps and not yet which; with one
+    it reads after 300."""
+    return CRNN(symbols, maps=MAPS, norms=range(len(MAPS)), layers=1, hidden=HIDDEN)
 
 
 class Alphabet:
@@ -100,37 +102,22 @@ def train(
     options: Options,
     console: "Console",
 ) -> Sequence[Epoch]:
-    """AdamW, a rate that rises to 0.004 and falls; the held-out lines decide nothing.
+    """AdamW, a rate that rises to 0.003 and falls; the held-out lines decide nothing."""
 
-    Lines shorter than most are learned first, as often: where a character stands is soon found in
-    them, and late in long ones (as SortaGrad does in Amodei et al. 2015, Deep Speech 2).
-    """
+    def data(part: Part) -> TensorDataset:
+        return TensorDataset(part.images, alphabet.encode(part.texts))
 
-    def data(part: Part, longest: int | None = None) -> TensorDataset:
-        kept = [i for i, text in enumerate(part.texts) if not longest or len(text) <= longest]
-        texts = alphabet.encode([part.texts[i] for i in kept])
-        return TensorDataset(part.images[kept], texts)
-
-    def learn(lines: TensorDataset) -> History:
-        return fit(
-            Columns(model),
-            lines,
-            epochs=epochs,
-            held_out=held_out,
-            optimizer=torch.optim.AdamW(model.parameters(), _RATE, weight_decay=1e-2),
-            schedule=schedules.one_cycle(warm_up=0.2),
-            loss=loss,
-            settings=Settings(batch=_BATCH, seed=options.seed, clip=_CLIP, channels_last=True),
-            on_epoch=losses(console),
-        )
-
-    held_out = data(lines.held_out)
-    median = sorted(map(len, lines.train.texts))[len(lines.train.texts) // 2]
-    if median > 1:
-        console.print(f"First lines of fewer than {median} characters:", soft_wrap=True)
-        learn(data(lines.train, median - 1))
-        console.print("Then all:")
-    return learn(data(lines.train)).epochs
+    return fit(
+        Columns(model),
+        data(lines.train),
+        epochs=epochs,
+        held_out=data(lines.held_out),
+        optimizer=torch.optim.AdamW(model.parameters(), _RATE, weight_decay=1e-2),
+        schedule=schedules.one_cycle(warm_up=0.2),
+        loss=loss,
+        settings=Settings(batch=_BATCH, seed=options.seed, clip=_CLIP, channels_last=True),
+        on_epoch=losses(console),
+    ).epochs
 
 
 def columns(model: CRNN, images: torch.Tensor) -> torch.Tensor:
