@@ -52,6 +52,22 @@ CASES = (
     Case("an empty batch", (0, 6, 5, 3), {"activation": "relu"}),
     Case("one channel", (4, 1, 5, 5), {"activation": "relu"}),
     Case("planes of one whole warp", (2, 1, 4, 8), {"activation": "relu", "residual": True}),
+    Case(
+        "planes of whole vectors, more images than a thread takes",
+        (5, 3, 6, 20),
+        {"activation": "relu", "residual": True},
+    ),
+    Case(
+        "planes of a byte of the mask and a half",
+        (6, 2, 2, 6),
+        {"activation": "leaky_relu", "negative_slope": 0.25},
+    ),
+    Case(
+        "channels last, pixels of whole vectors",
+        (3, 24, 3, 3),
+        {"activation": "relu", "residual": True},
+        "channels_last",
+    ),
     Case("one pixel an image", (8, 12, 1, 1), {"activation": "relu", "residual": True}),
     Case("a mean far from the spread", (4, 3, 9, 11), {"activation": "relu"}, values="far"),
     Case("no weight and no bias", (3, 5, 7, 9), {"activation": "relu", "affine": False}),
