@@ -88,7 +88,7 @@ class Network:
 
 
 class _Scores(nn.Module):
-    """The scores of a network for texts, one row for each symbol."""
+    """The scores of a network that reads or writes texts, one row for each symbol."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -156,7 +156,10 @@ def networks() -> list[Network]:
         batch = 4 if dense else _batch(size)
         if model.name in DENSE:
             size, batch = DENSE[model.name], 1
-        found.append(Network(model.name, "pydl", _build(model), size, batch))
+        build = _build(model)
+        if model.task == "reading":
+            build = functools.partial(_Scores, build)
+        found.append(Network(model.name, "pydl", build, size, batch))
     characters = len(ALPHABET)
     build_lm = functools.partial(models.CharLM, characters)
     found.append(_of_texts("char-lm", build_lm, (STEPS_OF_TIME,), STREAMS, characters))
@@ -197,7 +200,15 @@ class Pair:
     inputs: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(cls, network: Network, mode: str, layout: str, batch: int, device: str) -> "Pair":
+    def of(
+        cls,
+        network: Network,
+        mode: str,
+        layout: str,
+        batch: int,
+        device: str,
+        fuse: bool = False,
+    ) -> "Pair":
         """A network with fresh weights, of which a seed decides."""
         torch.manual_seed(0)
         model = network.build()
@@ -217,7 +228,7 @@ class Pair:
                     format = _CHANNELS_LAST[tensor.ndim]
                     tensor.data = tensor.contiguous(memory_format=format)
         theirs = as_torch(model)
-        return cls(mode, pydl.accelerate(model), theirs, inputs)
+        return cls(mode, pydl.accelerate(model, fuse=fuse), theirs, inputs)
 
     def action(self, model: nn.Module) -> measure.Action:
         """One pass of ours or theirs, ready to be timed."""

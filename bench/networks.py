@@ -2,11 +2,12 @@
 
 Networks of ``pydl.models``, the character model and, where torchvision is installed, some of its
 own, all with random weights: inference, and a step of training (forward, loss, the gradients
-of all parameters; no optimiser). Ours is the model after ``pydl.accelerate``, every layer under
-``auto``; stock is the same model made of torch.nn's layers, with the same parameters. Both are
-timed in turns in one process, with ``--compile`` stock PyTorch under ``torch.compile`` too, after
-what they compute has been compared. What serves each layer is observed, not assumed. Files are
-brought up to date after every network, so a run that is stopped leaves what it has measured.
+of all parameters; no optimiser). Ours is the model after ``pydl.accelerate``, with ``--fuse`` its
+layers computed together, every layer under ``auto``; stock is the same model made of torch.nn's
+layers, with the same parameters. Both are timed in turns in one process, with ``--compile`` stock
+PyTorch under ``torch.compile`` too, after what they compute has been compared. What serves each
+layer is observed, not assumed. Files are brought up to date after every network, so a run that is
+stopped leaves what it has measured.
 
 Exit status: 0 if every network agreed, 1 if one was wrong or broke, 2 for a mistake in the
 arguments.
@@ -172,6 +173,7 @@ class Setting:
     device: str = "cpu"
     seconds: float = 1.0
     compile: bool = False
+    fuse: bool = False
 
 
 def measure_network(network: Network, mode: str, setting: Setting) -> Row:
@@ -186,7 +188,7 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
         "x".join(map(str, network.input)),
     )
     try:
-        pair = Pair.of(network, mode, setting.layout, batch, setting.device)
+        pair = Pair.of(network, mode, setting.layout, batch, setting.device, setting.fuse)
         checks = pair.check()
         row.error_ours, row.error_stock = (
             max(getattr(one, who) for one in checks) for who in ("ours", "theirs")
@@ -196,8 +198,16 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
             row.status = "wrong"
             return row
         actions = {"ours": pair.action(pair.ours), "stock": pair.action(pair.theirs)}
+        if setting.fuse:
+            # Folded weights are copies: each side finds its own in the caches, or neither does.
+            actions = {"again": actions["ours"], "ours": actions["ours"]} | {
+                "itself": actions["stock"],
+                "stock": actions["stock"],
+            }
         actions["itself"] = actions["stock"]
         row.served = served_by(pair.ours, actions["ours"])
+        if setting.fuse:  # whose layers are computed one by one where they are observed
+            row.served = f"{len(pydl.report(pair.ours).fused)} forwards fused"
         row.peak_ours, row.peak_stock = (
             peak_memory(actions[who], setting.device) for who in ("ours", "stock")
         )
@@ -261,7 +271,8 @@ _COLUMNS = (
 )
 _LEGEND = textwrap.dedent("""\
     Times are {which} of several samples, ours, PyTorch's and, where it was measured, those of
-    PyTorch under torch.compile in turns in one process. Ours is the model after `pydl.accelerate`.
+    PyTorch under torch.compile in turns in one process. Ours is the model after `pydl.accelerate`,
+    with `fuse=True` where it says so above.
 
     - Training: forward, loss and the gradients of all parameters, without an optimiser.
     - Ratio: PyTorch's time over ours.
@@ -326,6 +337,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--name", default="networks", help="of the files in DIR, without threads and endings"
     )
+    parser.add_argument(
+        "--fuse", action="store_true", help="ours is accelerate(model, fuse=True), layers together"
+    )
     parser.add_argument("--list", action="store_true", help="list the networks and stop")
     chosen = parser.parse_args(argv)
     options.check(parser, chosen)
@@ -345,6 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{network.name:24}{network.source:14}{network.batch:4} x {size}")
         return 0
     where, facts, out = options.set_up(chosen)
+    facts |= {"fuse": "yes"} if chosen.fuse else {}
     name = f"{chosen.name}-{chosen.threads}"
     out.mkdir(parents=True, exist_ok=True)
 
@@ -353,7 +368,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for batch, layout, mode in itertools.product(chosen.batch, chosen.layout, chosen.modes):
             if layout != "nchw" and network.classes is not None:
                 continue  # text has one layout
-            setting = Setting(layout, batch, chosen.device, chosen.seconds, chosen.compile)
+            how = chosen.device, chosen.seconds, chosen.compile, chosen.fuse
+            setting = Setting(layout, batch, *how)
             rows.append(measure_network(network, mode, setting))
             print(rows[-1], flush=True)
         write_csv(Row, rows, facts, out / f"{name}.csv")

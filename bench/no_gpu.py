@@ -62,6 +62,8 @@ class _Functions:
     def __getattr__(self, name: str) -> Callable:
         if name.endswith(("_runs", "_parts")):  # how many parts a sum is split into
             return lambda *arguments: 1
+        if name.startswith("keep_"):
+            return getattr(native.library("cpu").functions, name)
         return getattr(native.library("cpu").functions, name, self.launches)
 
 

@@ -1,8 +1,9 @@
 """The recurrent layers against torch.nn's: ``python bench/rnn.py --threads 1 --out FILE``.
 
 Ours and theirs share their weights and are timed in turns in one process, forward alone and with
-the backward, after their results have been compared. What PyTorch has no operator for is compared
-with the loop over steps that one would write with it (the backend ``aten``).
+the backward, after their results have been compared; with one thread by its own time, which other
+programs have no part in. What PyTorch has no operator for is compared with the loop over steps that
+one would write with it (the backend ``aten``).
 
 The matrix products alone are timed in the same turns, as PyTorch makes them: the inputs' at once,
 the states' step by step. Only a faster product can save that part of a layer's time, no fused
@@ -14,6 +15,7 @@ import argparse
 import csv
 import fnmatch
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,6 +70,10 @@ CPU_CASES = (
     Case("LSTM", SHAPES[0], {"proj_size": 64}),
     *(Case("GRU", shape, BEFORE) for shape in SHAPES),  # against torch's own GRU
     *(Case("GRU", shape, BEFORE, own=True) for shape in SHAPES[:2]),
+    *(
+        Case("GRU", shape, BEFORE, own=True)
+        for shape in ((64, 1, 256), (16, 1, 64), (8, 4, 32), (20, 32, 64))
+    ),
     *(Case("LSTM", shape, own, own=True) for own in (PEEPS, NORM) for shape in SHAPES[:2]),
 )
 CUDA_CASES = (
@@ -201,7 +207,14 @@ def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
         actions["products"] = products(case, ours, x, kind)
         if case.packed:
             actions["padded"] = timed(ours, padded, torch.randn_like(alone(ours, padded)))
-        made = measure.interleave(actions, device=device, seconds=seconds, rounds=(5, 400))
+        own_time = device == "cpu" and torch.get_num_threads() == 1
+        made = measure.interleave(
+            actions,
+            device=device,
+            seconds=seconds,
+            rounds=(5, 400),
+            clock=time.thread_time if own_time else time.perf_counter,
+        )
         taken = {name: time.median * 1e6 for name, time in made.items()}
         if case.packed:
             taken["padded"] *= len(x.data) / (steps * sequences)

@@ -90,6 +90,17 @@ struct BatchNormGradInput {
   bool training;
 };
 
+// running = (1 - momentum) running + momentum batch, where the batch's variance is the unbiased one,
+// var * P / (P - 1). Rounded once, to what is kept.
+struct BatchNormMove {
+  Tensor running_mean;  // (1, C, 1, 1, 1), written; any floating dtype
+  Tensor running_var;   // like running_mean, written
+  Tensor mean;          // (1, C, 1, 1, 1)
+  Tensor var;           // (1, C, 1, 1, 1)
+  double count;         // P
+  double momentum;
+};
+
 // CPU: maps dense, all in one layout. CUDA: any strides except for y, grad_x and grad_residual,
 // which are dense in one layout, the mask's; `training` is false: the statistics and the sums come
 // from batch_norm_stats and batch_norm_grad_sums.
@@ -98,6 +109,7 @@ void batch_norm_stats(const BatchNormStats& args, int64_t threads);
 void batch_norm_forward(const BatchNormForward& args, int64_t threads);
 void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t threads);
 void batch_norm_grad_input(const BatchNormGradInput& args, int64_t threads);
+void batch_norm_move(const BatchNormMove& args);  // a vector is short: one thread
 }  // namespace cpu
 
 namespace cuda {

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import extend_path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 # Beside a checkout that shadows an installed package (the repository's root on sys.path), the built
 # parts are found in the installed one.
@@ -24,6 +25,9 @@ from pydl.accelerate import accelerate, report, restore
 from pydl.asked import use_backend
 from pydl.ops import flops
 from pydl.tuning import tune
+
+if TYPE_CHECKING:
+    from pydl.explanation import explain
 
 flops.install()
 tuning.load()
@@ -37,6 +41,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "benchmark",
+    "explain",
     "functional",
     "models",
     "nn",
@@ -48,8 +53,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "models":  # imported when it is asked for
+    # What needs the models is imported when it is asked for.
+    if name == "models":
         return import_module("pydl.models")
+    if name == "explain":
+        return import_module("pydl.explanation").explain
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

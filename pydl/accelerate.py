@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pydl import backends, dispatch, nn
+from pydl import backends, dispatch, fusion, nn
 from pydl.nn import binding
 from pydl.nn.layer import Layer
 
@@ -20,7 +20,9 @@ COUNTERPARTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
 _log = logging.getLogger("pydl")
 
 
-def accelerate(model: torch.nn.Module, backend: str | None = None) -> torch.nn.Module:
+def accelerate(
+    model: torch.nn.Module, backend: str | None = None, *, fuse: bool = False
+) -> torch.nn.Module:
     """Let this package serve every layer of ``model`` that has a counterpart in :mod:`pydl.nn`.
 
     In place: the model and each of its layers stay the same objects, of the same classes, with the
@@ -45,9 +47,21 @@ def accelerate(model: torch.nn.Module, backend: str | None = None) -> torch.nn.M
     the graph there, swapped or not. A swapped one becomes one operator of the graph with
     ``torch._dynamo.config.allow_rnn = True``, as a layer of ``pydl.nn`` does without it.
 
+    With ``fuse=True`` layers that follow each other are computed together as well: a convolution,
+    the batch normalisation behind it, the addition of a residual, the activation, in one call;
+    a max pool before an activation instead of behind it; dropout in evaluation not at all. In
+    evaluation without gradients of the parameters, a normalisation is folded into a copy of the
+    convolution's weight, which follows each change of what it was made of. The forward of each
+    module that calls such layers is followed by torch.fx; one that it cannot follow is left, and
+    :func:`report` says why. The model's own forward runs wherever something is not as it was when
+    the model was fused, a layer has hooks, or the call is watched: under ``torch.compile``, which
+    fuses by itself, ``torch.export``, tracers, autocast and ``torch.func``.
+
     Args:
         model: any module.
-        backend: the backend that must serve the swapped layers; None leaves the choice open.
+        backend: the backend that must serve the swapped layers; None leaves the choice open. Under
+            one given by name no normalisation is folded.
+        fuse: whether to compute layers together; a second call without leaves those that are.
 
     Returns:
         The model.
@@ -62,18 +76,29 @@ def accelerate(model: torch.nn.Module, backend: str | None = None) -> torch.nn.M
     2 layers swapped, 0 left alone
     0: torch.nn.Conv2d -> pydl.nn.Conv2d
     1: torch.nn.MaxPool2d -> pydl.nn.MaxPool2d
+
+    >>> layers = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+    >>> print(pydl.report(pydl.accelerate(torch.nn.Sequential(*layers), fuse=True)))
+    3 layers swapped, 0 left alone, 1 forward fused
+    0: torch.nn.Conv2d -> pydl.nn.Conv2d
+    1: torch.nn.BatchNorm2d -> pydl.nn.BatchNorm2d
+    2: torch.nn.ReLU -> pydl.nn.ReLU
+    (model): fused 0 + 1 + 2
     """
     backend = None if backend is None else backends.checked(backend)
     _warn_where_nothing_is_ours()
     for _, module, base, counterpart in _layers(model):
-        if _reason_to_leave(module, base) is None:
+        if binding.reason_to_leave(module, base) is None:
             binding.bind(module, base, counterpart, backend)
+    if fuse:
+        fusion.fuse(model)
     _log.info("accelerate: %s", report(model).summary())
     return model
 
 
 def restore(model: torch.nn.Module) -> torch.nn.Module:
-    """Undo :func:`accelerate`, in place: torch.nn serves every layer that it swapped.
+    """Undo :func:`accelerate`, in place: torch.nn serves every layer that it swapped, and every
+    forward is the model's own.
 
     Layers that were made as ``pydl.nn`` layers stay.
 
@@ -86,8 +111,9 @@ def restore(model: torch.nn.Module) -> torch.nn.Module:
     Raises:
         TypeError: ``model`` is no module.
     """
-    for _, module, _, _ in _layers(model):
+    for module in _module(model).modules():
         binding.unbind(module)
+    fusion.forget(model)
     _log.info("restore: %s", report(model).summary())
     return model
 
@@ -100,17 +126,26 @@ class Report:
         swapped: (module's name, its class, the class that serves it), one per layer.
         left: (module's name, its class, why), for layers that have a counterpart and are not
             swapped.
+        fused: (module's name, what it computes together), for modules with a forward of ours.
+        unfused: (module's name, why), for modules beside those whose forward cannot be followed.
     """
 
     swapped: list[tuple[str, str, str]] = field(default_factory=list)
     left: list[tuple[str, str, str]] = field(default_factory=list)
+    fused: list[tuple[str, str]] = field(default_factory=list)
+    unfused: list[tuple[str, str]] = field(default_factory=list)
 
     def summary(self) -> str:
-        return f"{len(self.swapped)} layers swapped, {len(self.left)} left alone"
+        said = f"{len(self.swapped)} layers swapped, {len(self.left)} left alone"
+        if self.fused or self.unfused:
+            said += f", {len(self.fused)} forward{'s' * (len(self.fused) != 1)} fused"
+        return said
 
     def __str__(self) -> str:
         lines = [f"{name or '(model)'}: {cls} -> {ours}" for name, cls, ours in self.swapped]
         lines += [f"{name or '(model)'}: {cls} left alone, {why}" for name, cls, why in self.left]
+        lines += [f"{name or '(model)'}: fused {what}" for name, what in self.fused]
+        lines += [f"{name or '(model)'}: not fused, {why}" for name, why in self.unfused]
         return "\n".join([self.summary(), *lines])
 
 
@@ -129,17 +164,23 @@ def report(model: torch.nn.Module) -> Report:
         if binding.is_bound(module):
             made.swapped.append((name, _name(type(module)), _name(counterpart)))
         else:
-            why = _reason_to_leave(module, base) or "accelerate has not been called on it"
+            why = binding.reason_to_leave(module, base) or "accelerate has not been called on it"
             made.left.append((name, _name(type(module)), why))
+    made.fused = [(one.name, str(one)) for one in fusion.fused(model)]
+    made.unfused = fusion.unfused(model)
     return made
+
+
+def _module(model: object) -> torch.nn.Module:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
 
 
 def _layers(model: object) -> Iterator[tuple[str, torch.nn.Module, type, type]]:
     """Each module that has a counterpart: its name, the module, its class there and ours."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     counterparts = COUNTERPARTS | _torchvision()
-    for name, module in model.named_modules():
+    for name, module in _module(model).named_modules():
         base = next((cls for cls in type(module).__mro__ if cls in counterparts), None)
         if base is not None and not isinstance(module, Layer):
             yield name, module, base, counterparts[base]
@@ -153,18 +194,6 @@ def _torchvision() -> dict[type[torch.nn.Module], type[torch.nn.Module]]:
 
 
 _REGIONS = ("RoIAlign", "RoIPool")
-
-
-def _reason_to_leave(module: torch.nn.Module, base: type[torch.nn.Module]) -> str | None:
-    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
-        return "it is lazy and has not seen an input yet"
-    mro = type(module).__mro__
-    own = [vars(cls) for cls in mro[: mro.index(base)]]
-    for methods in (vars(module), *own):
-        for name in binding.COMPUTES:
-            if name in methods and not binding.is_ours(methods[name]):
-                return f"it overrides {name}"
-    return None
 
 
 def _name(cls: type) -> str:

@@ -5,18 +5,19 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pydl import dispatch, plan
 from pydl.asked import around
-from pydl.plan import Plans
+from pydl.plan import STALE, Plans
 from pydl.tuning.when_new import measured_first
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _OPEN = (None, "auto")  # what a call says that leaves the choice open
+_NOTHING = (None,)  # has an override only where a mode overrides everything
 
 
 def entry(
@@ -62,6 +63,13 @@ def entry(
                 except (TypeError, ValueError, RuntimeError):
                     pass  # what it refuses may only have to be put in another way
         kwargs["backend"] = backend
+        outer = None
+        if not is_dynamo_compiling():
+            outer = around() if backend is None else backend
+        if outer is not None and not (overridable and has_torch_function(_NOTHING)):
+            result = plans.likely(args, kwargs, outer)
+            if result is not STALE:
+                return result
         if overridable:
             # Lists of tensors count too: the boxes of images, a pair of states.
             relevant = *args, *kwargs.values()
@@ -71,9 +79,8 @@ def entry(
             return function(*args, **kwargs)
         if dispatch.on_miss is not None:
             return measured_first(function, args, kwargs)
-        outer = around()
-        if outer is None or plan.observers:
+        if outer is None:
             return function(*args, **kwargs)
-        return plans.call(args, kwargs, outer)
+        return plans.by_key(args, kwargs, outer)
 
     return cast(Callable[Arguments, Result], call)

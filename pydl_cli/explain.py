@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pydl_cli.parsing import cuda_missing, sizes_of
+from pydl_cli.parsing import built, cuda_missing, sizes_of, to_channels_last
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def explain(
     family: Annotated[
-        str, typer.Argument(help="A family of operators, such as pool, lrn, depthwise or rnn.")
+        str,
+        typer.Argument(
+            help="A family of operators, such as pool, lrn, depthwise or rnn; or module:factory, "
+            "which returns a model when it is called."
+        ),
     ],
     shape: Annotated[
         str, typer.Option(help="Of the input; for rnn, steps x sequences x hidden units.")
@@ -27,8 +31,14 @@ def explain(
     ] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of depthwise; 1 if not given.")] = None,
     dim: Annotated[int | None, typer.Option(help="Of softmax; the last if not given.")] = None,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Of a model: layers that follow each other together.")
+    ] = False,
 ) -> None:
     """Say who serves a call under auto, by which measurement, and why the others do not.
+
+    Of a model, layer by layer: who serves it, by which measurement, its time here and with
+    PyTorch's own, its share of the whole, what was left alone and why.
 
     For recurrent layers also how the CUDA kernels would go about it: all steps in one kernel, or
     step by step, and why.
@@ -41,12 +51,13 @@ def explain(
     from pydl.contract.rnn import GATES
     from pydl_cli.questions import FAMILIES, OPTIONS, asked
 
-    if family not in FAMILIES:
+    of_model = ":" in family
+    if not of_model and family not in FAMILIES:
         raise ValueError(f"no family is called {family!r}; there are {', '.join(FAMILIES)}")
-    row = FAMILIES[family]
+    row = None if of_model else FAMILIES[family]
     given = {"stride": stride, "dim": dim, "cell": cell}
     options = {name: value for name, value in given.items() if value is not None}
-    for name in options.keys() - set(row.options):
+    for name in options.keys() - set(row.options if row else ()):
         having = [one for one, other in FAMILIES.items() if name in other.options]
         raise ValueError(f"--{name} is for {', '.join(having)}, not for {family}")
     if cell not in (None, *GATES):
@@ -65,11 +76,14 @@ def explain(
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if channels_last and len(sizes) not in formats:
         raise ValueError(f"--channels-last needs a shape of 4 or 5 axes, got {shape!r}")
-    if len(sizes) not in row.axes:
+    if row is not None and len(sizes) not in row.axes:
         raise ValueError(f"--shape for {family} must be {row.shape}, got {shape!r}")
     format = formats[len(sizes)] if channels_last else torch.contiguous_format
     tensor = torch.empty(sizes, dtype=types[dtype], device=device, memory_format=format)
 
+    if row is None:
+        _explain_model(family, tensor, fuse)
+        return
     console = Console()
     questions = asked(family, tensor, **options)
     for question, which in _apart(questions):
@@ -91,6 +105,18 @@ def explain(
     if family.startswith("rnn") and len(sizes) == 3:
         for way, said in _cuda_paths(tensor, cell or OPTIONS["cell"]).items():
             console.print(f"CUDA, {way}: {said}", highlight=False)
+
+
+def _explain_model(name: str, like: "torch.Tensor", fuse: bool) -> None:
+    """The table of a model, for a random input that is ``like`` this one."""
+    import torch
+
+    import pydl
+
+    model = built("the model", name, fuse=fuse).to(device=like.device, dtype=like.dtype)
+    if like.ndim == 4 and not like.is_contiguous():
+        to_channels_last(model)
+    typer.echo(str(pydl.explain(model, torch.randn_like(like))))
 
 
 def _apart(questions: "list[Question]") -> "list[tuple[Question, str]]":

@@ -1,5 +1,10 @@
 """How several commands read their arguments."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 
 def sizes_of(text: str) -> tuple[int, ...]:
     """``1x28x28`` or ``1,28,28`` to positive numbers in PyTorch's range; none where it is
@@ -36,3 +41,38 @@ def device_of(backend: str) -> str:
     if missing:
         raise RuntimeError(f"backend {backend!r} is not available: {missing}")
     return "cuda"
+
+
+def built(option: str, name: str, *, fuse: bool = False) -> "torch.nn.Module":
+    """What the factory of this name (``module:factory``) returns, with this package's layers in it;
+    ``option`` is what the command line calls it."""
+    import importlib
+    import os
+    import sys
+
+    import torch
+
+    import pydl
+
+    module, _, factory = name.partition(":")
+    if not module or not factory:
+        raise ValueError(f"{option} must be module:factory, got {name!r}")
+    sys.path.insert(0, os.getcwd())  # a file of the user's
+    built = getattr(importlib.import_module(module), factory, None)
+    if built is None:
+        raise ValueError(f"{option}: module {module!r} has no {factory!r}")
+    model = built()
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"{option}: {name} must return a torch.nn.Module, got {type(model).__name__}"
+        )
+    return pydl.accelerate(model, fuse=fuse)
+
+
+def to_channels_last(model: "torch.nn.Module") -> None:
+    """Lays the weights of 2-D convolutions out, in place."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

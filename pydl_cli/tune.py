@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydl_cli.parsing import cuda_missing, sizes_of
+from pydl_cli.parsing import built, cuda_missing, sizes_of, to_channels_last
 
 if TYPE_CHECKING:
     import torch
@@ -78,11 +78,9 @@ def tune(
     if model is None:
         runs = list(_families(made))
     else:
-        called = _built(model).to(device=device, dtype=types[dtype])
+        called = built("--model", model).to(device=device, dtype=types[dtype])
         if channels_last:
-            for parameter in called.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            to_channels_last(called)
         inputs = [made(_sizes(text)) for text in input or ()]
         runs = [lambda passes, run: run(called, *inputs, passes=passes)]
 
@@ -141,31 +139,6 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes:
         raise ValueError(f"--input must be such as 1x3x224x224, got {text!r}")
     return sizes
-
-
-def _built(name: str) -> "torch.nn.Module":
-    """What the factory returns, with this package's layers in it."""
-    import importlib
-    import os
-    import sys
-
-    import torch
-
-    import pydl
-
-    module, _, factory = name.partition(":")
-    if not module or not factory:
-        raise ValueError(f"--model must be module:factory, got {name!r}")
-    sys.path.insert(0, os.getcwd())  # a file of the user's
-    built = getattr(importlib.import_module(module), factory, None)
-    if built is None:
-        raise ValueError(f"--model: module {module!r} has no {factory!r}")
-    model = built()
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(
-            f"--model: {name} must return a torch.nn.Module, got {type(model).__name__}"
-        )
-    return pydl.accelerate(model)
 
 
 def _families(made: _Maker) -> Iterator[Callable[..., Any]]:

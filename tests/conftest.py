@@ -20,6 +20,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pydl-tests-")
 import gpu_selection
 import known_table
 import pytest
+from torch.overrides import has_torch_function
 from torch.utils._pytree import tree_map
 
 from pydl import backends, dispatch, layout, native, plan
@@ -178,18 +179,21 @@ def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """With ``--planned``, each call is made with copies until it has a plan, or none."""
     if not request.config.getoption("--planned"):
         return
-    call = plan.Plans.call
+    likely, by_key = plan.Plans.likely, plan.Plans.by_key
 
-    def third(plans, args, kwargs, surroundings=None):
-        if not plan.recording():
+    def fourth(plans, args, kwargs, surroundings):
+        result = likely(plans, args, kwargs, surroundings)
+        own = plan.recording() or dispatch.on_miss or has_torch_function((*args, *kwargs.values()))
+        if result is plan.STALE and not own:
             generator = torch.get_rng_state()
-            for _ in range(2):
+            for _ in range(3):
                 with contextlib.suppress(Exception):
-                    call(plans, *tree_map(_copied, (args, kwargs)), surroundings)
+                    by_key(plans, *tree_map(_copied, (args, kwargs)), surroundings)
             torch.set_rng_state(generator)
-        return call(plans, args, kwargs, surroundings)
+            result = likely(plans, args, kwargs, surroundings)
+        return result
 
-    monkeypatch.setattr(plan.Plans, "call", third)
+    monkeypatch.setattr(plan.Plans, "likely", fourth)
 
 
 def _copied(value: object) -> object:

@@ -14,6 +14,8 @@ from pydl.models.segmentation.fcn_resnet import FCNHead, on_resnet
 from pydl.models.segmentation.segnet import SegNet
 from pydl.models.segmentation.unet import UNet
 from pydl.models.sequence.awd_lstm import AWDLSTM
+from pydl.models.sequence.classifier import ULMFiT
+from pydl.models.sequence.crnn import CRNN
 from pydl.models.sequence.elmo import ELMo
 from pydl.models.sequence.feed_forward_lm import FeedForwardLM
 from pydl.models.sequence.flair import Flair
@@ -60,7 +62,11 @@ TRAINED = (
     "awd_lstm_ptb",
     "elmo_small",
     "flair",
+    "sequence_classifier",
+    "ulmfit",
     "rnnsearch",
+    "crnn",
+    "captioner",
     "forecaster",
 )
 WITH_HEADS = ("googlenet",)
@@ -97,7 +103,11 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     ),
     "elmo_small": lambda: ELMo(5, 4, highways=1),
     "flair": lambda: Flair(275, embedding=3, hidden=5),
+    "ulmfit": lambda: ULMFiT(
+        AWDLSTM(33_278, embedding=3, hidden=5, word_dropout=0.0, weight_drop=0.0), 2
+    ),
     "rnnsearch": lambda: Translator(30_000, 30_000, embedding=3, hidden=4, maxout=2),
+    "crnn": lambda: CRNN(37, maps=(2, 2, 4, 4, 4, 4, 4), hidden=3),
     "mc3_18": lambda: _two_stages(mc3_18),
     "r2plus1d_18": lambda: _two_stages(r2plus1d_18),
 }

@@ -2,7 +2,7 @@
 
 #include "activation.h"
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -16,30 +16,32 @@ Epilogue epilogue_with_mask(const std::string& activation, double slope) {
 
 template <auto stats, auto forward, auto grad_sums, auto grad_input>
 void bind_batch_norm(py::module_& module) {
-  module.def("batch_norm_stats",
+  def_launch(module, "batch_norm_stats",
              [](Tensor x, Tensor mean, Tensor var, Tensor parts, int64_t where) {
                py::gil_scoped_release release;
                stats({x, mean, var, parts}, where);
              });
-  module.def("batch_norm_forward", [](Tensor x, Tensor mean, Tensor var, Tensor weight, Tensor bias,
-                                      Tensor residual, Tensor y, Tensor mask, double eps,
-                                      const std::string& activation, double slope, bool training,
-                                      int64_t where) {
-    const Epilogue epilogue = epilogue_with_mask(activation, slope);
-    py::gil_scoped_release release;
-    forward({x, mean, var, weight, bias, residual, y, mask, eps, epilogue, training}, where);
-  });
-  module.def("batch_norm_grad_sums", [](Tensor grad_y, Tensor x, Tensor mean, Tensor var,
-                                        Tensor mask, Tensor sum_g, Tensor sum_gx, double eps,
-                                        const std::string& activation, double slope,
-                                        bool rows_are_pixels, Tensor parts, int64_t where) {
-    const Epilogue epilogue = epilogue_with_mask(activation, slope);
-    py::gil_scoped_release release;
-    grad_sums({grad_y, x, mean, var, mask, sum_g, sum_gx, eps, epilogue, rows_are_pixels, parts},
-              where);
-  });
-  module.def(
-      "batch_norm_grad_input",
+  def_launch(module, "batch_norm_forward",
+             [](Tensor x, Tensor mean, Tensor var, Tensor weight, Tensor bias, Tensor residual,
+                Tensor y, Tensor mask, double eps, const std::string& activation, double slope,
+                bool training, int64_t where) {
+               const Epilogue epilogue = epilogue_with_mask(activation, slope);
+               py::gil_scoped_release release;
+               forward({x, mean, var, weight, bias, residual, y, mask, eps, epilogue, training},
+                       where);
+             });
+  def_launch(module, "batch_norm_grad_sums",
+             [](Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor mask, Tensor sum_g,
+                Tensor sum_gx, double eps, const std::string& activation, double slope,
+                bool rows_are_pixels, Tensor parts, int64_t where) {
+               const Epilogue epilogue = epilogue_with_mask(activation, slope);
+               py::gil_scoped_release release;
+               grad_sums({grad_y, x, mean, var, mask, sum_g, sum_gx, eps, epilogue, rows_are_pixels,
+                          parts},
+                         where);
+             });
+  def_launch(
+      module, "batch_norm_grad_input",
       [](Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor weight, Tensor mask, Tensor sum_g,
          Tensor sum_gx, Tensor grad_x, Tensor grad_residual, double count, double eps,
          const std::string& activation, double slope, bool training, int64_t where) {
@@ -57,6 +59,11 @@ void bind_batch_norm(py::module_& module) {
 void bind_batch_norm_cpu(py::module_& module) {
   bind_batch_norm<cpu::batch_norm_stats, cpu::batch_norm_forward, cpu::batch_norm_grad_sums,
                   cpu::batch_norm_grad_input>(module);
+  def_launch(module, "batch_norm_move",
+             [](Tensor running_mean, Tensor running_var, Tensor mean, Tensor var, double count,
+                double momentum, int64_t) {
+               cpu::batch_norm_move({running_mean, running_var, mean, var, count, momentum});
+             });
 }
 #endif
 #if defined(PYDL_BIND_CUDA)

@@ -2,7 +2,7 @@
 
 #include "activation.h"
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -11,18 +11,20 @@ namespace py = pybind11;
 
 template <auto forward, auto backward>
 void bind_bias_act(py::module_& module) {
-  module.def("bias_act_forward", [](Tensor x, Tensor bias, Tensor residual, Tensor y,
-                                    const std::string& activation, double slope, int64_t where) {
-    const Epilogue epilogue = epilogue_of(activation, slope);
-    py::gil_scoped_release release;
-    forward({x, bias, residual, y, epilogue}, where);
-  });
-  module.def("bias_act_backward", [](Tensor grad_y, Tensor saved, Tensor grad_x,
-                                     const std::string& activation, double slope, int64_t where) {
-    const Epilogue epilogue = epilogue_of(activation, slope);
-    py::gil_scoped_release release;
-    backward({grad_y, saved, grad_x, epilogue}, where);
-  });
+  def_launch(module, "bias_act_forward",
+             [](Tensor x, Tensor bias, Tensor residual, Tensor y, const std::string& activation,
+                double slope, int64_t where) {
+               const Epilogue epilogue = epilogue_of(activation, slope);
+               py::gil_scoped_release release;
+               forward({x, bias, residual, y, epilogue}, where);
+             });
+  def_launch(module, "bias_act_backward",
+             [](Tensor grad_y, Tensor saved, Tensor grad_x, const std::string& activation,
+                double slope, int64_t where) {
+               const Epilogue epilogue = epilogue_of(activation, slope);
+               py::gil_scoped_release release;
+               backward({grad_y, saved, grad_x, epilogue}, where);
+             });
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include "activation.h"
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 #include "window.h"
 
 namespace pydl {
@@ -23,7 +23,7 @@ ConvWindow conv_window_of(const Axes& stride, const Axes& padding, const Axes& d
 
 template <auto forward, auto grad_input, auto grad_weight, auto grad_bias>
 void bind_conv(py::module_& module) {
-  module.def("conv_forward",
+  def_launch(module, "conv_forward",
              [](Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t groups,
                 const std::string& activation, double slope, bool tf32, int64_t where) {
@@ -32,21 +32,23 @@ void bind_conv(py::module_& module) {
                py::gil_scoped_release release;
                forward({x, weight, bias, y, window, residual, epilogue}, where);
              });
-  module.def("conv_grad_input", [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& stride,
-                                   const Axes& padding, const Axes& dilation, int64_t groups,
-                                   bool tf32, int64_t where) {
-    const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
-    py::gil_scoped_release release;
-    grad_input({grad_y, weight, grad_x, window}, where);
-  });
-  module.def("conv_grad_weight", [](Tensor grad_y, Tensor x, Tensor grad_weight_out,
-                                    const Axes& stride, const Axes& padding, const Axes& dilation,
-                                    int64_t groups, bool tf32, Tensor parts, int64_t where) {
-    const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
-    py::gil_scoped_release release;
-    grad_weight({grad_y, x, grad_weight_out, window, parts}, where);
-  });
-  module.def("conv_grad_bias", [](Tensor grad_y, Tensor grad_bias_out, int64_t where) {
+  def_launch(
+      module, "conv_grad_input",
+      [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& stride, const Axes& padding,
+         const Axes& dilation, int64_t groups, bool tf32, int64_t where) {
+        const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
+        py::gil_scoped_release release;
+        grad_input({grad_y, weight, grad_x, window}, where);
+      });
+  def_launch(
+      module, "conv_grad_weight",
+      [](Tensor grad_y, Tensor x, Tensor grad_weight_out, const Axes& stride, const Axes& padding,
+         const Axes& dilation, int64_t groups, bool tf32, Tensor parts, int64_t where) {
+        const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
+        py::gil_scoped_release release;
+        grad_weight({grad_y, x, grad_weight_out, window, parts}, where);
+      });
+  def_launch(module, "conv_grad_bias", [](Tensor grad_y, Tensor grad_bias_out, int64_t where) {
     py::gil_scoped_release release;
     grad_bias({grad_y, grad_bias_out}, where);
   });

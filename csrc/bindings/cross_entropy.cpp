@@ -1,7 +1,7 @@
 #include "../cross_entropy.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 #if defined(PYDL_BIND_CPU)
 namespace pydl {
@@ -20,15 +20,16 @@ Criterion criterion_of(int64_t ignore_index, double label_smoothing, const std::
 }  // namespace
 
 void bind_cross_entropy_cpu(py::module_& module) {
-  module.def("cross_entropy_forward", [](Tensor x, Tensor target, Tensor weight, Tensor loss,
-                                         Tensor peak, Tensor total, Tensor divisor,
-                                         int64_t ignore_index, double label_smoothing,
-                                         const std::string& reduction, int64_t where) {
-    const Criterion criterion = criterion_of(ignore_index, label_smoothing, reduction);
-    py::gil_scoped_release release;
-    cpu::cross_entropy_forward({x, target, weight, loss, peak, total, divisor, criterion}, where);
-  });
-  module.def("cross_entropy_backward",
+  def_launch(module, "cross_entropy_forward",
+             [](Tensor x, Tensor target, Tensor weight, Tensor loss, Tensor peak, Tensor total,
+                Tensor divisor, int64_t ignore_index, double label_smoothing,
+                const std::string& reduction, int64_t where) {
+               const Criterion criterion = criterion_of(ignore_index, label_smoothing, reduction);
+               py::gil_scoped_release release;
+               cpu::cross_entropy_forward(
+                   {x, target, weight, loss, peak, total, divisor, criterion}, where);
+             });
+  def_launch(module, "cross_entropy_backward",
              [](Tensor grad_loss, Tensor x, Tensor target, Tensor weight, Tensor peak, Tensor total,
                 Tensor divisor, Tensor grad_x, int64_t ignore_index, double label_smoothing,
                 const std::string& reduction, int64_t where) {

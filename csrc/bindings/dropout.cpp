@@ -1,15 +1,17 @@
 #include "../dropout.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 #if defined(PYDL_BIND_CPU)
 namespace pydl {
 
 void bind_dropout_cpu(pybind11::module_& module) {
-  module.def("dropout", [](Tensor x, Tensor y, double p, int64_t seed, int64_t where) {
+  def_launch(module, "dropout", [](Tensor x, Tensor y, double p, Tensor seed, int64_t where) {
+    check(seed.dtype == DType::int64 && seed.numel() == 1, "a seed is one number of int64");
+    const Dropout args{x, y, p, *static_cast<const int64_t*>(seed.data)};
     pybind11::gil_scoped_release release;
-    cpu::dropout({x, y, p, seed}, where);
+    cpu::dropout(args, where);
   });
 }
 

@@ -1,7 +1,7 @@
 #include "../local.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 #include "window.h"
 
 namespace pydl {
@@ -21,21 +21,21 @@ LocalWindow local_window_of(const Axes& kernel, const Axes& stride, const Axes& 
 
 template <auto forward, auto grad_input, auto grad_weight>
 void bind_local(py::module_& module) {
-  module.def("local_forward",
+  def_launch(module, "local_forward",
              [](Tensor x, Tensor weight, Tensor bias, Tensor y, const Axes& kernel,
                 const Axes& stride, const Axes& padding, const Axes& dilation, int64_t where) {
                const LocalWindow window = local_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                forward({x, weight, bias, y, window}, where);
              });
-  module.def("local_grad_input",
+  def_launch(module, "local_grad_input",
              [](Tensor grad_y, Tensor weight, Tensor grad_x, const Axes& kernel, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t where) {
                const LocalWindow window = local_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                grad_input({grad_y, weight, grad_x, window}, where);
              });
-  module.def("local_grad_weight",
+  def_launch(module, "local_grad_weight",
              [](Tensor grad_y, Tensor x, Tensor grad_weight_out, const Axes& kernel,
                 const Axes& stride, const Axes& padding, const Axes& dilation, int64_t where) {
                const LocalWindow window = local_window_of(kernel, stride, padding, dilation);

@@ -1,7 +1,7 @@
 #include "../lrn.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -10,16 +10,18 @@ namespace py = pybind11;
 
 template <auto forward, auto backward>
 void bind_lrn(py::module_& module) {
-  module.def("lrn_forward", [](Tensor x, Tensor y, int64_t size, double alpha, double beta,
-                               double k, int64_t where) {
-    py::gil_scoped_release release;
-    forward({x, y, size, alpha, beta, k}, where);
-  });
-  module.def("lrn_backward", [](Tensor grad_y, Tensor x, Tensor grad_x, int64_t size, double alpha,
-                                double beta, double k, int64_t where) {
-    py::gil_scoped_release release;
-    backward({grad_y, x, grad_x, size, alpha, beta, k}, where);
-  });
+  def_launch(
+      module, "lrn_forward",
+      [](Tensor x, Tensor y, int64_t size, double alpha, double beta, double k, int64_t where) {
+        py::gil_scoped_release release;
+        forward({x, y, size, alpha, beta, k}, where);
+      });
+  def_launch(module, "lrn_backward",
+             [](Tensor grad_y, Tensor x, Tensor grad_x, int64_t size, double alpha, double beta,
+                double k, int64_t where) {
+               py::gil_scoped_release release;
+               backward({grad_y, x, grad_x, size, alpha, beta, k}, where);
+             });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "../nms.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -10,11 +10,12 @@ namespace py = pybind11;
 
 template <auto nms>
 void bind_nms(py::module_& module) {
-  module.def("nms", [](Tensor boxes, Tensor classes, Tensor keep, Tensor words, double threshold,
-                       int64_t where) {
-    py::gil_scoped_release release;
-    nms({boxes, classes, keep, words, threshold}, where);
-  });
+  def_launch(
+      module, "nms",
+      [](Tensor boxes, Tensor classes, Tensor keep, Tensor words, double threshold, int64_t where) {
+        py::gil_scoped_release release;
+        nms({boxes, classes, keep, words, threshold}, where);
+      });
 }
 
 }  // namespace

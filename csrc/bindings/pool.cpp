@@ -1,7 +1,7 @@
 #include "../pool.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 #include "window.h"
 
 namespace pydl {
@@ -21,28 +21,28 @@ PoolWindow pool_window_of(const Axes& kernel, const Axes& stride, const Axes& pa
 
 template <auto max_forward, auto max_backward, auto avg_forward, auto avg_backward>
 void bind_pool(py::module_& module) {
-  module.def("max_pool_forward",
+  def_launch(module, "max_pool_forward",
              [](Tensor x, Tensor y, Tensor index, const Axes& kernel, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t where) {
                const PoolWindow window = pool_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                max_forward({x, y, index, window}, where);
              });
-  module.def("max_pool_backward",
+  def_launch(module, "max_pool_backward",
              [](Tensor grad_y, Tensor index, Tensor grad_x, const Axes& kernel, const Axes& stride,
                 const Axes& padding, const Axes& dilation, int64_t where) {
                const PoolWindow window = pool_window_of(kernel, stride, padding, dilation);
                py::gil_scoped_release release;
                max_backward({grad_y, index, grad_x, window}, where);
              });
-  module.def("avg_pool_forward",
+  def_launch(module, "avg_pool_forward",
              [](Tensor x, Tensor y, const Axes& kernel, const Axes& stride, const Axes& padding,
                 bool count_include_pad, int64_t divisor, int64_t where) {
                const PoolWindow window = pool_window_of(kernel, stride, padding, {1});
                py::gil_scoped_release release;
                avg_forward({x, y, window, count_include_pad, divisor}, where);
              });
-  module.def("avg_pool_backward",
+  def_launch(module, "avg_pool_backward",
              [](Tensor grad_y, Tensor grad_x, const Axes& kernel, const Axes& stride,
                 const Axes& padding, bool count_include_pad, int64_t divisor, int64_t where) {
                const PoolWindow window = pool_window_of(kernel, stride, padding, {1});

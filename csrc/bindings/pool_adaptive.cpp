@@ -1,7 +1,7 @@
 #include "../pool_adaptive.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 #include "window.h"
 
 namespace pydl {
@@ -21,20 +21,21 @@ std::vector<Bins> levels_of(const std::vector<Axes>& given) {
 
 template <auto forward, auto backward>
 void bind_pool_adaptive(py::module_& module) {
-  module.def("adaptive_pool_forward",
+  def_launch(module, "adaptive_pool_forward",
              [](Tensor x, Tensor y, Tensor index, const std::vector<Axes>& levels, bool pyramid,
                 bool maximum, int64_t where) {
                const AdaptivePoolForward args{x, y, index, levels_of(levels), pyramid, maximum};
                py::gil_scoped_release release;
                forward(args, where);
              });
-  module.def("adaptive_pool_backward", [](Tensor grad_y, Tensor index, Tensor grad_x,
-                                          const std::vector<Axes>& levels, bool pyramid,
-                                          bool maximum, int64_t where) {
-    const AdaptivePoolBackward args{grad_y, index, grad_x, levels_of(levels), pyramid, maximum};
-    py::gil_scoped_release release;
-    backward(args, where);
-  });
+  def_launch(module, "adaptive_pool_backward",
+             [](Tensor grad_y, Tensor index, Tensor grad_x, const std::vector<Axes>& levels,
+                bool pyramid, bool maximum, int64_t where) {
+               const AdaptivePoolBackward args{grad_y,  index,  grad_x, levels_of(levels),
+                                               pyramid, maximum};
+               py::gil_scoped_release release;
+               backward(args, where);
+             });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "../pool_lp.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 #include "window.h"
 
 namespace pydl {
@@ -20,13 +20,14 @@ PoolWindow still_window(const Axes& kernel, const Axes& stride) {
 
 template <auto forward, auto backward>
 void bind_pool_lp(py::module_& module) {
-  module.def("lp_pool_forward", [](Tensor x, Tensor y, double norm_type, const Axes& kernel,
-                                   const Axes& stride, int64_t where) {
-    const PoolWindow window = still_window(kernel, stride);
-    py::gil_scoped_release release;
-    forward({x, y, window, norm_type}, where);
-  });
-  module.def("lp_pool_backward",
+  def_launch(module, "lp_pool_forward",
+             [](Tensor x, Tensor y, double norm_type, const Axes& kernel, const Axes& stride,
+                int64_t where) {
+               const PoolWindow window = still_window(kernel, stride);
+               py::gil_scoped_release release;
+               forward({x, y, window, norm_type}, where);
+             });
+  def_launch(module, "lp_pool_backward",
              [](Tensor grad_y, Tensor x, Tensor y, Tensor grad_x, double norm_type,
                 const Axes& kernel, const Axes& stride, int64_t where) {
                const PoolWindow window = still_window(kernel, stride);

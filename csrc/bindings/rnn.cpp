@@ -1,7 +1,7 @@
 #include "../rnn.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -19,23 +19,29 @@ RnnCell cell_named(const std::string& name) {
 
 template <auto forward, auto backward, auto cell_forward, auto cell_backward>
 void bind_rnn(py::module_& module) {
-  module.def("rnn_forward", [](Tensor gates, Tensor weight_hh, Tensor bias_hh, Tensor h0, Tensor c0,
-                               Tensor weight_hr, Tensor peephole, Tensor norm, Tensor norm_c,
-                               Tensor bias_c, Tensor drop, Tensor zone_h, Tensor zone_c,
-                               Tensor batch_sizes, const std::string& cell, bool reverse,
-                               double zoneout_h, double zoneout_c, double eps, Tensor y, Tensor h_n,
-                               Tensor c_n, Tensor c, Tensor activated, Tensor normalised,
-                               Tensor rstd, Tensor unprojected, Tensor work, int64_t where) {
-    const RnnWeights weights{weight_hh, bias_hh, h0,   c0,     weight_hr, peephole,   norm,
-                             norm_c,    bias_c,  drop, zone_h, zone_c,    batch_sizes};
-    const RnnKind kind{cell_named(cell), reverse, zoneout_h, zoneout_c, eps};
-    py::gil_scoped_release release;
-    forward(
-        {gates, weights, y, h_n, c_n, {c, activated, normalised, rstd, unprojected}, work, kind},
-        where);
-  });
-  module.def(
-      "rnn_backward",
+  def_launch(
+      module, "rnn_forward",
+      [](Tensor gates, Tensor weight_hh, Tensor bias_hh, Tensor h0, Tensor c0, Tensor weight_hr,
+         Tensor peephole, Tensor norm, Tensor norm_c, Tensor bias_c, Tensor drop, Tensor zone_h,
+         Tensor zone_c, Tensor batch_sizes, const std::string& cell, bool reverse, double zoneout_h,
+         double zoneout_c, double eps, Tensor y, Tensor h_n, Tensor c_n, Tensor c, Tensor activated,
+         Tensor normalised, Tensor rstd, Tensor unprojected, Tensor work, int64_t where) {
+        const RnnWeights weights{weight_hh, bias_hh, h0,   c0,     weight_hr, peephole,   norm,
+                                 norm_c,    bias_c,  drop, zone_h, zone_c,    batch_sizes};
+        const RnnKind kind{cell_named(cell), reverse, zoneout_h, zoneout_c, eps};
+        py::gil_scoped_release release;
+        forward({gates,
+                 weights,
+                 y,
+                 h_n,
+                 c_n,
+                 {c, activated, normalised, rstd, unprojected},
+                 work,
+                 kind},
+                where);
+      });
+  def_launch(
+      module, "rnn_backward",
       [](Tensor grad_y, Tensor grad_h_n, Tensor grad_c_n, Tensor y, Tensor c, Tensor activated,
          Tensor normalised, Tensor rstd, Tensor weight_hh, Tensor h0, Tensor c0, Tensor weight_hr,
          Tensor peephole, Tensor norm, Tensor norm_c, Tensor bias_c, Tensor drop, Tensor zone_h,
@@ -53,15 +59,16 @@ void bind_rnn(py::module_& module) {
              grad_projected, grad_h0, grad_c0, grad_peephole, grad_norm, grad_norm_c, work, kind},
             where);
       });
-  module.def("rnn_cell_forward", [](Tensor gates, Tensor products, Tensor h, Tensor c,
-                                    Tensor peephole, const std::string& cell, Tensor h_next,
-                                    Tensor c_next, Tensor activated, int64_t where) {
-    const RnnCellForward args{gates,     products,        h, c, peephole, h_next, c_next,
-                              activated, cell_named(cell)};
-    py::gil_scoped_release release;
-    cell_forward(args, where);
-  });
-  module.def("rnn_cell_backward",
+  def_launch(
+      module, "rnn_cell_forward",
+      [](Tensor gates, Tensor products, Tensor h, Tensor c, Tensor peephole,
+         const std::string& cell, Tensor h_next, Tensor c_next, Tensor activated, int64_t where) {
+        const RnnCellForward args{gates,     products,        h, c, peephole, h_next, c_next,
+                                  activated, cell_named(cell)};
+        py::gil_scoped_release release;
+        cell_forward(args, where);
+      });
+  def_launch(module, "rnn_cell_backward",
              [](Tensor grad_h, Tensor grad_c, Tensor activated, Tensor h, Tensor c, Tensor c_next,
                 Tensor peephole, const std::string& cell, Tensor grad_gates, Tensor grad_products,
                 Tensor grad_h_before, Tensor grad_c_before, Tensor grad_peephole, int64_t where) {

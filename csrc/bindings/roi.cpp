@@ -1,7 +1,7 @@
 #include "../roi.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -10,26 +10,29 @@ namespace py = pybind11;
 
 template <auto align_forward, auto align_backward, auto pool_forward, auto pool_backward>
 void bind_roi(py::module_& module) {
-  module.def("roi_align_forward", [](Tensor x, Tensor boxes, Tensor y, double scale,
-                                     int64_t samples, bool aligned, int64_t where) {
-    py::gil_scoped_release release;
-    align_forward({x, boxes, y, {scale, samples, aligned}}, where);
-  });
-  module.def("roi_align_backward", [](Tensor grad_y, Tensor boxes, Tensor grad_x, double scale,
-                                      int64_t samples, bool aligned, int64_t where) {
-    py::gil_scoped_release release;
-    align_backward({grad_y, boxes, grad_x, {scale, samples, aligned}}, where);
-  });
-  module.def("roi_pool_forward",
+  def_launch(module, "roi_align_forward",
+             [](Tensor x, Tensor boxes, Tensor y, double scale, int64_t samples, bool aligned,
+                int64_t where) {
+               py::gil_scoped_release release;
+               align_forward({x, boxes, y, {scale, samples, aligned}}, where);
+             });
+  def_launch(module, "roi_align_backward",
+             [](Tensor grad_y, Tensor boxes, Tensor grad_x, double scale, int64_t samples,
+                bool aligned, int64_t where) {
+               py::gil_scoped_release release;
+               align_backward({grad_y, boxes, grad_x, {scale, samples, aligned}}, where);
+             });
+  def_launch(module, "roi_pool_forward",
              [](Tensor x, Tensor boxes, Tensor y, Tensor index, double scale, int64_t where) {
                py::gil_scoped_release release;
                pool_forward({x, boxes, y, index, scale}, where);
              });
-  module.def("roi_pool_backward", [](Tensor grad_y, Tensor index, Tensor boxes, Tensor grad_x,
-                                     double scale, int64_t where) {
-    py::gil_scoped_release release;
-    pool_backward({grad_y, index, boxes, grad_x, scale}, where);
-  });
+  def_launch(
+      module, "roi_pool_backward",
+      [](Tensor grad_y, Tensor index, Tensor boxes, Tensor grad_x, double scale, int64_t where) {
+        py::gil_scoped_release release;
+        pool_backward({grad_y, index, boxes, grad_x, scale}, where);
+      });
 }
 
 }  // namespace

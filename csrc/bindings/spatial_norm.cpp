@@ -1,7 +1,7 @@
 #include "../spatial_norm.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -10,12 +10,13 @@ namespace py = pybind11;
 
 template <auto forward, auto backward>
 void bind_spatial_norm(py::module_& module) {
-  module.def("spatial_norm_forward", [](Tensor x, Tensor y, int64_t size, double rate, double beta,
-                                        double k, int64_t where) {
-    py::gil_scoped_release release;
-    forward({x, y, size, rate, beta, k}, where);
-  });
-  module.def("spatial_norm_backward",
+  def_launch(
+      module, "spatial_norm_forward",
+      [](Tensor x, Tensor y, int64_t size, double rate, double beta, double k, int64_t where) {
+        py::gil_scoped_release release;
+        forward({x, y, size, rate, beta, k}, where);
+      });
+  def_launch(module, "spatial_norm_backward",
              [](Tensor grad_y, Tensor x, Tensor grad_x, Tensor term, int64_t size, double rate,
                 double beta, double k, int64_t where) {
                py::gil_scoped_release release;

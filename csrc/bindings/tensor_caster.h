@@ -27,7 +27,7 @@ struct type_caster<pydl::Tensor> {
     const object sizes = getattr(source, names.shape);
     const object strides = call(source, names.stride);
     const ssize_t rank = PyTuple_GET_SIZE(sizes.ptr());
-    pydl::check(rank >= 1 && rank <= 5, "expected a tensor of 1 to 5 dimensions, got ", rank);
+    pydl::check(rank <= 5, "expected a tensor of at most 5 dimensions, got ", rank);
     for (ssize_t from = 0; from < rank; ++from) {
       // A vector's elements become channels, and so do a matrix's rows, with its columns innermost.
       const ssize_t to = rank <= 2 ? (from == 0 ? 1 : 4) : from < 2 ? from : from + 5 - rank;

@@ -1,7 +1,7 @@
 #include "../unpool.h"
 
 #include "families.h"
-#include "tensor_caster.h"
+#include "launch.h"
 
 namespace pydl {
 namespace {
@@ -10,15 +10,16 @@ namespace py = pybind11;
 
 template <auto forward, auto backward>
 void bind_unpool(py::module_& module) {
-  module.def("max_unpool_forward",
+  def_launch(module, "max_unpool_forward",
              [](Tensor x, Tensor index, Tensor y, Tensor winner, int64_t where) {
                py::gil_scoped_release release;
                forward({x, index, y, winner}, where);
              });
-  module.def("max_unpool_backward", [](Tensor grad_y, Tensor index, Tensor grad_x, int64_t where) {
-    py::gil_scoped_release release;
-    backward({grad_y, index, grad_x}, where);
-  });
+  def_launch(module, "max_unpool_backward",
+             [](Tensor grad_y, Tensor index, Tensor grad_x, int64_t where) {
+               py::gil_scoped_release release;
+               backward({grad_y, index, grad_x}, where);
+             });
 }
 
 }  // namespace

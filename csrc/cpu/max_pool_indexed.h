@@ -106,8 +106,8 @@ void choose(const A* const* taps, const Code<A>* codes, int64_t count, const Cod
   }
 }
 
-// Windows three wide that begin at every other column: their taps come out of the input's rows by
-// shuffles.
+// Windows two or three wide that begin at every other column: their taps come out of the input's
+// rows by shuffles.
 
 // Looks at the next tap in scan order. Codes ascend in that order, so the last one taken is the
 // largest: with AVX2 cheaper than a select.
@@ -125,9 +125,9 @@ PYDL_INLINE void look_at(const V& value, C code, V& best, I& chosen) {
   chosen = taken ? I{} + code : chosen;
 }
 
-template <class Index>
-void max_threes_indexed(const MaxPoolForward& args, const Axis& depth, const Axis& height,
-                        const Axis& width, int64_t threads) {
+template <int wide, class Index>
+void max_every_other_indexed(const MaxPoolForward& args, const Axis& depth, const Axis& height,
+                             const Axis& width, int64_t threads) {
   using C = Code<float>;
   const Coding<Index> coding(depth, height, width);
   const Lines lines(args.y);
@@ -136,15 +136,15 @@ void max_threes_indexed(const MaxPoolForward& args, const Axis& depth, const Axi
   Index* index = static_cast<Index*>(args.index.data);
   const int64_t team = team_size(lines.count(), args.x.numel(), threads);
   const Scratch<const float*> row_memory(team, depth.kernel * height.kernel);
-  const Scratch<C> code_memory(team, 3 * depth.kernel * height.kernel);
+  const Scratch<C> code_memory(team, wide * depth.kernel * height.kernel);
   share_out(lines.count(), team, [&](int64_t member, int64_t first, int64_t last) {
     const float** rows = row_memory.of(member);
-    C* codes = code_memory.of(member);  // three to a row
+    C* codes = code_memory.of(member);  // `wide` to a row
     for (Lines at = lines.from(first); at.number < last; at.next()) {
       int64_t count = 0;
       for_lines_of_windows(depth, height, at, [&](int64_t from, int64_t tap_d, int64_t tap_h) {
-        for (int64_t tap = 0; tap < 3; ++tap)
-          codes[3 * count + tap] = static_cast<C>(coding.of(tap_d, tap_h, tap));
+        for (int64_t tap = 0; tap < wide; ++tap)
+          codes[wide * count + tap] = static_cast<C>(coding.of(tap_d, tap_h, tap));
         rows[count++] = x + from * width.inputs;
       });
       const auto begin =
@@ -153,18 +153,18 @@ void max_threes_indexed(const MaxPoolForward& args, const Axis& depth, const Axi
           (depth.start(at.d) * height.inputs + height.start(at.h)) * width.inputs;
       float* values = y + at.number * width.outputs;
       Index* places = index + at.number * width.outputs;
-      with_count<float, 2, 3>(count, [&]<int fixed>(Lanes<fixed>) {
+      with_count<float, 2, 3, 4>(count, [&]<int fixed>(Lanes<fixed>) {
         const auto choose_block = [=]<int lanes>(int64_t o, Lanes<lanes>) PYDL_INLINE_BODY {
           Vec<float, lanes> best = Vec<float, lanes>{} + kLowest<float>;
           Vec<C, lanes> chosen = Vec<C, lanes>{} + begin;
           for_steps<fixed>(0, count, [&](int64_t row) PYDL_INLINE_BODY {
             const float* from = rows[row] + 2 * o;
-            const auto [a, b, c] =
-                threes_of<lanes, float>(load_vec<lanes>(from), load_vec<lanes>(from + lanes),
-                                        load_vec<lanes>(from + lanes + 1));
-            look_at(a, codes[3 * row], best, chosen);
-            look_at(b, codes[3 * row + 1], best, chosen);
-            look_at(c, codes[3 * row + 2], best, chosen);
+            const auto low = load_vec<lanes>(from), high = load_vec<lanes>(from + lanes);
+            const auto end = wide == 3 ? load_vec<lanes>(from + lanes + 1) : high;
+            const auto [a, b, c] = threes_of<lanes, float>(low, high, end);
+            look_at(a, codes[wide * row], best, chosen);
+            look_at(b, codes[wide * row + 1], best, chosen);
+            if constexpr (wide == 3) look_at(c, codes[wide * row + 2], best, chosen);
           });
           store_vec<lanes>(best, values + o);
           C code[lanes];
@@ -185,7 +185,10 @@ void max_lines_indexed(const MaxPoolForward& args, int64_t threads) {
   if (depth.global() && height.global() && width.global())
     return max_planes_indexed<T, Index>(args, threads);
   if constexpr (std::is_same_v<T, float>) {
-    if (whole_threes(width)) return max_threes_indexed<Index>(args, depth, height, width, threads);
+    if (whole_twos(width))
+      return max_every_other_indexed<2, Index>(args, depth, height, width, threads);
+    if (whole_threes(width))
+      return max_every_other_indexed<3, Index>(args, depth, height, width, threads);
   }
   const Columns columns(width);
   const std::vector<int64_t> tap_offsets = columns.tap_offsets(width);

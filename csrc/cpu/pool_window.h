@@ -46,6 +46,9 @@ struct Axis {
     return {first, std::clamp(last, first, outputs)};
   }
 
+  // Whether all windows do.
+  bool whole() const { return full().first == 0 && full().last == outputs; }
+
   // Windows [first, last) are all that hold one of the inputs [input, input + count).
   Taps holding(int64_t input, int64_t count) const {
     const int64_t first = std::max<int64_t>(input + padding - (kernel - 1) * dilation, 0);

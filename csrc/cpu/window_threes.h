@@ -12,9 +12,13 @@ namespace pydl::cpu::PYDL_ISA {
 
 // Whether the windows are such and all lie wholly inside the input: those that do not would be
 // folded one at a time, which costs more than registers save.
-inline bool whole_threes(const Axis& axis) {
-  const Axis::Taps whole = axis.full();
-  return by_threes(axis) && whole.first == 0 && whole.last == axis.outputs;
+inline bool whole_threes(const Axis& axis) { return by_threes(axis) && axis.whole(); }
+
+// The same of windows two wide, which share no column, where a line of them fills a vector: of
+// shorter ones several are better done at a time.
+inline bool whole_twos(const Axis& axis) {
+  return axis.kernel == 2 && axis.stride == 2 && axis.dilation == 1 && axis.whole() &&
+         axis.outputs >= 8;
 }
 
 // A fold of a map's windows: y[o] = finish(across columns(down their taps)). Down and Across are

@@ -81,10 +81,15 @@ def together(
     passes over."""
     sources, targets = zip(*pairs, strict=True)
     lengths = torch.tensor([len(source) for source in sources])
+    begun, following = forced(targets)
+    return (pad_sequence(list(sources), padding_value=PADDING), lengths, begun), following
+
+
+def forced(targets: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encoded texts as a decoder is given them, begun, and what comes next, (T, B) each; see
+    :func:`together`."""
     begun = [torch.cat([one.new_tensor([BEGIN]), one[:-1]]) for one in targets]
-    following = pad_sequence(list(targets), padding_value=-100)  # [T, B]
-    inputs = pad_sequence(list(sources), padding_value=PADDING), lengths, pad_sequence(begun)
-    return inputs, following
+    return pad_sequence(begun), pad_sequence(list(targets), padding_value=-100)
 
 
 def numbers(count: int, held_out: int, seed: int, language: str = "de") -> Pairs:

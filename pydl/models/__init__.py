@@ -31,7 +31,9 @@ from pydl.models.segmentation.fcn_resnet import fcn_resnet50, fcn_resnet101
 from pydl.models.segmentation.segnet import segnet
 from pydl.models.segmentation.unet import unet, unet_padded
 from pydl.models.sequence.awd_lstm import AWDLSTM, awd_lstm_ptb, awd_lstm_wt2
+from pydl.models.sequence.captioner import Captioner, captioner
 from pydl.models.sequence.char_lm import CharLM
+from pydl.models.sequence.crnn import CRNN, crnn
 from pydl.models.sequence.elmo import ELMo, elmo, elmo_medium, elmo_small
 from pydl.models.sequence.feed_forward_lm import FeedForwardLM, feed_forward_lm
 from pydl.models.sequence.flair import Flair, flair
@@ -54,8 +56,10 @@ from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
     "AWDLSTM",
+    "CRNN",
     "LSTMLM",
     "MODELS",
+    "Captioner",
     "CharLM",
     "ELMo",
     "FeedForwardLM",
@@ -73,8 +77,10 @@ __all__ = [
     "backbone",
     "build",
     "c3d",
+    "captioner",
     "context",
     "context_large",
+    "crnn",
     "deeplab_largefov",
     "deeplabv3_resnet50",
     "deeplabv3_resnet101",

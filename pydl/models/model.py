@@ -16,7 +16,7 @@ class Model:
     pixel; it is a tensor, or a dict in which that is ``out``. ``clips`` are to be classified.
     Networks with ``tokens`` are for sequences: what they take are not images but numbers below
     ``tokens``, time first, and one with a ``target`` is given that sequence too, which it is to
-    write.
+    write. Where its input is C, H, W all the same, it writes about images.
 
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
@@ -64,23 +64,23 @@ class Model:
         ``shape`` is that of one example, :attr:`input` if it is None; ``dtype`` that of images.
         """
         shape = shape or self.input
-        kind = dtype if self.tokens is None else torch.int64
-        if device is not None and torch.device(device).type == "meta":
+        meta = device is not None and torch.device(device).type == "meta"
+        given: Any = {"device": device} if meta else {"device": device, "generator": generator}
 
-            def drawn(*size: int) -> torch.Tensor:
-                return torch.empty(size, dtype=kind, device=device)
-        else:
+        def images(size: tuple[int, ...]) -> torch.Tensor:
+            draw = torch.empty if meta else torch.randn
+            return draw((batch, *size), dtype=dtype, **given)
 
-            def drawn(*size: int) -> torch.Tensor:
-                given: Any = {"dtype": kind, "device": device, "generator": generator}
-                if self.tokens is None:
-                    return torch.randn(size, **given)
-                return torch.randint(self.tokens, size, **given)
+        def sequences(size: tuple[int, ...]) -> torch.Tensor:
+            steps, *more = size
+            if meta:
+                return torch.empty((steps, batch, *more), dtype=torch.int64, **given)
+            assert self.tokens is not None
+            return torch.randint(self.tokens, (steps, batch, *more), **given)
 
-        if self.tokens is None:
-            return (drawn(batch, *shape),)
-        sequences = [shape] if self.target is None else [shape, self.target]
-        return tuple(drawn(steps, batch, *more) for steps, *more in sequences)
+        of_images = self.tokens is None or len(shape) == 3
+        first = images(shape) if of_images else sequences(shape)
+        return (first,) if self.target is None else (first, sequences(self.target))
 
     def check_classifier(self) -> None:
         """Raises ValueError where the network is no classifier."""

@@ -23,6 +23,9 @@ from pydl.models.segmentation.fcn_resnet import MODELS as FCN_RESNET
 from pydl.models.segmentation.segnet import MODELS as SEGNET
 from pydl.models.segmentation.unet import MODELS as UNET
 from pydl.models.sequence.awd_lstm import MODELS as AWD_LSTM
+from pydl.models.sequence.captioner import MODELS as CAPTIONER
+from pydl.models.sequence.classifier import MODELS as CLASSIFIER
+from pydl.models.sequence.crnn import MODELS as CRNN
 from pydl.models.sequence.elmo import MODELS as ELMO
 from pydl.models.sequence.feed_forward_lm import MODELS as FEED_FORWARD_LM
 from pydl.models.sequence.flair import MODELS as FLAIR
@@ -72,7 +75,10 @@ _FILES = (
     AWD_LSTM,
     ELMO,
     FLAIR,
+    CLASSIFIER,
     TRANSLATOR,
+    CRNN,
+    CAPTIONER,
     FORECASTER,
 )
 

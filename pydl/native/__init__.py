@@ -7,6 +7,7 @@ results are allocated, and for the CPU kernels, which want dense memory in one l
 are neither contiguous nor channels last are copied.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
@@ -37,10 +38,11 @@ class Library:
         """Calls an extension function under the device of ``on``, with its stream or the number of
         threads."""
         run: Callable = getattr(self.functions, function)
+        keep = getattr(self.functions, f"keep_{function}", None)
+        where, start = torch.get_num_threads(), None
         if self.on_gpu:
-            plan.step(_on_stream, on.device.index, run, *arguments)
-        else:
-            plan.step(run, *arguments, torch.get_num_threads())
+            where, start = 0, functools.partial(_on_stream, on.device.index)
+        plan.launch(run, keep, arguments, where, start)
 
 
 def _on_stream(device: int, run: Callable, *arguments: object) -> None:

@@ -20,7 +20,7 @@ from pydl.contract.batch_norm import (
     sums,
 )
 from pydl.contract.call import Four, Pair, Tensor
-from pydl.native import Library
+from pydl.native import Library, library
 
 
 def _parts(library: Library, x: Tensor, like: Tensor) -> Tensor | None:
@@ -105,3 +105,16 @@ def batch_norm_backward(library: Library, call: BatchNormBackward) -> Four:
     operands = grad_y, x, mean, var, weight, mask
     given: tuple[Any, ...] = *operands, *both, count, *how, wants_residual
     return *_grad_input(library, BatchNormGradInput(*given), fused), *both
+
+
+def move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    count: int,
+    momentum: float,
+) -> None:
+    """Moves running statistics on a CPU, all contiguous, towards those of ``count`` elements."""
+    vectors = running_mean, running_var, mean, var
+    library("cpu").call("batch_norm_move", *vectors, count, momentum, on=mean)

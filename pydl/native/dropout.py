@@ -19,5 +19,5 @@ def dropout_backward(library: Library, call: DropoutBackward) -> torch.Tensor:
 
 def _run(library: Library, x: torch.Tensor, p: float, seed: torch.Tensor) -> torch.Tensor:
     y = layout.empty(x.shape, x)
-    library.call("dropout", layout.line(x), layout.line(y), p, int(seed), on=x)
+    library.call("dropout", layout.line(x), layout.line(y), p, seed, on=x)
     return y

@@ -8,7 +8,7 @@ asks the least that tells that a call is PyTorch's, and then goes the way that t
 import functools
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
@@ -107,21 +107,24 @@ def method(
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
     plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
     code = at_once if plain else always
+    return standing_for(like, code)
+
+
+def standing_for(like: Callable, code: Callable) -> types.FunctionType:
+    """``code`` as a method with the name, signature, source and globals of ``like``."""
+    like, code = cast(types.FunctionType, like), cast(types.FunctionType, code)
     made = types.FunctionType(
-        code.__code__,
-        like.__globals__,
-        like.__name__,
-        None,
-        code.__closure__,
+        code.__code__, like.__globals__, like.__name__, None, code.__closure__
     )
     functools.update_wrapper(made, like)
     made.__wrapped__ = like  # type: ignore[attr-defined]
+    _CODES.add(code.__code__)
     return made
 
 
-_CODES = [one for one in method.__code__.co_consts if isinstance(one, types.CodeType)]
+_CODES: set[types.CodeType] = set()
 
 
 def is_made(function: object) -> bool:
-    """Whether :func:`method` made it."""
+    """Whether :func:`standing_for` made it."""
     return isinstance(function, types.FunctionType) and function.__code__ in _CODES

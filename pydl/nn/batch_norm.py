@@ -30,7 +30,7 @@ def _statistics(
     return mean, var, module.training or (mean is None and var is None), momentum
 
 
-def _normalised(
+def normalised(
     module: _NormBase,
     backend: str | None,
     input: torch.Tensor,
@@ -65,7 +65,7 @@ else:
 class _BatchNorm(Layer, _Batch):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(input)
-        return _normalised(self, self._pydl_backend, input)
+        return normalised(self, self._pydl_backend, input)
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
@@ -153,7 +153,7 @@ class _BatchNormAct(Layer, _NormBase):
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         self._check_input_dim(input)
         how = self.activation, self.negative_slope, residual
-        return _normalised(self, self._pydl_backend, input, *how)
+        return normalised(self, self._pydl_backend, input, *how)
 
     def extra_repr(self) -> str:
         slope = f", negative_slope={self.negative_slope}" * (self.activation == "leaky_relu")
@@ -238,7 +238,7 @@ class SyncBatchNorm(Layer, _BatchNormBase):
         self._check_non_zero_input_channels(input)  # type: ignore[misc]
         group = sync_batch_norm.group_of(self.process_group) if self.training else None
         if group is None:
-            return _normalised(self, self._pydl_backend, input)
+            return normalised(self, self._pydl_backend, input)
         running_mean, running_var, _, momentum = _statistics(self)
         return sync_batch_norm.batch_norm(
             input,

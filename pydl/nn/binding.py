@@ -29,9 +29,17 @@ def bind(module: torch.nn.Module, base: type, layer: type, backend: str | None) 
     module.__dict__.update(ours)
 
 
+def bind_forward(module: torch.nn.Module, forward: types.FunctionType) -> None:
+    """Let ``forward``, which ``at_once.standing_for`` made, serve ``module``."""
+    made: dict[str, object] = {"_pydl_backend": None, "forward": types.MethodType(forward, module)}
+    for name, method in _KEPT.items():
+        made[name] = types.MethodType(method, module)
+    module.__dict__.update(made)
+
+
 def unbind(module: torch.nn.Module) -> None:
-    """Undo :func:`bind`. Where a method of the user's now covers a bound one, which it
-    presumably calls, both stay."""
+    """Undo :func:`bind` and :func:`bind_forward`. Where a method of the user's now covers a bound
+    one, which it presumably calls, both stay."""
     if is_bound(module):
         _take(module)
 
@@ -42,8 +50,21 @@ def is_bound(module: torch.nn.Module) -> bool:
 
 
 def is_ours(method: object) -> bool:
-    """Whether this is a method made by :func:`bind`."""
+    """Whether this is a method made by :func:`bind` or :func:`bind_forward`."""
     return isinstance(method, types.MethodType) and at_once.is_made(method.__func__)
+
+
+def reason_to_leave(module: torch.nn.Module, base: type[torch.nn.Module]) -> str | None:
+    """Why ``module`` may not compute what its class ``base`` does; None where it does."""
+    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
+        return "it is lazy and has not seen an input yet"
+    mro = type(module).__mro__
+    own = [vars(cls) for cls in mro[: mro.index(base)]]
+    for methods in (vars(module), *own):
+        for name in COMPUTES:
+            if name in methods and not is_ours(methods[name]):
+                return f"it overrides {name}"
+    return None
 
 
 @functools.cache

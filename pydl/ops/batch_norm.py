@@ -8,6 +8,7 @@ import torch
 from pydl import backends, dispatch, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
 from pydl.aten.bias_act import finish
+from pydl.call_key import watching
 from pydl.contract.batch_norm import (
     BatchNormApply,
     BatchNormBackward,
@@ -17,6 +18,7 @@ from pydl.contract.batch_norm import (
     BatchNormStats,
 )
 from pydl.entry import entry
+from pydl.native.batch_norm import move as move_by_native
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
@@ -39,8 +41,8 @@ def in_sums_dtype(
     if vector is None:
         return None
     dtype = layout.sums_dtype(x)
-    if vector.dtype == dtype and vector.is_contiguous() and not copy:
-        return vector
+    if vector.dtype == dtype and vector.is_contiguous():
+        return vector.clone() if copy else vector
     return vector.detach().to(dtype, copy=copy).contiguous()
 
 
@@ -222,8 +224,26 @@ def move(
     var: torch.Tensor,
     count: int,
     momentum: float | torch.Tensor,
+    backend: str,
 ) -> None:
     """Moves the running statistics towards those of ``count`` elements a channel."""
+    vectors = running_mean, running_var, mean, var
+    seen = torch.compiler.is_compiling() or watching()
+    plain = all(type(one) is torch.Tensor and one.is_contiguous() for one in vectors)
+    if backend == "cpu" and type(momentum) is float and plain and not seen:
+        move_by_native(*vectors, count, momentum)
+    else:
+        plan.step(_move, *vectors, count, momentum)
+
+
+def _move(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    count: int,
+    momentum: float | torch.Tensor,
+) -> None:
     with torch.no_grad():
         _update(running_mean, mean, momentum)
         _update(running_var, var * (count / (count - 1)), momentum)
@@ -296,8 +316,9 @@ def _batch_norm(
         function, given = (_forward, ()) if training else (apply_stats, (mean, var))
         y, _, *statistics = function(map, *given, *affine, *epilogue, False, backend)
     if training and running_mean is not None:
-        running = running_mean, running_var
-        plan.step(move, *running, *statistics, x.numel() // x.shape[1], momentum)
+        count = x.numel() // x.shape[1]
+        mean, var = statistics
+        move(running_mean, running_var, mean, var, count, momentum, backend)
     return y if map.shape == x.shape else y.reshape(x.shape)
 
 
@@ -345,7 +366,7 @@ def _by_tensor_momentum(
     if torch.compiler.is_compiling() and x.numel() > 0:
         count = x.numel() // x.shape[1]
         mean, var = stats_by_pytorch(BatchNormStats(x.detach()))
-        move(running_mean, running_var, mean, var, count, momentum)
+        _move(running_mean, running_var, mean, var, count, momentum)
         return torch.nn.functional.batch_norm(x, None, None, weight, bias, training, 0.0, eps)
     return torch.nn.functional.batch_norm(
         x, running_mean, running_var, weight, bias, training, float(momentum), eps

@@ -1,12 +1,16 @@
 """Derivatives of a backward pass, for double backward."""
 
-from collections.abc import Callable, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd.function import FunctionMeta
 
 from pydl import plan
 from pydl.backends import transformed
+from pydl.recorder import STALE, holds_tensors
 
 
 class Function(torch.autograd.Function):
@@ -20,9 +24,124 @@ class Function(torch.autograd.Function):
         """PyTorch's ``apply`` without what it does for keyword arguments (20 us)."""
         if torch._C._are_functorch_transforms_active():
             return super().apply(*arguments)
+        recorder = plan.recording()
         # PyTorch's stubs do not have it.
-        own = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
-        return plan.step(own, *arguments)
+        if recorder is None:
+            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+        way, silent = _Way(cls, arguments), recorder.box()
+        heard = plan.step(_planned(cls.__name__, way), silent, *way.tensors(arguments))
+        recorder.filled(silent)
+        if holds_tensors(way.constants):
+            recorder.fail()
+        return way.joined(heard, silent)
+
+
+class _Way:
+    """How the calls of one plan go through a Function, forward and backward: by plans. Autograd is
+    told of what it may differentiate and of nothing else, for each thing takes it time: constants
+    stay here, and results that have no gradient go past it.
+
+    Attributes:
+        forward: from the tensors, the results that have a gradient, those that have none, and what
+            is saved.
+        backward: from what was saved and the gradients of these results, those of the tensors.
+    """
+
+    def __init__(self, function: type[Function], arguments: tuple) -> None:
+        self._function = function
+        self._is_tensor = [isinstance(one, torch.Tensor) for one in arguments]
+        self.constants = [one for one in arguments if not isinstance(one, torch.Tensor)]
+        self._context = _Context()
+        self._saved = 0
+        self._is_many = False  # whether the result is a tuple, be it of one
+        self._is_silent: list[bool] = []  # of each result, whether it has no gradient
+        self.materializes = True
+        self.forward = plan.Part(self._forward)
+        self.backward = plan.Plans(self._backward)
+
+    def tensors(self, arguments: tuple) -> tuple[torch.Tensor, ...]:
+        """Those among the Function's arguments."""
+        return tuple(itertools.compress(arguments, self._is_tensor))
+
+    def joined(self, heard: Any, silent: Sequence[torch.Tensor]) -> Any:
+        """The results of the Function."""
+        outputs = _merged(self._is_silent, silent, heard if type(heard) is tuple else (heard,))
+        return outputs if self._is_many else outputs[0]
+
+    def _forward(self, *tensors: torch.Tensor) -> tuple[Any, tuple, tuple]:
+        given = _merged(self._is_tensor, tensors, self.constants)
+        output, context = self._function.forward(*given), _Context()
+        self._function.setup_context(context, given, output)
+        context.needs_input_grad = tuple(getattr(one, "requires_grad", False) for one in given)
+        saved, silent = context.saved_tensors, context.non_differentiable
+        context.saved_tensors = context.non_differentiable = ()  # which are of this call alone
+        self._is_many = isinstance(output, tuple)
+        outputs = output if isinstance(output, tuple) else (output,)
+        is_silent = [any(one is other for other in silent) for one in outputs]
+        heard = tuple(itertools.compress(outputs, map(operator.not_, is_silent)))
+        self._context, self._saved, self._is_silent = context, len(saved), is_silent
+        self.materializes = context.materializes
+        silent = tuple(itertools.compress(outputs, is_silent))
+        return heard[0] if len(heard) == 1 else heard, silent, saved
+
+    def _backward(self, *given: Any) -> tuple[torch.Tensor | None, ...]:
+        context, heard = _Context(), given[self._saved :]
+        vars(context).update(vars(self._context), saved_tensors=given[: self._saved])
+        silent = [None] * sum(self._is_silent)
+        grads = self._function.backward(context, *_merged(self._is_silent, silent, heard))
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        return None, *itertools.compress(grads, self._is_tensor)
+
+
+def _merged(is_one: Sequence[bool], ones: Iterable, others: Iterable) -> tuple:
+    """Two in one, the next of the ones where it is one's turn."""
+    ones, others = iter(ones), iter(others)
+    return tuple(next(ones if one else others) for one in is_one)
+
+
+class _Context:
+    """What a Function does with its context, written down."""
+
+    def __init__(self) -> None:
+        self.saved_tensors: tuple = ()
+        self.non_differentiable: tuple = ()
+        self.needs_input_grad: tuple[bool, ...] = ()
+        self.materializes = True
+
+    def save_for_backward(self, *tensors: torch.Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+    def mark_non_differentiable(self, *tensors: torch.Tensor) -> None:
+        self.non_differentiable = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        self.materializes = value
+
+
+def _planned(name: str, way: _Way) -> Callable[..., Any]:
+    """The ``apply`` of a Function that goes this way: from a list, for the results that have no
+    gradient, and the tensors. No transform comes here."""
+    part, plans = way.forward, way.backward
+
+    def forward(ctx: Any, silent: list[torch.Tensor], *tensors: torch.Tensor) -> Any:
+        made = part.again(*tensors)
+        if made is STALE:
+            made = part.recorded(tensors)
+        heard, others, saved = made
+        silent += others
+        ctx.save_for_backward(*saved)
+        if not way.materializes:
+            ctx.set_materialize_grads(False)
+        return heard
+
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        given = *ctx.saved_tensors, *grads
+        made = plans.last.next.run_if_it_fits(*given)
+        return plans.call(given, {}) if made is STALE else made
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    made = FunctionMeta(name, (torch.autograd.Function,), body)
+    return super(torch.autograd.Function, made).apply  # type: ignore[misc]
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

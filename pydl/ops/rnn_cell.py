@@ -6,7 +6,7 @@ import torch
 from torch import _VF
 from torch.nn.functional import linear
 
-from pydl import backends
+from pydl import backends, plan
 from pydl.contract.call import Pair
 from pydl.contract.rnn import RnnCellBackward, RnnCellForward
 from pydl.ops import rnn
@@ -150,24 +150,46 @@ def forward(
         kind = checks.rnn_kind(module.nonlinearity)  # type: ignore[attr-defined]  # this one's
     else:
         kind = "lstm" if name == "LSTMCell" else "gru" if options.reset_after else _RESET_BEFORE
-    states: Tensors | None = hx if hx is None or kind == "lstm" else (hx,)
+    weights = weights_of(module, "", options)
+    # Which some modules, made without a constructor, do not have.
+    how = options.regularisation(any(options.zoneout) and module.training)
+    h, c = (None, None) if hx is None else (hx[0], hx[1]) if kind == "lstm" else (hx, None)
+    given = name, kind, module.hidden_size, input, h, c, *weights, *how, backend
+    h, c = _step(*given) if torch.compiler.is_compiling() else _plans.call(given, {})
+    return (h, c) if kind == "lstm" else h
+
+
+def _step(
+    name: str,
+    kind: str,
+    hidden: int,
+    input: torch.Tensor,
+    h: torch.Tensor | None,
+    c: torch.Tensor | None,
+    *rest: Any,
+) -> Pair:
+    """h and c after one step of a module of this name; ``rest``: its weights, the regularisation
+    and the backend."""
+    weights, how, backend = Weights(*rest[:10]), Regularisation(*rest[10:15]), rest[15]
+    states: Tensors | None = None if h is None else (h,) if c is None else (h, c)
     checks.cell_ranks(name, input, states)
     batched = input.dim() == 2
     x = input if batched else input.unsqueeze(0)
-    weights = weights_of(module, "", options)
     if states is None:
-        states = (x.new_zeros(x.shape[0], module.hidden_size),) * (2 if kind == "lstm" else 1)
+        zeros = x.shape[0], hidden
+        states = tuple(x.new_zeros(zeros) for _ in range(2 if kind == "lstm" else 1))
     elif not batched:
         states = tuple(state.unsqueeze(0) for state in states)
     checks.cell_operands(x, states, weights)
     checks.weights(name, kind, x, weights)
     checks.same_kind(x, states[:1])
-    # Which some modules, made without a constructor, do not have.
-    how = options.regularisation(any(options.zoneout) and module.training)
     h, c = cell(kind, x, states[0], states[1] if kind == "lstm" else None, weights, how, backend)
     if not batched:
         h, c = h.squeeze(0), c.squeeze(0) if kind == "lstm" else c
-    return (h, c) if kind == "lstm" else h
+    return h, c
+
+
+_plans = plan.Plans(_step)
 
 
 def cell(
@@ -193,8 +215,8 @@ def cell(
             return _VF.lstm_cell(x, (h, c), *own)
         one = {"gru": _VF.gru_cell, "rnn_tanh": _VF.rnn_tanh_cell, "rnn_relu": _VF.rnn_relu_cell}
         return one[name](x, h, *own), x.new_empty(0)
-    gates = linear(x, weights.weight_ih, weights.bias_ih)
-    products = linear(h, weights.weight_hh, weights.bias_hh)
+    gates = plan.step(linear, x, weights.weight_ih, weights.bias_ih)
+    products = plan.step(linear, h, weights.weight_hh, weights.bias_hh)
     dtype = rnn.state_dtype(gates.dtype, h if c is None else c, name)
     given = gates, products, h if name == "gru" else None, c, weights.peephole
     operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in given]
@@ -203,5 +225,5 @@ def cell(
         return h, rnn.given_away(c)
     if needs_grad(*operands):
         h, c, _ = _Cell.apply(*operands, name, backend)
-        return h, rnn.given_away(c)
+        return h, rnn.given_away(c) if name == "lstm" else c
     return _forward(*operands, name, False, backend)[:2]

@@ -128,6 +128,6 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {x.shape}"
         )
     if running_mean is not None and count > 0:
-        move(running_mean, running_var, mean, var, count, momentum)
+        move(running_mean, running_var, mean, var, count, momentum, backend)
     y = _SyncBatchNorm.apply(map, weight, bias, mean, var, count, float(eps), group, backend)
     return y if map.shape == x.shape else y.reshape(x.shape)

@@ -1,7 +1,8 @@
 """Transfer learning: weights of another task to begin with, and layers that keep theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,6 +80,37 @@ def freeze(layers: list[nn.Module]) -> int:
 
 def _stay(layer: nn.Module, mode: bool = True) -> nn.Module:
     return layer
+
+
+def discriminative(
+    groups: Sequence[nn.Module], rate: float, factor: float = 2.6
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: ``rate`` for the last of ``groups``, the one in front of
+    each learning ``factor`` times more slowly. Those without weights are left out.
+
+    Source: Howard and Ruder 2018, ULMFiT, section 3.2.
+    """
+    made = []
+    for place, group in enumerate(reversed(groups)):
+        parameters = list(group.parameters())
+        if parameters:
+            made.append({"params": parameters, "lr": rate / factor**place})
+    return made[::-1]
+
+
+def unfreeze(groups: Sequence[nn.Module], count: int) -> None:
+    """Lets the last ``count`` of ``groups`` learn and the others keep their weights, so that one
+    after the other may be thawed, the last first.
+
+    Source: Howard and Ruder 2018, ULMFiT, section 3.3, gradual unfreezing.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not 0 < count <= len(groups):
+        raise ValueError(f"count must be 1 to {len(groups)}, the number of groups, got {count}")
+    for place, group in enumerate(groups):
+        group.requires_grad_(place >= len(groups) - count)
 
 
 def count(layer: nn.Module) -> int:

@@ -1,5 +1,7 @@
 """Layers to swap, inputs for them, and what to compare."""
 
+import io
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -85,3 +87,11 @@ def replica(model: torch.nn.Module) -> torch.nn.Module:
         for name, parameter in module._parameters.items():
             setattr(copied, name, parameter if parameter is None else parameter.view_as(parameter))
     return made[model]
+
+
+def saved(model: torch.nn.Module) -> torch.nn.Module:
+    """After ``torch.save`` and ``torch.load``."""
+    held = io.BytesIO()
+    torch.save(model, held)
+    held.seek(0)
+    return torch.load(held, weights_only=False)

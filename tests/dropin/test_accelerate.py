@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import io
 import pickle
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from swaps import (
     layer,
     replica,
     same,
+    saved,
     served,
 )
 
@@ -111,13 +111,6 @@ def test_a_line_in_the_log(caplog):
         "accelerate: 5 layers swapped, 0 left alone",
         "restore: 0 layers swapped, 5 left alone",
     ]
-
-
-def saved(model):
-    held = io.BytesIO()
-    torch.save(model, held)
-    held.seek(0)
-    return torch.load(held, weights_only=False)
 
 
 # What makes another model of one, and whether its layers are swapped as well.

@@ -65,6 +65,10 @@ MAX_CASES = (
         "a window of more taps than a byte counts", (1, 2, 19, 20), {"kernel_size": 17, "stride": 2}
     ),
     Case("wide enough for every vector length", (1, 2, 5, 83), {"kernel_size": 3, "stride": 2}),
+    Case("two by two in every vector length", (1, 2, 5, 63), {"kernel_size": 2}, values="ties"),
+    Case("two by two with NaN", (2, 3, 8, 36), {"kernel_size": 2}, values="nan"),
+    Case("two by two of -inf", (1, 2, 6, 18), {"kernel_size": 2}, values="minus infinity"),
+    Case("two wide and three high", (1, 3, 11, 17), {"kernel_size": (3, 2)}),
 )
 
 AVERAGE_CASES = (
@@ -133,6 +137,7 @@ OTHER_AXES = (
     ("avg_pool1d", Case("one axis sliced", (2, 3, 11), {"kernel_size": 3}, "sliced")),
     ("max_pool3d", Case("C3D's first pool", (1, 3, 4, 10, 12), {"kernel_size": (1, 2, 2)})),
     ("max_pool3d", Case("C3D's other pools", (2, 4, 6, 8, 10), {"kernel_size": 2})),
+    ("max_pool3d", Case("something left over on each axis", (1, 3, 5, 7, 19), {"kernel_size": 2})),
     (
         "max_pool3d",
         Case(
@@ -290,6 +295,20 @@ WINDOWS = (
     ([2, 3, 2], [2, 1, 2], [0, 1, 0], [1, 1, 1], [5, 5, 6], [3, 5, 3]),  # ceil mode along D
     ([2, 2, 2], [1, 1, 1], [0, 1, 0], [1, 2, 1], [3, 4, 3], [2, 4, 2]),
 )
+
+
+@pytest.mark.parametrize("window", ((2, 2, 1), (3, 2, 0)), ids=("side by side", "overlapping"))
+@pytest.mark.parametrize("code", (9, 255))
+def test_an_index_of_no_tap_is_refused(window, code):
+    """Of a saved tensor that something else wrote to; nothing is read or written outside."""
+    kernel, stride, rest = window
+    out = [4, 6]
+    size = [(n - 1) * stride + kernel + rest for n in out]
+    index = torch.zeros(1, 3, *out, dtype=torch.uint8)
+    index[0, 2, 3, 5] = code
+    backward = backends.function("cpu", "max_pool_backward")
+    with pytest.raises(ValueError, match="an index lies outside"):
+        backward(torch.ones(1, 3, *out), index, size, [kernel] * 2, [stride] * 2, [0, 0], [1, 1])
 
 
 @pytest.mark.parametrize("channels_last", (False, True))

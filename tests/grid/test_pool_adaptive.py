@@ -27,6 +27,15 @@ CASES = (
     (2, Case("ties go to the first", (1, 4, 9, 10), {"output_size": 4}, values="ties")),
     (2, Case("NaN wins and stays in its bins", (1, 4, 9, 10), {"output_size": 4}, values="nan")),
     (2, Case("all -inf", (1, 2, 7, 7), {"output_size": 3}, values="minus infinity")),
+    (
+        2,
+        Case(
+            "all -inf, in bins large enough for several threads",
+            (1, 2, 13, 13),
+            {"output_size": 2},
+            values="minus infinity",
+        ),
+    ),
     (2, Case("channels last", (2, 9, 9, 8), {"output_size": (4, 5)}, "channels_last")),
     (2, Case("channels last with NaN", (2, 70, 7, 8), {"output_size": 3}, "channels_last", "nan")),
     (

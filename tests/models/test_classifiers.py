@@ -187,7 +187,7 @@ def test_what_is_kept_is_what_was_written(tmp_path: Path) -> None:
         {"accuracy": 0.9667},
         {"accuracy_twin": 0.9667},
         {"accuracy_baseline": 0.99},
-        {"times": 4.5},
+        {"times": 8.5},
     ),
 )
 def test_what_is_no_evidence(change: dict[str, float]) -> None:

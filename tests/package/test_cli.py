@@ -233,6 +233,17 @@ def test_explain_names_the_measurement_and_the_refusals() -> None:
     assert "aten serves pool" in result.output and "No measured row" in result.output
 
 
+def test_explain_of_a_model_is_a_table_of_its_layers() -> None:
+    lenet = "pydl.models.lenet5:lenet5"
+    said = run("explain", lenet, "--shape", "32x1x32x32").output.splitlines()
+    assert said[0].split()[-3:] == ["ratio", "share", "why"]
+    (pool,) = (line for line in said if line.startswith("pool1 "))
+    assert " cpu " in pool and pool.endswith("bench/results/some/pool.csv: won")
+    assert said[-1].startswith("The model takes ")
+    fused = run("explain", lenet, "--shape", "2x1x32x32", "--fuse").output
+    assert "conv1 " in fused and "pool1 + relu" in fused
+
+
 # Family, shape, what else, then who serves which kind, as the operators themselves ask.
 EXPLAINED = [
     ("conv", "2x3x8x8", "", "aten serves conv"),
@@ -316,6 +327,9 @@ def test_explain_says_how_the_cuda_kernels_go_through_a_sequence() -> None:
         (("softmax", "--shape", "1x2", "--dim", "2"), "Dimension out of range"),
         (("lrn", "--shape", "1x2", "--dtype", "int8"), "--dtype must be one of float32,"),
         (("lrn", "--shape", "1x2", "--channels-last"), "needs a shape of 4 or 5 axes"),
+        (("math:pi", "--shape", "1x2"), "'float' object is not callable"),
+        (("math:tau2", "--shape", "1x2"), "the model: module 'math' has no 'tau2'"),
+        (("math:", "--shape", "1x2"), "the model must be module:factory, got 'math:'"),
         (("rnn", "--shape", "1x2"), "must be steps x sequences x hidden units"),
         (("rnn", "--shape", "1x2x3", "--cell", "elman"), "--cell must be one of rnn_tanh,"),
     ],

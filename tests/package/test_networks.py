@@ -127,8 +127,8 @@ def test_a_network_that_differs_is_wrong_and_not_timed(
 ) -> None:
     accelerate = pydl.accelerate
 
-    def spoilt(model: nn.Module) -> nn.Module:
-        for layer in accelerate(model).modules():
+    def spoilt(model: nn.Module, **how: bool) -> nn.Module:
+        for layer in accelerate(model, **how).modules():
             if isinstance(layer, nn.MaxPool2d):
                 layer.register_forward_hook(lambda layer, inputs, y: 1.1 * y)
         return model
@@ -202,3 +202,10 @@ def test_a_mistake_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         networks.main(["--networks", "lenet6"])
     assert exit.value.code == 2 and "no network matches 'lenet6'" in capsys.readouterr().err
+
+
+def test_layers_computed_together_are_measured_beside_the_same_stock(tmp_path: Path) -> None:
+    status, rows = benchmark(tmp_path, "--networks", "lenet5", "--modes", "inference", "--fuse")
+    assert status == 0
+    assert [row["served"] for row in rows] == ["1 forwards fused"]
+    assert {row["fuse"] for row in rows} == {"yes"}

@@ -10,45 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import servers
+from planned_calls import CALLS, EACH, Twice, call, random, x_of
+from torch.overrides import TorchFunctionMode
 
 import pydl
-from pydl import backends, dispatch, functional, layout, native, plan
+from pydl import backends, dispatch, functional, layout, native, plan, recorder
 from pydl.plan import Plans
 
 # of a function of the test's own
 
 
-class Twice:
-    """A function with plans, that counts how often a call went the whole way."""
-
-    def __init__(self, find_out: Callable[[torch.Tensor], object] = lambda x: None) -> None:
-        self.whole, self.find_out = 0, find_out
-        self.plans = Plans(self.function)
-
-    def function(self, x: torch.Tensor, factor: float = 2) -> torch.Tensor:
-        self.whole += 1
-        self.find_out(x)
-        y = layout.empty(x.shape, x)
-        plan.step(torch.mul, x.detach(), factor, out=y)
-        return y
-
-    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
-        return self.plans.call(args, kwargs)
-
-    def goes_by_a_plan(self, *args: object, **kwargs: object) -> bool:
-        before = self.whole
-        self(*args, **kwargs)
-        return self.whole == before
-
-
 @pytest.fixture
 def twice() -> Twice:
     return Twice()
-
-
-def x_of(*shape: int, **kind: object) -> torch.Tensor:
-    return torch.rand(*(shape or (2, 3, 4, 4)), **kind)
 
 
 def test_the_third_call_goes_by_a_plan(twice):
@@ -58,87 +32,6 @@ def test_the_third_call_goes_by_a_plan(twice):
     assert twice.whole == 2
     y, z = twice(x), twice(x)
     assert y.data_ptr() != z.data_ptr()
-
-
-def unaligned() -> torch.Tensor:
-    return x_of(97)[1:].view(2, 3, 4, 4)
-
-
-OTHERS = {
-    "shape": lambda: x_of(2, 3, 4, 5),
-    "strides": lambda: x_of().to(memory_format=torch.channels_last),
-    "dtype": lambda: x_of(dtype=torch.float64),
-    "device": lambda: x_of(device="meta"),
-    "alignment": unaligned,
-    "a gradient wanted": lambda: x_of(requires_grad=True),
-    "a subclass": lambda: x_of().as_subclass(type("Own", (torch.Tensor,), {})),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_another_tensor_is_another_call(twice, other):
-    for _ in range(2):
-        twice(x_of())
-    assert twice.goes_by_a_plan(x_of())
-    assert not twice.goes_by_a_plan(other())
-
-
-def test_where_memory_lies_does_not_matter_but_for_its_alignment(twice):
-    for _ in range(2):
-        twice(x_of())
-    whole = x_of(200)
-    x = whole[4:100].view(2, 3, 4, 4)  # 16 bytes from where the memory begins
-    assert twice.goes_by_a_plan(x)
-    assert torch.equal(twice(x), 2 * x)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(1, True), (1, 1.0), (0.0, -0.0), ("a", None), ((1, 2), [1, 2]), ((1, 2), (1.0, True))],
-)
-def test_equal_constants_of_other_types_are_other_calls(one, other):
-    seen = []
-
-    def function(x: torch.Tensor, constant: object) -> torch.Tensor:
-        seen.append(constant)
-        return x
-
-    plans = Plans(function)
-    for constant in (one, one, one, other, other, other):
-        plans.call((x_of(), constant), {})
-    assert list(map(repr, seen)) == list(map(repr, (one, one, other, other)))
-
-
-def test_a_name_of_an_argument_counts(twice):
-    x = x_of()
-    for _ in range(3):
-        twice(x, 3)
-    assert not twice.goes_by_a_plan(x, factor=3)
-
-
-SETTINGS = {
-    "no_grad": torch.no_grad,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "profiler": torch.profiler.profile,
-}
-
-
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_a_setting_of_pytorch_counts(twice, setting):
-    x = x_of()
-    for _ in range(3):
-        twice(x)
-    with setting():
-        assert not twice.goes_by_a_plan(x)
-    assert twice.goes_by_a_plan(x)
-
-
-def test_the_number_of_threads_counts(twice):
-    x = x_of()
-    for _ in range(3):
-        twice(x)
-    torch.set_num_threads(torch.get_num_threads() + 1)  # given back by a fixture
-    assert not twice.goes_by_a_plan(x)
 
 
 def test_a_setting_that_is_read_counts(twice):
@@ -181,7 +74,7 @@ def test_an_unknown_tensor_has_no_place_in_a_plan():
     for _ in range(4):
         x = x_of()
         assert torch.equal(plans.call((x,), {}), x + kept)
-    assert not any(callable(one) for one in plans.known.values())
+    assert not any(isinstance(one, plan.Plan) for one in plans.known.values())
 
 
 def test_arguments_that_share_memory_do_not_make_a_plan_for_others_that_do_not():
@@ -206,13 +99,24 @@ def test_views_of_arguments_and_results_are_made_again():
         x = whole[start : start + 96].view(2, 3, 4, 4)
         y = plans.call((x,), {})
         assert torch.equal(y, -x.flatten(1)[:, 3:9].view(2, 2, 3))
-    assert any(callable(one) for one in plans.known.values())
+    assert any(isinstance(one, plan.Plan) for one in plans.known.values())
 
 
 def test_plans_are_bounded(twice):
     for size in range(1, plan.LIMIT + 10):
         twice(torch.empty(size))
     assert len(twice.plans.known) == plan.LIMIT
+
+
+def test_a_plan_that_went_serves_nothing_and_keeps_no_other(twice):
+    for size in (1, 2, 1, 2, 1, 2, 1):
+        twice(torch.empty(size))
+    gone = twice.plans.last
+    for size in range(3, plan.LIMIT + 3):
+        twice(torch.empty(size))
+    assert gone not in twice.plans.known.values() and gone.next is gone
+    assert gone.run(torch.empty(1)) is gone.run_if_it_fits(torch.empty(1)) is recorder.STALE
+    assert not twice.goes_by_a_plan(torch.empty(1))
 
 
 def test_an_error_leaves_no_plan(twice):
@@ -246,7 +150,7 @@ def test_threads_share_plans_and_do_not_mix_their_calls():
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert plan._recorders == {}
+    assert recorder.recorders == {}
 
 
 def test_a_call_that_was_recorded_while_plans_were_forgotten_has_none(twice):
@@ -288,55 +192,13 @@ def test_a_change_forgets_plans(twice, change):
 # of the package's functions
 
 
-def random(*shape: int) -> torch.Tensor:
-    return torch.rand(shape) + 0.5
-
-
-# A call of each family: its function, and its arguments, no two of which share memory.
-CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
-    "conv": (
-        functional.conv2d,
-        lambda: (random(1, 4, 6, 6), random(4, 1, 3, 3), random(4), 1, 1, 1, 4),
-    ),
-    "bias_act": (functional.relu, lambda: (random(1, 4, 6, 6),)),
-    "batch_norm": (
-        functional.batch_norm,
-        lambda: (random(2, 4, 6, 6), *(random(4) for _ in range(4)), True),
-    ),
-    "local": (
-        functional.locally_connected2d,
-        lambda: (random(1, 2, 4, 4), random(3, 2, 2, 2, 3, 3), random(3, 3, 3)),
-    ),
-    "pool": (functional.max_pool2d, lambda: (random(1, 4, 6, 6), 2)),
-    "pool_lp": (functional.lp_pool2d, lambda: (random(1, 4, 6, 6), 2, 2)),
-    "pool_adaptive": (functional.adaptive_avg_pool2d, lambda: (random(1, 4, 6, 6), 4)),
-    "lrn": (functional.local_response_norm, lambda: (random(1, 4, 6, 6), 3)),
-    "spatial_norm": (functional.spatial_response_norm, lambda: (random(1, 4, 6, 6), 3)),
-    "softmax": (functional.softmax, lambda: (random(4, 8), 1)),
-    "cross_entropy": (
-        functional.cross_entropy,
-        lambda: (random(4, 8), torch.arange(4)),
-    ),
-}
-
-
-# Each with every backend of kernels that serves it, and where.
-EACH = [
-    pytest.param(family, *one.values[0], marks=one.marks, id=f"{family}-{one.id}")
-    for family in CALLS
-    for one in servers(family)
-    if one.values[0][0] in ("cpu", "triton", "cuda")
-]
 # Whose kernels cannot say that a class is out of bounds: the targets are read first.
 READS_TARGETS = [("cross_entropy", "triton")]
 
 
 def outcome(family: str, backend: str, device: str, training: bool) -> list[torch.Tensor]:
     """The result, its gradients, and the arguments after the call."""
-    function, made = CALLS[family]
-    args = tuple(one.to(device) if isinstance(one, torch.Tensor) else one for one in made())
-    wanted = [one for one in args if isinstance(one, torch.Tensor) and one.is_floating_point()]
-    wanted = wanted[:1] if function is functional.batch_norm else wanted
+    function, args, wanted = call(family, device)
     for one in wanted:
         one.requires_grad_(training)
     y = function(*args, backend=backend)
@@ -397,6 +259,20 @@ def test_a_block_of_use_backend_counts():
         torch.testing.assert_close(y, seen[0])
 
 
+class Seen(TorchFunctionMode):
+    """Writes down which functions are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[Callable] = []
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        self.functions.append(func)
+        return func(*args, **kwargs or {})
+
+
 def test_what_watches_sees_the_operators():
     x = x_of(1, 4, 6, 6)
     for _ in range(3):
@@ -404,6 +280,9 @@ def test_what_watches_sees_the_operators():
     with torch.profiler.profile() as profile:
         functional.max_pool2d(x, 2, backend="cpu")
     assert any("max_pool_forward" in event.name for event in profile.events())
+    with Seen() as mode:
+        functional.max_pool2d(x, 2, backend="cpu")
+    assert mode.functions[0] is functional.max_pool2d
     batch = torch.rand(3, 1, 4, 6, 6)
     pooled = torch.vmap(lambda x: functional.max_pool2d(x, 2, backend="cpu"))(batch)
     assert pooled.shape == (3, 1, 4, 3, 3)
@@ -434,6 +313,8 @@ class _Functions:
         self.streams: list[object] = []
 
     def __getattr__(self, name: str) -> Callable:
+        if name.startswith("keep_"):
+            raise AttributeError(name)
         if name.endswith(("_runs", "_parts")):
             return lambda *arguments: 1
         return lambda *arguments: self.streams.append(arguments[-1])

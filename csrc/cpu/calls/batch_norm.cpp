@@ -75,4 +75,35 @@ void batch_norm_grad_input(const BatchNormGradInput& args, int64_t threads) {
   kernels().batch_norm_grad_input(args, last, threads);
 }
 
+void batch_norm_move(const BatchNormMove& args) {
+  const int64_t channels = args.mean.numel();
+  for (const Tensor* vector : {&args.running_mean, &args.running_var, &args.mean, &args.var})
+    check(vector->data != nullptr && vector->numel() == channels && dense(*vector, {1}),
+          "batch_norm needs running statistics of ", channels, " values");
+  const bool wide = args.mean.dtype == DType::float64;
+  check(args.running_var.dtype == args.running_mean.dtype && args.var.dtype == args.mean.dtype &&
+            (wide || args.mean.dtype == DType::float32),
+        "batch_norm needs a mean and a variance of one dtype, float32 or float64");
+  dispatch_floating(args.running_mean.dtype, "batch_norm", [&]<class T>(T) {
+    const auto move = [&]<class A>(const Tensor& running, const Tensor& batch, A factor) {
+      const A weight = static_cast<A>(args.momentum);
+      for (int64_t c = 0; c < channels; ++c) {
+        T& kept = static_cast<T*>(running.data)[c];
+        const A from = static_cast<A>(kept), to = static_cast<const A*>(batch.data)[c] * factor;
+        // As PyTorch's lerp, exact at both ends.
+        kept = static_cast<T>(weight < A(0.5) ? from + weight * (to - from)
+                                              : to - (to - from) * (A(1) - weight));
+      }
+    };
+    const double unbiased = args.count / (args.count - 1);
+    if (wide) {
+      move(args.running_mean, args.mean, 1.0);
+      move(args.running_var, args.var, unbiased);
+    } else {
+      move(args.running_mean, args.mean, 1.0f);
+      move(args.running_var, args.var, static_cast<float>(unbiased));
+    }
+  });
+}
+
 }  // namespace pydl::cpu

@@ -94,7 +94,7 @@ class Decoder(nn.Module):
 
     def begin(self, h: torch.Tensor) -> State:
         """The first state, of (B, hidden) numbers; an LSTM's c is 0."""
-        return (h, torch.zeros_like(h)) if isinstance(self.cell, nn.LSTMCell) else (h,)
+        return (h, torch.zeros_like(h)) if isinstance(self.cell, torch.nn.LSTMCell) else (h,)
 
     def step(
         self, written: torch.Tensor, state: State, memory: Memory
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         else:
             context, weights = self.attention(state[0], memory)  # [B, memory], [B, S]
             x = torch.cat([x, context], 1)
-        if isinstance(self.cell, nn.LSTMCell):
+        if isinstance(self.cell, torch.nn.LSTMCell):
             h, c = self.cell(x, (state[0], state[1]))
             state = h, c
         else:
