@@ -68,6 +68,8 @@ TRAINED = (
     "crnn",
     "captioner",
     "forecaster",
+    "speaker_encoder",
+    "crepe_tiny",
 )
 WITH_HEADS = ("googlenet",)
 

@@ -3,6 +3,7 @@
 from pydl.models.alexnet import alexnet, alexnet_lecture, alexnet_torchvision
 from pydl.models.autoencoder3d import autoencoder3d, autoencoder3d_skip
 from pydl.models.backbone import backbone
+from pydl.models.crepe import crepe, crepe_tiny
 from pydl.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pydl.models.efficientnet import (
     efficientnet_b0,
@@ -38,6 +39,7 @@ from pydl.models.sequence.elmo import ELMo, elmo, elmo_medium, elmo_small
 from pydl.models.sequence.feed_forward_lm import FeedForwardLM, feed_forward_lm
 from pydl.models.sequence.flair import Flair, flair
 from pydl.models.sequence.lstm_lm import LSTMLM, lstm_lm_large, lstm_lm_medium
+from pydl.models.sequence.speaker_encoder import speaker_encoder
 from pydl.models.sequence.translator import Translator, rnnsearch
 from pydl.models.shufflenetv2 import (
     shufflenet_v2_x0_5,
@@ -80,6 +82,8 @@ __all__ = [
     "captioner",
     "context",
     "context_large",
+    "crepe",
+    "crepe_tiny",
     "crnn",
     "deeplab_largefov",
     "deeplabv3_resnet50",
@@ -131,6 +135,7 @@ __all__ = [
     "shufflenet_v2_x1_0",
     "shufflenet_v2_x1_5",
     "shufflenet_v2_x2_0",
+    "speaker_encoder",
     "sppnet",
     "squeezenet1_0",
     "squeezenet1_1",

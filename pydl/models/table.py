@@ -4,6 +4,7 @@ from torch import nn
 
 from pydl.models.alexnet import MODELS as ALEXNET
 from pydl.models.autoencoder3d import MODELS as AUTOENCODER_3D
+from pydl.models.crepe import MODELS as CREPE
 from pydl.models.densenet import MODELS as DENSENET
 from pydl.models.efficientnet import MODELS as EFFICIENTNET
 from pydl.models.googlenet import MODELS as GOOGLENET
@@ -31,6 +32,7 @@ from pydl.models.sequence.feed_forward_lm import MODELS as FEED_FORWARD_LM
 from pydl.models.sequence.flair import MODELS as FLAIR
 from pydl.models.sequence.forecaster import MODELS as FORECASTER
 from pydl.models.sequence.lstm_lm import MODELS as LSTM_LM
+from pydl.models.sequence.speaker_encoder import MODELS as SPEAKER_ENCODER
 from pydl.models.sequence.translator import MODELS as TRANSLATOR
 from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
 from pydl.models.sppnet import MODELS as SPPNET
@@ -80,6 +82,8 @@ _FILES = (
     CRNN,
     CAPTIONER,
     FORECASTER,
+    SPEAKER_ENCODER,
+    CREPE,
 )
 
 MODELS: dict[str, Model] = {model.name: model for file in _FILES for model in file}

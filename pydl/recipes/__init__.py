@@ -11,6 +11,7 @@ from pydl.recipes.digits import RECIPE as DIGITS
 from pydl.recipes.features import RECIPE as FEATURES
 from pydl.recipes.forecast_elnino import RECIPE as FORECAST_ELNINO
 from pydl.recipes.gradients import RECIPE as GRADIENTS
+from pydl.recipes.hear_pitch import RECIPE as HEAR_PITCH
 from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
 from pydl.recipes.name_languages import RECIPE as NAME_LANGUAGES
 from pydl.recipes.read_digits import RECIPE as READ_DIGITS
@@ -28,7 +29,7 @@ RECIPES: dict[str, Recipe] = {
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
         *(TRANSLATE_NUMBERS, FORECAST_ELNINO, READ_DIGITS, READ_LINES),
-        *(CAPTION_SCENES, NAME_LANGUAGES),
+        *(CAPTION_SCENES, NAME_LANGUAGES, HEAR_PITCH),
     )
 }
 
