@@ -11,13 +11,14 @@ from figures import (
     ISAS,
     Figure,
     by_kind,
-    geometric_mean,
     plain,
     read,
     setting,
     shown,
     span,
 )
+
+from pydl.bench.results import geometric_mean
 
 # Of each file: its title, and what is in it. No number stands here.
 _SECTIONS: dict[str, tuple[str, str]] = {
