@@ -4,9 +4,10 @@ import typer
 
 
 def bench(context: typer.Context) -> None:
-    """Measure the operators against stock PyTorch; --help lists the arguments.
+    """Measure the operators against stock PyTorch, and show it on one page (--html); --help lists
+    the arguments.
 
-    The files go to pydl-bench in the current directory, if --out names no other.
+    The files go to pydl-bench in the current directory, if --out names no other folder.
     """
     from pydl.bench.run import main
 

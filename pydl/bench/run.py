@@ -4,7 +4,8 @@ Every row is checked against the float64 reference before it is timed, and who s
 observed, not assumed. Ours, theirs and one copy of the input are timed in turns in one process (see
 ``pydl.measure``). On a CPU with one thread the process is pinned to one core. Files are brought up
 to date after every case, so a run that is stopped leaves what it has measured. Needs nothing beyond
-PyTorch and NumPy; with matplotlib there is a plot too.
+PyTorch and NumPy; with matplotlib there is a plot too. ``--html`` writes a page of it, ``--from``
+one of files that were written before.
 
 Exit status: 0 if every check passed, 1 if a case was wrong or broke, 2 for a mistake in the
 arguments.
@@ -12,6 +13,7 @@ arguments.
 
 import argparse
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,8 +62,26 @@ def arguments(argv: Sequence[str] | None, prog: str, results: Path) -> argparse.
         "--name", default="results", help="of the files in DIR, without their endings"
     )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="show what was measured on a page, too"
+    )
+    parser.add_argument(
+        "--from",
+        dest="shown",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="measure nothing: the page is of these results files, or of all in these folders",
+    )
     chosen = parser.parse_args(argv)
     options.check(parser, chosen)
+    if chosen.shown:
+        idle = parser.parse_args(["--from", "-"])
+        idle.html, idle.shown = chosen.html, chosen.shown
+        if chosen.html is None or chosen != idle:
+            parser.error("--from PATH... goes with --html FILE, and with nothing else")
+    if chosen.html is not None and chosen.html.is_dir():
+        parser.error(f"--html {chosen.html} is a folder")
     try:
         chosen.cases = options.matching(CASES, chosen.cases, "case")
     except ValueError as error:
@@ -87,6 +107,8 @@ def main(
                 f"{'x'.join(map(str, case.call().input)):16}{case.about}"
             )
         return 0
+    if chosen.shown:
+        return _show(chosen.shown, chosen.html, prog)
     where, facts, out = options.set_up(chosen)
 
     rows: list[Row] = []
@@ -103,4 +125,23 @@ def main(
     draw(rows, where, out / f"{chosen.name}.png")
     bad = [row for row in rows if row.status in ("wrong", "broken")]
     print(f"{len(rows)} rows, {len(bad)} wrong or broken; {out / chosen.name}.csv, .md")
-    return 1 if bad or not rows else 0
+    status = 1 if bad or not rows else 0
+    if chosen.html is not None:
+        status = _show([out / f"{chosen.name}.csv"], chosen.html, prog) or status
+    return status
+
+
+def _show(paths: Sequence[Path], page: Path, prog: str) -> int:
+    """Writes the page of these results; returns the exit status."""
+    # It needs more than PyTorch and NumPy.
+    from pydl.bench.page import document
+
+    try:
+        text = document(paths)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    print(f"The page: {page}")
+    return 0

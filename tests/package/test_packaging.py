@@ -100,6 +100,7 @@ def site(tmp_path_factory) -> Path:
 def test_the_benchmark_runs_where_there_is_no_checkout(site, tmp_path):
     assert {path.name for path in site.iterdir()} == {"pydl", "pydl_cli"}
     quick = "bench --cases lenet5.pool2,alexnet.lrn2 --passes forward --batch 1 --seconds 0.005"
+    quick += " --html page.html"
     code = "import pydl_cli, pydl.bench as b; print(b.__file__, flush=True); pydl_cli.main()"
     ran = subprocess.run(
         [sys.executable, "-c", code, *quick.split()],
@@ -112,6 +113,7 @@ def test_the_benchmark_runs_where_there_is_no_checkout(site, tmp_path):
     assert ran.stdout.startswith(str(site / "pydl" / "bench"))
     (table,) = tmp_path.glob("pydl-bench/cpu-*/results.csv")
     assert "2 rows, 0 wrong or broken" in ran.stdout and "alexnet.lrn2" in table.read_text()
+    assert "alexnet.lrn2" in (tmp_path / "page.html").read_text()
 
 
 @pytest.fixture(scope="module")
