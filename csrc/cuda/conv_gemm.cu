@@ -187,10 +187,12 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across, 16 / (warps_do
   DYNAMIC_SHARED(uint4, tiles);
   SHARED(int64_t, out_rows, [tile_rows]);
   SHARED(int64_t, residual_rows, [tile_rows]);
+  SHARED(int, tile_column, [1]);  // waits here for the sums: registers are short in the main loop
 
   int64_t group = blockIdx.x;
   const int64_t first_column = take(group, p.column_tiles) * tile_columns;
   const int64_t first_row = take(group, p.row_tiles) * tile_rows;
+  if (threadIdx.x == 0) tile_column[0] = static_cast<int>(first_column);
   for (int r = threadIdx.x; r < tile_rows; r += threads) {
     int64_t n = first_row + r, out = 0, residual = 0;
     const bool there = n < p.rows;
@@ -224,6 +226,7 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across, 16 / (warps_do
 
   float* slab = reinterpret_cast<float*>(tiles) + warp * 16 * pitch;  // [16][pitch]
   const bool columns_inside = p.out_stride[1] == 1;
+  const int warp_first = tile_column[0] + warp_column;
   UNROLLED
   for (int i = 0; i < warp_rows / 16; ++i) {
     UNROLLED
@@ -239,8 +242,8 @@ __global__ void __launch_bounds__(32 * warps_down * warps_across, 16 / (warps_do
       const int r = columns_inside ? e / warp_columns : e % 16;
       const int c = columns_inside ? e % warp_columns : e / 16;
       const int64_t out = out_rows[warp_row + i * 16 + r];
-      if (out < 0 || first_column + warp_column + c >= p.columns) continue;
-      const int64_t column = group * p.columns + first_column + warp_column + c;
+      if (out < 0 || warp_first + c >= p.columns) continue;
+      const int64_t column = group * p.columns + warp_first + c;
       float z = slab[r * pitch + c];
       if (p.bias != nullptr) z += float(p.bias[column * p.bias_stride]);
       if (p.residual != nullptr)

@@ -24,8 +24,11 @@
 //   mma_sync<float16 | bfloat16 | tf32>(c, a, b);
 //   ldmatrix<1 | 2 | 4, transposed>(registers, row);
 //   to_tf32(x);
+//
+//   reciprocal_sqrt(x);
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <source_location>
@@ -423,6 +426,18 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&r)[matrices], const void* ro
 #undef PYDL_LDMATRIX
 #else
   emulator::load_matrices(matrices, transposed, r, row, where);
+#endif
+}
+
+// Arithmetic
+
+// 1 / sqrt(x) for x >= 0: of floats within 2 units in the last place, by a GPU's instruction for it.
+template <class A>
+__device__ __forceinline__ A reciprocal_sqrt(A x) {
+#if defined(__CUDACC__)
+  return rsqrt(x);
+#else
+  return 1 / std::sqrt(x);
 #endif
 }
 

@@ -12,6 +12,8 @@ _PACKAGES = {
     "num2words": ("num2words", "sequences"),
     "statsmodels": ("statsmodels", "sequences"),
     "sacrebleu": ("sacrebleu", "sequences"),
+    "babel": ("Babel", "sequences"),
+    "rapidfuzz": ("RapidFuzz", "sequences"),
 }
 
 

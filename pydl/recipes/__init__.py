@@ -2,6 +2,7 @@
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
 from pydl.recipes.actions import RECIPE as ACTIONS
+from pydl.recipes.caption_scenes import RECIPE as CAPTION_SCENES
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
 from pydl.recipes.demo import RECIPE as DEMO
@@ -11,6 +12,9 @@ from pydl.recipes.features import RECIPE as FEATURES
 from pydl.recipes.forecast_elnino import RECIPE as FORECAST_ELNINO
 from pydl.recipes.gradients import RECIPE as GRADIENTS
 from pydl.recipes.multi_crop import RECIPE as MULTI_CROP
+from pydl.recipes.name_languages import RECIPE as NAME_LANGUAGES
+from pydl.recipes.read_digits import RECIPE as READ_DIGITS
+from pydl.recipes.read_lines import RECIPE as READ_LINES
 from pydl.recipes.recipe import Options, Recipe
 from pydl.recipes.restore_mri import RECIPE as RESTORE_MRI
 from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
@@ -23,7 +27,8 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
-        *(TRANSLATE_NUMBERS, FORECAST_ELNINO),
+        *(TRANSLATE_NUMBERS, FORECAST_ELNINO, READ_DIGITS, READ_LINES),
+        *(CAPTION_SCENES, NAME_LANGUAGES),
     )
 }
 

@@ -14,6 +14,8 @@ from pydl.data.extras import require
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pydl.train import Epoch
+
 
 @dataclass(frozen=True)
 class Options:
@@ -75,6 +77,19 @@ class Recipe:
         if not os.access(options.output, os.W_OK):
             raise PermissionError(f"the output {options.output} cannot be written to")
         return self.steps(options, console)
+
+
+def losses(console: "Console") -> "Callable[[Epoch], None]":
+    """Says the losses of each epoch, of training and of held-out data."""
+
+    def say(epoch: "Epoch") -> None:
+        console.print(
+            f"epoch {epoch.number}: loss {epoch.loss:.4f}, held out {epoch.held_out_loss:.4f}, "
+            f"{epoch.seconds:.0f} s",
+            soft_wrap=True,
+        )
+
+    return say
 
 
 def publish(html: str, options: Options, console: "Console") -> None:

@@ -12,7 +12,7 @@ from pydl import functional, nn
 from pydl.data.pairs import Batch, Pair, Pairs, Vocabulary, together, words
 from pydl.models.sequence.search import Written
 from pydl.models.sequence.translator import Translator
-from pydl.recipes.recipe import Options
+from pydl.recipes.recipe import Options, losses
 from pydl.train import Epoch, Settings, fit, schedules
 
 if TYPE_CHECKING:
@@ -68,13 +68,6 @@ def train(
 ) -> Sequence[Epoch]:
     """Adam, a rate that rises to 0.004 and falls to 0; the held-out pairs decide nothing."""
 
-    def say(epoch: Epoch) -> None:
-        console.print(
-            f"epoch {epoch.number}: loss {epoch.loss:.4f}, held out {epoch.held_out_loss:.4f}, "
-            f"{epoch.seconds:.0f} s",
-            soft_wrap=True,
-        )
-
     order = torch.Generator().manual_seed(options.seed)
     pairs, held_out = task.encode(task.pairs.train), task.encode(task.pairs.held_out)
     return fit(
@@ -86,7 +79,7 @@ def train(
         schedule=schedules.cosine(warm_up=0.1),
         loss=next_symbols,
         settings=Settings(clip=_CLIP, seed=options.seed),
-        on_epoch=say,
+        on_epoch=losses(console),
     ).epochs
 
 

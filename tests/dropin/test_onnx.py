@@ -6,6 +6,7 @@ import onnx
 import onnx.reference
 import pytest
 import torch
+from fusible import image, made
 
 import pydl
 
@@ -44,6 +45,14 @@ def exported(model, x, dynamo):
     return onnx.load_from_string(file.getvalue())
 
 
+def run(proto, x):
+    """What onnx's own evaluator, which is none of PyTorch's, makes of a graph."""
+    evaluator = onnx.reference.ReferenceEvaluator(proto)
+    return [
+        torch.from_numpy(y) for y in evaluator.run(None, {proto.graph.input[0].name: x.numpy()})
+    ]
+
+
 @pytest.mark.parametrize("dynamo", (False, True), ids=("by-trace", "by-export"))
 @pytest.mark.parametrize("name, arguments, shape, operator", CASES)
 @pytest.mark.filterwarnings("ignore")
@@ -55,6 +64,15 @@ def test_exports_as_its_operator(name, arguments, shape, operator, dynamo):
     if not dynamo or name not in ("LSTM", "GRU"):
         assert operators & set(operator.split("|")), operators
     assert {opset.domain for opset in proto.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
-    evaluator = onnx.reference.ReferenceEvaluator(proto)
-    (y,) = evaluator.run(None, {proto.graph.input[0].name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(y), ours(x), rtol=1e-3, atol=1e-4)
+    (y,) = run(proto, x)
+    torch.testing.assert_close(y, ours(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dynamo", (False, True), ids=("by-trace", "by-export"))
+@pytest.mark.filterwarnings("ignore")
+def test_a_fused_model_exports_as_itself(dynamo):
+    x = image("nested")
+    proto = exported(pydl.accelerate(made("nested"), fuse=True).eval(), x, dynamo)
+    assert {opset.domain for opset in proto.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
+    with torch.no_grad():
+        torch.testing.assert_close(run(proto, x)[0], made("nested").eval()(x), rtol=1e-3, atol=1e-4)

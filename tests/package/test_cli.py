@@ -172,6 +172,14 @@ def test_help_and_version_do_without_pytorch(arguments) -> None:
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton")
+def test_a_command_with_triton_ends_without_a_word() -> None:
+    """Commands that train load it, by way of PyTorch's optimizers."""
+    code = "import sys, torch._dynamo, pydl_cli\nsys.argv = ['pydl', 'info']\npydl_cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+
+
 def test_version() -> None:
     result = run("--version")
     assert result.exit_code == 0 and result.output.startswith(f"pydl {pydl.__version__}")

@@ -10,8 +10,8 @@ turn and expects the suite to fail.
     python tests/tools/mutants.py conv_direct --only 109 --kind bound,clip --list
                                             what would be tried
 
-A mutant is one small change to one `.cu`, or to a header that belongs to one family (`conv_*.h`,
-`pool_*.h`, `rnn_*.h`):
+A mutant is one small change to one `.cu`, or to a header that belongs to one family
+(`batch_norm_*.h`, `conv_*.h`, `pool_*.h`, `rnn_*.h`):
 
     barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
     wait         cp_async_wait<n>() taken out, or one group short

@@ -173,7 +173,11 @@ def statement(code: str, start: int, end: int) -> tuple[int, int]:
 
 def sources() -> list[Path]:
     """What is mutated: every `.cu`, and the headers that belong to one family."""
-    headers = (path for family in ("conv", "pool", "rnn") for path in KERNELS.glob(f"{family}_*.h"))
+    headers = (
+        path
+        for family in ("batch_norm", "conv", "pool", "rnn")
+        for path in KERNELS.glob(f"{family}_*.h")
+    )
     return sorted([*KERNELS.glob("*.cu"), *headers])
 
 

@@ -55,7 +55,7 @@ class Captioner(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.size = features, size
         self.places = Places()
         self.first = nn.Sequential(nn.Linear(size + 2, hidden), nn.Tanh())
         self.decoder = Decoder(

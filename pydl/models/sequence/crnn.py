@@ -6,7 +6,7 @@ both sides, and each column gets scores of the characters and of a blank. What i
 found by :mod:`pydl.models.sequence.ctc`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -18,7 +18,7 @@ MAPS = (64, 128, 256, 256, 512, 512, 512)  # of the paper's seven convolutions
 # Behind which convolutions there is a pool: the last two halve the height alone.
 _HALF = {0, 1}
 _HALF_HEIGHT = {3, 5}
-_NORM = {4, 5}
+NORMS = (4, 5)  # the paper's: behind which convolutions there is a batch normalisation
 
 
 class CRNN(nn.Module):
@@ -28,7 +28,9 @@ class CRNN(nn.Module):
         symbols: how many there are, the blank, 0, among them.
         channels: of the image.
         maps: of the seven convolutions.
-        hidden: size of the LSTMs' states in each direction.
+        norms: behind which of them there is a batch normalisation.
+        layers: how many bidirectional LSTMs there are; the paper's are two.
+        hidden: size of their states in each direction.
         dropout: of the columns' features.
     """
 
@@ -38,29 +40,31 @@ class CRNN(nn.Module):
         *,
         channels: int = 1,
         maps: Sequence[int] = MAPS,
+        norms: Collection[int] = NORMS,
+        layers: int = 2,
         hidden: int = 256,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
+        features: list[nn.Module] = []
         before = channels
         for i, count in enumerate(maps):
             last = i == len(maps) - 1  # it takes the last two rows at once
-            layers.append(nn.Conv2d(before, count, 2 if last else 3, padding=0 if last else 1))
-            if i in _NORM:
-                layers.append(nn.BatchNorm2d(count))
-            layers.append(nn.ReLU())
+            features.append(nn.Conv2d(before, count, 2 if last else 3, padding=0 if last else 1))
+            if i in norms:
+                features.append(nn.BatchNorm2d(count))
+            features.append(nn.ReLU())
             if i in _HALF:
-                layers.append(nn.MaxPool2d(2))
+                features.append(nn.MaxPool2d(2))
             elif i in _HALF_HEIGHT:
-                layers.append(nn.MaxPool2d(2, (2, 1), (0, 1)))
+                features.append(nn.MaxPool2d(2, (2, 1), (0, 1)))
             before = count
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(*features)
         he(self.features)
         self.dropout = nn.Dropout(dropout)
-        self.first = nn.LSTM(before, hidden, bidirectional=True)
-        self.between = nn.Linear(2 * hidden, hidden)
-        self.second = nn.LSTM(hidden, hidden, bidirectional=True)
+        sizes = [before, *(layers - 1) * [hidden]]
+        self.recurrent = nn.ModuleList(nn.LSTM(size, hidden, bidirectional=True) for size in sizes)
+        self.between = nn.ModuleList(nn.Linear(2 * hidden, hidden) for _ in sizes[1:])
         self.scores = nn.Linear(2 * hidden, symbols)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -69,8 +73,8 @@ class CRNN(nn.Module):
         if x.shape[2] != 1:
             raise ValueError(f"expected images 32 pixels high, got {images.shape[2]}")
         x = self.dropout(x[:, :, 0].permute(2, 0, 1).contiguous())  # [T, B, maps]
-        x, _ = self.first(x)  # [T, B, 2 hidden]
-        x, _ = self.second(self.between(x))
+        for i, lstm in enumerate(self.recurrent):
+            x, _ = lstm(self.between[i - 1](x) if i else x)  # [T, B, 2 hidden]
         return self.scores(x)
 
 

@@ -1,0 +1,111 @@
+// What the CUDA kernels of batch normalisation share: the maps as they see them, the checks.
+#pragma once
+
+#include <initializer_list>
+
+#include "../batch_norm.h"
+#include "activation.h"
+#include "element.h"
+
+namespace pydl::cuda {
+
+constexpr int warp_size = 32;
+constexpr int64_t enough_blocks = 512;  // four waves of 132 multiprocessors
+constexpr int64_t least_per_thread = 16;
+
+// A map and the distance between its pixels, where there is one for all; else -1.
+template <class T>
+struct Map : View<T> {
+  int64_t step;
+
+  Map() = default;
+  explicit Map(const Tensor& tensor) : View<T>(tensor), step(0) {
+    int64_t span = 1;
+    for (int axis = 4; axis >= 2; --axis) {
+      if (tensor.size[axis] == 1) continue;
+      if (span == 1) step = tensor.stride[axis];
+      if (tensor.stride[axis] != step * span) {
+        step = -1;
+        return;
+      }
+      span *= tensor.size[axis];
+    }
+  }
+  __device__ T& pixel(int64_t n, int64_t c, int64_t s) const {
+    if (step >= 0) return this->data[n * this->stride[0] + c * this->stride[1] + s * step];
+    const int64_t w = take(s, this->size[4]), h = take(s, this->size[3]);
+    return this->at(n, c, s, h, w);
+  }
+};
+
+// What the kernels know of a problem besides its tensors.
+struct Shape {
+  int64_t batch, channels, plane;
+  bool channels_last;
+  int64_t tiles, runs;         // of channels, of pixels: the blocks that add up
+  int64_t run_length, longer;  // of pixels, and how many runs have one more
+
+  explicit Shape(const Tensor& x)
+      : batch(x.size[0]),
+        channels(x.size[1]),
+        plane(x.size[2] * x.size[3] * x.size[4]),
+        channels_last(x.channels_last()) {
+    tiles = (channels + tile() - 1) / tile();
+    const int64_t room = pixels() / (block_size / tile() * least_per_thread);
+    const int64_t wanted = tiles == 0 ? 1 : (enough_blocks + tiles - 1) / tiles;
+    runs = room < 1 ? 1 : room < wanted ? room : wanted;
+    run_length = pixels() / runs;
+    longer = pixels() % runs;
+  }
+  PYDL_HOST_DEVICE int64_t pixels() const { return batch * plane; }
+  PYDL_HOST_DEVICE int tile() const { return channels_last ? warp_size : 1; }
+  PYDL_HOST_DEVICE int64_t first_pixel(int64_t run) const {
+    return run * run_length + (run < longer ? run : longer);
+  }
+  // Rows of the mask.
+  PYDL_HOST_DEVICE int64_t rows() const { return batch * (channels_last ? plane : channels); }
+  PYDL_HOST_DEVICE int64_t columns() const { return channels_last ? channels : plane; }
+  PYDL_HOST_DEVICE int64_t bytes() const { return (columns() + 7) / 8; }
+};
+
+template <class A>
+__device__ A inverse_deviation(A var, A eps) {
+  return reciprocal_sqrt(var + eps);
+}
+
+// g from grad_y and its bit of a byte of the mask.
+template <class A>
+__device__ A passed(A grad_y, uint8_t byte, int bit, const Epilogue& epilogue) {
+  if (byte >> bit & 1) return grad_y;
+  return epilogue.activation == Activation::relu ? A(0) : grad_y * A(epilogue.slope);
+}
+
+inline void check_channels(const Tensor& x, std::initializer_list<const Tensor*> vectors) {
+  const DType sums = x.dtype == DType::float64 ? DType::float64 : DType::float32;
+  for (const Tensor* vector : vectors) {
+    check(vector->data == nullptr || (vector->dtype == sums && vector->size[1] == x.size[1] &&
+                                      vector->numel() == x.size[1]),
+          "batch_norm expects statistics, weights and sums of ", x.size[1],
+          " values, float32 or, for float64, float64");
+  }
+}
+
+inline void check_maps(const Tensor& x, std::initializer_list<const Tensor*> maps) {
+  for (const Tensor* map : maps) {
+    check(map->data == nullptr || (map->dtype == x.dtype && same_size(*map, x)),
+          "batch_norm expects maps of one size and dtype");
+  }
+}
+
+inline void check_mask(const Tensor& x, bool rows_are_pixels, const Tensor& mask, bool needed) {
+  const int64_t plane = x.size[2] * x.size[3] * x.size[4];
+  const int64_t rows = x.size[0] * (rows_are_pixels ? plane : x.size[1]);
+  const int64_t bytes = ((rows_are_pixels ? x.size[1] : plane) + 7) / 8;
+  check(mask.data != nullptr || !needed, "batch_norm expects the mask of its activation");
+  check(mask.data == nullptr ||
+            (mask.dtype == DType::uint8 && mask.size[0] * mask.size[1] == rows &&
+             mask.size[4] == bytes && mask.numel() == rows * bytes && mask.stride[4] == 1),
+        "batch_norm expects a mask of ", rows, " x ", bytes, " bytes");
+}
+
+}  // namespace pydl::cuda
