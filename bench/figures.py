@@ -4,17 +4,16 @@ and whether ``auto`` takes this package's kernel for that call today."""
 import ast
 import contextlib
 import csv
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cases import CASES, Case
-from results import RESULTS
+from folders import RESULTS
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from pydl import backends, dispatch, functional, nn
+from pydl.bench.cases import CASES, Case
 from pydl.models.calls import choosing
 
 # By instruction set, as documents show them beside each other.
@@ -200,12 +199,6 @@ def span(figures: Iterable[Figure], compiled: bool = False) -> str:
         return ""
     low, high = shown(ratios[0]), shown(ratios[-1])
     return f"{low}x" if low == high else f"{low} to {high}x"
-
-
-def geometric_mean(ratios: Iterable[float]) -> float:
-    """Of ratios: half as fast and twice as fast make 1. NaN where there is none."""
-    logarithms = [math.log(ratio) for ratio in ratios]
-    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan
 
 
 def plain(figures: Iterable[Figure]) -> list[Figure]:

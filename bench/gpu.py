@@ -24,9 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from results import folder  # noqa: E402
+from folders import RESULTS  # noqa: E402
 
 from pydl import measure  # noqa: E402
+from pydl.bench.results import folder  # noqa: E402
 
 GRACE = 8  # seconds from the request to end, which pytest answers with its summary, to the end
 STOPPED, NOT_HERE = 124, 127
@@ -66,7 +67,7 @@ def results() -> Path:
     import torch
 
     gpu = torch.cuda.is_available()
-    out = folder(measure.device_name("cuda") if gpu else "no-gpu")
+    out = RESULTS / folder(measure.device_name("cuda") if gpu else "no-gpu")
     out.mkdir(parents=True, exist_ok=True)
     return out
 

@@ -25,16 +25,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is measured is the checkout that this file belongs to
 
-import options  # noqa: E402
 import torch  # noqa: E402
-from figures import geometric_mean  # noqa: E402
-from harness import compiled, said, wrong  # noqa: E402
+from folders import RESULTS  # noqa: E402
 from network_pairs import MODES, USUAL, Network, Pair, networks  # noqa: E402
-from results import head, heading, speedup, write_csv  # noqa: E402
 from torch import nn  # noqa: E402
 
 import pydl  # noqa: E402
 from pydl import backends, measure  # noqa: E402
+from pydl.bench import options  # noqa: E402
+from pydl.bench.harness import compiled, said, wrong  # noqa: E402
+from pydl.bench.results import geometric_mean, head, heading, speedup, write_csv  # noqa: E402
 from pydl.models.calls import choosing, served  # noqa: E402
 from pydl.models.record import Ran, watch  # noqa: E402
 from pydl.nn.layer import Layer  # noqa: E402
@@ -326,7 +326,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="GLOB",
         help="names, with * and ?, separated by commas (default: some of each kind)",
     )
-    options.add_to(parser, "network")
+    options.add_to(parser, "network", RESULTS)
     parser.add_argument(
         "--modes",
         type=options.choices(MODES),
@@ -361,7 +361,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     where, facts, out = options.set_up(chosen)
     facts |= {"fuse": "yes"} if chosen.fuse else {}
     name = f"{chosen.name}-{chosen.threads}"
-    out.mkdir(parents=True, exist_ok=True)
 
     rows: list[Row] = []
     for network in chosen.networks:

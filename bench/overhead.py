@@ -9,7 +9,6 @@ microseconds.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import no_gpu  # noqa: E402
 import torch  # noqa: E402
 
 from pydl import measure, nn  # noqa: E402
+from pydl.bench.results import write_table  # noqa: E402
 
 BACKENDS = ("auto", "cpu", "triton", "cuda")
 MAP, ROWS, STEPS = (1, 4, 6, 6), (4, 8), (3, 2, 4)
@@ -149,11 +149,7 @@ def main() -> None:
         worst = max(made, key=lambda row: float(row["auto_above_us"]))
         print(f"auto costs {worst['auto_above_us']} us more at most: {worst['layer']}")
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, made[0])
-            writer.writeheader()
-            writer.writerows(made)
+        write_table(made[0], made, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from figures import (
     ISAS,
     Figure,
     by_kind,
-    geometric_mean,
     plain,
     read,
     setting,
     shown,
     span,
 )
+
+from pydl.bench.results import geometric_mean
 
 # Of each file: its title, and what is in it. No number stands here.
 _SECTIONS: dict[str, tuple[str, str]] = {
@@ -80,6 +81,42 @@ _STEPS = {
     "grad_weight": "weight's gradient",
 }
 
+# How to measure, read and compare.
+_YOURS = dedent("""\
+    ## On your machine
+
+    ```
+    pydl bench --list                                  # the cases, real layers' calls
+    pydl bench --cases 'alexnet*' --html page.html     # measure these, and show them
+    pydl bench --from bench/results/cpu-avx2 --html page.html   # show what was measured before
+    ```
+
+    The first two work wherever the package is installed. Files go to `pydl-bench/<kind of machine>`
+    in the current directory, or to the folder that `--out` names (`python bench/run.py`, the same
+    command in a checkout: to `bench/results`): a CSV with all that is known of each row, the same
+    as a table in Markdown, and with matplotlib a plot. `--help` lists dtypes, layouts, batches,
+    passes, threads, backends, `--isa` and `--compile`. A row is checked against the float64
+    reference before it is timed, and one that is wrong makes the exit status 1.
+
+    The page is one HTML file that loads nothing. To read it:
+
+    - A bar is PyTorch's time over ours on a logarithmic axis around 1; to the right the kernel is
+      faster, to the left slower. Lists are sorted, and of a long one both ends are open. Within
+      five per cent of 1 nothing is claimed, nor where PyTorch's own operator served.
+    - *by* says who served. `auto: cpu` is what you get without asking; `cpu` alone was asked for by
+      name, and where it loses, `auto` leaves the call to PyTorch.
+    - The last column is PyTorch under `torch.compile`, where `--compile` measured it.
+    - The roofline sets the bytes that a forward must move, each operand read once and the result
+      written once, against a copy of its input timed in the same turns. Near 100 % nothing is left
+      to gain; far below, a small input is bound by the way to the call, and a large one by
+      arithmetic or by reading more than once.
+    - Networks say how far PyTorch is from itself, timed twice in the same turns: their noise.
+
+    A ratio holds for its machine, threads and dtype, which the page names file by file. To compare
+    two versions or machines, measure each into a folder of its own and show both:
+    `pydl bench --from before after --html page.html`; each folder is a part of the page. Compare
+    ratios, not times: both sides of a ratio met the same disturbances.""")
+
 
 def document(every: Mapping[str, Sequence[Figure]]) -> str:
     """The whole file, of the figures of each instruction set."""
@@ -105,6 +142,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             Nothing here has run on a GPU. The kernels in Triton and CUDA C++ are tested in Triton's
             interpreter and in an emulator, and no speed of theirs is measured or predicted;
             `make gpu` measures them where there is one."""),
+        _YOURS,
         *(
             _section(
                 file, {isa: [f for f in found if f.file == file] for isa, found in every.items()}

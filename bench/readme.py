@@ -15,11 +15,11 @@ import chart  # noqa: E402
 import compile_seconds  # noqa: E402
 import figures  # noqa: E402
 import performance  # noqa: E402
-import results  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
-from results import speedup  # noqa: E402
+from folders import RESULTS, SHOWN, devices  # noqa: E402
 
 from pydl import backends, functional, models  # noqa: E402
+from pydl.bench.results import speedup  # noqa: E402
 from pydl.recipes.classifiers_file import BASELINE, File, Row  # noqa: E402
 
 # Operators that some backends serve and others not, unlike the rest of their family.
@@ -89,7 +89,7 @@ def networks() -> str:
     network."""
     from network_evidence import TRAINED, WITH_HEADS
 
-    learned = File(results.SHOWN).rows
+    learned = File(SHOWN).rows
     head = [
         "| name | what it is | input | parameters | multiply-adds | evidence | source |",
         "|---|---|---|--:|--:|---|---|",
@@ -118,7 +118,7 @@ def networks() -> str:
 
 def shown() -> str:
     """What networks of the table learned from real input, and how fast, beside their twins."""
-    learned = File(results.SHOWN).rows
+    learned = File(SHOWN).rows
     rows = [learned[name] for name in models.MODELS if name in learned]
     columns = (
         "network",
@@ -200,7 +200,7 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
     folders = " and ".join(
         f"[{folder.name}]({folder.relative_to(ROOT)})" for folder in figures.ISAS.values()
     )
-    gpus = set(results.devices()) - set(figures.ISAS.values())
+    gpus = set(devices()) - set(figures.ISAS.values())
     said = [
         f"PyTorch's time over ours: one thread of {figures.setting([one.row for one in every])}, "
         "float32, contiguous; for AVX2 both are held to it. From the CSV files of these names in "
@@ -254,7 +254,7 @@ def made() -> dict[Path, str]:
     drop = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
     wing = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    log = figures.RESULTS / "compile_seconds.csv"
+    log = RESULTS / "compile_seconds.csv"
     compiling = compile_seconds.markdown(compile_seconds.read(log), most=10)
     of_chart = plain["AVX-512"]
     where = f"One thread of {figures.setting([one.row for one in of_chart])}, float32, contiguous"

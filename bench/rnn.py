@@ -12,7 +12,6 @@ that is tokens.
 """
 
 import argparse
-import csv
 import fnmatch
 import sys
 import time
@@ -24,12 +23,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import options  # noqa: E402  # before PyTorch
 import torch  # noqa: E402
-from harness import kernels  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
-from pydl import measure, native, nn  # noqa: E402
+from pydl import measure, nn  # noqa: E402
+from pydl.bench import options  # noqa: E402
+from pydl.bench.harness import kernels  # noqa: E402
+from pydl.bench.results import write_table  # noqa: E402
 
 Sequences = torch.Tensor | PackedSequence
 
@@ -250,8 +250,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="LSTM with projections")
-    if given.isa:
-        native.use_isa(given.isa)
+    options.hold_to(given.isa)
     torch.set_num_threads(given.threads)
     if given.device == "cpu" and given.threads == 1:
         measure.pin_to_one_core()
@@ -269,10 +268,7 @@ def main() -> None:
                 flush=True,
             )
         if given.out is not None:
-            with given.out.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(rows)
+            write_table(rows[0], rows, given.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ are timed by ``bench/rnn.py``.
 
 import argparse
 import copy
-import csv
 import fnmatch
 import sys
 import time
@@ -24,10 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import options  # noqa: E402  # before PyTorch
 import torch  # noqa: E402
 
-from pydl import functional, measure, native  # noqa: E402
+from pydl import functional, measure  # noqa: E402
+from pydl.bench import options  # noqa: E402
+from pydl.bench.results import write_table  # noqa: E402
 from pydl.models.sequence.awd_lstm import AWDLSTM  # noqa: E402
 from pydl.models.sequence.decoder import Decoder  # noqa: E402
 from pydl.models.sequence.elmo import CHARACTERS, WORD, elmo_small  # noqa: E402
@@ -171,8 +171,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for a case")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    if given.isa:
-        native.use_isa(given.isa)
+    options.hold_to(given.isa)
     torch.set_num_threads(given.threads)
     if given.threads == 1:
         measure.pin_to_one_core()
@@ -188,10 +187,7 @@ def main() -> None:
             flush=True,
         )
     if given.out is not None and rows:
-        with given.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(rows[0], rows, given.out)
 
 
 if __name__ == "__main__":

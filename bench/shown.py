@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is shown is the checkout that this file belongs to
 
 import torch  # noqa: E402
-from results import SHOWN  # noqa: E402
+from folders import SHOWN  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from pydl.data.extras import require  # noqa: E402

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from figures import Figure, every, setting, shown  # noqa: E402
-from results import devices  # noqa: E402
+from folders import devices  # noqa: E402
 
 from pydl import backends, dispatch, layout  # noqa: E402
 from pydl.measure import Times  # noqa: E402

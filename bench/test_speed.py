@@ -1,14 +1,15 @@
 """The benchmark's cases through pytest-benchmark: ``pytest bench/``, ``pytest bench/ -k lrn
 --benchmark-compare``.
 
-Cases, checks and what is timed are those of ``bench/run.py``; pytest-benchmark brings its clock and
+Cases, checks and what is timed are those of ``pydl bench``; pytest-benchmark brings its clock and
 its comparison of runs. A group is one case and pass, this package's time beside PyTorch's.
 """
 
 import pytest
 import torch
-from cases import CASES, Case
-from harness import Setting, prepare
+
+from pydl.bench.cases import CASES, Case
+from pydl.bench.harness import Setting, prepare
 
 pytest.importorskip("pytest_benchmark")
 

@@ -1,16 +1,14 @@
-"""``pydl bench``: a front to the repository's benchmark."""
+"""``pydl bench``."""
 
 import typer
 
-from pydl_cli import scripts
-
-SCRIPT = scripts.ROOT / "bench" / "run.py"
-
 
 def bench(context: typer.Context) -> None:
-    """Measure the operators against stock PyTorch; arguments are those of bench/run.py (--help
-    lists them).
+    """Measure the operators against stock PyTorch, and show it on one page (--html); --help lists
+    the arguments.
 
-    The benchmark lives in the repository, not in the installed package.
+    The files go to pydl-bench in the current directory, if --out names no other folder.
     """
-    scripts.run("the benchmark", SCRIPT, context)
+    from pydl.bench.run import main
+
+    raise typer.Exit(main(context.args))

@@ -31,13 +31,14 @@ from statistics import fmean
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+sys.path.insert(0, str(ROOT))
 
-from cases import CASES as BENCHED  # noqa: E402
-from options import LAYOUTS  # noqa: E402
 from sass import listing  # noqa: E402
 from sass.launches import Launch, recorded  # noqa: E402
 from sass.thread import Thread  # noqa: E402
+
+from pydl.bench.cases import CASES as BENCHED  # noqa: E402
+from pydl.bench.options import LAYOUTS  # noqa: E402
 
 ARCHITECTURE = "sm_90a"
 OBJECTS = ROOT / "build/cmake"
@@ -52,7 +53,7 @@ FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
 
 @dataclass(frozen=True)
 class Case:
-    """A row of bench/cases.py, in each of these (dtype, layout), forward and backward."""
+    """A row of pydl/bench/cases.py, in each of these (dtype, layout), forward and backward."""
 
     name: str
     settings: tuple[tuple[str, str], ...] = FLOATS + HALVES

@@ -191,7 +191,7 @@ class Call:
         kind: str,
         run: Callable[[Sequence[torch.Tensor]], torch.Tensor],
         tensors: Sequence[torch.Tensor],
-        grad_output: torch.Tensor,
+        grad_output: torch.Tensor | None,
     ) -> Callable[[], object]:
         """A callable without arguments that does one pass, ready to be timed.
 
@@ -201,7 +201,7 @@ class Call:
                 ``grad_weight`` (one of them alone).
             run: takes the tensors to the output.
             tensors: as :meth:`random` makes them.
-            grad_output: the gradient of the output.
+            grad_output: the gradient of the output; a forward alone needs none.
 
         Raises:
             ValueError: there is no such pass, or the operator has no such gradient.

@@ -2,13 +2,13 @@
 width."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from pydl.backends import BACKENDS
 from pydl.visualize.operators import EVEN, PASSES, OperatorRow
 
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 _KEY = (
     ("win", "faster here"),
     ("even", f"no difference (within {100 * (EVEN - 1):.0f} %), or PyTorch's own operator serves"),
@@ -28,19 +28,60 @@ def whose(backends: str) -> str:
     return " and ".join(sorted(said, reverse=True))
 
 
+class Scale:
+    """A logarithmic axis of ratios, on which 1 is marked; places are percentages of its width."""
+
+    def __init__(self, ratios: Iterable[float]) -> None:
+        """For these and a good part on either side of 1."""
+        found = list(ratios)
+        self.low = math.log(0.9 * min([0.5, *found]))
+        self.high = math.log(max([2.0, *found]))
+
+    def place(self, value: float) -> float:
+        """Where a ratio lies."""
+        return 100 * (math.log(value) - self.low) / (self.high - self.low)
+
+    @property
+    def style(self) -> str:
+        """What the element around the tracks needs, as an attribute."""
+        return f'style="--one:{self.place(1):.2f}%"'
+
+    def bar(self, value: float, verdict: str) -> str:
+        """A track with a bar from 1 to the ratio, and the ratio."""
+        at, one = self.place(value), self.place(1)
+        return (
+            f'<div class="track"><i class="{verdict}" '
+            f'style="left:{min(at, one):.1f}%;width:max(2px,{abs(at - one):.1f}%)"></i></div>'
+            f'<b class="ratio {verdict}">{ratio(value)}</b>'
+        )
+
+    def ticks(self) -> str:
+        """The track that names some ratios; powers of ten have to do where there is little room for
+        many."""
+        many = self.high - self.low > math.log(20)
+        named = "".join(
+            f"<span{' class=minor' * (many and not math.log10(tick).is_integer())} "
+            f'style="left:{self.place(tick):.1f}%">{tick:g}&times;</span>'
+            for tick in _TICKS
+            if self.low <= math.log(tick) <= self.high
+        )
+        return f'<div class="track ticks">{named}</div>'
+
+
+def key() -> str:
+    """What the colours mean."""
+    said = "".join(f'<span><i class="{kind}"></i>{text}</span>' for kind, text in _KEY)
+    return f'<p class="key">{said}</p>'
+
+
 def bars(rows: Sequence[OperatorRow], about: Mapping[str, str] | None = None) -> str:
-    """Two bars for each row, one for each pass, on a logarithmic scale around 1.
+    """Two bars for each row, one for each pass.
 
     Args:
         rows: wins and losses alike.
         about: by layer, what it is.
     """
-    ratios = [row.ratio(kind) for row in rows for kind in PASSES]
-    low, high = math.log(0.9 * min(0.5, *ratios)), math.log(max(2.0, *ratios))
-
-    def place(value: float) -> float:
-        return 100 * (math.log(value) - low) / (high - low)
-
+    scale = Scale(row.ratio(kind) for row in rows for kind in PASSES)
     made = []
     for row in rows:
         shape = "&times;".join(map(str, row.input))
@@ -48,21 +89,6 @@ def bars(rows: Sequence[OperatorRow], about: Mapping[str, str] | None = None) ->
         name = f"{escape(row.layer)}, " if about else ""
         made.append(f'<div class="what"><b>{title}</b><span>{name}{shape}</span></div>')
         for kind, name in PASSES.items():
-            at, one = place(row.ratio(kind)), place(1)
-            left, width = min(at, one), abs(at - one)
-            made.append(
-                f'<div class="who"><b>{name}</b>, {escape(whose(row.backends[kind]))}</div>'
-                f'<div class="track"><i class="{row.verdict(kind)}" '
-                f'style="left:{left:.1f}%;width:max(2px,{width:.1f}%)"></i></div>'
-                f'<b class="ratio {row.verdict(kind)}">{ratio(row.ratio(kind))}</b>'
-            )
-    ticks = "".join(
-        f'<span style="left:{place(tick):.1f}%">{tick:g}&times;</span>'
-        for tick in _TICKS
-        if low <= math.log(tick) <= high
-    )
-    key = "".join(f'<span><i class="{kind}"></i>{said}</span>' for kind, said in _KEY)
-    return (
-        f'<div class="bars" style="--one:{place(1):.2f}%">{"".join(made)}'
-        f'<div class="track ticks">{ticks}</div></div><p class="key">{key}</p>'
-    )
+            who = f'<div class="who"><b>{name}</b>, {escape(whose(row.backends[kind]))}</div>'
+            made.append(who + scale.bar(row.ratio(kind), row.verdict(kind)))
+    return f'<div class="bars" {scale.style}>{"".join(made)}{scale.ticks()}</div>{key()}'

@@ -22,6 +22,14 @@ PASSES = {"forward": "forward", "both": "forward + backward"}
 EVEN = 1.05  # ratios from 1 / EVEN to EVEN are no difference that a few samples show
 
 
+def verdict(ratio: float, backend: str) -> str:
+    """``win`` or ``lose``, or ``even`` where there is no difference, or where PyTorch's own
+    operator serves and was not slowed down."""
+    if ratio < 1 / EVEN:
+        return "lose"
+    return "win" if ratio > EVEN and backend != "aten" else "even"
+
+
 @dataclass(frozen=True)
 class OperatorRow:
     """One layer: who serves it, how exact it is, how long it takes."""
@@ -42,12 +50,8 @@ class OperatorRow:
         return self.times[kind]["theirs"].median / self.times[kind]["ours"].median
 
     def verdict(self, kind: str) -> str:
-        """``win`` or ``lose``, or ``even`` where there is no difference, or where PyTorch's own
-        operator serves and was not slowed down."""
-        ratio = self.ratio(kind)
-        if ratio < 1 / EVEN:
-            return "lose"
-        return "win" if ratio > EVEN and self.backends[kind] != "aten" else "even"
+        """As :func:`verdict` has it."""
+        return verdict(self.ratio(kind), self.backends[kind])
 
 
 def examine(

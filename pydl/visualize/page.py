@@ -74,7 +74,7 @@ i.win { background: var(--ours); } i.lose { background: var(--loss); }
 i.even { background: var(--faint); }
 .ratio { grid-column: 4; text-align: right; font-variant-numeric: tabular-nums; }
 .ticks { background: none; height: 1.2rem; color: var(--faint); }
-.ticks span { position: absolute; transform: translateX(-50%); }
+.ticks span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
 .key { font-size: .85rem; color: var(--faint); max-width: none; }
 .key span { display: inline-block; margin-right: 1.3rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
@@ -86,7 +86,7 @@ i.even { background: var(--faint); }
   .tile b { font-size: 1.4rem; }
   .bars { grid-template-columns: 1fr 3.4rem; }
   .what, .who { grid-column: 1 / -1; grid-row: auto; } .what { padding: .8rem 0 .1rem; }
-  .track { grid-column: 1; } .ratio { grid-column: 2; }
+  .track { grid-column: 1; } .ratio { grid-column: 2; } .minor { display: none; }
 }
 footer { color: var(--faint); font-size: .85rem; margin-top: 1.5rem; }
 """
@@ -249,12 +249,15 @@ def _who(backend: str) -> str:
     return "PyTorch, called by pydl" if backend == "aten" else f"pydl (<code>{backend}</code>)"
 
 
-def page(title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str]) -> str:
-    """The whole document; ``lead`` and ``parts`` are HTML."""
+def page(
+    title: str, lead: str, parts: Sequence[str], versions: Mapping[str, str], *, style: str = ""
+) -> str:
+    """The whole document; ``lead`` and ``parts`` are HTML, ``style`` is CSS of this page alone."""
     said = ", ".join(f"{escape(key)} {escape(value)}" for key, value in versions.items() if value)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{_STYLE}{style}</style></head>
 <body><main><h1>{escape(title)}</h1><p class="lead">{" ".join(lead.split())}</p>
 {"".join(parts)}
 <footer>Measured with {said}.</footer></main></body></html>

@@ -3,6 +3,7 @@ broken cases."""
 
 import csv
 import inspect
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,16 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pydl import functional, measure, models
+from pydl import functional, measure, models, native
+from pydl.bench import cases, conv_cases, options, run
 from pydl.models.calls import Call, check
 from pydl.models.layer_calls import layer_calls
-
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
-
-import cases  # noqa: E402
-import conv_cases  # noqa: E402
-import run  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("unpinned")
 
@@ -361,3 +356,20 @@ def test_detection_is_compared_with_pytorchs_parts(operator: str, arguments: dic
     assert [row.result for row in rows] == ["output", "grad_input"][: len(rows)]
     assert all(row.passed and row.theirs < 1e-4 for row in rows)
     assert call.passes == (("forward",) if operator == "nms" else call.passes[:4])
+
+
+def test_pytorch_is_held_to_avx2_by_a_process_that_begins_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, held = [], []
+    monkeypatch.setattr(os, "execve", lambda *how: began.append(how))
+    monkeypatch.setattr(native, "use_isa", held.append)
+    monkeypatch.setattr(os, "environ", {"HOME": "/"})
+    options.hold_to("avx2")
+    ((program, argv, environment),) = began
+    assert (program, argv) == (sys.executable, sys.orig_argv)
+    assert environment["ATEN_CPU_CAPABILITY"] == "avx2" and environment["HOME"] == "/"
+    monkeypatch.setattr(os, "environ", environment)
+    options.hold_to("avx2")
+    options.hold_to(None)
+    assert len(began) == 1 and held == ["avx2"] * 2

@@ -210,8 +210,6 @@ def test_the_demo_says_which_extras_are_missing(
 
 
 def test_bench_hands_its_arguments_on() -> None:
-    if not cli.bench.SCRIPT.is_file():
-        pytest.skip("not a checkout: the benchmark is not part of the package")
     done = subprocess.run(
         [sys.executable, "-m", "pydl_cli", "bench", "--list", "--cases", "lenet5.*"],
         capture_output=True,
@@ -224,12 +222,12 @@ def test_bench_hands_its_arguments_on() -> None:
     ]
 
 
-def test_bench_outside_a_checkout_says_so(
+def test_roofline_outside_a_checkout_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli.bench, "SCRIPT", tmp_path / "bench" / "run.py")
-    said = refused(monkeypatch, capsys, "bench", "--list")
-    assert "in a checkout of the repository, run `python bench/run.py`" in said
+    monkeypatch.setattr(cli.roofline, "SCRIPT", tmp_path / "tests" / "machine_code.py")
+    said = refused(monkeypatch, capsys, "roofline")
+    assert "in a checkout of the repository, run `python tests/machine_code.py`" in said
 
 
 def test_explain_names_the_measurement_and_the_refusals() -> None:

@@ -12,10 +12,10 @@ import torch
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
-import cases  # noqa: E402
 import gpu  # noqa: E402
 
 from pydl import backends  # noqa: E402
+from pydl.bench import cases  # noqa: E402
 from pydl.models.calls import precision  # noqa: E402
 
 
@@ -154,3 +154,13 @@ print(functional.max_pool2d(torch.ones(1, 1, 4, 4), 2).shape)
 """
     done = subprocess.run(python(code), cwd=BENCH.parent, capture_output=True, text=True)
     assert done.returncode == 0 and "[1, 1, 2, 2]" in done.stdout, done.stderr
+
+
+def test_what_make_gpu_runs_needs_nothing_but_pytorch_and_numpy() -> None:
+    lacking = ("rich", "typer", "platformdirs", "filelock", "safetensors", "matplotlib")
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({lacking})\n"
+        f"sys.path.insert(0, {str(BENCH)!r})\n"
+        "import gpu, rnn, run"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

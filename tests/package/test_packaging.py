@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pydl import native
+
 ROOT = Path(__file__).parents[2]
 NAME, VERSION = re.search(
     r'^name = "(.+)"\nversion = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
@@ -81,6 +83,37 @@ def test_the_installed_wheel_works(installed, folder):
     found = used(installed, folder)
     assert found["package"].startswith(str(ROOT if folder == ROOT else installed))
     assert found["version"] == VERSION
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """What the wheel holds, without compiling: the files that setuptools puts into it, and the
+    extension as it is."""
+    folder = tmp_path_factory.mktemp("site")
+    make = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", folder]
+    subprocess.run(make, cwd=ROOT, check=True)
+    for built in Path(native.library("cpu").functions.__file__).parent.glob("_C.*"):
+        (folder / "pydl" / built.name).symlink_to(built)
+    return folder
+
+
+def test_the_benchmark_runs_where_there_is_no_checkout(site, tmp_path):
+    assert {path.name for path in site.iterdir()} == {"pydl", "pydl_cli"}
+    quick = "bench --cases lenet5.pool2,alexnet.lrn2 --passes forward --batch 1 --seconds 0.005"
+    quick += " --html page.html"
+    code = "import pydl_cli, pydl.bench as b; print(b.__file__, flush=True); pydl_cli.main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *quick.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(str(site / "pydl" / "bench"))
+    (table,) = tmp_path.glob("pydl-bench/cpu-*/results.csv")
+    assert "2 rows, 0 wrong or broken" in ran.stdout and "alexnet.lrn2" in table.read_text()
+    assert "alexnet.lrn2" in (tmp_path / "page.html").read_text()
 
 
 @pytest.fixture(scope="module")

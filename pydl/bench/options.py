@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-# Read when PyTorch is imported: what it would do on a processor without AVX-512. What it compiles
-# for AVX2 is wrong where the compiler may use AVX-512.
-if "--isa=avx2" in sys.argv:
-    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    os.environ["TORCHINDUCTOR_CPP_MARCH"] = "x86-64-v3"
-
 import torch
-from results import RESULTS, folder
 
 from pydl import dispatch, measure, native
+from pydl.bench.results import folder
 
+# What PyTorch would do on a processor without AVX-512. What it compiles for AVX2 is wrong where the
+# compiler may use AVX-512.
+_AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "TORCHINDUCTOR_CPP_MARCH": "x86-64-v3",
+}
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -68,8 +69,9 @@ def matching(things: Iterable[Thing], pattern: str, what: str) -> list[Thing]:
     return found
 
 
-def add_to(parser: argparse.ArgumentParser, whose: str) -> None:
-    """The options that every benchmark has; a batch is ``whose`` own where none is given."""
+def add_to(parser: argparse.ArgumentParser, whose: str, results: Path) -> None:
+    """The options that every benchmark has; a batch is ``whose`` own where none is given, and files
+    go to a folder of ``results`` where none is named."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--batch",
@@ -98,17 +100,36 @@ def add_to(parser: argparse.ArgumentParser, whose: str) -> None:
         help="measure stock PyTorch under torch.compile too, in float32",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: bench/results/<kind of CPU, name of GPU>"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"where the files go (default: {_from_here(results)}/<kind of CPU, name of GPU>)",
     )
+    parser.set_defaults(results=results)
+
+
+def _from_here(folder: Path) -> Path:
+    """As somebody in the current directory calls it, if it is below."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def add_isa_to(parser: argparse.ArgumentParser) -> None:
-    """The instruction set; as ``--isa=avx2`` this module holds PyTorch to it too."""
+    """The instruction set, for :func:`hold_to`."""
     parser.add_argument(
         "--isa",
         choices=("avx512", "avx2", "baseline"),
-        help="hold the CPU kernels, and as --isa=avx2 PyTorch too, to this instruction set",
+        help="hold the CPU kernels, and to avx2 PyTorch too, to this instruction set",
     )
+
+
+def hold_to(isa: str | None) -> None:
+    """Holds the CPU kernels, and to AVX2 PyTorch too, to an instruction set. PyTorch reads its part
+    once, at its first call, so the process begins anew with it."""
+    if isa == "avx2" and not _AVX2.items() <= os.environ.items():
+        os.execve(sys.executable, sys.orig_argv, os.environ | _AVX2)
+    if isa:
+        native.use_isa(isa)
 
 
 def check(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
@@ -127,8 +148,7 @@ def set_up(chosen: argparse.Namespace) -> tuple[str, dict[str, str], Path]:
         the results go.
     """
     core = None
-    if chosen.isa:
-        native.use_isa(chosen.isa)
+    hold_to(chosen.isa)
     torch.set_num_threads(chosen.threads)
     if chosen.device == "cpu" and chosen.threads == 1:
         core = measure.pin_to_one_core()
@@ -147,5 +167,5 @@ def set_up(chosen: argparse.Namespace) -> tuple[str, dict[str, str], Path]:
     print(f"On {where}.", flush=True)
     if chosen.out is not None:
         return where, facts, chosen.out
-    kind = RESULTS / dispatch.machine() if chosen.device == "cpu" else folder(device)
-    return where, facts, kind
+    kind = dispatch.machine() if chosen.device == "cpu" else folder(device)
+    return where, facts, chosen.results / kind

@@ -1,6 +1,6 @@
 """How a case is measured: checked against the float64 reference, then timed in turns with PyTorch.
 
-``bench/run.py`` and ``bench/test_speed.py`` are two ways in; everything that decides a figure is
+``pydl bench`` and ``bench/test_speed.py`` are two ways in; everything that decides a figure is
 here.
 """
 
@@ -8,13 +8,14 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from cases import Case
-from options import LAYOUTS
-from results import Row
 
 from pydl import backends, measure
+from pydl.bench.cases import Case
+from pydl.bench.options import LAYOUTS
+from pydl.bench.row import Row
 from pydl.models.calls import Call, Check, check, served
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -148,7 +149,7 @@ def measure_case(case: Case, passes: Sequence[str], setting: Setting) -> Iterato
     call = case.call(setting.batch)
     passes = [one for one in passes if one in call.passes]
     arguments = call.arguments if call.boxes is None else {"boxes": call.boxes, **call.arguments}
-    blank = {
+    blank: dict[str, Any] = {
         "case": case.name,
         "operator": case.operator,
         "shape": "x".join(map(str, call.input)),

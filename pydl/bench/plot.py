@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results import Row
+from pydl.bench.row import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,30 +16,30 @@ _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 def draw(rows: Sequence[Row], where: str, path: Path) -> None:
     """Draw the ratios into a PNG; says so where matplotlib is missing."""
-    timed = [row for row in rows if row.ratio is not None]
+    timed = [(row, row.ratio) for row in rows if row.ratio is not None]
     if importlib.util.find_spec("matplotlib") is None:
         print("No plot: matplotlib is not installed (pip install 'pydl-kernels[plots]').")
     elif timed:
         ratios(timed, where).savefig(path, dpi=130)
 
 
-def ratios(rows: Sequence[Row], where: str) -> "Figure":
-    """One bar per row, on a logarithmic scale around 1; what PyTorch's own operator served is
-    grey."""
+def ratios(rows: Sequence[tuple[Row, float]], where: str) -> "Figure":
+    """One bar per row with its ratio, on a logarithmic scale around 1; what PyTorch's own operator
+    served is grey."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(9.5, 1.3 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
-        color = _THEIRS if row.backend == "aten" else _FASTER if row.ratio >= 1 else _SLOWER
-        axes.barh(place, row.ratio - 1, left=1, color=color, height=0.7)
-        right = row.ratio >= 1
-        said = f"{row.ratio:.2f}" if row.ratio < 10 else f"{row.ratio:.1f}"
+    for place, (row, ratio) in enumerate(rows):
+        color = _THEIRS if row.backend == "aten" else _FASTER if ratio >= 1 else _SLOWER
+        axes.barh(place, ratio - 1, left=1, color=color, height=0.7)
+        right = ratio >= 1
+        said = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
         axes.annotate(
             said,
-            (row.ratio, place),
+            (ratio, place),
             xytext=(4 if right else -4, 0),
             textcoords="offset points",
             ha="left" if right else "right",
@@ -48,7 +48,8 @@ def ratios(rows: Sequence[Row], where: str) -> "Figure":
             color=_INK,
         )
     axes.set_xscale("log")
-    low, high = min(row.ratio for row in rows), max(row.ratio for row in rows)
+    found = [ratio for _, ratio in rows]
+    low, high = min(found), max(found)
     axes.set_xlim(min(0.5, 0.6 * low), max(2, 1.6 * high))
     axes.set_xticks([tick for tick in _TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
     axes.minorticks_off()
@@ -56,7 +57,7 @@ def ratios(rows: Sequence[Row], where: str) -> "Figure":
     axes.axvline(1, color=_INK, linewidth=0.8)
     axes.grid(axis="x", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_yticks(range(len(rows)), _labels(rows), fontsize=8)
+    axes.set_yticks(range(len(rows)), _labels([row for row, _ in rows]), fontsize=8)
     axes.tick_params(length=0)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     for spine in axes.spines.values():

@@ -7,9 +7,9 @@ map of a layer that does, or one of an architecture known by its paper (conv_cas
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import conv_cases
-
+from pydl.bench import conv_cases
 from pydl.models.calls import Call
 
 FAMILY = {
@@ -54,7 +54,7 @@ class Case:
     input: tuple[int, ...]  # C, H, W or C, D, H, W; C where there are no pixels
     weight: tuple[int, ...] | None = None  # as the operator takes it
     bias: tuple[int, ...] | None = None
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     first: bool = False  # the first layer: nothing is differentiated by the image
     substitute: bool = False
     boxes: int | None = None  # regions of interest
@@ -65,7 +65,7 @@ class Case:
         """What the dispatch table decides on together."""
         if self.operator == "adaptive_avg_pool2d" and self.arguments["output_size"] == 1:
             return "pool_global"
-        depthwise = self.operator.startswith("conv") and self.weight[1] == 1 < self.input[0]
+        depthwise = self.weight is not None and self.weight[1:2] == (1,) and self.input[0] > 1
         if depthwise and self.arguments.get("groups", 1) > 1 and "bias_act" not in self.operator:
             return "depthwise"
         return FAMILY[self.operator]
@@ -115,20 +115,18 @@ def _conv(
     )
 
 
-def _max_pool(
-    name: str, about: str, batch: int, input: tuple, size: int, **more: Mapping[str, float]
-) -> Case:
+def _max_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: Any) -> Case:
     arguments = {"kernel_size": size, "stride": 2, "padding": 0, "dilation": 1, "ceil_mode": False}
     return Case(name, about, "max_pool2d", batch, input, arguments=arguments, **more)
 
 
-def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: object) -> Case:
-    arguments = {"kernel_size": size, "stride": 2, "padding": 0, "ceil_mode": False}
-    arguments |= {"count_include_pad": True, "divisor_override": None}
+def _avg_pool(name: str, about: str, batch: int, input: tuple, size: int, **more: Any) -> Case:
+    arguments: dict[str, Any] = {"kernel_size": size, "stride": 2, "padding": 0}
+    arguments |= {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
     return Case(name, about, "avg_pool2d", batch, input, arguments=arguments, **more)
 
 
-def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more: object) -> Case:
+def _pool(name: str, about: str, operator: str, batch: int, input: tuple, **more: Any) -> Case:
     """A pooling that no layer of the models does; the shapes are the papers'."""
     goal = more.pop("goal", {})
     return Case(name, about, operator, batch, input, arguments=more, substitute=True, goal=goal)
@@ -142,7 +140,7 @@ def _boxes(
     return Case(name, about, operator, 1, input, arguments=arguments, substitute=True, boxes=boxes)
 
 
-def _lrn(name: str, about: str, batch: int, input: tuple, **more: Mapping[str, float]) -> Case:
+def _lrn(name: str, about: str, batch: int, input: tuple, **more: Any) -> Case:
     arguments = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
     return Case(name, about, "local_response_norm", batch, input, arguments=arguments, **more)
 
@@ -183,7 +181,7 @@ def _local(name: str, about: str, input: tuple, weight: tuple) -> Case:
     return Case(name, about, "locally_connected2d", 32, input, weight, bias, substitute=True)
 
 
-def _batch_norm(name: str, about: str, batch: int, input: tuple, **more: object) -> Case:
+def _batch_norm(name: str, about: str, batch: int, input: tuple, **more: Any) -> Case:
     """Training: both statistics are made. With its activation where the name says so."""
     operator = "batch_norm_act" if name.endswith("+relu") else "batch_norm"
     arguments = {"running_mean": None, "running_var": None, "training": True}
@@ -196,11 +194,9 @@ def _batch_norm(name: str, about: str, batch: int, input: tuple, **more: object)
 _BATCH_NORM_GOAL = {"forward": 4, "both": 2.5}
 
 
-def _scores(
-    name: str, about: str, operator: str, batch: int, input: tuple, **more: Mapping[str, float]
-) -> Case:
+def _scores(name: str, about: str, operator: str, batch: int, input: tuple, **more: Any) -> Case:
     """The end of a classifier: softmax over its classes, the loss, or what comes before them."""
-    arguments = {"dropout": {"p": 0.5}}.get(operator, {})
+    arguments: dict[str, Any] = {"dropout": {"p": 0.5}}.get(operator, {})
     arguments = {"dim": 1} if operator.endswith("softmax") else arguments
     return Case(name, about, operator, batch, input, arguments=arguments, substitute=True, **more)
 
