@@ -12,7 +12,7 @@ import pydl
 PACKAGES = (pydl.nn, pydl.functional)
 MODULES = [
     "pydl",
-    "pydl.accelerate",
+    "pydl.swap",
     *(
         f"{package.__name__}.{module.name}"
         for package in PACKAGES
