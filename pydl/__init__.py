@@ -28,6 +28,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 __all__ = [
     "__version__",
     "accelerate",
+    "array",
     "benchmark",
     "explain",
     "functional",
@@ -51,10 +52,10 @@ _FOUND_IN = {
 }
 
 if TYPE_CHECKING:
-    from pydl import models
+    from pydl import array, models
     from pydl.explanation import explain
 # Where PyTorch is, all that most programs need comes at once, and with it the operators that an
-# exported graph calls. Elsewhere every part comes when it is asked for.
+# exported graph calls. Elsewhere every part comes when it is asked for, so that arrays do without.
 if TYPE_CHECKING or "torch" in sys.modules:
     from pydl import functional, nn
     from pydl.asked import use_backend
