@@ -20,18 +20,6 @@ from typing import TYPE_CHECKING
 # parts are found in the installed one.
 __path__ = extend_path(__path__, __name__)
 
-from pydl import functional, nn, tuning
-from pydl.accelerate import accelerate, report, restore
-from pydl.asked import use_backend
-from pydl.ops import flops
-from pydl.tuning import tune
-
-if TYPE_CHECKING:
-    from pydl.explanation import explain
-
-flops.install()
-tuning.load()
-
 try:
     __version__ = version("pydl-kernels")
 except PackageNotFoundError:  # a checkout that was never installed
@@ -40,6 +28,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 __all__ = [
     "__version__",
     "accelerate",
+    "array",
     "benchmark",
     "explain",
     "functional",
@@ -52,13 +41,36 @@ __all__ = [
 ]
 
 
+# Where each of these is, unless it is a module of its own.
+_FOUND_IN = {
+    "accelerate": "swap",
+    "explain": "explanation",
+    "report": "swap",
+    "restore": "swap",
+    "tune": "tuning",
+    "use_backend": "asked",
+}
+
+if TYPE_CHECKING:
+    from pydl import array, models
+    from pydl.explanation import explain
+# Where PyTorch is, all that most programs need comes at once, and with it the operators that an
+# exported graph calls. Elsewhere every part comes when it is asked for, so that arrays do without.
+if TYPE_CHECKING or "torch" in sys.modules:
+    from pydl import functional, nn
+    from pydl.asked import use_backend
+    from pydl.swap import accelerate, report, restore
+    from pydl.tuning import tune
+
+
 def __getattr__(name: str) -> object:
-    # What needs the models is imported when it is asked for.
-    if name == "models":
-        return import_module("pydl.models")
-    if name == "explain":
-        return import_module("pydl.explanation").explain
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = import_module(f"{__name__}.{_FOUND_IN.get(name, name)}")
+    if name in _FOUND_IN:
+        found = getattr(found, name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
@@ -73,10 +85,14 @@ class _Package(ModuleType):
         """Whether the first call of each new shape is measured, and goes from then on to whichever
         backend was fastest, as :data:`torch.backends.cudnn.benchmark`; until the process ends.
         What :func:`tune` found is kept for later processes."""
+        from pydl import tuning
+
         return tuning.benchmarking()
 
     @benchmark.setter
     def benchmark(self, on: bool) -> None:
+        from pydl import tuning
+
         tuning.benchmark(on)
 
 

@@ -24,7 +24,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from pydl import dispatch
+from pydl import dispatch, extension
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
 from pydl.contract import FAMILIES, FAMILY_OF
@@ -86,24 +86,10 @@ class Backend:
 
 def _native(part: str) -> str | None:
     """Why the native library ``part`` of the extension is not there, or None."""
-    try:
-        extension = importlib.import_module("pydl._C")
-    except ImportError as error:
-        return (
-            f"the extension pydl._C could not be imported ({error}); "
-            "build it with `pip install -e .`"
-        )
-    if not hasattr(extension, part):
-        return (
-            "this build has no CUDA kernels; `pip install` from the sources makes them where there "
-            "is a CUDA compiler (nvcc on PATH, CUDA_HOME, or the nvidia-cuda-nvcc wheel)"
-        )
-    if part == "cpu" and not extension.cpu.isa():
-        return (
-            f"built for processors with {' or '.join(extension.cpu.built_isas())}, which this one "
-            "is not; build it here with `pip install -e .`"
-        )
-    return _old_driver(extension.cuda_version) if part == "cuda" else None
+    reason = extension.missing(part)
+    if reason is None and part == "cuda":
+        return _old_driver(importlib.import_module("pydl._C").cuda_version)
+    return reason
 
 
 def _old_driver(compiled: str) -> str | None:

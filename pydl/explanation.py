@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from pydl import backends, fusion
-from pydl.accelerate import Report, report, restore
 from pydl.fusion import steps
 from pydl.measure import Action, interleave, settled
 from pydl.models.calls import choosing, served
 from pydl.models.record import Ran, evaluating, watch
 from pydl.models.stock import as_torch
+from pydl.swap import Report, report, restore
 
 _GAP = "  "
 

@@ -1,9 +1,9 @@
 """``pydl ...``: what is here, who serves what, what a network costs, a demonstration, recipes,
 training, a benchmark.
 
-This is a package of its own, because importing any module of ``pydl`` imports PyTorch, which takes
-seconds. A command's module imports what it needs when the command runs, so that ``pydl --help`` is
-quick.
+This is a package of its own, because importing most modules of ``pydl`` imports PyTorch, which
+takes seconds. A command's module imports what it needs when the command runs, so that ``pydl
+--help`` is quick.
 """
 
 import gc

@@ -1,12 +1,14 @@
 // torch.Tensor -> pydl::Tensor, by asking the Python object: no libtorch, so one build serves every
-// PyTorch.
+// PyTorch, and what has the same attributes (pydl/array/library.py) does without any.
 #pragma once
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "../tensor.h"
 
@@ -54,21 +56,25 @@ struct type_caster<pydl::Tensor> {
     return result;
   }
 
-  // PyTorch's dtypes are singletons that live as long as the interpreter.
+  // By name, torch.float32 or plain float32, so that nothing is imported for it; an object that was
+  // met is known by its address from then on.
   static pydl::DType dtype_of(const object& dtype) {
     using pydl::DType;
-    static const std::pair<PyObject*, DType> known[] = {
-        {torch("float32"), DType::float32}, {torch("float64"), DType::float64},
-        {torch("float16"), DType::float16}, {torch("bfloat16"), DType::bfloat16},
-        {torch("uint8"), DType::uint8},     {torch("int64"), DType::int64}};
-    for (const auto& [object, name] : known) {
-      if (dtype.ptr() == object) return name;
+    static std::vector<std::pair<PyObject*, DType>> met;
+    for (const auto& [object, kind] : met) {
+      if (dtype.ptr() == object) return kind;
     }
-    throw type_error("expected float32, float64, float16, bfloat16, uint8 or int64, got " +
-                     std::string(str(dtype)));
+    static constexpr std::pair<const char*, DType> known[] = {
+        {"float32", DType::float32},   {"float64", DType::float64}, {"float16", DType::float16},
+        {"bfloat16", DType::bfloat16}, {"uint8", DType::uint8},     {"int64", DType::int64}};
+    const std::string given = str(dtype), name = given.substr(given.rfind('.') + 1);
+    for (const auto& [own, kind] : known) {
+      if (name != own) continue;
+      met.emplace_back(dtype.inc_ref().ptr(), kind);
+      return kind;
+    }
+    throw type_error("expected float32, float64, float16, bfloat16, uint8 or int64, got " + given);
   }
-
-  static PyObject* torch(const char* name) { return module_::import("torch").attr(name).ptr(); }
 };
 
 }  // namespace pybind11::detail

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pydl import layout
-from pydl.contract.conv import conv_size
 from pydl.contract.pool import (
     AvgPoolBackward,
     AvgPoolForward,
@@ -14,6 +13,7 @@ from pydl.contract.pool import (
     flat_from_offset,
     offset_from_flat,
 )
+from pydl.shapes import conv_size
 
 aten = torch.ops.aten
 

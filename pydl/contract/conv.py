@@ -6,16 +6,7 @@ import torch
 
 from pydl import layout
 from pydl.contract.call import Ints, Sizes, Tensor
-
-
-def conv_size(
-    input_size: Ints, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints
-) -> list[int]:
-    """How many windows there are along each axis."""
-    return [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
-    ]
+from pydl.shapes import conv_size
 
 
 def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:

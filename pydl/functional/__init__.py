@@ -7,6 +7,7 @@ call (``auto``, ``reference``, ``aten``, ``cpu``, ``triton``, ``cuda``); None le
 serve raises RuntimeError; an unknown name raises ValueError.
 """
 
+from pydl import tuning
 from pydl.functional.batch_norm import batch_norm, batch_norm_act
 from pydl.functional.bias_act import leaky_relu, relu
 from pydl.functional.conv import (
@@ -52,6 +53,11 @@ from pydl.functional.roi import roi_align, roi_pool
 from pydl.functional.softmax import log_softmax, softmax
 from pydl.functional.spatial_norm import spatial_response_norm
 from pydl.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
+from pydl.ops import flops
+
+# All operators are registered now, and whatever calls them came by here.
+flops.install()
+tuning.load()
 
 __all__ = [
     "adaptive_avg_pool1d",

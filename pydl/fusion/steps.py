@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from pydl import asked, dispatch, functional
 from pydl.aten.bias_act import finish
-from pydl.contract.conv import conv_size, memory_format
+from pydl.contract.conv import memory_format
 from pydl.fusion import folding
 from pydl.nn.batch_norm import normalised as by_norm
 from pydl.ops import batch_norm, bias_act
+from pydl.shapes import conv_size
 
 # The activations beside those of pydl.ops: by name how, and whether the gradient is told by the
 # result, which is then written over what it is of.

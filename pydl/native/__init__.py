@@ -8,13 +8,12 @@ are neither contiguous nor channels last are copied.
 """
 
 import functools
-import importlib
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 
-from pydl import dispatch, layout, plan
+from pydl import dispatch, extension, layout, plan
 
 
 class Library:
@@ -59,8 +58,7 @@ _libraries: dict[str, Library] = {}
 def library(name: str) -> Library:
     """The library behind the backend ``cpu`` or ``cuda``."""
     if name not in _libraries:
-        extension = importlib.import_module("pydl._C")
-        _libraries[name] = Library(name, getattr(extension, name), on_gpu=name == "cuda")
+        _libraries[name] = Library(name, extension.library(name), on_gpu=name == "cuda")
     return _libraries[name]
 
 
@@ -77,5 +75,6 @@ def use_isa(name: str) -> None:
 
 def serve(name: str, functions: ModuleType) -> None:
     """Has these functions, which take tensors on the CPU, behind the backend ``name``."""
+    extension.serve(name, functions)
     _libraries[name] = Library(name, functions, on_gpu=False)
     plan.forget()

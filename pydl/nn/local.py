@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from pydl import functional
-from pydl.contract.conv import conv_size
 from pydl.nn.layer import Layer, with_backend
 from pydl.ops import checks
+from pydl.shapes import conv_size
 
 
 class _LocallyConnected(Layer, torch.nn.Module):

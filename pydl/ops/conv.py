@@ -18,15 +18,16 @@ from pydl.contract.conv import (
     ConvGradBias,
     ConvGradInput,
     ConvGradWeight,
-    conv_size,
     memory_format,
 )
 from pydl.ops import checks, conv_checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.bias_act import ACTIVATIONS, NO_EPILOGUE, BiasActGrad, bias_act
-from pydl.ops.conv_checks import Ints
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
+from pydl.shapes import conv_size
+
+Ints = int | Sequence[int]
 
 _forward = operator(ConvForward)
 _grad_input = operator(ConvGradInput)
@@ -219,7 +220,7 @@ def conv(
         function = _PYTORCH[axes]
         return plan.step(function, x, weight, bias, stride, padding, dilation, groups)
     unbatched = x.ndim == axes + 1
-    x, weight, bias = conv_checks.operands(name, axes, x, weight, bias=bias)
+    x, weight, bias = _operands(name, axes, x, weight, bias=bias)
     x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
     y = _run(x, weight, bias, None, window, NO_EPILOGUE)
     return y.squeeze(0) if unbatched else y
@@ -262,9 +263,7 @@ def conv_bias_act(
     if residual is not None and unbatched:
         checks.tensor(name, "residual", residual)
         residual = residual.unsqueeze(0)
-    x, weight, bias, residual = conv_checks.operands(
-        name, axes, x, weight, bias=bias, residual=residual
-    )
+    x, weight, bias, residual = _operands(name, axes, x, weight, bias=bias, residual=residual)
     x, window = _geometry(name, x, weight, bias, stride, padding, dilation, groups, servers)
     spatial = conv_size(x.shape[2:], weight.shape[2:], *window[:3])
     if residual is not None:
@@ -307,7 +306,7 @@ def conv_transpose(
         rest = stride, padding, output_padding, groups, dilation
         return plan.step(_PYTORCH_TRANSPOSED[axes], x, weight, bias, *rest)
     unbatched = x.ndim == axes + 1
-    x, weight, bias = conv_checks.operands(name, axes, x, weight, bias=bias)
+    x, weight, bias = _operands(name, axes, x, weight, bias=bias)
     groups = conv_checks.groups_of(name, groups)
     padding = conv_checks.per_axis(name, "padding", padding, axes, least=0)
     output_padding = conv_checks.per_axis(name, "output_padding", output_padding, axes, least=0)
@@ -342,6 +341,31 @@ def conv_transpose(
     return y.squeeze(0) if unbatched else y
 
 
+def _operands(
+    name: str,
+    axes: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    **others: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, ...]:
+    """x as (N, C, spatial...), weight and others (x-like ones batched too), checked, in autocast's
+    precision where that is on."""
+    checks.rank(name, x, axes)
+    conv_checks.weight_rank(name, weight, axes)
+    for other, tensor in others.items():
+        if tensor is not None:
+            checks.tensor(name, other, tensor)
+    given = (x if x.ndim == axes + 2 else x.unsqueeze(0), weight, *others.values())
+    cast = [None if tensor is None else as_autocast("conv", tensor) for tensor in given]
+    for other, tensor in zip(("weight", *others), cast[1:], strict=True):
+        if tensor is not None and (tensor.dtype, tensor.device) != (cast[0].dtype, cast[0].device):
+            raise RuntimeError(
+                f"Input type ({cast[0].type()}) and {other} type ({tensor.type()}) should be the "
+                "same"
+            )
+    return tuple(None if tensor is None else tensor.resolve_neg() for tensor in cast)
+
+
 def _geometry(
     name: str,
     x: torch.Tensor,
@@ -358,7 +382,10 @@ def _geometry(
     groups = conv_checks.groups_of(name, groups)
     stride = conv_checks.per_axis(name, "stride", stride, axes, least=1)
     dilation = conv_checks.per_axis(name, "dilation", dilation, axes, least=1)
-    x, padding = conv_checks.resolve_padding(name, x, weight.shape[2:], stride, padding, dilation)
+    padding, right = conv_checks.resolve_padding(name, weight.shape[2:], stride, padding, dilation)
+    if any(right):
+        # pad takes its pairs from the last axis to the first.
+        x = torch.nn.functional.pad(x, [side for r in reversed(right) for side in (0, r)])
     conv_checks.shapes(name, x, weight, bias, groups)
     conv_checks.kernel_fits(x, weight, padding, dilation)
     conv_checks.has_positions(x)

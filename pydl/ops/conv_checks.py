@@ -1,16 +1,12 @@
-"""What convolutions ask of their arguments, in PyTorch's words and order."""
+"""What convolutions ask of the sizes of their operands and of their windows, in PyTorch's words and
+order; imports nothing of PyTorch's, as pydl/shapes.py."""
 
 from collections.abc import Sequence
 
-import torch
-
-from pydl.ops import checks
-from pydl.ops.autocast import as_autocast
-
-Ints = int | Sequence[int]
+from pydl.shapes import HasShape, Ints, integer
 
 
-def per_axis(name: str, argument: str, value: Ints, axes: int, *, least: int) -> list[int]:
+def per_axis(name: str, argument: str, value: int | Ints, axes: int, *, least: int) -> list[int]:
     """``value`` as one integer per axis.
 
     Raises:
@@ -18,7 +14,7 @@ def per_axis(name: str, argument: str, value: Ints, axes: int, *, least: int) ->
         RuntimeError: the wrong number of them, or one below ``least``.
     """
     many = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    given = [checks.integer(name, argument, one, "tuple of ints") for one in many]
+    given = [integer(name, argument, one, "tuple of ints") for one in many]
     if len(given) not in (1, axes):
         raise RuntimeError(
             f"expected {argument} to be a single integer value or a list of {axes} values to match "
@@ -32,7 +28,7 @@ def per_axis(name: str, argument: str, value: Ints, axes: int, *, least: int) ->
 
 
 def groups_of(name: str, groups: int) -> int:
-    groups = checks.integer(name, "groups", groups)
+    groups = integer(name, "groups", groups)
     if groups < 1:
         raise RuntimeError("non-positive groups is not supported")
     return groups
@@ -40,35 +36,32 @@ def groups_of(name: str, groups: int) -> int:
 
 def resolve_padding(
     name: str,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: str | Ints,
-    dilation: Sequence[int],
-) -> tuple[torch.Tensor, list[int]]:
-    """``padding`` in numbers. 'same' pads d(k - 1) in all; where that is odd, one on the right is
-    padded first."""
+    kernel_size: Ints,
+    stride: Ints,
+    padding: str | int | Ints,
+    dilation: Ints,
+) -> tuple[list[int], list[int]]:
+    """``padding`` in numbers, and what is to be padded on the right before: 'same' pads d(k - 1) in
+    all, and where that is odd, one more there."""
     axes = len(kernel_size)
+    nothing = [0] * axes
     if not isinstance(padding, str):
-        return x, per_axis(name, "padding", padding, axes, least=0)
+        return per_axis(name, "padding", padding, axes, least=0), nothing
     if padding == "valid":
-        return x, [0] * axes
+        return nothing, nothing
     if padding != "same":
         raise RuntimeError(f"Invalid padding string: '{padding}'")
     if any(s != 1 for s in stride):
         raise RuntimeError("padding='same' is not supported for strided convolutions")
     total = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
-    if any(t % 2 for t in total):
-        # pad takes its pairs from the last axis to the first.
-        x = torch.nn.functional.pad(x, [side for t in reversed(total) for side in (0, t % 2)])
-    return x, [t // 2 for t in total]
+    return [t // 2 for t in total], [t % 2 for t in total]
 
 
 def shapes(
     name: str,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    x: HasShape,
+    weight: HasShape,
+    bias: HasShape | None,
     groups: int,
     *,
     transposed: bool = False,
@@ -106,9 +99,7 @@ def shapes(
         )
 
 
-def kernel_fits(
-    x: torch.Tensor, weight: torch.Tensor, padding: list[int], dilation: list[int]
-) -> None:
+def kernel_fits(x: HasShape, weight: HasShape, padding: list[int], dilation: list[int]) -> None:
     padded = [n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)]
     reach = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     if any(r > n for n, r in zip(padded, reach, strict=True)):
@@ -119,38 +110,17 @@ def kernel_fits(
         )
 
 
-def has_positions(x: torch.Tensor) -> None:
-    if 0 in x.shape[2:]:
-        raise RuntimeError(
-            "Only zero batch or zero channel inputs are supported, but got input shape: "
-            f"{list(x.shape)}"
-        )
-
-
-def operands(
-    name: str,
-    axes: int,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    **others: torch.Tensor | None,
-) -> tuple[torch.Tensor | None, ...]:
-    """x as (N, C, spatial...), weight and others (x-like ones batched too), checked, in autocast's
-    precision where that is on."""
-    checks.rank(name, x, axes)
+def weight_rank(name: str, weight: HasShape, axes: int) -> None:
     if weight.ndim != axes + 2:
         raise RuntimeError(
             f"{name}: weight should have {axes + 2} dimensions, got weight of size "
             f"{list(weight.shape)}"
         )
-    for other, tensor in others.items():
-        if tensor is not None:
-            checks.tensor(name, other, tensor)
-    given = (x if x.ndim == axes + 2 else x.unsqueeze(0), weight, *others.values())
-    cast = [None if tensor is None else as_autocast("conv", tensor) for tensor in given]
-    for other, tensor in zip(("weight", *others), cast[1:], strict=True):
-        if tensor is not None and (tensor.dtype, tensor.device) != (cast[0].dtype, cast[0].device):
-            raise RuntimeError(
-                f"Input type ({cast[0].type()}) and {other} type ({tensor.type()}) should be the "
-                "same"
-            )
-    return tuple(None if tensor is None else tensor.resolve_neg() for tensor in cast)
+
+
+def has_positions(x: HasShape) -> None:
+    if 0 in x.shape[2:]:
+        raise RuntimeError(
+            "Only zero batch or zero channel inputs are supported, but got input shape: "
+            f"{list(x.shape)}"
+        )

@@ -11,12 +11,12 @@ import torch
 
 from pydl import backends
 from pydl.aten.local import local_forward as by_pytorch
-from pydl.contract.conv import conv_size
 from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
+from pydl.shapes import conv_size
 
 _forward = operator(LocalForward)
 _grad_input = operator(LocalGradInput)

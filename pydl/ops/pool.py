@@ -20,16 +20,8 @@ from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
-from pydl.ops.window import (
-    Window,
-    batched,
-    by_pytorch,
-    of_maps,
-    outputs,
-    refused,
-    unbatched,
-    windows,
-)
+from pydl.ops.window import batched, by_pytorch, of_maps, refused, unbatched
+from pydl.shapes import Window, divisor, pooled_size, windows
 
 _MAX: tuple[Callable[..., Any], ...] = (
     None,
@@ -220,7 +212,7 @@ def max_pool(
     try:
         window = windows(name, axes, kernel_size, stride, padding, dilation)
         batch = batched(name, x, axes)
-        output_size = outputs(name, batch, window, ceil_mode)
+        output_size = pooled_size(name, batch, window, ceil_mode)
     except (TypeError, RuntimeError) as error:
         raise refused(error, _MAX[axes], x, *arguments) from None
     if not return_indices:  # with them its casts do not reach the operator
@@ -264,30 +256,20 @@ def avg_pool(
     if backend == "aten":
         return by_pytorch(_AVERAGES[axes], x, *arguments)
     try:
-        divisor = _divisor(name, divisor_override)
+        counted = divisor(name, divisor_override)
         window = windows(name, axes, kernel_size, stride, padding, 1)
         batch = batched(name, x, axes)
-        output_size = outputs(name, batch, window, ceil_mode)
+        output_size = pooled_size(name, batch, window, ceil_mode)
     except (TypeError, RuntimeError) as error:
         raise refused(error, _AVERAGES[axes], x, *arguments) from None
     batch = as_autocast(name, batch)
     if axes == 3:  # PyTorch's averages of volumes are never channels last
         batch = layout.contiguous(batch)
     batch, window, output_size = of_maps(batch, window, output_size)
-    divide = bool(count_include_pad), divisor
+    divide = bool(count_include_pad), counted
     last = layout.channels_last(batch)
     y = average(batch, window[:3], output_size, divide, last, backend)
     return unbatched(y, x, axes)
-
-
-def _divisor(name: str, override: int | None) -> int:
-    """The divisor, 0 where the window decides."""
-    if override is None:
-        return 0
-    divisor = checks.integer(name, "divisor_override", override)
-    if divisor == 0:
-        raise RuntimeError("divisor must be not zero")
-    return divisor
 
 
 def _into(

@@ -29,6 +29,7 @@ from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, needs_grad
 from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused, unbatched
+from pydl.shapes import bins, bins_there
 
 _AVERAGES: tuple[Callable[..., torch.Tensor], ...] = (
     None,
@@ -185,28 +186,11 @@ class _PyramidGrad(Function):
         return torch.cat(parts, 1), None, None, None, None, None, None
 
 
-def _output_size(name: str, x: torch.Tensor, axes: int, output_size: Any) -> list[int]:
-    """One number of bins per axis, checked; None is the input's size."""
-    one = isinstance(output_size, int | torch.SymInt | str) or getattr(output_size, "ndim", 1) == 0
-    one = one or not hasattr(output_size, "__len__")
-    given = [output_size] * axes if one else list(output_size)
-    if len(given) != axes:
-        raise RuntimeError(f"{name}: output_size must be {axes}")
-    if not one and axes > 1:
-        given = [n if out is None else out for n, out in zip(x.shape[-axes:], given, strict=True)]
-    return checks.axes(name, "output_size", given, axes, least=0)
-
-
 def _batched(name: str, x: torch.Tensor, axes: int, first: int) -> torch.Tensor:
     """The input as (N, C, spatial...), its axes checked to be there and, from ``first`` on, not to
     be empty."""
     checks.rank(name, x, axes)
-    for axis in range(first % x.ndim, x.ndim):
-        if x.shape[axis] == 0:
-            raise RuntimeError(
-                f"{name}(): Expected input to have non-zero size for non-batch dimensions, "
-                f"but input has sizes {list(x.shape)} with dimension {axis} being empty"
-            )
+    bins_there(name, x, first)
     batch = (x if x.ndim == axes + 2 else x.unsqueeze(0)).resolve_neg()
     batch = as_autocast(name, batch)
     return batch.unsqueeze(2) if axes == 1 else batch  # a line is pooled as a map with one row
@@ -240,7 +224,7 @@ def adaptive_avg_pool(
     if backend == "aten":
         return by_pytorch(_AVERAGES[axes], x, output_size)
     try:
-        size = _output_size(name, x, axes, output_size)
+        size = bins(name, x, axes, output_size)
         batch = _batched(name, x, axes, 1 if axes == 3 else -axes)
     except (TypeError, RuntimeError) as error:
         raise refused(error, _AVERAGES[axes], x, output_size) from None
@@ -288,7 +272,7 @@ def adaptive_max_pool(
     if backend == "aten":
         return by_pytorch(_MAX[axes], x, output_size, return_indices)
     try:
-        size = _output_size(name, x, axes, output_size)
+        size = bins(name, x, axes, output_size)
         batch = _batched(name, x, axes, 1)
     except (TypeError, RuntimeError) as error:
         raise refused(error, _MAX[axes], x, output_size, return_indices) from None

@@ -13,8 +13,9 @@ from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.pool import max_pool
 from pydl.ops.registry import operator
-from pydl.ops.window import batched, by_pytorch, of_maps, outputs, refused, unbatched, windows
+from pydl.ops.window import batched, by_pytorch, of_maps, refused, unbatched
 from pydl.reference import pool_lp as reference
+from pydl.shapes import pooled_size, windows
 
 _POOLS = (None, functional.lp_pool1d, functional.lp_pool2d, functional.lp_pool3d)
 _forward = operator(LpPoolForward)
@@ -110,7 +111,7 @@ def lp_pool(
         power = _norm_type(name, norm_type)
         window = windows(name, axes, kernel_size, stride, 0, 1)
         batch = batched(name, x, axes)
-        output_size = outputs(name, batch, window, ceil_mode)
+        output_size = pooled_size(name, batch, window, ceil_mode)
     except (TypeError, RuntimeError, ZeroDivisionError) as error:
         raise refused(error, _POOLS[axes], x, *arguments) from None
     batch = as_autocast(name, batch)

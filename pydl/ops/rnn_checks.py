@@ -7,6 +7,7 @@ import torch
 from pydl.contract.rnn import GATES
 from pydl.ops import checks
 from pydl.ops.rnn import Regularisation, Weights
+from pydl.shapes import expect, packed, weight_sizes
 
 # Fewer steps do not repay rearranging weight_hh for them (measured on a CPU, up to 512 units).
 _FEW_STEPS = 8
@@ -93,13 +94,7 @@ def sequences(name: str, input: torch.Tensor, batch_sizes: torch.Tensor | None) 
         raise RuntimeError(f"{name}: batch_sizes should be a vector of int64 on the CPU")
     if torch.compiler.is_compiling():
         return
-    sizes = batch_sizes.tolist()
-    if not sizes or sizes[-1] < 1 or sizes != sorted(sizes, reverse=True):
-        raise RuntimeError(f"{name}: batch_sizes should be positive and never grow, got {sizes}")
-    if sum(sizes) != input.shape[0]:
-        raise RuntimeError(
-            f"{name}: batch_sizes add up to {sum(sizes)}, but input has {input.shape[0]} tokens"
-        )
+    packed(name, batch_sizes.tolist(), input.shape[0])
 
 
 def layer_input(
@@ -215,8 +210,8 @@ def states(
     for state, size, what in zip(given, sizes, ("hx[0]", "hx[1]"), strict=False):
         if state is None:
             state = x.new_zeros(size)
-        elif state.shape != size:
-            raise RuntimeError(f"{name}: Expected {what} size {size}, got {list(state.shape)}")
+        else:
+            expect(name, what, state, size)
         made.append(state)
     same_kind(x, made)
     return made[0], made[1] if cell == "lstm" else None
@@ -224,27 +219,12 @@ def states(
 
 def weights(name: str, cell: str, x: torch.Tensor, given: Weights) -> None:
     """Sizes, devices and dtypes of a layer's parameters."""
-    gates = GATES[cell]
-    rows, projected = given.weight_hh.shape
-    hidden = rows // gates
-    sizes: dict[str, tuple[int, ...]] = {
-        "weight_ih": (rows, x.shape[-1]),
-        "weight_hh": (gates * hidden, hidden if given.weight_hr is None else projected),
-        "bias_ih": (rows,),
-        "bias_hh": (rows,),
-        "weight_hr": (projected, hidden),
-        "peephole": (3, hidden),
-        "norm_ih": (rows,),
-        "norm_hh": (rows,),
-        "norm_c": (hidden,),
-        "bias_c": (hidden,),
-    }
+    sizes = weight_sizes(GATES[cell], x.shape[-1], given.weight_hh, given.weight_hr is not None)
     casts = checks.autocast_dtype(x) is not None
     for (field, size), tensor in zip(sizes.items(), given, strict=True):
         if tensor is None:
             continue
-        if tensor.shape != size:
-            raise RuntimeError(f"{name}: Expected {field} size {size}, got {list(tensor.shape)}")
+        expect(name, field, tensor, size)
         if casts and tensor.device == x.device:
             continue
         checks.same_device_and_dtype(name, x, field, tensor)

@@ -11,6 +11,7 @@ from pydl.ops.autocast import as_autocast
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
 from pydl.ops.registry import operator
 from pydl.reference import softmax as reference
+from pydl.shapes import axis
 
 _forward = operator(SoftmaxForward)
 _backward = operator(SoftmaxBackward)
@@ -67,19 +68,13 @@ def softmax(
     backend = backends.choose(kind, backend, served, arguments=(dim, log))
     if backend == "aten":
         return plan.step(_PYTORCH[log], x, dim, dtype=dtype)
-    dim = checks.integer(name, "dim", dim)
-    axes = max(x.ndim, 1)
-    if not -axes <= dim < axes:
-        raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-axes}, {axes - 1}], "
-            f"but got {dim})"
-        )
+    dim = axis(name, dim, x)
     x = served if dtype is not None else as_autocast("softmax", x)
     if x.ndim == 0:
         return softmax(name, x.unsqueeze(0), 0, dtype, log, backend).squeeze(0)
     # PyTorch's results are contiguous, whatever the argument's layout.
     x = x.resolve_neg().contiguous()
-    arguments = dim % axes, log, backend
+    arguments = dim, log, backend
     if needs_grad(x):
         return _Softmax.apply(x, *arguments)
     return _forward(x, *arguments)

@@ -5,7 +5,7 @@ import io
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pydl.accelerate import COUNTERPARTS
+from pydl.swap import COUNTERPARTS
 
 X = {axes: torch.randn(2, 4, *[9] * axes) for axes in (0, 1, 2, 3)}
 MAP = torch.randn(2, 4, 24, 24)

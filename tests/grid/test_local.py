@@ -17,8 +17,8 @@ from contract import (
 )
 
 from pydl import backends, functional
-from pydl.contract.conv import conv_size
 from pydl.ops.local import locally_connected
+from pydl.shapes import conv_size
 
 # The arguments are the kernel's size and the window; ``weight`` is the number of filters.
 CASES = (

@@ -189,13 +189,23 @@ def test_the_package_shows_what_is_public_and_loads_the_models_when_asked() -> N
     assert set(dir(pydl)) == set(pydl.__all__)
     code = (
         "import sys, pydl\n"
-        "assert 'pydl.models' not in sys.modules\n"
+        "assert not {'torch', 'numpy', 'pydl.models'} & sys.modules.keys()\n"
+        "from pydl.explanation import explain\n"
+        "assert pydl.explain is explain and callable(pydl.accelerate) and not pydl.benchmark\n"
         "assert pydl.models.lenet5 and pydl.models is sys.modules['pydl.models']\n"
+        "assert all(getattr(pydl, name) is not None for name in pydl.__all__)\n"
         "try: pydl.nothing\n"
         "except AttributeError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "module 'pydl' has no attribute 'nothing'", done.stderr
+
+
+def test_beside_pytorch_the_operators_are_there_for_exported_graphs() -> None:
+    for first in ("torch, pydl", "pydl.nn, torch"):
+        code = f"import {first}; print(torch.ops.pydl.lrn_forward, pydl.accelerate.__name__)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "pydl.lrn_forward accelerate", done.stderr
 
 
 def test_the_demo_says_which_extras_are_missing(

@@ -9,7 +9,11 @@ import torch
 from pydl import functional
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "csrc").is_dir())
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/tour.md", "docs/drop-in.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *("docs/arrays.md", "docs/drop-in.md", "docs/tour.md"),
+)
 FOLDERS = "bench|csrc|docs|kernels|pydl|pydl_cli|tests"
 ROOMS = ("csrc", "kernels", "pydl")
 

@@ -3,16 +3,20 @@
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 import pydl
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = (pydl.nn, pydl.functional)
 MODULES = [
     "pydl",
-    "pydl.accelerate",
+    "pydl.array",
+    "pydl.swap",
     *(
         f"{package.__name__}.{module.name}"
         for package in PACKAGES
@@ -26,6 +30,13 @@ def test_the_examples_of_a_module(name):
     module = importlib.import_module(name)
     names = {"pydl": pydl, "torch": torch}
     assert doctest.testmod(module, extraglobs=names, raise_on_error=False).failed == 0
+
+
+def test_the_examples_of_a_document():
+    text = (ROOT / "docs" / "arrays.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```pycon\n(.*?)```", text, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(example, {}, "arrays.md", None, None)
+    assert doctest.DocTestRunner().run(test) == (0, 5)
 
 
 @pytest.mark.parametrize("name", pydl.nn.__all__)

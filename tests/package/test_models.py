@@ -3,7 +3,6 @@ of torchvision."""
 
 import functools
 import math
-import sys
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from pydl import models
 from pydl.models.meta import hollow
 from pydl.models.stock import as_torch
 from pydl.nn.layer import Layer
+from pydl.swap import COUNTERPARTS
 
 
 def rows(name: str, batch: int = 1) -> dict[str, models.LayerRow]:
@@ -170,7 +170,7 @@ def test_unknown_choices_name_those_there_are(build, said: str) -> None:
 
 
 def test_models_are_made_of_this_packages_layers() -> None:
-    stock = set(sys.modules["pydl.accelerate"].COUNTERPARTS)
+    stock = set(COUNTERPARTS)
     without = set()
     for name in models.MODELS:
         kinds = {type(layer) for layer in hollow(functools.partial(models.build, name)).modules()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pydl
-from pydl import backends, dispatch, functional
+from pydl import backends, dispatch, functional, swap
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
@@ -187,10 +187,10 @@ def test_accelerate_says_that_nobody_has_measured_such_a_machine(
 ) -> None:
     monkeypatch.setattr(dispatch, "machine", lambda device="cpu": "cpu-vector9000")
     dispatch.reload()
-    sys.modules["pydl.accelerate"]._warn_where_nothing_is_ours.cache_clear()
+    swap._warn_where_nothing_is_ours.cache_clear()
     with pytest.warns(UserWarning, match="there is no table for cpu-vector9000; `pydl tune`"):
         pydl.accelerate(torch.nn.Sequential(torch.nn.MaxPool2d(2)))
-    sys.modules["pydl.accelerate"]._warn_where_nothing_is_ours.cache_clear()
+    swap._warn_where_nothing_is_ours.cache_clear()
 
 
 def test_the_instruction_set_in_use_decides_which_table() -> None:
