@@ -37,11 +37,11 @@ PLANS = (
     Plan("mobilenet_v2", 64, 4, 0.05),
     Plan("googlenet", 64, 4, 0.01),
     Plan("googlenet_2014", 64, 20, 5e-4, adam=True),
-    Plan("efficientnet_b0", 64, 5, 2e-3, adam=True),
+    Plan("efficientnet_b0", 64, 12, 2e-3, adam=True),
     Plan("alexnet-torchvision", 64, 6, 2e-4, adam=True),
-    Plan("inception_v3", 80, 3, 0.02, options={"aux_logits": False}),
+    Plan("inception_v3", 80, 10, 0.02, options={"aux_logits": False}),
     Plan("sppnet", 64, 8, 2e-4, adam=True),
-    Plan("vgg16_bn", 32, 3, 0.01),
+    Plan("vgg16_bn", 32, 5, 2e-3),
 )
 
 
