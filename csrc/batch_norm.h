@@ -22,7 +22,7 @@
 //
 // Statistics, weights and sums are float32 (float64 where x is): vectors of C values, contiguous.
 // They are joined from partial ones by Chan's formula, never from a sum of squares, in an order
-// that depends on the shape alone.
+// that depends on the shape alone, and on a GPU on whether memory begins at a multiple of 16 bytes.
 //
 // The mask is made of rows of whole bytes, element i of a row in bit i % 8 of byte i / 8, the rest
 // 0. A row is what is contiguous in memory: a plane (n, c), or in channels last and for maps of one

@@ -8,8 +8,10 @@
 // kernel a warp adds up a channel's runs, a lane every 32nd, then the lanes by halves: the same bits
 // every time. Moments join by Chan's formula, once for the values loaded together.
 //
+// Where the maps lie alike the blocks are those of batch_norm_dense.cu; batch_norm_apply.cu has what
+// is done to each element.
+//
 // Least traffic: the statistics read x, the sums of backward grad_y, x and one bit for each element.
-// batch_norm_apply.cu has what is done to each element.
 #include "batch_norm_map.h"
 
 namespace pydl::cuda {
@@ -46,16 +48,6 @@ struct Walk {
     if (s >= plane) s -= plane, ++n;
   }
 };
-
-template <class A>
-__device__ void join(A& count, A& mean, A& squares, A n, A its_mean, A its_squares) {
-  const A total = count + n;
-  if (n == 0) return;
-  const A share = n / total, distance = its_mean - mean;
-  mean += distance * share;
-  squares += its_squares + distance * distance * share * count;
-  count = total;
-}
 
 template <class T>
 __global__ void partial_moments(Map<const T> x, View<accumulate_t<T>> parts, Shape shape) {
@@ -228,11 +220,13 @@ void batch_norm_stats(const BatchNormStats& args, int64_t stream) {
   check_channels(x, {&mean, &var});
   if (shape.channels == 0) return;
   check_parts(x, parts, shape);
+  const bool served = launch_dense_moments(args, shape, stream);
   dispatch_floating(x.dtype, "batch_norm", [&](auto type) {
     using T = decltype(type);
     using A = accumulate_t<T>;
-    launch(partial_moments<T>, shape.tiles * shape.runs, block_size, 0, stream, Map<const T>(x),
-           View<A>(parts), shape);
+    if (!served)
+      launch(partial_moments<T>, shape.tiles * shape.runs, block_size, 0, stream, Map<const T>(x),
+             View<A>(parts), shape);
     launch(join_moments<A>, blocks_for(shape.channels, block_size / warp_size), block_size, 0,
            stream, View<const A>(parts), View<A>(mean), View<A>(var), shape);
   });
@@ -247,13 +241,15 @@ void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t stream) {
   check_parts(x, args.parts, shape);
   if (x.numel() > 0)
     check_mask(x, args.rows_are_pixels, args.mask, args.epilogue.activation != Activation::none);
+  const bool served = launch_dense_sums(args, shape, stream);
   dispatch_floating(x.dtype, "batch_norm", [&](auto type) {
     using T = decltype(type);
     using A = accumulate_t<T>;
-    launch(partial_sums<T>, shape.tiles * shape.runs, block_size, 0, stream,
-           Map<const T>(args.grad_y), Map<const T>(x), View<const A>(args.mean),
-           static_cast<const uint8_t*>(args.mask.data), View<A>(args.parts), args.epilogue,
-           args.rows_are_pixels, shape);
+    if (!served)
+      launch(partial_sums<T>, shape.tiles * shape.runs, block_size, 0, stream,
+             Map<const T>(args.grad_y), Map<const T>(x), View<const A>(args.mean),
+             static_cast<const uint8_t*>(args.mask.data), View<A>(args.parts), args.epilogue,
+             args.rows_are_pixels, shape);
     launch(join_sums<A>, blocks_for(shape.channels, block_size / warp_size), block_size, 0, stream,
            View<const A>(args.parts), View<const A>(args.var), View<A>(args.sum_g),
            View<A>(args.sum_gx), static_cast<A>(args.eps), shape);

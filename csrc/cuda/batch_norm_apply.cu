@@ -15,11 +15,6 @@
 namespace pydl::cuda {
 namespace {
 
-template <class Function>
-__device__ __forceinline__ void with_any(Activation activation, const Function& function) {
-  with_activation<Activation::none, Activation::relu, Activation::leaky_relu>(activation, function);
-}
-
 template <class A>
 __device__ __forceinline__ bool passes(A z, Activation activation) {
   return activation == Activation::relu ? !(z <= 0) : z > 0;
@@ -84,13 +79,14 @@ __global__ void dense_gradient(const T* grad_y, const T* x, const accumulate_t<T
   const Own<width> own(dense);
   if (!own.inside) return;
   const bool masked = epilogue.activation != Activation::none;
+  const int bit = own.column % 8;
   Vector<T, width> gradient[Dense::periods], value[Dense::periods] = {};
-  unsigned bits[Dense::periods];
+  uint8_t byte[Dense::periods];  // of the mask
   UNROLLED for (int i = 0; i < Dense::periods; ++i) {
     if (!own.has(i)) break;
     gradient[i] = load<width>(grad_y + own[i]);
     if (sum_g != nullptr) value[i] = load<width>(x + own[i]);
-    if (masked) bits[i] = mask[own.byte(i)] >> own.column % 8;
+    if (masked) byte[i] = mask[own.byte(i)];
   }
   Vector<A, width> its_mean = {}, scale = {}, level = {}, tilt = {};
   own.with_channels([&]<int n>(std::integral_constant<int, n>, uint32_t c) {
@@ -117,7 +113,7 @@ __global__ void dense_gradient(const T* grad_y, const T* x, const accumulate_t<T
       if (!own.has(i)) break;
       UNROLLED for (int j = 0; j < width; ++j) {
         A g = A(gradient[i].at[j]);
-        if (masked) g = passed(g, bits[i], j, {activation, epilogue.slope});
+        if (masked) g = passed(g, byte[i] >> bit, j, {activation, epilogue.slope});
         const A grad = g - level.at[j] - (A(value[i].at[j]) - its_mean.at[j]) * tilt.at[j];
         value[i].at[j] = T(grad * scale.at[j]);
         gradient[i].at[j] = T(g);

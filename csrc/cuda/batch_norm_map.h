@@ -42,8 +42,8 @@ struct Map : View<T> {
 struct Shape {
   int64_t batch, channels, plane;
   bool channels_last;
-  int64_t tiles, runs;         // of channels, of pixels: the blocks that add up
-  int64_t run_length, longer;  // of pixels, and how many runs have one more
+  int64_t tiles, runs;  // of channels, of pixels: the blocks that add up
+  int64_t run_length;   // pixels; the last run may be shorter
 
   explicit Shape(const Tensor& x)
       : batch(x.size[0]),
@@ -53,20 +53,28 @@ struct Shape {
     tiles = (channels + tile() - 1) / tile();
     const int64_t room = pixels() / (block_size / tile() * least_per_thread);
     const int64_t wanted = tiles == 0 ? 1 : (enough_blocks + tiles - 1) / tiles;
-    runs = room < 1 ? 1 : room < wanted ? room : wanted;
-    run_length = pixels() / runs;
-    longer = pixels() % runs;
+    // Whole vectors, and channels last what each thread loads at a time.
+    const int64_t whole = channels_last ? block_size : 8;
+    const int64_t most = room < 1 ? 1 : room < wanted ? room : wanted;
+    run_length = whole * blocks_for(pixels(), whole * most);
+    runs = run_length == 0 ? 1 : blocks_for(pixels(), run_length);
   }
   PYDL_HOST_DEVICE int64_t pixels() const { return batch * plane; }
   PYDL_HOST_DEVICE int tile() const { return channels_last ? warp_size : 1; }
   PYDL_HOST_DEVICE int64_t first_pixel(int64_t run) const {
-    return run * run_length + (run < longer ? run : longer);
+    const int64_t first = run * run_length;
+    return first < pixels() ? first : pixels();
   }
   // Rows of the mask.
   PYDL_HOST_DEVICE int64_t rows() const { return batch * (channels_last ? plane : channels); }
   PYDL_HOST_DEVICE int64_t columns() const { return channels_last ? channels : plane; }
   PYDL_HOST_DEVICE int64_t bytes() const { return (columns() + 7) / 8; }
 };
+
+template <class Function>
+__device__ __forceinline__ void with_any(Activation activation, const Function& function) {
+  with_activation<Activation::none, Activation::relu, Activation::leaky_relu>(activation, function);
+}
 
 template <class A>
 __device__ A inverse_deviation(A var, A eps) {
@@ -78,6 +86,17 @@ template <class A>
 __device__ A passed(A grad_y, uint8_t byte, int bit, const Epilogue& epilogue) {
   if (byte >> bit & 1) return grad_y;
   return epilogue.activation == Activation::relu ? A(0) : grad_y * A(epilogue.slope);
+}
+
+// Moments of more values, n of them (Chan, Golub and LeVeque 1983).
+template <class A>
+__device__ void join(A& count, A& mean, A& squares, A n, A its_mean, A its_squares) {
+  const A total = count + n;
+  if (n == 0) return;
+  const A share = n / total, distance = its_mean - mean;
+  mean += distance * share;
+  squares += its_squares + distance * distance * share * count;
+  count = total;
 }
 
 inline void check_channels(const Tensor& x, std::initializer_list<const Tensor*> vectors) {
@@ -107,5 +126,10 @@ inline void check_mask(const Tensor& x, bool rows_are_pixels, const Tensor& mask
              mask.size[4] == bytes && mask.numel() == rows * bytes && mask.stride[4] == 1),
         "batch_norm expects a mask of ", rows, " x ", bytes, " bytes");
 }
+
+// Leaves the parts of batch_norm_stats and batch_norm_grad_sums, and says so, where the maps lie
+// alike (batch_norm_dense.cu).
+bool launch_dense_moments(const BatchNormStats& args, const Shape& shape, int64_t stream);
+bool launch_dense_sums(const BatchNormGradSums& args, const Shape& shape, int64_t stream);
 
 }  // namespace pydl::cuda

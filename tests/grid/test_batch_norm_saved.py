@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from contract import servers
 
 from pydl import functional
 
@@ -79,3 +80,20 @@ def test_compiled_training_moves_the_buffers(momentum):
         torch.testing.assert_close(compiled(x), layers[1](x), rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(layers[0].buffers(), layers[1].buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("batch_norm") if server.values[0][0] != "aten"]
+)
+def test_training_keeps_a_bit_an_element(server):
+    backend, device = server
+    x = torch.randn(2, 3, 5, 5, device=device, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        functional.batch_norm_act(x, None, None, training=True, backend=backend)
+    assert sorted((str(t.dtype), t.numel()) for t in saved) == [
+        ("torch.float32", 3),
+        ("torch.float32", 3),
+        ("torch.float32", 150),
+        ("torch.uint8", 2 * 3 * 4),
+    ]

@@ -374,7 +374,17 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("batch_norm_apply.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
     ("batch_norm_map.h", "room < 1 ?", "room <= 1 ?"): _SAME,
     ("batch_norm_map.h", "room < wanted ?", "room <= wanted ?"): _SAME,
-    ("batch_norm_map.h", "(run < longer ?", "(run <= longer ?"): _SAME,
+    ("batch_norm_map.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
+    (
+        "batch_norm.cu",
+        "if (!served) launch(partial_moments",
+        "if (true) launch(partial_moments",
+    ): _ONCE_MORE,
+    (
+        "batch_norm.cu",
+        "if (!served) launch(partial_sums",
+        "if (true) launch(partial_sums",
+    ): _ONCE_MORE,
     ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
     ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
     (
