@@ -138,7 +138,8 @@ def call(case, backend, training, given, running, momentum=0.3):
     return named | {NAMES[3 + i]: grad for i, grad in zip(there, grads, strict=True)}
 
 
-def against_reference(backend, device, case, dtype, training, parameters=None):
+def against_reference(backend, device, case, dtype, training, parameters=None, sums=1):
+    """``sums``: how many times the usual units a sum that cancels, grad_weight, may be off."""
     given, running = operands(case, dtype, device, parameters)
     raised = [None if t is None else t.double() for t in given]
     exact = call(case, "reference", training, raised, [r.double() for r in running])
@@ -148,7 +149,9 @@ def against_reference(backend, device, case, dtype, training, parameters=None):
         if case.values == "nan" and what.startswith("running"):
             torch.testing.assert_close(value, theirs[what], equal_nan=True)
         else:
-            hold(value, theirs[what], exact[what], what)
+            cancels = what == "grad_weight" and exact[what].numel() > 0
+            terms = sums * exact[what].abs().max().item() if cancels else 0.0
+            hold(value, theirs[what], exact[what], what, terms)
     assert layout.memory_format(ours["y"]) == layout.memory_format(given[0])
 
 
@@ -466,11 +469,14 @@ def test_statistics_lose_no_digits(server):
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set(isa):
+    # PyTorch adds up in double. The kernels add up to 2,048 values in float32 first, in as many
+    # partial sums as there are lanes: four here, each twice as long as AVX2's.
+    sums = 4 if isa == "baseline" else 1
     with instruction_set(isa):
         for case in CASES:
             for dtype in DTYPES:
                 for training in (True, False):
-                    against_reference("cpu", "cpu", case, dtype, training)
+                    against_reference("cpu", "cpu", case, dtype, training, sums=sums)
         test_edges(("cpu", "cpu"))
         test_statistics_lose_no_digits(("cpu", "cpu"))
 
