@@ -23,8 +23,9 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   cpu.def("built_isas", &pydl::cpu::built_isas, "The instruction sets built, the best first.");
   cpu.def("use_isa", &pydl::cpu::use_isa,
           "Run the kernels of this instruction set; for tests and comparisons.");
-  cpu.def("max_threads", &omp_get_max_threads,
-          "How many threads OpenMP's settings allow a call: OMP_NUM_THREADS, or what was set since.");
+  cpu.def(
+      "max_threads", &omp_get_max_threads,
+      "How many threads OpenMP's settings allow a call: OMP_NUM_THREADS, or what was set since.");
 #define PYDL_BIND(family, on_cpu, in_cuda) \
   if constexpr (on_cpu) pydl::bind_##family##_cpu(cpu);
   PYDL_FAMILIES(PYDL_BIND)
