@@ -127,6 +127,11 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "&& c < p.channels;",
         "&& c <= p.channels;",
     ): "Every chunk begins at a channel, and lies across only where channels fill whole ones.",
+    (
+        "conv_gemm.cu",
+        "if (threadIdx.x == 0) tile_column[0]",
+        "if (true) tile_column[0]",
+    ): "All threads of a block store the same number.",
     ("conv_gemm.cu", "if (large) return", "if (false) return"): _ANY_TILE,
     ("conv_gemm.cu", "if (whole(1 - column, channels)) return", "if (false) return"): _AS_ONE,
     ("conv_gemm.cu", "columns > 64", "columns >= 64"): _ANY_TILE,
