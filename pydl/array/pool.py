@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pydl.array.library import Array, operands
-from pydl.shapes import Ints, divisor, poolable, pooled_size, windows
+from pydl.array.library import Array, Library, operands
+from pydl.shapes import Ints, Window, divisor, poolable, pooled_size, windows
 
 
 def max_pool1d(
@@ -98,6 +98,17 @@ def avg_pool3d(
     return _avg_pool(3, input, kernel_size, stride, padding, *how)
 
 
+def batched(
+    library: Library, name: str, x: Array, axes: int, window: Window, ceil_mode: bool
+) -> tuple[Array, Array]:
+    """The input as a batch that the kernels read, its axes checked, and an unwritten one with an
+    element for each of its windows."""
+    poolable(name, x, axes)
+    batch = library.dense(x if x.ndim == axes + 2 else x[None])
+    shape = (*batch.shape[:2], *pooled_size(name, batch, window, ceil_mode))
+    return batch, library.empty(shape, batch)
+
+
 def _max_pool(
     axes: int,
     input: Array,
@@ -111,11 +122,8 @@ def _max_pool(
     name = f"max_pool{axes}d"
     with operands(name, {"input": input}) as (library, x):
         window = windows(name, axes, kernel_size, stride, padding, dilation)
-        poolable(name, x, axes)
-        batch = library.dense(x if x.ndim == axes + 2 else x[None])
-        shape = (*batch.shape[:2], *pooled_size(name, batch, window, ceil_mode))
-        y = library.empty(shape, batch)
-        index = library.empty(shape, batch, np.int64) if return_indices else None
+        batch, y = batched(library, name, x, axes, window, ceil_mode)
+        index = library.empty(y.shape, batch, np.int64) if return_indices else None
         library.call("max_pool_forward", batch, y, index, *window)
         results = [y, index] if return_indices else [y]
         if x.ndim == axes + 1:
@@ -137,9 +145,6 @@ def _avg_pool(
     with operands(name, {"input": input}) as (library, x):
         how = bool(count_include_pad), divisor(name, divisor_override)
         window = windows(name, axes, kernel_size, stride, padding, 1)
-        poolable(name, x, axes)
-        batch = library.dense(x if x.ndim == axes + 2 else x[None])
-        shape = (*batch.shape[:2], *pooled_size(name, batch, window, ceil_mode))
-        y = library.empty(shape, batch)
+        batch, y = batched(library, name, x, axes, window, ceil_mode)
         library.call("avg_pool_forward", batch, y, *window[:3], *how)
         return y if x.ndim == axes + 2 else y[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydl.array import pool
 from pydl.array.library import Array, operands
-from pydl.shapes import Ints, poolable, pooled_size, windows
+from pydl.shapes import Ints, windows
 
 
 def lp_pool1d(
@@ -71,9 +71,6 @@ def _lp_pool(
             largest = getattr(pool, f"max_pool{axes}d")
             return sign * largest(magnitudes, kernel_size, stride, ceil_mode=ceil_mode)
         window = windows(name, axes, kernel_size, stride, 0, 1)
-        poolable(name, x, axes)
-        batch = library.dense(x if x.ndim == axes + 2 else x[None])
-        shape = (*batch.shape[:2], *pooled_size(name, batch, window, ceil_mode))
-        y = library.empty(shape, batch)
+        batch, y = pool.batched(library, name, x, axes, window, ceil_mode)
         library.call("lp_pool_forward", batch, y, power, *window[:2])
         return y if x.ndim == axes + 2 else y[0]
