@@ -18,7 +18,7 @@ from pydl.recipes.caption_scenes import (
 )
 from pydl.recipes.recipe import Options
 from pydl.visualize import page, plots, shares
-from pydl.visualize.curves import curves
+from pydl.visualize.curves import losses
 from pydl.visualize.thumbnails import grey, heat, thumbnails
 
 SHOWN, WRONG = 4, 12  # pictures with what was read for each word, and sentences that are not right
@@ -132,11 +132,7 @@ def _scores(result: Result) -> str:
 
 def _learning(album: plots.Album, result: Result) -> str:
     title = "Cross entropy of a word"
-    series = {
-        "training pictures": [(epoch.number, epoch.loss) for epoch in result.epochs],
-        "held-out pictures": [(epoch.number, epoch.held_out_loss or 0) for epoch in result.epochs],
-    }
-    image = album("learning", curves, title, "epoch", series)
+    image = album("learning", losses, title, result.epochs, "pictures")
     return page.section("Learning", page.picture(image, title))
 
 

@@ -7,7 +7,7 @@ from pydl.data.lines import Part
 from pydl.recipes.reading import Score
 from pydl.train import Epoch
 from pydl.visualize import page, plots
-from pydl.visualize.curves import curves
+from pydl.visualize.curves import losses
 from pydl.visualize.thumbnails import grey, thumbnails
 
 WRONG = 12  # lines that are not right
@@ -33,11 +33,7 @@ def scores(found: Mapping[str, Score], what: str) -> str:
 def learning(album: plots.Album, epochs: Sequence[Epoch]) -> str:
     """Losses by epoch."""
     title = "CTC loss of a character"
-    series = {
-        "training lines": [(epoch.number, epoch.loss) for epoch in epochs],
-        "held-out lines": [(epoch.number, epoch.held_out_loss or 0.0) for epoch in epochs],
-    }
-    image = album("learning", curves, title, "epoch", series)
+    image = album("learning", losses, title, epochs, "lines")
     return page.section("Learning", page.picture(image, title))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from pydl.train import Epoch
 from pydl.visualize.palette import Theme
 from pydl.visualize.plots import _figure, _quiet
 
@@ -47,6 +48,16 @@ def curves(
     axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
     axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
     return figure
+
+
+def losses(theme: Theme, title: str, epochs: Sequence[Epoch], of: str) -> Figure:
+    """The loss by epoch, of the training data and of what was held out; ``of`` says what they are,
+    several of them."""
+    series = {
+        f"training {of}": [(epoch.number, epoch.loss) for epoch in epochs],
+        f"held-out {of}": [(epoch.number, epoch.held_out_loss or 0.0) for epoch in epochs],
+    }
+    return curves(theme, title, "epoch", series)
 
 
 def overlaid(
