@@ -7,7 +7,6 @@ name, wherever they serve.
 
 import copy
 import multiprocessing
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from two_processes import in_two
 
 import pydl
 
@@ -119,11 +119,8 @@ def test_activations_are_computed_again(fuse, reentrant):
     alike(state(model), state(stock))
 
 
-def in_two(rank: int, port: int, results: dict) -> None:
+def parallel(rank: int) -> dict:
     """What one of two processes does: to start them takes longer."""
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
 
     def sharded(model: nn.Module) -> nn.Module:
@@ -139,29 +136,22 @@ def in_two(rank: int, port: int, results: dict) -> None:
     def loss(y: torch.Tensor) -> torch.Tensor:
         return y[rank::2].square().mean()  # each process has its half of the batch
 
-    try:
-        for name, wrapped in (("DDP", DistributedDataParallel), ("FSDP", sharded)):
-            for fuse in (False, True):
-                model, stock = wrapped(accelerated("nested", fuse)), wrapped(made("nested"))
-                with native():
-                    train(model, loss)
-                train(stock, loss)
-                results[name, fuse, rank] = whole(model), whole(stock)
-    finally:
-        torch.distributed.destroy_process_group()
+    done = {}
+    for name, wrapped in (("DDP", DistributedDataParallel), ("FSDP", sharded)):
+        for fuse in (False, True):
+            model, stock = wrapped(accelerated("nested", fuse)), wrapped(made("nested"))
+            with native():
+                train(model, loss)
+            train(stock, loss)
+            done[name, fuse] = whole(model), whole(stock)
+    return done
 
 
 def test_two_processes():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with torch.multiprocessing.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(in_two, (port, results), nprocs=2)
-        results = dict(results)
-    assert len(results) == 8
+    found = [pair for of_rank in in_two(parallel) for pair in of_rank.values()]
+    assert len(found) == 8
     before = state(made("nested"))
-    for ours, theirs in results.values():
+    for ours, theirs in found:
         alike(*({k: torch.from_numpy(v) for k, v in one.items()} for one in (ours, theirs)))
         first = next(iter(ours.values()))
         assert abs(first - next(iter(before.values())).numpy()).max() > 1e-4, "nothing was learned"

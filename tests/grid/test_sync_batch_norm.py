@@ -1,11 +1,10 @@
 """Batch normalisation over the batches of two processes, which talk over gloo."""
 
-import socket
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import in_two
 
 import pydl
 
@@ -89,33 +88,20 @@ def train_in_parallel(
 BUFFERS = {"broadcast": True, "each its own": False}
 
 
-def work(rank: int, port: int, results: dict) -> None:
+def work(rank: int) -> dict:
     """All that one of two processes does: to start them takes longer."""
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    try:
-        done = {}
-        for name, (shares, backend) in SHARED.items():
-            done["two steps", name] = two_steps(rank, shares, backend)
-            for buffers, broadcast in BUFFERS.items():
-                done[buffers, name] = train_in_parallel(rank, shares, backend, broadcast)
-        results[rank] = done
-    finally:
-        torch.distributed.destroy_process_group()
+    done = {}
+    for name, (shares, backend) in SHARED.items():
+        done["two steps", name] = two_steps(rank, shares, backend)
+        for buffers, broadcast in BUFFERS.items():
+            done[buffers, name] = train_in_parallel(rank, shares, backend, broadcast)
+    return done
 
 
 @pytest.fixture(scope="module")
 def results() -> list[dict]:
     """What each of the two processes found."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(work, (port, results), nprocs=2)
-        return [results[rank] for rank in (0, 1)]
+    return in_two(work)
 
 
 @pytest.mark.parametrize("shared", SHARED)
