@@ -48,10 +48,14 @@ _SECTIONS: dict[str, tuple[str, str]] = {
         pass apart: there, the forward and the input's gradient at stride 1.""",
     ),
     "epilogue.csv": (
-        "Convolution with an epilogue, locally connected layers",
+        "Convolution with an epilogue",
         """\
-        Bias and activation in the pass that writes the map; a locally connected layer against
-        unfolding and a product.""",
+        Bias and activation in the pass that writes the map.""",
+    ),
+    "local.csv": (
+        "Locally connected layers",
+        """\
+        Against unfolding and a product.""",
     ),
     "batch_norm.csv": (
         "Batch normalisation in training",

@@ -322,7 +322,7 @@ def choose(
     ``auto:...``, which the operator passes to :func:`at_run_time`.
 
     Args:
-        family: ``conv``, ``pool``, ``lrn``..., or ``depthwise`` or ``conv_bias_act``.
+        family: ``conv``, ``pool``, ``lrn``..., or one of the kinds of ``dispatch.KINDS``.
         backend: the caller's ``backend=`` argument; None leaves it to ``use_backend`` and
             ``PYDL_BACKEND``.
         tensor: the operator's input.

@@ -25,7 +25,7 @@ TABLES = Path(__file__).with_name("tables")
 # Of each family that has some, the kinds of calls that are chosen apart.
 KINDS = {
     # Served by conv's functions, but not by every backend that has those.
-    "conv": ("depthwise", "conv_bias_act"),
+    "conv": ("depthwise", "conv_bias_act", "depthwise_bias_act"),
     # bias_act's functions where no convolution comes first: relu and leaky_relu alone.
     "bias_act": ("activation",),
     # Training with a residual or an activation, and whatever goes by running statistics.
@@ -47,7 +47,8 @@ KINDS = {
 # Whose input may want no gradient where their weights do.
 _WITH_WEIGHTS = frozenset(
     (
-        *("conv", "depthwise", "conv_bias_act", "local", "batch_norm", "batch_norm_act"),
+        *("conv", "depthwise", "conv_bias_act", "depthwise_bias_act", "local"),
+        *("batch_norm", "batch_norm_act"),
         *("rnn", "rnn_lstm", "rnn_own", "rnn_short", "rnn_cell"),
     )
 )

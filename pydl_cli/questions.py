@@ -123,6 +123,11 @@ def _conv_bias_act(x: torch.Tensor) -> object:
     return functional.conv2d_bias_act(x, weight, backend="auto")
 
 
+def _depthwise_bias_act(x: torch.Tensor) -> object:
+    weight = _drawn(x, x.shape[1], 1, 3, 3)
+    return functional.conv2d_bias_act(x, weight, padding=1, groups=x.shape[1], backend="auto")
+
+
 def _local(x: torch.Tensor) -> object:
     spatial = x.shape[2:]
     weight = _drawn(x, x.shape[1], x.shape[1], *[1] * len(spatial), *spatial)
@@ -199,6 +204,7 @@ FAMILIES: dict[str, Family] = {
         questions=3,
     ),
     "conv_bias_act": Family(_IMAGE, (4,), {"conv2d_bias_act": _conv_bias_act}),
+    "depthwise_bias_act": Family(_IMAGE, (4,), {"conv2d_bias_act": _depthwise_bias_act}),
     "local": Family(_MAP2, (3, 4), {"locally_connected": _local}),
     "activation": Family(_ANY, tuple(range(1, 9)), {"relu": _call("relu")}),
     "batch_norm": Family(

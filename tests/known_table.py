@@ -45,6 +45,7 @@ ROWS = [
     *_rows("batch_norm_act", SINGLE, channels_last=False, least=100_000),
     *_rows("batch_norm_act", SINGLE, channels_last=True, least=4_000_000),
     *_rows("conv_bias_act", SINGLE),
+    *_rows("depthwise_bias_act", SINGLE),
     *_rows("local", SINGLE),
     *_rows("softmax_columns", (*SINGLE, *HALVES), channels_last=False, least=2_000_000),
     *_rows("softmax_short_rows", (*SINGLE, *HALVES), channels_last=False, least=80_000),

@@ -66,8 +66,8 @@ class Case:
         if self.operator == "adaptive_avg_pool2d" and self.arguments["output_size"] == 1:
             return "pool_global"
         depthwise = self.weight is not None and self.weight[1:2] == (1,) and self.input[0] > 1
-        if depthwise and self.arguments.get("groups", 1) > 1 and "bias_act" not in self.operator:
-            return "depthwise"
+        if depthwise and self.arguments.get("groups", 1) > 1:
+            return "depthwise_bias_act" if "bias_act" in self.operator else "depthwise"
         return FAMILY[self.operator]
 
     def call(self, batch: int | None = None) -> Call:

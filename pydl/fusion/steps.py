@@ -141,7 +141,11 @@ def one_by_one(step: Step) -> Step:
     return one_by_one[step]
 
 
-_IN_ONE = dispatch.bounds("conv_bias_act")  # which a table that is read again fills
+# By whether a convolution has groups; a table that is read again fills them.
+_IN_ONE = {
+    False: dispatch.bounds("conv_bias_act"),
+    True: dispatch.bounds("depthwise_bias_act"),
+}
 
 
 def _is_open(layer: Any) -> bool:
@@ -151,7 +155,7 @@ def _is_open(layer: Any) -> bool:
 
 def _in_one(x: Tensor, conv: Any, residual: Tensor | None, activation: str) -> bool:
     """Whether a kernel may be the fastest that convolves and activates."""
-    if not dispatch.exactly and dispatch.is_pytorchs(_IN_ONE, x):
+    if not dispatch.exactly and dispatch.is_pytorchs(_IN_ONE[conv.groups > 1], x):
         return False
     if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros":
         return False

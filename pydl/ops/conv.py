@@ -165,6 +165,11 @@ _PYTORCH_TRANSPOSED = (
 _ALL_OF_PYTORCH = Servers("aten", "aten", "aten")
 
 
+def _is_depthwise(weight: torch.Tensor, groups: int) -> bool:
+    """Whether a convolution is bound by memory, not by arithmetic."""
+    return groups != 1 and weight.ndim > 1 and weight.shape[1] == 1
+
+
 def _servers(
     backend: str | None,
     x: torch.Tensor,
@@ -175,10 +180,10 @@ def _servers(
     *rest: object,
 ) -> Servers:
     """Who serves; ``rest`` is what else the call was given. Depthwise convolution is chosen apart,
-    bound as it is by memory and not by arithmetic, and each of its passes apart; where PyTorch
-    serves ``first``, the pass that makes the result, the whole call is PyTorch's."""
+    and each of its passes apart; where PyTorch serves ``first``, the pass that makes the result,
+    the whole call is PyTorch's."""
     arguments = weight.shape, stride, groups, *rest
-    if groups == 1 or weight.ndim < 2 or weight.shape[1] != 1:
+    if not _is_depthwise(weight, groups):
         one = backends.choose("conv", backend, x, arguments=arguments)
         return _ALL_OF_PYTORCH if one == "aten" else Servers(one, one, one)
     # What is too small for any row of the table is through before the table is asked.
@@ -249,7 +254,8 @@ def conv_bias_act(
         )
     epilogue = (activation, float(negative_slope if activation == "leaky_relu" else 0))
     arguments = weight.shape, stride, padding, dilation, groups, activation, residual is not None
-    backend = backends.choose("conv_bias_act", backend, x, arguments=arguments)
+    kind = "depthwise_bias_act" if _is_depthwise(weight, groups) else "conv_bias_act"
+    backend = backends.choose(kind, backend, x, arguments=arguments)
     if backend == "aten":
         y = _PYTORCH[axes](x, weight, bias, stride, padding, dilation, groups)
         if residual is not None:
