@@ -131,7 +131,8 @@ def test_launches_are_recorded_and_not_run() -> None:
         lambda: made.append(functional.max_pool2d(X, 3, 2, padding=1, backend="cuda"))
     )
     assert made[0].isnan().all()
-    assert (launch.file, launch.kernel) == ("pool", "max_forward<float, unsigned char>")
+    kernel = "dense_max_forward<float, unsigned char, 1, 3>"
+    assert (launch.file, launch.kernel) == ("pool_max_dense", kernel)
     assert launch.threads >= made[0].numel() and launch.block == (256, 1, 1)
     assert {t.data_ptr() for t in launch.tensors} >= {X.data_ptr(), made[0].data_ptr()}
     assert functional.max_pool2d(X, 3, 2, padding=1, backend="cuda").isfinite().all()
@@ -226,4 +227,4 @@ def test_roofline_says_what_is_missing(tmp_path, monkeypatch, capfd) -> None:
 def test_roofline_prints_bounds(capsys) -> None:
     assert machine_code.main(["--cases", "alexnet.pool1"]) == 0
     said = capsys.readouterr().out
-    assert "max_backward<bfloat16, unsigned char>" in said and "channels_last" in said
+    assert "dense_max_backward<bfloat16, unsigned char, 8, 3>" in said and "channels_last" in said
