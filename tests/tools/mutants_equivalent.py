@@ -267,6 +267,10 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "reach > span",
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    (
+        *("lrn_dense.cu", "i < strip + outside; i += vector", "i <= strip + outside; i += vector"),
+    ): "The vector too many has no channel that the strip's windows reach.",
+    ("lrn_dense.cu", "output.numel() > 1 << 29", "output.numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "tensor->numel() > 1 << 29", "tensor->numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "map.size[2] > 1", "map.size[2] >= 1"): _AS_ONE,
     ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,

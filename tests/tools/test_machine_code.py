@@ -173,6 +173,7 @@ def result_of(launch: Launch, y: torch.Tensor) -> torch.Tensor:
         functools.partial(functional.max_pool2d, kernel_size=3, stride=2, padding=1),
         functools.partial(functional.avg_pool2d, kernel_size=2),
         functools.partial(functional.local_response_norm, size=3, alpha=0.5),
+        functools.partial(functional.local_response_norm, size=5, alpha=0.5),
     ),
     ids=lambda run: run.func.__name__,
 )
