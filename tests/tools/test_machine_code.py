@@ -4,6 +4,7 @@ machine code rightly, and that no kernel does more than tests/tools/machine_code
 The counts need what nvcc compiled (`make nvcc`) and take seconds.
 """
 
+import csv
 import ctypes
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import pydl_cli
 from pydl import functional
 
+MODEL = machine_code.ROOT / "bench/results/model/sm_90.csv"
 COMPILED = listing.tool() is not None and any(machine_code.OBJECTS.glob("cuda_*.o"))
 compiled = pytest.mark.skipif(not COMPILED, reason="no machine code: no CUDA compiler was there")
 
@@ -203,6 +205,28 @@ def test_the_table_has_every_case_and_no_other() -> None:
     for row in rows:
         assert row.spilled == 0 and row.registers <= 255 and row.instructions > 0
         assert row.longest >= row.instructions and row.memory >= 0
+
+
+def test_the_model_is_of_these_figures() -> None:
+    """bench/results/model/sm_90.csv was made of what the table holds."""
+    budgets: dict[tuple[str, ...], list[machine_code.Count]] = {}
+    for one in machine_code.read().values():
+        budgets.setdefault((one.case, one.kind, one.dtype, one.layout), []).append(one)
+    with MODEL.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    again = "`python bench/model.py` makes it anew"
+    key = ("case", "kind", "dtype", "layout")
+    assert {tuple(row[name] for name in key) for row in rows} == budgets.keys(), again
+    for row in rows:
+        counts = budgets[tuple(row[name] for name in key)]
+        sums = {
+            "issue_us": sum(one.issue for one in counts),
+            "memory_us": sum(one.memory for one in counts),
+            "predicted_us": sum(max(one.issue, one.memory) for one in counts),
+        }
+        found = {name: float(row[name]) for name in sums}
+        assert found == pytest.approx(sums, rel=1e-3, abs=1e-3), f"{row}; {again}"
+        assert float(row["copy_us"]) <= 1.01 * found["memory_us"] + 0.02
 
 
 def test_a_figure_that_is_worse_is_named() -> None:
