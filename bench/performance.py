@@ -144,8 +144,9 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             {_link("sizes.csv", ".md", ISAS["AVX2"].name)}.
 
             Nothing here has run on a GPU. The kernels in Triton and CUDA C++ are tested in Triton's
-            interpreter and in an emulator, and no speed of theirs is measured or predicted;
-            `make gpu` measures them where there is one."""),
+            interpreter and in an emulator, and no speed of theirs is measured. What their machine
+            code permits an H100 is predicted for the kernels in CUDA C++ (`python bench/model.py`,
+            `bench/results/model/sm_90.csv`); `make gpu` measures them where there is one."""),
         _YOURS,
         *(
             _section(

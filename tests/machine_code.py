@@ -48,6 +48,7 @@ MEMORY = 3.35e12  # bytes a second
 SAMPLES, ENOUGH = 4, 40_000  # threads of a launch, or fewer that execute so many instructions
 
 
+KINDS = ("forward", "backward")
 FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
 
 
@@ -224,7 +225,7 @@ def counted(pattern: str = "*", objects: Path = OBJECTS) -> Iterator[Count]:
     for case in CASES:
         if fnmatch.fnmatchcase(case.name, pattern):
             for dtype, layout in case.settings:
-                for kind in ("forward", "backward"):
+                for kind in KINDS:
                     yield from count(case, dtype, layout, kind, objects)
 
 

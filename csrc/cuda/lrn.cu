@@ -26,10 +26,8 @@
 // Least traffic: forward reads x and writes y, 8 bytes per element in float32; backward reads two
 // and writes one, 12 bytes. Arithmetic is about 5 operations for each element of a window, far
 // below what the traffic leaves time for.
-#include <cmath>
-
-#include "../lrn.h"
 #include "element.h"
+#include "lrn_kernels.h"
 
 namespace pydl::cuda {
 namespace {
@@ -41,14 +39,10 @@ struct Lrn {
   A beta, k;
 };
 
-// scale^-beta. The usual beta = 3/4 is the -3/2nd power of the square root: two special-function
-// operations, where pow takes about 30 instructions.
+// scale^-beta
 template <class A>
 __device__ A inverse_power(A scale, A beta) {
-  if (beta == A(0.75)) {
-    const A root = rsqrt(scale);
-    return root * std::sqrt(root);
-  }
+  if (beta == A(0.75)) return three_quarters(reciprocal_sqrt(scale));
   return std::pow(scale, -beta);
 }
 
@@ -136,15 +130,15 @@ __global__ void backward(View<const T> grad_y, View<const T> x, View<T> grad_x,
 }
 
 // Calls launch_strip with the element type and the strip, the window's numbers and the number of
-// threads.
+// threads, unless the maps are those of lrn_dense.cu.
 template <class Arguments, class Launch>
-void dispatch(const Arguments& args, const Tensor& output, Launch&& launch_strip) {
+void dispatch(const Arguments& args, const Tensor& output, int64_t stream, Launch&& launch_strip) {
   const int64_t channels = args.x.size[1];
   check(args.size >= 1, "LRN expects a window of at least 1 channel, got ", args.size);
   check(channels <= 1 << 29, "LRN expects at most ", 1 << 29, " channels, got ", channels);
   check(same_size(args.x, output), "LRN expects tensors of one size");
   check(args.x.dtype == output.dtype, "LRN expects tensors of one dtype");
-  if (output.numel() == 0) return;
+  if (output.numel() == 0 || launch_dense_lrn(args, stream)) return;
   const int64_t columns = output.numel() / channels;
   dispatch_floating(args.x.dtype, "LRN", [&](auto type) {
     using T = decltype(type);
@@ -163,7 +157,7 @@ void dispatch(const Arguments& args, const Tensor& output, Launch&& launch_strip
 }  // namespace
 
 void lrn_forward(const LrnForward& args, int64_t stream) {
-  dispatch(args, args.y, [&](auto type, auto strip, const auto& lrn, int64_t items) {
+  dispatch(args, args.y, stream, [&](auto type, auto strip, const auto& lrn, int64_t items) {
     using T = decltype(type);
     launch(forward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.x),
            View<T>(args.y), lrn, items);
@@ -173,7 +167,7 @@ void lrn_forward(const LrnForward& args, int64_t stream) {
 void lrn_backward(const LrnBackward& args, int64_t stream) {
   check(same_size(args.x, args.grad_y), "LRN expects tensors of one size");
   check(args.x.dtype == args.grad_y.dtype, "LRN expects tensors of one dtype");
-  dispatch(args, args.grad_x, [&](auto type, auto strip, const auto& lrn, int64_t items) {
+  dispatch(args, args.grad_x, stream, [&](auto type, auto strip, const auto& lrn, int64_t items) {
     using T = decltype(type);
     launch(backward<T, strip>, blocks_for(items), block_size, 0, stream, View<const T>(args.grad_y),
            View<const T>(args.x), View<T>(args.grad_x), lrn, items);

@@ -15,7 +15,8 @@
 // and writes a quarter of (4 + index), backward the other way round; an index is 1 byte as uint8
 // and 8 as int64, which is why the former exists. What overlapping windows share comes from L1.
 // Arithmetic: a comparison or an addition per tap. Large windows that tile the map, as that of a
-// global pooling does, are adaptive pooling's, several threads each.
+// global pooling does, are adaptive pooling's, several threads each; the windows that networks have
+// are those of pool_dense.h, where the maps lie alike.
 #include <cmath>
 
 #include "../pool.h"
@@ -198,6 +199,7 @@ void max_pool_forward(const MaxPoolForward& args, int64_t stream) {
   if (are_large_bins(x, y, window))
     return adaptive_pool_forward({x, y, index, bins_of(y), /*pyramid=*/false, /*maximum=*/true},
                                  stream);
+  if (launch_dense_max_forward(args, stream)) return;
   const auto run = [&](auto kind) {
     using Index = decltype(kind);
     dispatch_floating(x.dtype, "max pooling", [&](auto type) {
@@ -215,6 +217,7 @@ void max_pool_backward(const MaxPoolBackward& args, int64_t stream) {
   check_pool(grad_x, grad_y, window);
   check(same_size(index, grad_y), "max pooling expects an index of the gradient's size");
   if (grad_x.numel() == 0) return;
+  if (launch_dense_max_backward(args, stream)) return;
   dispatch_index(index, window, [&](auto kind) {
     using Index = decltype(kind);
     dispatch_floating(grad_x.dtype, "max pooling", [&](auto type) {
@@ -233,6 +236,7 @@ void avg_pool_forward(const AvgPoolForward& args, int64_t stream) {
   if (divisor == 0 && are_large_bins(x, y, window))
     return adaptive_pool_forward({x, y, {}, bins_of(y), /*pyramid=*/false, /*maximum=*/false},
                                  stream);
+  if (launch_dense_avg_forward(args, stream)) return;
   dispatch_floating(x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);
     launch(avg_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),
@@ -244,6 +248,7 @@ void avg_pool_backward(const AvgPoolBackward& args, int64_t stream) {
   const auto& [grad_y, grad_x, window, count_include_pad, divisor] = args;
   check_pool(grad_x, grad_y, window);
   if (grad_x.numel() == 0) return;
+  if (launch_dense_avg_backward(args, stream)) return;
   dispatch_floating(grad_x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);
     launch(avg_backward<T>, blocks_for(grad_x.numel()), block_size, 0, stream,

@@ -80,4 +80,10 @@ inline void check_pool(const Tensor& map, const Tensor& pooled, const PoolWindow
   }
 }
 
+// Pools, and says so, where the maps lie alike and the windows are of the usual kind (pool_dense.h).
+bool launch_dense_max_forward(const MaxPoolForward& args, int64_t stream);
+bool launch_dense_max_backward(const MaxPoolBackward& args, int64_t stream);
+bool launch_dense_avg_forward(const AvgPoolForward& args, int64_t stream);
+bool launch_dense_avg_backward(const AvgPoolBackward& args, int64_t stream);
+
 }  // namespace pydl::cuda

@@ -69,6 +69,25 @@ MAX_CASES = (
     Case("two by two with NaN", (2, 3, 8, 36), {"kernel_size": 2}, values="nan"),
     Case("two by two of -inf", (1, 2, 6, 18), {"kernel_size": 2}, values="minus infinity"),
     Case("two wide and three high", (1, 3, 11, 17), {"kernel_size": (3, 2)}),
+    Case("more planes than four threads have", (3, 7, 9, 8), {"kernel_size": 3, "stride": 2}),
+    Case(
+        "a window larger than the map", (2, 3, 1, 2), {"kernel_size": 3, "stride": 2, "padding": 1}
+    ),
+    Case(
+        "channels last in whole vectors",
+        (2, 16, 8, 9),
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        "channels_last",
+        "nan",
+    ),
+    Case(
+        "channels last in whole vectors, two by two",
+        (3, 8, 7, 6),
+        {"kernel_size": 2, "ceil_mode": True},
+        "channels_last",
+        "ties",
+    ),
+    Case("channels last in no vectors", (5, 6, 7, 6), {"kernel_size": 2}, "channels_last", "ties"),
 )
 
 AVERAGE_CASES = (
@@ -126,6 +145,28 @@ AVERAGE_CASES = (
     Case("an empty batch", (0, 3, 9, 8), {"kernel_size": 3, "stride": 2}),
     Case("unbatched", (3, 9, 8), {"kernel_size": 3, "stride": 2}),
     Case("wide enough for every vector length", (1, 2, 5, 83), {"kernel_size": 3, "stride": 2}),
+    Case("more planes than four threads have", (3, 7, 9, 8), {"kernel_size": 3, "stride": 2}),
+    Case(
+        "a window larger than the map", (2, 3, 1, 2), {"kernel_size": 3, "stride": 2, "padding": 1}
+    ),
+    Case(
+        "channels last in whole vectors, the padding does not count",
+        (2, 16, 8, 9),
+        {
+            "kernel_size": 3,
+            "stride": 2,
+            "padding": 1,
+            "ceil_mode": True,
+            "count_include_pad": False,
+        },
+        "channels_last",
+    ),
+    Case(
+        "channels last in whole vectors, two by two",
+        (3, 8, 7, 6),
+        {"kernel_size": 2, "padding": 1, "ceil_mode": True},
+        "channels_last",
+    ),
 )
 
 # What one and three axes add to the tables above: that each axis is taken for what it is.

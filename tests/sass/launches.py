@@ -2,7 +2,7 @@
 
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -13,6 +13,14 @@ from torch.utils._pytree import tree_leaves
 
 from pydl import emulation, native
 from sass import listing
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Of each element once."""
+    return sum(
+        t.element_size() * prod(n for n, s in zip(t.shape, t.stride(), strict=True) if s)
+        for t in tensors
+    )
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,7 @@ class Launch:
 
     @property
     def bytes(self) -> int:
-        """Of the tensors, each element once."""
-        return sum(
-            t.element_size() * prod(n for n, s in zip(t.shape, t.stride(), strict=True) if s)
-            for t in self.tensors
-        )
+        return bytes_of(self.tensors)
 
     def place(self, number: int) -> tuple[int, tuple[int, int, int]]:
         """The index in its block of one of the threads, and the block's."""

@@ -267,6 +267,31 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "reach > span",
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
+    (
+        *("lrn_dense.cu", "i < strip + outside; i += vector", "i <= strip + outside; i += vector"),
+    ): "The vector too many has no channel that the strip's windows reach.",
+    ("lrn_dense.cu", "output.numel() > 1 << 29", "output.numel() >= 1 << 29"): _AS_ONE,
+    ("pool_dense.h", "tensor->numel() > 1 << 29", "tensor->numel() >= 1 << 29"): _AS_ONE,
+    ("pool_dense.h", "map.size[2] > 1", "map.size[2] >= 1"): _AS_ONE,
+    ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,
+    (
+        "pool_max_dense.cu",
+        "if (tap < 0) continue;",
+        "if (false) continue;",
+    ): "A window that has not this element did not choose it: 255 is what those off the map chose, "
+    "whose gradient is 0.",
+    ("pool.cu", "if (launch_dense_max_forward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_max_backward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_avg_forward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_avg_backward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
     ("pool.cu", "taps >= 32", "taps > 32"): _AS_ONE,
     ("pool.cu", "plane <= INT32_MAX", "plane < INT32_MAX"): _AS_ONE,
     ("pool.cu", "if (are_large_bins(x, y, window))", "if (false)"): _AS_ONE,

@@ -4,6 +4,7 @@ machine code rightly, and that no kernel does more than tests/tools/machine_code
 The counts need what nvcc compiled (`make nvcc`) and take seconds.
 """
 
+import csv
 import ctypes
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import pydl_cli
 from pydl import functional
 
+MODEL = machine_code.ROOT / "bench/results/model/sm_90.csv"
 COMPILED = listing.tool() is not None and any(machine_code.OBJECTS.glob("cuda_*.o"))
 compiled = pytest.mark.skipif(not COMPILED, reason="no machine code: no CUDA compiler was there")
 
@@ -131,7 +133,8 @@ def test_launches_are_recorded_and_not_run() -> None:
         lambda: made.append(functional.max_pool2d(X, 3, 2, padding=1, backend="cuda"))
     )
     assert made[0].isnan().all()
-    assert (launch.file, launch.kernel) == ("pool", "max_forward<float, unsigned char>")
+    kernel = "dense_max_forward<float, unsigned char, 1, 3>"
+    assert (launch.file, launch.kernel) == ("pool_max_dense", kernel)
     assert launch.threads >= made[0].numel() and launch.block == (256, 1, 1)
     assert {t.data_ptr() for t in launch.tensors} >= {X.data_ptr(), made[0].data_ptr()}
     assert functional.max_pool2d(X, 3, 2, padding=1, backend="cuda").isfinite().all()
@@ -172,6 +175,7 @@ def result_of(launch: Launch, y: torch.Tensor) -> torch.Tensor:
         functools.partial(functional.max_pool2d, kernel_size=3, stride=2, padding=1),
         functools.partial(functional.avg_pool2d, kernel_size=2),
         functools.partial(functional.local_response_norm, size=3, alpha=0.5),
+        functools.partial(functional.local_response_norm, size=5, alpha=0.5),
     ),
     ids=lambda run: run.func.__name__,
 )
@@ -203,6 +207,28 @@ def test_the_table_has_every_case_and_no_other() -> None:
         assert row.longest >= row.instructions and row.memory >= 0
 
 
+def test_the_model_is_of_these_figures() -> None:
+    """bench/results/model/sm_90.csv was made of what the table holds."""
+    budgets: dict[tuple[str, ...], list[machine_code.Count]] = {}
+    for one in machine_code.read().values():
+        budgets.setdefault((one.case, one.kind, one.dtype, one.layout), []).append(one)
+    with MODEL.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    again = "`python bench/model.py` makes it anew"
+    key = ("case", "kind", "dtype", "layout")
+    assert {tuple(row[name] for name in key) for row in rows} == budgets.keys(), again
+    for row in rows:
+        counts = budgets[tuple(row[name] for name in key)]
+        sums = {
+            "issue_us": sum(one.issue for one in counts),
+            "memory_us": sum(one.memory for one in counts),
+            "predicted_us": sum(max(one.issue, one.memory) for one in counts),
+        }
+        found = {name: float(row[name]) for name in sums}
+        assert found == pytest.approx(sums, rel=1e-3, abs=1e-3), f"{row}; {again}"
+        assert float(row["copy_us"]) <= 1.01 * found["memory_us"] + 0.02
+
+
 def test_a_figure_that_is_worse_is_named() -> None:
     row = next(iter(machine_code.read().values()))
     assert row.worse(row) == []
@@ -226,4 +252,4 @@ def test_roofline_says_what_is_missing(tmp_path, monkeypatch, capfd) -> None:
 def test_roofline_prints_bounds(capsys) -> None:
     assert machine_code.main(["--cases", "alexnet.pool1"]) == 0
     said = capsys.readouterr().out
-    assert "max_backward<bfloat16, unsigned char>" in said and "channels_last" in said
+    assert "dense_max_backward<bfloat16, unsigned char, 8, 3>" in said and "channels_last" in said

@@ -1,0 +1,114 @@
+"""What the machine code of the CUDA kernels permits an H100, *predicted* without a GPU:
+``python bench/model.py``.
+
+The figures are those that ``pydl roofline --write`` took down of what ``make nvcc`` compiled
+(tests/machine_code.py counts). A row of ``bench/results/model/sm_90.csv`` is a pass of a row of the
+benchmark; times are in microseconds, and none was measured:
+
+    instructions    that threads execute, for each element of the largest tensor
+    issue_us        in which all schedulers issue these, one a clock and warp
+    memory_us       in which each kernel's tensors are moved once
+    predicted_us    the larger of the two, kernel by kernel: the pass takes no less
+    copy_us         in which the bytes of all the pass's tensors are moved once, of those too that
+                    one of its kernels leaves for another
+    ratio           of predicted_us to copy_us
+
+What these bounds leave out makes a pass slower: launches, waits for what is loaded, the tensor
+cores' own rate, lanes of a warp that part, and bytes that are moved twice because no cache kept
+them.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import machine_code  # noqa: E402
+import torch  # noqa: E402
+from folders import MODEL  # noqa: E402
+from sass.launches import bytes_of  # noqa: E402
+
+from pydl.bench.cases import CASES  # noqa: E402
+
+OUT = MODEL / "sm_90.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pass, of ``kernels`` launches."""
+
+    case: str
+    operator: str
+    shape: str
+    layout: str
+    dtype: str
+    kind: str
+    kernels: int
+    instructions: float
+    issue_us: float
+    memory_us: float
+    predicted_us: float
+    copy_us: float
+    ratio: float
+
+
+def row(counts: Sequence[machine_code.Count], tensors: Sequence[torch.Tensor]) -> Row:
+    """Of the kernels of a pass and the tensors that they are given."""
+    one = counts[0]
+    case = next(case for case in CASES if case.name == one.case)
+    issue = sum(count.issue for count in counts)
+    predicted = sum(max(count.issue, count.memory) for count in counts)
+    copy = bytes_of(tensors) / machine_code.MEMORY * 1e6
+    return Row(
+        one.case,
+        case.operator,
+        "x".join(map(str, (case.batch, *case.input))),
+        one.layout,
+        one.dtype,
+        one.kind,
+        len(counts),
+        instructions=issue * 1e-6 * machine_code.ISSUE / max(t.numel() for t in tensors),
+        issue_us=issue,
+        memory_us=sum(count.memory for count in counts),
+        predicted_us=predicted,
+        copy_us=copy,
+        ratio=predicted / copy,
+    )
+
+
+def rows() -> Iterator[Row]:
+    """Every pass of every case that is counted."""
+    table = list(machine_code.read().values())
+    for case in machine_code.CASES:
+        for dtype, layout in case.settings:
+            for kind in machine_code.KINDS:
+                key = case.name, kind, dtype, layout
+                counts = [one for one in table if one.key[:4] == key]
+                launches = machine_code.launches(case, dtype, layout, kind)
+                tensors = {t.data_ptr(): t for launch in launches for t in launch.tensors}
+                yield row(counts, list(tensors.values()))
+
+
+def main() -> int:
+    """Writes the table; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.parse_args()
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    found = list(rows())
+    with OUT.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(one.name for one in fields(Row))
+        for one in found:
+            values = asdict(one).values()
+            writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in values)
+    print(f"{OUT.relative_to(ROOT)}: {len(found)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
