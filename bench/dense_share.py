@@ -30,9 +30,11 @@ def dense_share(action: measure.Action, rounds: int = 3) -> float:
 
 def _once(action: measure.Action) -> float:
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
-        with torch.profiler.record_function("whole"):
-            action()
+    with (
+        torch.profiler.profile(activities=activities, record_shapes=True) as profile,
+        torch.profiler.record_function("whole"),
+    ):
+        action()
     events = profile.events()
     whole = next(event for event in events if event.name == "whole")
     dense = (event.self_cpu_time_total for event in events if _is_dense(event))
