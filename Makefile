@@ -111,6 +111,8 @@ BENCH = $(EAGER_BENCH) --compile
 RNN = $(BIN)/python bench/rnn.py --isa=$(ISA) --seconds $(BENCH_SECONDS)
 NETWORKS_BENCH = $(BIN)/python bench/networks.py --isa=$(ISA) --threads 1 --seconds $(BENCH_SECONDS)
 DENSE := fcn8s,deeplab_largefov,segnet,unet,c3d,r3d_18
+FUSED := resnet18,resnet50,densenet121,googlenet,squeezenet1_0,mobilenet_v2,vgg11_bn
+FUSED_BENCH = $(NETWORKS_BENCH) --networks '$(FUSED)' --fuse --compile --layout nchw,channels_last
 POOLS := alexnet.*pool*,alexnet.average*,vgg16.*pool,sppnet*,c3d.*pool*,c3d.average*
 FLOATS := float32,float64,bfloat16,float16
 bench-of:
@@ -133,6 +135,8 @@ bench-of:
 	$(NETWORKS_BENCH) --layout nchw,channels_last
 	$(NETWORKS_BENCH) --networks '$(DENSE)' --name dense --compile
 	$(NETWORKS_BENCH) --networks '$(DENSE)' --name dense-channels_last --layout channels_last
+	$(FUSED_BENCH) --modes inference --batch 1 --name fused
+	$(FUSED_BENCH) --modes training --batch 4 --name fused-training
 
 # The tables in README.md, docs/drop-in.md, docs/performance.md and docs/speed.svg.
 readme: $(VENV)/.built-for-tests

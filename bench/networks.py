@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is measured is the checkout that this file belongs to
 
 import torch  # noqa: E402
+from dense_share import dense_share  # noqa: E402
 from folders import RESULTS  # noqa: E402
 from network_pairs import MODES, USUAL, Network, Pair, networks  # noqa: E402
 from torch import nn  # noqa: E402
@@ -134,6 +135,7 @@ class Row:
     error_stock: float | None = None
     peak_ours: int | None = None  # bytes
     peak_stock: int | None = None
+    dense_share: float | None = None  # of stock's time; where that is measured, on a CPU
     served: str = ""
 
     def take(self, times: Mapping[str, measure.Times], device: str) -> None:
@@ -161,7 +163,9 @@ class Row:
         if self.ratio_compile is not None:
             compiled = f"  compiled {self.compile_us:11.1f} us {self.ratio_compile:5.2f}x"
         times = f"{self.ours_us:11.1f} us  PyTorch {self.stock_us:11.1f} us {self.ratio:5.2f}x"
-        return f"{what}{times}{compiled}  {self.served}{f'  {self.detail}' * bool(self.detail)}"
+        dense = "" if self.dense_share is None else f"  dense {self.dense_share:4.0%}"
+        end = f"{self.served}{f'  {self.detail}' * bool(self.detail)}"
+        return f"{what}{times}{compiled}{dense}  {end}"
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,8 @@ def measure_network(network: Network, mode: str, setting: Setting) -> Row:
         row.peak_ours, row.peak_stock = (
             peak_memory(actions[who], setting.device) for who in ("ours", "stock")
         )
+        if setting.device == "cpu":
+            row.dense_share = dense_share(actions["stock"])
         if setting.compile:
             try:
                 actions["compile"] = _compiled(pair)
@@ -267,7 +273,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
 _COLUMNS = (
     *("network", "source", "mode", "layout", "served"),
     *("batch", "input", "ours, us", "PyTorch, us", "ratio", "to itself"),
-    *("compiled, us", "ratio to compiled", "images/s", "peak, MB"),
+    *("compiled, us", "ratio to compiled", "dense, %", "images/s", "peak, MB"),
 )
 _LEGEND = textwrap.dedent("""\
     Times are {which} of several samples, ours, PyTorch's and, where it was measured, those of
@@ -277,6 +283,9 @@ _LEGEND = textwrap.dedent("""\
     - Training: forward, loss and the gradients of all parameters, without an optimiser.
     - Ratio: PyTorch's time over ours.
     - To itself: PyTorch's time over its own, both in the same turns, which is 1 but for noise.
+    - Dense: the share of PyTorch's time, in a profile of its own, that goes into convolutions,
+      depthwise ones aside, and matrix products. On a CPU both sides leave these to oneDNN, so the
+      ratio has a limit: 1 over this share, but for what a fused layer's oneDNN convolution saves.
     - Served: by whom the layers of this package were served, and how many.
     - Peak: the most that PyTorch's allocator has given out at once, ours and PyTorch's, without
       parameters and input.
@@ -295,7 +304,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str, device: 
         cells = [row.network, row.source, row.mode, row.layout]
         if row.ratio is None:
             cells.append(f"{row.status}: {row.detail}".replace("|", "/"))
-            cells += [str(row.batch), row.input, *[""] * 8]
+            cells += [str(row.batch), row.input, *[""] * 9]
         else:
             compiled = [row.detail.replace("|", "/"), ""]
             if row.ratio_compile is not None:
@@ -309,6 +318,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str], where: str, device: 
                 speedup(row.ratio),
                 speedup(row.ratio_itself),
                 *compiled,
+                "" if row.dense_share is None else f"{100 * row.dense_share:.0f}",
                 f"{row.images_per_s:.1f}",
                 f"{row.peak_ours / 1e6:.1f} / {row.peak_stock / 1e6:.1f}",
             ]

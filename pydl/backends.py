@@ -19,12 +19,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch._C._functorch import (
+    TransformType,
+    get_interpreter_stack,
+)
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from pydl import dispatch, extension
+from pydl import dispatch, extension, layout
 from pydl.asked import backend as asked
 from pydl.asked import checked, leaves_to_auto, use_backend
 from pydl.contract import FAMILIES, FAMILY_OF
@@ -212,6 +216,33 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or _forward_mode()
 
 
+def differentiated() -> bool:
+    """Whether one of the transforms of torch.func that are active is other than ``vmap``, or
+    forward-mode differentiation is on."""
+    levels = get_interpreter_stack() or ()
+    return _forward_mode() or any(level.key() != TransformType.Vmap for level in levels)
+
+
+# Whose kernels gain more than it costs to go through vmap, and from how many elements on, of all
+# samples: measured on a CPU (docs/transforms.md).
+_UNDER_VMAP = frozenset(("pool", "pool3d", "pool_lp", "lrn", "spatial_norm"))
+_WORTH_VMAP = 1 << 20
+
+
+def _left_to_pytorch(family: str, tensor: torch.Tensor) -> bool:
+    """Whether a transform that is active leaves the calls of this family to PyTorch's own operator,
+    which has fewer layers of Python above it."""
+    levels = get_interpreter_stack() or ()
+    kinds = {level.key() for level in levels}
+    return (
+        _forward_mode()
+        or TransformType.Vmap not in kinds
+        or not kinds <= {TransformType.Vmap, TransformType.Grad}
+        or family not in _UNDER_VMAP
+        or layout.elements(tensor) < _WORTH_VMAP
+    )
+
+
 # torch.compile calls these while it makes a graph, and guards the transforms itself. This is what
 # torch.compiler.assume_constant_result sets, which imports the whole compiler to do it.
 for _function in (_forward_mode, transformed):
@@ -261,10 +292,13 @@ def _by_auto(
     if tensor.is_cuda:
         dispatch.use_gpu(tensor.device)
     # The size before the rest: what is too small for any row is through in half a microsecond.
-    large = compiling or tensor.numel() >= dispatch.LEAST.get((family, tensor.dtype), math.inf)
+    least = dispatch.LEAST.get((family, tensor.dtype), math.inf)
+    large = compiling or layout.elements(tensor) >= least
     exactly = dispatch.exactly and (compiling or dispatch.may_be_known(family, tensor))
     if large or exactly:
-        ours = type(tensor) in _PLAIN and not _traced(compiling) and not transformed()
+        ours = type(tensor) in _PLAIN and not _traced(compiling)
+        if ours and transformed():
+            ours, exactly = not compiling and not _left_to_pytorch(family, tensor), False
         if ours and compiling:
             from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.4 s
 
@@ -343,11 +377,7 @@ def choose(
                 "torch.jit.trace and torch.onnx.export make them; trace with backend='auto', which "
                 "is PyTorch's own operator there"
             )
-        if reason is None and name != "aten" and _forward_mode():
-            # PyTorch says that a kernel has no derivative, unless the call may go to auto.
-            said = f"backend {name!r} has no forward-mode derivatives"
-            reason = said if leaves_to_auto(backend, family, said) else None
-        elif reason is not None and not leaves_to_auto(backend, family, reason):
+        if reason is not None and not leaves_to_auto(backend, family, reason):
             raise RuntimeError(reason)
         if reason is None:
             return name

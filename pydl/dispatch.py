@@ -189,7 +189,7 @@ def fitting(
 ) -> Iterator[Row]:
     """The rows that decide on a call with this input; arguments as ``backends.choose``. What takes
     longest to find out is found out last, and once."""
-    elements = tensor.numel()
+    elements = layout.elements(tensor)
     plane = channels_last = None
     for of in (function, None):
         for row in of_family.get((tensor.dtype, training, of), ()):
@@ -208,14 +208,15 @@ def fitting(
 
 
 def is_pytorchs(bounds: Bounds, tensor: torch.Tensor) -> bool:
-    """Whether a call with this input is within none of the bounds."""
+    """Whether a call with this input is within none of the bounds, which under torch.func is for
+    others to say."""
     count = tensor.numel()
     for bound in bounds.get(tensor.dtype, NO_BOUNDS)[1]:
         if count < bound.least or (bound.training and not torch.is_grad_enabled()):
             continue
         if bound.channels_last in (None, layout.channels_last(tensor)):
             return False
-    return True
+    return not torch._C._are_functorch_transforms_active()
 
 
 def bounds(*kinds: str, function: str | None = None) -> Bounds:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch.compiler import is_compiling
 
 from pydl import plan
 
@@ -93,7 +95,10 @@ def dense(x: torch.Tensor, layout: torch.memory_format | None = None) -> torch.T
     The one place where a backend that needs dense memory copies: only views that are neither
     contiguous nor channels last, and gradients that came in the other layout.
     """
-    return x.contiguous(memory_format=memory_format(x) if layout is None else layout)
+    layout = memory_format(x) if layout is None else layout
+    if layout is not torch.contiguous_format and _transformed():
+        return x.movedim(1, -1).contiguous().movedim(-1, 1)  # vmap knows no other copy
+    return x.contiguous(memory_format=layout)
 
 
 def resized(
@@ -128,6 +133,28 @@ def columns(x: torch.Tensor, dim: int) -> torch.Tensor:
         dim = x.ndim - 1 if dim == 1 else max(dim - 1, 0)
     shape = x.shape
     return x.reshape(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
+
+
+def _transformed() -> bool:
+    """Whether torch.func watches, which torch.compile guards itself."""
+    return not is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def unmapped(x: torch.Tensor) -> torch.Tensor:
+    """The tensor of all samples, where torch.func's transforms let ``x`` be one of them."""
+    while is_functorch_wrapped_tensor(x):
+        x = get_unwrapped(x)
+    return x
+
+
+def elements(x: torch.Tensor) -> int:
+    """How many numbers a call with this input is about: those of all samples."""
+    return unmapped(x).numel() if _transformed() else x.numel()
+
+
+def planes(x: torch.Tensor) -> torch.Tensor:
+    """A map (N, C, spatial...) as (N, C, pixels); a view where there is one."""
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 def line(x: torch.Tensor) -> torch.Tensor:

@@ -16,11 +16,13 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    unpack,
 )
 from pydl.entry import entry
 from pydl.native.batch_norm import move as move_by_native
 from pydl.ops import checks
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
+from pydl.ops.forward_mode import total
 from pydl.ops.registry import operator
 from pydl.reference import batch_norm as reference
 
@@ -64,8 +66,8 @@ class _BatchNorm(Function):
         _, mask, *statistics = output
         ctx.training = mean is None
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(x, weight, *(statistics or (mean, var)), mask)
         ctx.mark_non_differentiable(mask, *statistics)
+        save(ctx, output, x, weight, *(statistics or (mean, var)), mask)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -87,6 +89,29 @@ class _BatchNorm(Function):
             (grad_residual if masked else grad_y) if for_residual else None,
         )
         return *grads, None, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, for_x, for_weight, for_bias, for_residual, *_):
+        """Linear in all of them, before the activation, but for x in training: there the matrix is
+        symmetric, so that its gradient serves."""
+        x, weight, mean, var, mask = ctx.saved_tensors
+        eps, activation, slope, backend = ctx.how
+        how = eps, "none", 0.0, backend
+        terms = [for_residual]
+        if for_x is not None and ctx.training:
+            rest = x, weight, mean, var, mask, True, (True, False, False), how
+            terms.append(apply(_BatchNormGrad, for_x, *rest)[0])
+        elif for_x is not None:
+            still = mean.new_zeros(mean.shape), var
+            terms.append(apply(_BatchNorm, for_x, weight, None, None, *still, *how)[0])
+        if for_weight is not None or for_bias is not None:
+            gain = for_bias.new_zeros(for_bias.shape) if for_weight is None else for_weight
+            statistics = (None, None) if ctx.training else (mean, var)
+            terms.append(apply(_BatchNorm, x, gain, for_bias, None, *statistics, *how)[0])
+        tangent = total(terms)
+        if activation != "none":
+            tangent = torch.where(unpack(mask, x), tangent, slope * tangent)
+        return tangent, *[None] * (3 if ctx.training else 1)
 
 
 class _BatchNormGrad(Function):
@@ -114,7 +139,7 @@ class _BatchNormGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, training, wanted, how = inputs
-        ctx.save_for_backward(*tensors)
+        save(ctx, output, *tensors)
         ctx.arguments = training, wanted, how
 
     @staticmethod

@@ -10,7 +10,7 @@ import torch
 from pydl import backends, layout, plan
 from pydl.contract.bias_act import BiasActBackward, BiasActForward
 from pydl.ops import checks
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.reference import bias_act as _definition
 
@@ -31,11 +31,15 @@ class _BiasAct(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, *ctx.epilogue = inputs
-        ctx.save_for_backward(x)
+        save(ctx, output, x)
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(BiasActGrad, grad_y, *ctx.saved_tensors, *ctx.epilogue), None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(BiasActGrad, tangent, *ctx.saved_tensors, *ctx.epilogue)
 
 
 class _Activation(_BiasAct):
@@ -45,7 +49,7 @@ class _Activation(_BiasAct):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _, *ctx.epilogue = inputs
-        ctx.save_for_backward(output)
+        save(ctx, output, output)
 
 
 class BiasActGrad(Function):
@@ -58,7 +62,7 @@ class BiasActGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad_y, saved, *ctx.epilogue = inputs
-        ctx.save_for_backward(grad_y, saved)
+        save(ctx, output, grad_y, saved)
 
     @staticmethod
     def backward(ctx, grad_grad_x):

@@ -23,7 +23,8 @@ from pydl.contract.conv import (
 from pydl.ops import checks, conv_checks
 from pydl.ops.autocast import as_autocast
 from pydl.ops.bias_act import ACTIVATIONS, NO_EPILOGUE, BiasActGrad, bias_act
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
+from pydl.ops.forward_mode import of_product, total
 from pydl.ops.registry import operator
 from pydl.shapes import conv_size
 
@@ -56,7 +57,7 @@ class _Conv(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, _, _, ctx.window, ctx.epilogue = inputs
-        ctx.save_for_backward(x, weight, *(() if ctx.epilogue == NO_EPILOGUE else (output,)))
+        save(ctx, output, x, weight, *(() if ctx.epilogue == NO_EPILOGUE else (output,)))
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -75,6 +76,21 @@ class _Conv(Function):
             grad_bias = apply(_ConvGradBias, grad_y, window[-1].forward)
         return grad_x, grad_weight, grad_bias, grad_y if needs[3] else None, None, None
 
+    @staticmethod
+    def push(ctx, for_x, for_weight, for_bias, for_residual, *_):
+        x, weight, *y = ctx.saved_tensors
+        if for_bias is not None:
+            for_bias = for_bias.reshape(-1, *[1] * (x.ndim - 2)).expand(ctx.results[0].shape)
+
+        def product(x, weight):
+            return apply(_Conv, x, weight, None, None, ctx.window, NO_EPILOGUE)
+
+        terms = of_product(product, x, weight, along=(for_x, for_weight))
+        tangent = total([*terms, for_bias, for_residual])
+        if y:
+            tangent = apply(BiasActGrad, tangent, y[0], *ctx.epilogue, ctx.window[-1].forward)
+        return tangent
+
 
 def _as_result(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A gradient in the layout of the result that was made of these: the gradients lie as that did,
@@ -90,8 +106,8 @@ class _ConvGradInput(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *operands, _, ctx.window = inputs
-        ctx.save_for_backward(*operands)
+        *operands, ctx.input_size, ctx.window = inputs
+        save(ctx, output, *operands)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -109,6 +125,13 @@ class _ConvGradInput(Function):
             for_weight = _as_result(for_weight, grad_y, weight)
         return for_grad_y, for_weight, None, None
 
+    @staticmethod
+    def push(ctx, for_grad_y, for_weight, *_):
+        def product(grad_y, weight):
+            return apply(_ConvGradInput, grad_y, weight, ctx.input_size, ctx.window)
+
+        return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_weight)))
+
 
 class _ConvGradWeight(Function):
     @staticmethod
@@ -118,8 +141,8 @@ class _ConvGradWeight(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *operands, _, ctx.window = inputs
-        ctx.save_for_backward(*operands)
+        *operands, ctx.kernel_size, ctx.window = inputs
+        save(ctx, output, *operands)
 
     @staticmethod
     def backward(ctx, grad_grad_weight):
@@ -134,6 +157,13 @@ class _ConvGradWeight(Function):
             for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window)
         return for_grad_y, for_x, None, None
 
+    @staticmethod
+    def push(ctx, for_grad_y, for_x, *_):
+        def product(grad_y, x):
+            return apply(_ConvGradWeight, grad_y, x, ctx.kernel_size, ctx.window)
+
+        return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_x)))
+
 
 class _ConvGradBias(Function):
     @staticmethod
@@ -142,12 +172,17 @@ class _ConvGradBias(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.shape = inputs[0].shape
+        grad_y, ctx.backend = inputs
+        ctx.shape = grad_y.shape
 
     @staticmethod
     def backward(ctx, grad_grad_bias):
         shape = ctx.shape
         return grad_grad_bias.reshape(-1, *[1] * (len(shape) - 2)).expand(shape), None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_ConvGradBias, tangent, ctx.backend)
 
 
 _PYTORCH = (

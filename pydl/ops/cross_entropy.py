@@ -6,7 +6,7 @@ from pydl import backends, plan
 from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.reference import cross_entropy as reference
 
@@ -27,8 +27,8 @@ class _CrossEntropy(Function):
     def setup_context(ctx, inputs, output):
         x, target, weight, *ctx.criterion = inputs
         _, *statistics = output
-        ctx.save_for_backward(x, target, weight, *statistics)
         ctx.mark_non_differentiable(*statistics)
+        save(ctx, output, x, target, weight, *statistics)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -70,7 +70,7 @@ class _CrossEntropyGrad(Function):
     def setup_context(ctx, inputs, output):
         *operands, _, _, divisor = inputs[:7]
         ctx.criterion = inputs[7:]
-        ctx.save_for_backward(*operands, divisor)
+        save(ctx, output, *operands, divisor)
 
     @staticmethod
     def backward(ctx, grad_grad_x):

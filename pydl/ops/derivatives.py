@@ -1,29 +1,41 @@
 """Derivatives of a backward pass, for double backward."""
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch._functorch.autograd_function import CtxWithSavedTensors
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionMeta
 
 from pydl import plan
-from pydl.backends import transformed
+from pydl.backends import differentiated, transformed
+from pydl.layout import unmapped
+from pydl.ops.forward_mode import Still, results_of, transposed, with_zeros
 from pydl.recorder import STALE, holds_tensors
 
 
 class Function(torch.autograd.Function):
     """The base of every Function here, written as torch.func wants them: ``forward`` without a
-    context, ``setup_context`` beside it; what the backward needs is an input or an output."""
+    context, ``setup_context`` beside it; what the backward needs is an input or an output, kept by
+    :func:`save`."""
 
     generate_vmap_rule = True
 
     @classmethod
+    def push(cls, ctx: Still, *tangents: torch.Tensor | None) -> Any:
+        """The derivatives of the results in the direction of the arguments' tangents, of which at
+        least one is there. What is linear in its arguments says it in a call of its own."""
+        return transposed(cls.backward, ctx, tangents)
+
+    @classmethod
     def apply(cls, *arguments: Any) -> Any:
         """PyTorch's ``apply`` without what it does for keyword arguments (20 us)."""
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*arguments)
+        if transformed():
+            return super(Function, _with_jvp(cls)).apply(*map(_whole, arguments))
         recorder = plan.recording()
         # PyTorch's stubs do not have it.
         if recorder is None:
@@ -34,6 +46,46 @@ class Function(torch.autograd.Function):
         if holds_tensors(way.constants):
             recorder.fail()
         return way.joined(heard, silent)
+
+
+@functools.cache
+def _with_jvp(function: type[Function]) -> type[Function]:
+    """The Function with PyTorch's name for ``push``, with which torch.compile takes none."""
+    if "jvp" in vars(function):
+        return function
+    return FunctionMeta(function.__name__, (function,), {"jvp": classmethod(_jvp)})
+
+
+def _jvp(function: type[Function], ctx: Any, *tangents: torch.Tensor | None) -> Any:
+    """``push``. PyTorch comes with zeros for tensors that stay, and does not follow tangents
+    meanwhile: neither these nor those that this is itself pushed along."""
+    moving = [None if _stays(one) else one for one in tangents]
+    with forward_ad._set_fwd_grad_enabled(True):
+        pushed = function.push(Still(ctx, moving), *moving)
+        several = isinstance(pushed, tuple) and type(ctx) is CtxWithSavedTensors
+        return with_zeros(ctx, pushed) if several else pushed
+
+
+class _Whole(tuple):
+    """A tuple that PyTorch does not look into: under vmap it takes the tangents of a Function's
+    arguments for those of what these hold."""
+
+
+def _whole(argument: Any) -> Any:
+    return _Whole(argument) if isinstance(argument, tuple | list) else argument
+
+
+def _stays(tangent: torch.Tensor | None) -> bool:
+    return tangent is None or tangent._is_zerotensor()
+
+
+def save(ctx: Any, output: Any, *tensors: torch.Tensor | None) -> None:
+    """Keeps these for the backward and, where it is on, for forward mode. What has no gradient has
+    been marked before."""
+    ctx.save_for_backward(*tensors)
+    if transformed():
+        ctx.save_for_forward(*tensors)
+        ctx.results = results_of(ctx, output)
 
 
 class _Way:
@@ -229,7 +281,10 @@ def _by_vjp(
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd, or what torch.func and forward mode put in its place, has to be told of a
     call with these operands."""
-    return transformed() or (
-        torch.is_grad_enabled()
-        and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    if transformed():
+        if torch.compiler.is_compiling() or differentiated():
+            return True
+        tensors = tuple(one if one is None else unmapped(one) for one in tensors)
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
     )

@@ -7,7 +7,7 @@ import torch
 from pydl import backends, layout, plan
 from pydl.contract.dropout import DropoutBackward, DropoutForward
 from pydl.ops import checks
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
 from pydl.ops.registry import operator
 
 _forward = operator(DropoutForward)
@@ -22,12 +22,16 @@ class _Dropout(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _, p, seed, backend = inputs
-        ctx.save_for_backward(seed)
+        save(ctx, output, seed)
         ctx.arguments = p, layout.memory_format(output) is not torch.contiguous_format, backend
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(_DropoutGrad, grad_y, *ctx.saved_tensors, *ctx.arguments), None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_DropoutGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 class _DropoutGrad(Function):
@@ -41,12 +45,16 @@ class _DropoutGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _, seed, *ctx.arguments = inputs
-        ctx.save_for_backward(seed)
+        save(ctx, output, seed)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
         grad = apply(_DropoutGrad, grad_grad_x, *ctx.saved_tensors, *ctx.arguments)
         return grad, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_DropoutGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 def _seed(x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ from pydl.aten.local import local_forward as by_pytorch
 from pydl.contract.local import LocalForward, LocalGradInput, LocalGradWeight
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
+from pydl.ops.forward_mode import of_product, total
 from pydl.ops.registry import operator
 from pydl.shapes import conv_size
 
@@ -31,7 +32,7 @@ class _Local(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, _, ctx.window = inputs
-        ctx.save_for_backward(x, weight)
+        save(ctx, output, x, weight)
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -45,6 +46,16 @@ class _Local(Function):
             grad_bias = grad_y.sum(0)
         return grad_x, grad_weight, grad_bias, None
 
+    @staticmethod
+    def push(ctx, for_x, for_weight, for_bias, *_):
+        def product(x, weight):
+            return apply(_Local, x, weight, None, ctx.window)
+
+        if for_bias is not None:
+            for_bias = for_bias.expand(ctx.results[0].shape)
+        terms = of_product(product, *ctx.saved_tensors, along=(for_x, for_weight))
+        return total([*terms, for_bias])
+
 
 class _LocalGradInput(Function):
     @staticmethod
@@ -53,8 +64,8 @@ class _LocalGradInput(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *operands, _, ctx.window = inputs
-        ctx.save_for_backward(*operands)
+        *operands, ctx.input_size, ctx.window = inputs
+        save(ctx, output, *operands)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
@@ -66,6 +77,13 @@ class _LocalGradInput(Function):
             for_weight = apply(_LocalGradWeight, grad_y, grad_grad_x, ctx.window)
         return for_grad_y, for_weight, None, None
 
+    @staticmethod
+    def push(ctx, for_grad_y, for_weight, *_):
+        def product(grad_y, weight):
+            return apply(_LocalGradInput, grad_y, weight, ctx.input_size, ctx.window)
+
+        return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_weight)))
+
 
 class _LocalGradWeight(Function):
     @staticmethod
@@ -75,7 +93,7 @@ class _LocalGradWeight(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *operands, ctx.window = inputs
-        ctx.save_for_backward(*operands)
+        save(ctx, output, *operands)
 
     @staticmethod
     def backward(ctx, grad_grad_weight):
@@ -86,6 +104,13 @@ class _LocalGradWeight(Function):
         if ctx.needs_input_grad[1]:
             for_x = apply(_LocalGradInput, grad_y, grad_grad_weight, tuple(x.shape[2:]), ctx.window)
         return for_grad_y, for_x, None
+
+    @staticmethod
+    def push(ctx, for_grad_y, for_x, *_):
+        def product(grad_y, x):
+            return apply(_LocalGradWeight, grad_y, x, ctx.window)
+
+        return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_x)))
 
 
 def locally_connected(

@@ -18,7 +18,7 @@ from pydl.contract.pool import (
 )
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.ops.window import batched, by_pytorch, of_maps, refused, unbatched
 from pydl.shapes import Window, divisor, pooled_size, windows
@@ -54,7 +54,7 @@ class _MaxPool(Function):
         _, index = output
         ctx.mark_non_differentiable(index)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(index)
+        save(ctx, output, index)
         ctx.arguments = tuple(x.shape[2:]), window, backend
 
     @staticmethod
@@ -63,6 +63,10 @@ class _MaxPool(Function):
         if grad_y is not None:
             grad_x = apply(_MaxPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
         return grad_x, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return _gathered(tangent, *ctx.saved_tensors, *ctx.arguments[:2]), None
 
 
 class _MaxPoolGrad(Function):
@@ -75,18 +79,28 @@ class _MaxPoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, index, *ctx.arguments, _ = inputs
-        ctx.save_for_backward(index)
+        _, index, *ctx.arguments = inputs
+        save(ctx, output, index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        (index,) = ctx.saved_tensors
-        input_size, window = ctx.arguments
-        flat = index
-        if index.dtype == torch.uint8:
-            flat = flat_from_offset(index, input_size, *window)
-        gathered = grad_grad_x.flatten(2).gather(2, flat.flatten(2)).reshape(index.shape)
+        gathered = _gathered(grad_grad_x, *ctx.saved_tensors, *ctx.arguments[:2])
         return gathered, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_MaxPoolGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
+
+
+def _gathered(
+    maps: torch.Tensor, index: torch.Tensor, input_size: Sequence[int], window: Window
+) -> torch.Tensor:
+    """What lies in ``maps`` (N, C, *input_size) at the places that the index of a maximum names."""
+    flat = index
+    if index.dtype == torch.uint8:
+        flat = flat_from_offset(index, input_size, *window)
+    gathered = layout.planes(maps).gather(2, layout.planes(flat))
+    return gathered.reshape(index.shape)
 
 
 class _AvgPool(Function):
@@ -96,12 +110,18 @@ class _AvgPool(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, window, _, *rest = inputs
-        ctx.arguments = tuple(x.shape[2:]), window, *rest
+        x, *ctx.arguments = inputs
+        ctx.input_size = tuple(x.shape[2:])
 
     @staticmethod
     def backward(ctx, grad_y):
-        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None, None, None
+        window, _, *rest = ctx.arguments
+        grad_x = apply(_AvgPoolGrad, grad_y, ctx.input_size, window, *rest)
+        return grad_x, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_AvgPool, tangent, *ctx.arguments)
 
 
 class _AvgPoolGrad(Function):
@@ -113,12 +133,18 @@ class _AvgPoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad_y, _, window, *rest = inputs
-        ctx.arguments = window, tuple(grad_y.shape[2:]), *rest
+        grad_y, *ctx.arguments = inputs
+        ctx.output_size = tuple(grad_y.shape[2:])
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None, None, None
+        _, window, *rest = ctx.arguments
+        grad = apply(_AvgPool, grad_grad_x, window, ctx.output_size, *rest)
+        return grad, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_AvgPoolGrad, tangent, *ctx.arguments)
 
 
 def maximum(
@@ -227,7 +253,7 @@ def max_pool(
     both = maximum(batch, window, output_size, return_indices, backend)
     results: Sequence[torch.Tensor] = both if return_indices else both[:1]
     if last:
-        results = [y.contiguous(memory_format=torch.channels_last_3d) for y in results]
+        results = [layout.dense(y, torch.channels_last_3d) for y in results]
     y, *index = (unbatched(result, x, axes) for result in results)
     return (y, index[0]) if return_indices else y
 

@@ -26,7 +26,7 @@ from pydl.contract.pool_adaptive import (
 from pydl.ops import checks
 from pydl.ops import pool as windows
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused, unbatched
 from pydl.shapes import bins, bins_there
@@ -60,12 +60,17 @@ class _AvgPool(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, _, *rest = inputs
-        ctx.arguments = tuple(x.shape[2:]), *rest
+        x, *ctx.arguments = inputs
+        ctx.input_size = tuple(x.shape[2:])
 
     @staticmethod
     def backward(ctx, grad_y):
-        return apply(_AvgPoolGrad, grad_y, *ctx.arguments), None, None, None
+        grad_x = apply(_AvgPoolGrad, grad_y, ctx.input_size, *ctx.arguments[1:])
+        return grad_x, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_AvgPool, tangent, *ctx.arguments)
 
 
 class _AvgPoolGrad(Function):
@@ -77,12 +82,17 @@ class _AvgPoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad_y, _, *rest = inputs
-        ctx.arguments = tuple(grad_y.shape[2:]), *rest
+        grad_y, *ctx.arguments = inputs
+        ctx.output_size = tuple(grad_y.shape[2:])
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        return apply(_AvgPool, grad_grad_x, *ctx.arguments), None, None, None
+        grad = apply(_AvgPool, grad_grad_x, ctx.output_size, *ctx.arguments[1:])
+        return grad, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_AvgPoolGrad, tangent, *ctx.arguments)
 
 
 class _MaxPool(Function):
@@ -96,7 +106,7 @@ class _MaxPool(Function):
         _, index = output
         ctx.mark_non_differentiable(index)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(index)
+        save(ctx, output, index)
         ctx.arguments = tuple(x.shape[2:]), backend
 
     @staticmethod
@@ -105,6 +115,10 @@ class _MaxPool(Function):
         if grad_y is not None:
             grad_x = apply(_MaxPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
         return grad_x, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return _gathered(tangent, *ctx.saved_tensors, ctx.arguments[0]), None
 
 
 class _MaxPoolGrad(Function):
@@ -117,13 +131,16 @@ class _MaxPoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, index, ctx.input_size, _ = inputs
-        ctx.save_for_backward(index)
+        _, index, *ctx.arguments = inputs
+        save(ctx, output, index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        (index,) = ctx.saved_tensors
-        return _gathered(grad_grad_x, index, ctx.input_size), None, None, None
+        return _gathered(grad_grad_x, *ctx.saved_tensors, ctx.arguments[0]), None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_MaxPoolGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 def _gathered(maps: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
@@ -131,7 +148,8 @@ def _gathered(maps: torch.Tensor, index: torch.Tensor, input_size: Sequence[int]
     flat = index
     if index.dtype == torch.uint8:
         flat = flat_from_offset(index, input_size, index.shape[2:])
-    return maps.flatten(2).gather(2, flat.flatten(2)).reshape(index.shape)
+    gathered = layout.planes(maps).gather(2, layout.planes(flat))
+    return gathered.reshape(index.shape)
 
 
 class _Pyramid(Function):
@@ -145,7 +163,7 @@ class _Pyramid(Function):
         _, index = output
         ctx.mark_non_differentiable(index)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(index)
+        save(ctx, output, index)
         ctx.arguments = tuple(x.shape[1:]), levels, kind, layout.channels_last(x), backend
 
     @staticmethod
@@ -154,6 +172,10 @@ class _Pyramid(Function):
         if grad_y is not None:
             grad_x = apply(_PyramidGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
         return grad_x, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return _pyramid_at(tangent, *ctx.saved_tensors, *ctx.arguments), None
 
 
 class _PyramidGrad(Function):
@@ -166,24 +188,41 @@ class _PyramidGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, index, *ctx.arguments, _, backend = inputs
-        ctx.arguments.append(backend)
-        ctx.save_for_backward(index)
+        _, index, *ctx.arguments = inputs
+        save(ctx, output, index)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        (channels, *size), levels, kind, backend = ctx.arguments
-        if kind == "average":
-            grad, _ = apply(_Pyramid, grad_grad_x, levels, kind, "none", backend)
-            return grad, None, None, None, None, None, None
-        (index,) = ctx.saved_tensors
-        parts, first = [], 0
-        for level in split(levels, len(size)):
-            last = first + channels * math.prod(level)
-            taken = index[:, first:last].reshape(-1, channels, *level)
-            parts.append(_gathered(grad_grad_x, taken, size).flatten(1))
-            first = last
-        return torch.cat(parts, 1), None, None, None, None, None, None
+        grad = _pyramid_at(grad_grad_x, *ctx.saved_tensors, *ctx.arguments)
+        return grad, None, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_PyramidGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
+
+
+def _pyramid_at(
+    maps: torch.Tensor,
+    index: torch.Tensor,
+    input_size: Sequence[int],
+    levels: Sequence[int],
+    kind: str,
+    channels_last: bool,
+    backend: str,
+) -> torch.Tensor:
+    """The pyramid of averages of ``maps`` (N, *input_size), or what lies in them where the maxima
+    were."""
+    if kind == "average":
+        return apply(_Pyramid, maps, levels, kind, "none", backend)[0]
+    channels, *size = input_size
+    parts, first = [], 0
+    for level in split(levels, len(size)):
+        last = first + channels * math.prod(level)
+        taken = index[:, first:last].reshape(-1, channels, *level)
+        found = _gathered(maps, taken, size)
+        parts.append(found.reshape(len(found), last - first))
+        first = last
+    return torch.cat(parts, 1)
 
 
 def _batched(name: str, x: torch.Tensor, axes: int, first: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pydl import backends, layout
 from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.pool import max_pool
 from pydl.ops.registry import operator
 from pydl.ops.window import batched, by_pytorch, of_maps, refused, unbatched
@@ -37,7 +37,7 @@ class _LpPool(Function):
         _, kept = output
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, kept)
+        save(ctx, output, x, kept)
 
     @staticmethod
     def backward(ctx, grad_y, _):
@@ -60,7 +60,7 @@ class _LpPoolGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad_y, x, _, ctx.window, _ = inputs
-        ctx.save_for_backward(grad_y, x)
+        save(ctx, output, grad_y, x)
 
     @staticmethod
     def backward(ctx, grad_grad_x):

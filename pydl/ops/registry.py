@@ -13,6 +13,7 @@ from torch.compiler import is_compiling
 
 from pydl import backends
 from pydl.contract.call import Call, Tensor, Tensors, name_of, schema_of
+from pydl.ops.batching import rule
 from pydl.plan import Plans
 
 Results = TypeVar("Results", bound=Tensor | Tensors)
@@ -59,7 +60,7 @@ def operator(call: type[Call[Results]]) -> Callable[..., Results]:
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pydl::{name}", fake, lib=_LIBRARY)
     operator = getattr(torch.ops.pydl, name).default
-    torch.library.register_vmap(f"pydl::{name}", _one_by_one(operator), lib=_LIBRARY)
+    torch.library.register_vmap(f"pydl::{name}", rule(call, operator), lib=_LIBRARY)
     plans = Plans(run, whole=operator, checked=True)
 
     def planned(*arguments: Any) -> Any:
@@ -68,27 +69,6 @@ def operator(call: type[Call[Results]]) -> Callable[..., Results]:
         return plans.call(arguments, {})
 
     return planned
-
-
-def _one_by_one(operator: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
-    """What ``torch.vmap`` makes of an operator: a call for each sample, stacked."""
-
-    def rule(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        results = [
-            operator(
-                *(
-                    # A list of sizes has a list of Nones.
-                    one.select(dim, sample) if isinstance(dim, int) else one
-                    for one, dim in zip(arguments, dims, strict=True)
-                )
-            )
-            for sample in range(info.batch_size)
-        ]
-        if isinstance(results[0], tuple):
-            return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
-        return torch.stack(results), 0
-
-    return rule
 
 
 # These two do not allocate through pydl.layout, so their results may have another layout than

@@ -10,7 +10,7 @@ from pydl import layout
 from pydl.contract.call import Call
 from pydl.contract.lrn import LrnBackward, LrnForward
 from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.reference import lrn, spatial_norm
 
@@ -41,7 +41,7 @@ class _ResponseNorm(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, *ctx.arguments = inputs
-        ctx.save_for_backward(x)
+        save(ctx, output, x)
 
     @staticmethod
     def backward(ctx, grad_y):
@@ -58,7 +58,7 @@ class _Gradient(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad_y, x, *ctx.arguments = inputs
-        ctx.save_for_backward(grad_y, x)
+        save(ctx, output, grad_y, x)
 
     @staticmethod
     def backward(ctx, grad_grad_x):

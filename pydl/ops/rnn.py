@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm, linear
 from pydl import backends
 from pydl.contract.rnn import GATES, RnnBackward, RnnForward, Three, norm_groups
 from pydl.ops.checks import autocast_dtype
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.reference import rnn as reference
 
@@ -61,7 +61,7 @@ class _Rnn(Function):
         *operands, how, backend = inputs
         y, _, _, *kept = output
         ctx.mark_non_differentiable(*kept)
-        ctx.save_for_backward(y, *operands, *kept)
+        save(ctx, output, y, *operands, *kept)
         ctx.how = how, backend
         ctx.set_materialize_grads(False)
 
@@ -92,7 +92,7 @@ class _RnnGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, wanted, how, _ = inputs
-        ctx.save_for_backward(*tensors[:3], *tensors[4:18])
+        save(ctx, output, *tensors[:3], *tensors[4:18])
         ctx.arguments = wanted, how
 
     @staticmethod

@@ -11,7 +11,7 @@ from pydl.contract.call import Pair
 from pydl.contract.rnn import RnnCellBackward, RnnCellForward
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.ops.rnn_options import PLAIN, HasWeights, weights_of
@@ -37,7 +37,7 @@ class _Cell(Function):
         *operands, cell, backend = inputs
         _, c_next, activated = output
         ctx.mark_non_differentiable(activated)
-        ctx.save_for_backward(*operands, activated, c_next)
+        save(ctx, output, *operands, activated, c_next)
         ctx.how = cell, backend
         ctx.set_materialize_grads(False)
 
@@ -70,7 +70,7 @@ class _CellGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:7])
+        save(ctx, output, *inputs[:7])
         ctx.cell = inputs[-2]
 
     @staticmethod

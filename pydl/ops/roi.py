@@ -8,7 +8,7 @@ from pydl import backends, layout
 from pydl.contract.roi import RoiAlignBackward, RoiAlignForward, RoiPoolBackward, RoiPoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
 from pydl.ops.registry import operator
 
 _align_forward = operator(RoiAlignForward)
@@ -24,14 +24,19 @@ class _RoIAlign(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, boxes, _, *rest = inputs
-        ctx.save_for_backward(boxes)
-        ctx.arguments = tuple(x.shape), *rest
+        x, boxes, *ctx.arguments = inputs
+        save(ctx, output, boxes)
+        ctx.input_shape = tuple(x.shape)
 
     @staticmethod
     def backward(ctx, grad_y):
-        grad_x = apply(_RoIAlignGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
+        rest = ctx.arguments[1:]
+        grad_x = apply(_RoIAlignGrad, grad_y, *ctx.saved_tensors, ctx.input_shape, *rest)
         return grad_x, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_RoIAlign, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 class _RoIAlignGrad(Function):
@@ -43,14 +48,19 @@ class _RoIAlignGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad_y, boxes, _, *rest = inputs
-        ctx.save_for_backward(boxes)
-        ctx.arguments = tuple(grad_y.shape[2:]), *rest
+        grad_y, boxes, *ctx.arguments = inputs
+        save(ctx, output, boxes)
+        ctx.output_size = tuple(grad_y.shape[2:])
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        grad = apply(_RoIAlign, grad_grad_x, *ctx.saved_tensors, *ctx.arguments)
+        rest = ctx.arguments[1:]
+        grad = apply(_RoIAlign, grad_grad_x, *ctx.saved_tensors, ctx.output_size, *rest)
         return grad, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_RoIAlignGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 class _RoIPool(Function):
@@ -64,7 +74,7 @@ class _RoIPool(Function):
         _, index = output
         ctx.mark_non_differentiable(index)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(index, boxes)
+        save(ctx, output, index, boxes)
         ctx.arguments = tuple(x.shape), scale, layout.channels_last(x), backend
 
     @staticmethod
@@ -73,6 +83,10 @@ class _RoIPool(Function):
         if grad_y is not None:
             grad_x = apply(_RoIPoolGrad, grad_y, *ctx.saved_tensors, *ctx.arguments)
         return grad_x, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return _at_maxima(tangent, *ctx.saved_tensors), None
 
 
 class _RoIPoolGrad(Function):
@@ -85,15 +99,25 @@ class _RoIPoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, index, boxes, *_ = inputs
-        ctx.save_for_backward(index, boxes)
+        _, index, boxes, *ctx.arguments = inputs
+        save(ctx, output, index, boxes)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
-        index, boxes = ctx.saved_tensors
-        rows = grad_grad_x.flatten(2)[boxes[:, 0].long()]  # (K, C, H * W)
-        gathered = rows.gather(2, index.flatten(2).clamp_min(0)).reshape(index.shape)
-        return torch.where(index >= 0, gathered, 0), None, None, None, None, None, None
+        gathered = _at_maxima(grad_grad_x, *ctx.saved_tensors)
+        return gathered, None, None, None, None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_RoIPoolGrad, tangent, *ctx.saved_tensors, *ctx.arguments)
+
+
+def _at_maxima(maps: torch.Tensor, index: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """What lies in ``maps`` (N, C, H, W) at the places that the index of each box's maxima names; 0
+    where a bin has none."""
+    rows = maps.flatten(2)[boxes[:, 0].long()]  # (K, C, H * W)
+    gathered = rows.gather(2, index.flatten(2).clamp_min(0)).reshape(index.shape)
+    return torch.where(index >= 0, gathered, 0)
 
 
 def _boxes(name: str, x: torch.Tensor, boxes: torch.Tensor | Sequence[torch.Tensor]):

@@ -8,7 +8,7 @@ from pydl import backends, dispatch, plan
 from pydl.contract.softmax import SoftmaxBackward, SoftmaxForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.reference import softmax as reference
 from pydl.shapes import axis
@@ -25,11 +25,18 @@ class _Softmax(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _, *ctx.arguments = inputs
-        ctx.save_for_backward(output)
+        save(ctx, output, output)
 
     @staticmethod
     def backward(ctx, grad_y):
         return apply(_SoftmaxGrad, grad_y, *ctx.saved_tensors, *ctx.arguments), None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        (y,), (dim, log, _) = ctx.saved_tensors, ctx.arguments
+        if log:
+            return tangent - (y.exp() * tangent).sum(dim, keepdim=True)
+        return apply(_SoftmaxGrad, tangent, y, *ctx.arguments)  # whose matrix is symmetric
 
 
 class _SoftmaxGrad(Function):
@@ -42,7 +49,7 @@ class _SoftmaxGrad(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad_y, y, *ctx.arguments = inputs
-        ctx.save_for_backward(grad_y, y)
+        save(ctx, output, grad_y, y)
 
     @staticmethod
     def backward(ctx, grad_grad_x):

@@ -17,7 +17,7 @@ from pydl.ops.batch_norm import (
     move,
     stats,
 )
-from pydl.ops.derivatives import Function
+from pydl.ops.derivatives import Function, save
 
 
 def group_of(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
@@ -76,7 +76,7 @@ class _SyncBatchNorm(Function):
     def setup_context(ctx, inputs, output):
         x, weight, bias, mean, var, *ctx.arguments = inputs
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(x, weight, mean, var)
+        save(ctx, output, x, weight, mean, var)
 
     @staticmethod
     @once_differentiable

@@ -9,7 +9,7 @@ from pydl import backends, layout
 from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward
 from pydl.ops import checks
 from pydl.ops.autocast import as_autocast
-from pydl.ops.derivatives import Function, apply, needs_grad
+from pydl.ops.derivatives import Function, apply, needs_grad, save
 from pydl.ops.registry import operator
 from pydl.ops.window import by_pytorch, refused
 
@@ -25,12 +25,17 @@ class _MaxUnpool(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, index, _, ctx.backend = inputs
-        ctx.save_for_backward(index)
+        _, index, *ctx.arguments = inputs
+        save(ctx, output, index)
 
     @staticmethod
     def backward(ctx, grad_y):
-        return apply(_MaxUnpoolGrad, grad_y, *ctx.saved_tensors, ctx.backend), None, None, None
+        _, backend = ctx.arguments
+        return apply(_MaxUnpoolGrad, grad_y, *ctx.saved_tensors, backend), None, None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_MaxUnpool, tangent, *ctx.saved_tensors, *ctx.arguments)
 
 
 class _MaxUnpoolGrad(Function):
@@ -43,16 +48,20 @@ class _MaxUnpoolGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad_y, index, _ = inputs
-        ctx.save_for_backward(index)
+        grad_y, index, ctx.backend = inputs
+        save(ctx, output, index)
         ctx.shape = grad_y.shape
 
     @staticmethod
     def backward(ctx, grad_grad_x):
         (index,) = ctx.saved_tensors
-        zeros = grad_grad_x.new_zeros(ctx.shape).flatten(2)
-        added = zeros.scatter_add(2, index.flatten(2), grad_grad_x.flatten(2))
+        zeros = layout.planes(grad_grad_x.new_zeros(ctx.shape))
+        added = zeros.scatter_add(2, layout.planes(index), layout.planes(grad_grad_x))
         return added.reshape(ctx.shape), None, None
+
+    @staticmethod
+    def push(ctx, tangent, *_):
+        return apply(_MaxUnpoolGrad, tangent, *ctx.saved_tensors, ctx.backend)
 
 
 def _output_size(

@@ -1,34 +1,18 @@
 """Response normalisation within a channel from its definition (csrc/spatial_norm.h has the
 equations)."""
 
-import itertools
-from types import EllipsisType
-
 import torch
 
 from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 from pydl.reference import in_full_precision
+from pydl.reference.lrn import window_sum
 
 
 def _box_sum(values: torch.Tensor, below: int, above: int) -> torch.Tensor:
     """Sum over the positions p - below ... p + above of every spatial axis, those that exist."""
-    sizes = values.shape[2:]
-    reach = (range(-min(below, n - 1), min(above, n - 1) + 1) for n in sizes)
-    total = torch.zeros_like(values)
-    for offsets in itertools.product(*reach):
-        moves = tuple(zip(offsets, sizes, strict=True))
-        to: tuple[slice | EllipsisType, ...] = (
-            ...,
-            *(slice(max(0, -o), n - max(0, o)) for o, n in moves),
-        )
-        near: tuple[slice | EllipsisType, ...] = (
-            ...,
-            *(slice(max(0, o), n + min(0, o)) for o, n in moves),
-        )
-        shifted = torch.zeros_like(values)
-        shifted[to] = values[near]
-        total = total + shifted
-    return total
+    for axis in range(2, values.ndim):
+        values = window_sum(values, axis, below, above)
+    return values
 
 
 @in_full_precision

@@ -129,20 +129,6 @@ def test_what_a_lenient_block_cannot_serve_goes_to_auto():
         functional.conv2d(x, torch.randn(4, 3, 3, 3), backend="cpu")  # its own word is strict
 
 
-def test_a_lenient_block_leaves_forward_mode_to_auto():
-    def pool(x):
-        return functional.max_pool2d(x, 2)
-
-    tangent = torch.ones_like(X)
-    expected = torch.func.jvp(pool, (X,), (tangent,))[1]
-    assert expected.abs().sum() > 0
-    with pydl.use_backend("cpu", strict=False) as block:
-        torch.testing.assert_close(torch.func.jvp(pool, (X,), (tangent,))[1], expected)
-    assert block.left == {"pool": "backend 'cpu' has no forward-mode derivatives"}
-    with pydl.use_backend("cpu"), pytest.raises(NotImplementedError, match="forward mode"):
-        torch.func.jvp(pool, (X,), (tangent,))
-
-
 def test_bad_names():
     with pytest.raises(ValueError, match="backend must be one of auto, reference"):
         pydl.use_backend("gpu")

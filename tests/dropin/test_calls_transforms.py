@@ -1,94 +1,49 @@
 """torch.func, forward mode and batched derivatives of every call: PyTorch's values under ``auto``,
-small and large; by name the same, and forward mode refused in words."""
+small and large, and by name."""
+
+import functools
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
-from calls import CALLS, named
+from calls import _BIAS, _WEIGHT, CALLS, _like, named
+from torch.nn import functional as stock
+from transforms import BATCHED, EVERY, FORWARD, REVERSE, hold, normalised
 
-from pydl import backends
-
-
-def _loss(f):
-    return lambda x: f(x).sin().sum()  # of squares normalisations know the sum
+from pydl import backends, functional
 
 
-def _dual(f, x):
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+def _normalised(x):
+    return normalised(x, *_like(x, _WEIGHT, _BIAS))
 
 
-def _is_grads_batched(f, x):
-    x = x.detach().requires_grad_()
-    y = f(x)
-    waves = torch.arange(2 * y.numel(), dtype=y.dtype).cos()  # sums to 0 for no normalisation
-    directions = waves.reshape(2, *y.shape)
-    return torch.autograd.grad(y, x, directions, is_grads_batched=True)[0]
-
-
-def _double(f, x):
-    x = x.detach().requires_grad_()
-    (first,) = torch.autograd.grad(_loss(f)(x), x, create_graph=True)
-    return torch.autograd.grad(first.square().sum(), x)[0]
-
-
-def _linearize(f, x):
-    _, push = torch.func.linearize(f, x)
-    return push(torch.ones_like(x))
-
-
-func = torch.func
-FORWARD = {
-    "jvp": lambda f, x: func.jvp(f, (x,), (torch.ones_like(x),))[1],
-    "dual tensors": _dual,
-    "linearize": _linearize,
+DEFINED = {
+    "batch norm in training": _normalised,
+    "batch norm with an activation": lambda x: stock.leaky_relu(_normalised(x), 0.2),
 }
-REVERSE = {
-    "grad": lambda f, x: func.grad(_loss(f))(x),
-    "is_grads_batched": _is_grads_batched,
-    "double backward": _double,
-}
-BATCHED = {
-    "vmap": lambda f, x: func.vmap(f)(torch.stack([x, x + 1])),
-    "vmap of grad": lambda f, x: func.vmap(func.grad(_loss(f)))(torch.stack([x, x + 1])),
-}
-# Too much for a large input.
-WHOLE = {
-    "jacfwd": lambda f, x: func.jacfwd(f)(x),
-    "hessian": lambda f, x: func.hessian(_loss(f))(x),
-    "functional.hessian": lambda f, x: torch.autograd.functional.hessian(
-        _loss(f), x, vectorize=True
-    ),
-}
-JACREV = {
-    "jacrev": lambda f, x: func.jacrev(f)(x),
-    "jacrev of jacrev": lambda f, x: func.jacrev(func.jacrev(_loss(f)))(x),
-}
+
+
+def _tangent(x):
+    return torch.linspace(-1, 1, x.numel(), dtype=x.dtype).reshape(x.shape)
 
 
 def _held(call, x, backend, transforms):
-    for name, transform in transforms.items():
-        expected = transform(call.theirs, x)
-        ours = transform(lambda x: call.ours(x, backend=backend), x)
-        torch.testing.assert_close(ours, expected, msg=lambda said, name=name: f"{name}: {said}")
+    ours = functools.partial(call.ours, backend=backend)
+    theirs = call.theirs if backend == "auto" else DEFINED.get(call.name, call.theirs)
+    hold(transforms, ours, theirs, x, _tangent(x))
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_under_auto(call):
-    x = torch.randn(call.small, dtype=torch.float64)
-    _held(call, x, "auto", FORWARD | REVERSE | BATCHED | WHOLE | JACREV)
+    _held(call, torch.randn(call.small, dtype=torch.float64), "auto", EVERY)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_large_under_auto(call):
     x = torch.randn(call.large)
     for name, transform in (FORWARD | REVERSE | BATCHED).items():
-        expected = transform(call.theirs, x)
+        expected = transform(call.theirs, x, _tangent(x))
         tiny = 1e-4 * expected.abs().max().item()
-        ours = transform(call.ours, x)
-        torch.testing.assert_close(
-            ours, expected, rtol=1e-3, atol=tiny, msg=lambda said, name=name: f"{name}: {said}"
-        )
+        hold({name: transform}, call.ours, call.theirs, x, _tangent(x), rtol=1e-3, atol=tiny)
 
 
 BY_NAME = [
@@ -99,22 +54,45 @@ BY_NAME = [
 @pytest.mark.parametrize("call, backend", BY_NAME)
 def test_by_name(call, backend):
     x = torch.randn(call.small, dtype=torch.float64)
+    some = "grad", "jvp", "vmap"  # the rules are the same for all backends
     if backend in ("triton", "cuda"):  # an interpreter and an emulator; one image, once each way
         x = x[:1] if x.ndim > 2 else x
-        _held(call, x, backend, {"grad": REVERSE["grad"]})
+    elif backend == "reference":
+        some = *some, "vmap of grad", "jvp of grad", "jacrev"
     else:
-        _held(call, x, backend, REVERSE | BATCHED | JACREV)
+        some = EVERY
+    _held(call, x, backend, {name: EVERY[name] for name in some})
 
 
-@pytest.mark.parametrize("call, backend", BY_NAME)
-def test_forward_mode_by_name_is_refused(call, backend):
-    x = torch.randn(call.small)
-    if call.name in ("dropout", "nll loss"):  # nothing dropped; plain arithmetic of PyTorch's
-        _held(call, x, backend, {name: FORWARD[name] for name in ("jvp", "dual tensors")})
-        return
-    for transform in FORWARD.values():
-        with pytest.raises((NotImplementedError, RuntimeError), match="forward mode"):
-            transform(lambda x: call.ours(x, backend=backend), x)
+MANY = {
+    "max_pool2d": lambda where, x: where.max_pool2d(x, 3, 2, 1),
+    "avg_pool2d": lambda where, x: where.avg_pool2d(x, 3, 2, 1),
+    "local_response_norm": lambda where, x: where.local_response_norm(x, 5),
+}
+
+
+def _served(function):
+    """What it returns, and whether a native kernel was called."""
+    with torch.profiler.profile() as profile:
+        result = function()
+    return result, any(event.name.endswith("(cpu)") for event in profile.events())
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_samples_are_ours_and_few_are_not(name):
+    """And whatever goes forward is PyTorch's."""
+    ours, theirs = (functools.partial(MANY[name], where) for where in (functional, stock))
+    batched = {"vmap": BATCHED["vmap"], "vmap of grad": BATCHED["vmap of grad"]}
+    for shape, by_kernel in (((1, 96, 64, 64), True), ((1, 96, 32, 32), False)):
+        x, t = torch.rand(shape), torch.rand(shape)
+        for transform, apply in batched.items():
+            found, native = _served(lambda apply=apply, x=x, t=t: apply(ours, x, t))
+            assert native == by_kernel, (transform, shape)
+            torch.testing.assert_close(found, apply(theirs, x, t), rtol=1e-4, atol=1e-5)
+    x = torch.rand(4, 96, 64, 64)
+    found, native = _served(lambda: FORWARD["jvp"](ours, x, x.cos()))
+    assert not native
+    torch.testing.assert_close(found, FORWARD["jvp"](theirs, x, x.cos()))
 
 
 def test_large_is_ours_and_small_is_not():

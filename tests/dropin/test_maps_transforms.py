@@ -4,6 +4,7 @@ PyTorch's, small and large."""
 import pytest
 import torch
 import torch._dynamo.testing
+import transforms
 from contract import servers
 
 from pydl import functional, nn
@@ -63,58 +64,12 @@ def both(name):
     return (lambda x, **b: call(functional, x, **b)), (lambda x: call(F, x))
 
 
-def dual(function, x, tangent):
-    with torch.autograd.forward_ad.dual_level():
-        y = function(torch.autograd.forward_ad.make_dual(x, tangent))
-        return torch.autograd.forward_ad.unpack_dual(y).tangent
-
-
-def linearized(function, x, tangent):
-    return torch.func.linearize(function, x)[1](tangent)
-
-
-def hessian_vectorized(function, x, tangent):
-    return torch.autograd.functional.hessian(lambda x: function(x).pow(2).sum(), x, vectorize=True)
-
-
-def grads_batched(function, x, tangent):
-    x = x.detach().requires_grad_()
-    y = function(x)
-    grads = torch.stack([torch.ones_like(y), y.detach()])
-    return torch.autograd.grad(y, x, grads, is_grads_batched=True)[0]
-
-
-TRANSFORMS = {
-    "jvp": lambda f, x, t: torch.func.jvp(f, (x,), (t,))[1],
-    "linearize": linearized,
-    "dual": dual,
-    "grad": lambda f, x, t: torch.func.grad(lambda x: f(x).pow(2).sum())(x),
-    "vmap": lambda f, x, t: torch.vmap(f)(torch.stack([x, t])),
-    "vmap of grad": lambda f, x, t: torch.vmap(torch.func.grad(lambda x: f(x).pow(2).sum()))(
-        torch.stack([x, t])
-    ),
-    "grads batched": grads_batched,
-}
-ON_SMALL = {
-    "jacfwd": lambda f, x, t: torch.func.jacfwd(f)(x),
-    "jacrev": lambda f, x, t: torch.func.jacrev(f)(x),
-    "hessian": lambda f, x, t: torch.func.hessian(lambda x: f(x).pow(2).sum())(x),
-    "hessian, vectorized": hessian_vectorized,
-}
-
-
 @EVERY
 @SHAPES
 def test_transforms_under_auto(name, shape):
-    ours, theirs = both(name)
     x, tangent = torch.rand(shape, dtype=torch.float64) + 0.5, torch.rand(shape).double()
-    transforms = {**TRANSFORMS, **ON_SMALL} if shape == SMALL else TRANSFORMS
-    for transform, apply in transforms.items():
-        torch.testing.assert_close(
-            apply(ours, x, tangent),
-            apply(theirs, x, tangent),
-            msg=lambda text, transform=transform: f"{transform}: {text}",
-        )
+    some = transforms.FORWARD | transforms.REVERSE | transforms.BATCHED
+    transforms.hold(transforms.EVERY if shape == SMALL else some, *both(name), x, tangent)
 
 
 @EVERY
@@ -123,17 +78,12 @@ def test_transforms_by_name(server, name):
     backend, device = server
     ours, theirs = both(name)
     # jacrev asks once for each result: few, where kernels are interpreted.
-    shape = (1, 1, 4, 4) if backend == "triton" and device == "cpu" else (1, 2, 6, 6)
+    interpreted = backend in ("triton", "cuda") and device == "cpu"
+    shape = (1, 1, 4, 4) if interpreted else (1, 2, 6, 6)
     x, tangent = (torch.rand(shape, dtype=torch.float64, device=device) + 0.5 for _ in "xt")
-
-    def named(x):
-        return ours(x, backend=backend)
-
-    for apply in (TRANSFORMS["grad"], TRANSFORMS["vmap"], ON_SMALL["jacrev"]):
-        torch.testing.assert_close(*(apply(f, x, tangent) for f in (named, theirs)))
-    if backend != "aten":
-        with pytest.raises((RuntimeError, NotImplementedError), match="forward"):
-            torch.func.jvp(named, (x,), (tangent,))
+    chosen = transforms.EVERY if backend == "cpu" else ("grad", "vmap", "jvp", "jacrev")
+    some = {name: transforms.EVERY[name] for name in chosen}
+    transforms.hold(some, lambda x: ours(x, backend=backend), theirs, x, tangent)
 
 
 class Call(torch.nn.Module):

@@ -341,24 +341,24 @@ def test_torch_func(name, options, backend):
 
 @pytest.mark.parametrize("name, options", FUNCTIONS)
 def test_forward_mode_and_vmap(name, options):
-    """PyTorch's values under auto; by name an error in words, for forward mode."""
+    """PyTorch's values under auto and by name, of each sample by itself."""
     torch.manual_seed(2)
     module = getattr(nn, name)(4, 6, dtype=torch.float64, **options).eval()
     x = example(name, steps=40)
-    run = scalar(module)
-    exact = torch.autograd.functional.jacobian(run, x).sum()
-    _, tangent = torch.func.jvp(run, (x,), (torch.ones_like(x),))
-    compare([tangent], [exact])
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        compare([torch.autograd.forward_ad.unpack_dual(run(dual)).tangent], [exact])
+    run, ones = scalar(module), torch.ones_like(x)
+    gradient = torch.autograd.functional.jacobian(run, x)
     batch = torch.stack((x, 2 * x))
+    second = torch.autograd.functional.jacobian(run, 2 * x)
     for backend in (None, "cpu"):
         module.backend = backend
+        _, tangent = torch.func.jvp(run, (x,), (ones,))
+        compare([tangent], [gradient.sum()])
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, ones)
+            made = torch.autograd.forward_ad.unpack_dual(run(dual)).tangent
+            compare([made], [gradient.sum()])
         compare([torch.vmap(run)(batch)], [torch.stack([run(x), run(2 * x)])])
-    module.backend = "cpu"
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-        torch.func.jvp(run, (x,), (torch.ones_like(x),))
+        compare([torch.vmap(torch.func.grad(run))(batch)], [torch.stack([gradient, second])])
 
 
 @pytest.mark.parametrize("name, options", LAYERS[:3] + LAYERS[4:] + CELLS[:1] + CELLS[2:])

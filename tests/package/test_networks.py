@@ -51,6 +51,7 @@ def test_a_run_leaves_rows_and_a_table(tmp_path: Path, capsys: pytest.CaptureFix
         assert ("CrossEntropyLoss aten" in served) == (row["mode"] == "training")
         activations = 2 * 4 * (6 * 28 * 28 + 6 * 14 * 14)
         assert float(row["peak_ours"]) > activations < float(row["peak_stock"])
+        assert 0.05 < float(row["dense_share"]) < 1
     assert (tmp_path / "networks-1.md").read_text(encoding="utf-8").count("| lenet5 |") == 4
     said = capsys.readouterr().out
     assert "inference:" in said and "geometric mean of 2 rows" in said and "worst:" in said
@@ -196,6 +197,17 @@ def test_the_peak_is_what_was_out_at_once() -> None:
         del second
 
     assert networks.peak_memory(action) == 4 * 3500
+
+
+def test_the_dense_share_is_that_of_products_and_of_convolutions_that_are_not_depthwise() -> None:
+    x, wide = torch.rand(1, 64, 28, 28), torch.rand(500, 500)
+    dense, depthwise = nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3, groups=64)
+    share = networks.dense_share
+    assert share(lambda: dense(x)) > 0.5 and share(lambda: wide @ wide) > 0.5
+    assert share(lambda: depthwise(x)) == 0 == share(lambda: wide.exp())
+    trained = torch.autograd.grad
+    assert share(lambda: trained(dense(x).sum(), dense.weight)) > 0.5
+    assert share(lambda: trained(depthwise(x).sum(), depthwise.weight)) == 0
 
 
 def test_a_mistake_is_named(capsys: pytest.CaptureFixture[str]) -> None:
