@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from pydl import asked, dispatch, plan
+from pydl.backends import transformed
 from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
 # Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
-_OTHERS = ("pool_lp", "rnn", "rnn_cell", "roi")
+_OTHERS = ("pool_lp", "rnn", "roi")
 
 
 class _Question(NamedTuple):
@@ -38,6 +39,8 @@ def _question(family: str, name: str) -> _Question:
         return _Question(bounds(family), bounds=in_evaluation)
     if family == "dropout":
         return _Question(bounds(family), bounds={False: {}})
+    if family == "rnn_cell":  # made without a constructor, it may not know whether it trains
+        return _Question(bounds(family), "_pydl_backend")
     if family not in ("conv", "pool", "pool_adaptive"):
         return _Question(dispatch.bounds_of_family(family))
     kind, function = dispatch.deciding(family, name)
@@ -74,7 +77,7 @@ def method(
     # Each name costs a cache miss, so there are few; all are in the closure, since the globals of
     # the method are not this module's. A table that is read again fills the same bounds.
     tensor, compiling, block, awake = Tensor, is_dynamo_compiling, asked, plan.awake
-    nobody_chose, none = _nobody_chose, dispatch.NO_BOUNDS
+    nobody_chose, watched, none = _nobody_chose, transformed, dispatch.NO_BOUNDS
     others, attribute, bounds_by, exact = _question(family, layer.__name__)
 
     def is_pytorchs(layer: Any, bounds: dispatch.Bounds, input: Tensor) -> bool:
@@ -101,12 +104,19 @@ def method(
                 return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
+    def plain_at_once(self, input, *args, **kwargs):
+        # A cell may have options that torch.nn's has not, and what PyTorch calls has no vmap.
+        if self.__dict__.get("_pydl_options") or watched():
+            return ours(self, input, *args, **kwargs)
+        return at_once(self, input, *args, **kwargs)
+
     def always(self, *args, **kwargs):
         return ours(self, *args, **kwargs)
 
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
     plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
-    code = at_once if plain else always
+    possible = plain_at_once if family == "rnn_cell" else at_once
+    code = possible if plain else always
     return standing_for(like, code)
 
 
