@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from pydl import asked, dispatch, plan
-from pydl.backends import transformed
 from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
@@ -39,8 +40,6 @@ def _question(family: str, name: str) -> _Question:
         return _Question(bounds(family), bounds=in_evaluation)
     if family == "dropout":
         return _Question(bounds(family), bounds={False: {}})
-    if family == "rnn_cell":  # made without a constructor, it may not know whether it trains
-        return _Question(bounds(family), "_pydl_backend")
     if family not in ("conv", "pool", "pool_adaptive"):
         return _Question(dispatch.bounds_of_family(family))
     kind, function = dispatch.deciding(family, name)
@@ -77,7 +76,8 @@ def method(
     # Each name costs a cache miss, so there are few; all are in the closure, since the globals of
     # the method are not this module's. A table that is read again fills the same bounds.
     tensor, compiling, block, awake = Tensor, is_dynamo_compiling, asked, plan.awake
-    nobody_chose, watched, none = _nobody_chose, transformed, dispatch.NO_BOUNDS
+    nobody_chose, none = _nobody_chose, dispatch.NO_BOUNDS
+    transforms, forward_mode = _are_functorch_transforms_active, forward_ad
     others, attribute, bounds_by, exact = _question(family, layer.__name__)
 
     def is_pytorchs(layer: Any, bounds: dispatch.Bounds, input: Tensor) -> bool:
@@ -104,18 +104,29 @@ def method(
                 return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
-    def plain_at_once(self, input, *args, **kwargs):
-        # A cell may have options that torch.nn's has not, and what PyTorch calls has no vmap.
-        if self.__dict__.get("_pydl_options") or watched():
-            return ours(self, input, *args, **kwargs)
-        return at_once(self, input, *args, **kwargs)
+    def cell_at_once(self, input, *args, **kwargs):
+        # A cell may have options that torch.nn's has not, and what PyTorch calls has no vmap
+        # (backends.transformed, without its two calls).
+        if (
+            not others
+            and type(input) is tensor
+            and input.is_cpu
+            and self._pydl_backend is None
+            and (not awake or nobody_chose())
+            and not compiling()
+            and not transforms()
+            and forward_mode._current_level < 0
+            and "_pydl_options" not in self.__dict__
+        ):
+            return theirs(self, input, *args, **kwargs)
+        return ours(self, input, *args, **kwargs)
 
     def always(self, *args, **kwargs):
         return ours(self, *args, **kwargs)
 
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
     plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
-    possible = plain_at_once if family == "rnn_cell" else at_once
+    possible = cell_at_once if family == "rnn_cell" else at_once
     code = possible if plain else always
     return standing_for(like, code)
 
