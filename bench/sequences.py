@@ -1,18 +1,17 @@
 """Networks that write, step by step, against stock PyTorch: ``python bench/sequences.py --out
 FILE``.
 
-One step of the decoder with attention, a thousand sentences translated greedily, and a step of
-training of AWD-LSTM and ELMo. Ours and theirs, the same network made of torch.nn's layers, share
-their weights and are timed in turns in one process, after their results have been compared. Where
-the reset acts before the recurrent product PyTorch has no operator, and theirs is the cell, or the
-loop over steps, that one would write with it.
+A sentence read by the encoder, one step of the decoder with attention, a thousand sentences
+translated greedily, and a step of training of AWD-LSTM and ELMo. Ours and theirs, the same network
+made of torch.nn's layers, share their weights and are timed in turns in one process, after their
+results have been compared. Where the reset acts before the recurrent product PyTorch has no
+operator, and theirs is the cell, or the loop over steps, that one would write with it.
 
 With one thread the processor's time counts, which other programs have no part in. The layers alone
 are timed by ``bench/rnn.py``.
 """
 
 import argparse
-import copy
 import fnmatch
 import sys
 import time
@@ -31,7 +30,7 @@ from pydl.bench.results import write_table  # noqa: E402
 from pydl.models.sequence.awd_lstm import AWDLSTM  # noqa: E402
 from pydl.models.sequence.decoder import Decoder  # noqa: E402
 from pydl.models.sequence.elmo import CHARACTERS, WORD, elmo_small  # noqa: E402
-from pydl.models.sequence.translator import Translator  # noqa: E402
+from pydl.models.sequence.translator import Encoder, Translator  # noqa: E402
 from pydl.models.stock import as_torch  # noqa: E402
 
 SYMBOLS, HIDDEN, PLACES = 1000, 256, 30  # of decoders: of words, units and places of the memory
@@ -39,8 +38,9 @@ SENTENCES, WORDS, AT_ONCE = 1000, 20, 100  # translated
 STREAMS, STEPS = 20, 35  # of AWD-LSTM's training
 ELMO_BATCH, ELMO_WORDS = 8, 20
 
-# What one side of a measurement does: of a network, the results that are compared.
-Run = Callable[[torch.nn.Module], tuple[torch.Tensor, ...]]
+# What one side of a measurement does, made of a network; the results are compared.
+Action = Callable[[], tuple[torch.Tensor, ...]]
+Run = Callable[[torch.nn.Module], Action]
 
 RESET = {"cell": "gru", "reset_before": True}
 CELLS = {"GRU": {"cell": "gru"}, "LSTM": {"cell": "lstm"}, "GRU, reset before": RESET}
@@ -48,11 +48,26 @@ CELLS = {"GRU": {"cell": "gru"}, "LSTM": {"cell": "lstm"}, "GRU, reset before": 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, made when it is asked for, and what is done with it."""
+    """A network, made when it is asked for, and what is done with it; with that of torch.nn's
+    layers ``stock``, where that is another function."""
 
     name: str
     build: Callable[[], torch.nn.Module]
     run: Run
+    stock: Run | None = None
+
+    def sides(self) -> dict[str, Action]:
+        """What is to be timed, of one set of weights."""
+        torch.manual_seed(0)
+        ours = self.build()
+        theirs = as_torch(ours)
+        return {"ours": self.run(ours), "theirs": (self.stock or self.run)(theirs)}
+
+
+def _read(batch: int) -> Run:
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randint(3, SYMBOLS, (WORDS, batch), generator=generator)
+    return lambda model: torch.inference_mode()(lambda: model(source))
 
 
 def _step(batch: int) -> Run:
@@ -61,26 +76,37 @@ def _step(batch: int) -> Run:
     h = torch.randn(batch, HIDDEN, generator=generator).tanh()
     written = torch.randint(3, SYMBOLS, (batch,), generator=generator)
 
-    @torch.inference_mode()
-    def run(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-        # The memory is made once a sentence, and costs next to nothing here.
-        scores, state, weights = model.step(written, model.begin(h), model.remember(values))
-        return scores, *state, weights
+    def run(model: torch.nn.Module) -> Action:
+        with torch.inference_mode():
+            state, memory = model.begin(h), model.remember(values)  # once a sentence
+
+        @torch.inference_mode()
+        def step() -> tuple[torch.Tensor, ...]:
+            scores, after, weights = model.step(written, state, memory)
+            return scores, *after, weights
+
+        return step
 
     return run
 
 
-def _translated(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+def _translated(model: torch.nn.Module) -> Action:
     generator = torch.Generator().manual_seed(1)
-    found = []
-    for _ in range(SENTENCES // AT_ONCE):
-        lengths = torch.randint(WORDS // 2, WORDS + 1, (AT_ONCE,), generator=generator)
-        source = torch.randint(3, SYMBOLS, (WORDS, AT_ONCE), generator=generator)
-        with torch.inference_mode():
-            # Random weights end nothing: all sentences become as long as they may.
-            written = model.translate(source, lengths, longest=WORDS)
-        found.append(written.log_probability)
-    return tuple(found)
+    batches = [
+        (
+            torch.randint(3, SYMBOLS, (WORDS, AT_ONCE), generator=generator),
+            torch.randint(WORDS // 2, WORDS + 1, (AT_ONCE,), generator=generator),
+        )
+        for _ in range(SENTENCES // AT_ONCE)
+    ]
+
+    @torch.inference_mode()
+    def translate() -> tuple[torch.Tensor, ...]:
+        # Random weights end nothing: all sentences become as long as they may.
+        written = (model.translate(*batch, longest=WORDS) for batch in batches)
+        return tuple(one.log_probability for one in written)
+
+    return translate
 
 
 def _gradients(model: torch.nn.Module, loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -92,17 +118,20 @@ def _language(loss: Callable[..., torch.Tensor]) -> Run:
     generator = torch.Generator().manual_seed(1)
     text = torch.randint(10_000, (STEPS + 1, STREAMS), generator=generator)
 
-    def run(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-        scores, _ = model(text[:-1])
-        return _gradients(model, loss(scores.flatten(0, 1), text[1:].flatten()))
+    def run(model: torch.nn.Module) -> Action:
+        def train() -> tuple[torch.Tensor, ...]:
+            scores, _ = model(text[:-1])
+            return _gradients(model, loss(scores.flatten(0, 1), text[1:].flatten()))
+
+        return train
 
     return run
 
 
-def _vectors(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+def _vectors(model: torch.nn.Module) -> Action:
     generator = torch.Generator().manual_seed(1)
     words = torch.randint(1, CHARACTERS, (ELMO_WORDS, ELMO_BATCH, WORD), generator=generator)
-    return _gradients(model, model(words).square().mean())
+    return lambda: _gradients(model, model(words).square().mean())
 
 
 def _awd_lstm() -> AWDLSTM:
@@ -120,6 +149,12 @@ def cases() -> Iterator[Case]:
                 return Decoder(SYMBOLS, 2 * HIDDEN, hidden=HIDDEN, **cell).eval()
 
             yield Case(f"decoder step, {name}, batch {batch}", decoder, _step(batch))
+    for batch in (1, 32):
+
+        def encoder() -> torch.nn.Module:
+            return Encoder(SYMBOLS, 64, HIDDEN, reset_before=True).eval()
+
+        yield Case(f"encoder, GRU, reset before, batch {batch}", encoder, _read(batch))
     for reset in (True, False):
 
         def translator(reset: bool = reset) -> torch.nn.Module:
@@ -128,27 +163,25 @@ def cases() -> Iterator[Case]:
 
         kind = "reset before" if reset else "reset after"
         yield Case(f"{SENTENCES} sentences, GRU, {kind}", translator, _translated)
-    yield Case("training, AWD-LSTM", _awd_lstm, _language(functional.cross_entropy))
+    entropies = functional.cross_entropy, torch.nn.functional.cross_entropy
+    yield Case("training, AWD-LSTM", _awd_lstm, *map(_language, entropies))
     yield Case("training, ELMo, small", elmo_small, _vectors)
 
 
-def check(case: Case, ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+def check(sides: dict[str, Action]) -> None:
     """Raises AssertionError where results differ by more than rounding, relative to the largest."""
-    for mine, their in zip(case.run(ours), case.run(theirs), strict=True):
+    for mine, their in zip(*(run() for run in sides.values()), strict=True):
         bound = 1e-4 * their.abs().max().item()
         torch.testing.assert_close(mine, their, rtol=1e-4, atol=bound)
 
 
 def row(case: Case, seconds: float) -> dict[str, str]:
     """One measurement."""
-    torch.manual_seed(0)
-    ours = case.build()
-    theirs = as_torch(copy.deepcopy(ours))
-    check(case, ours, theirs)
-    actions = {"ours": lambda: case.run(ours), "theirs": lambda: case.run(theirs)}
+    sides = case.sides()
+    check(sides)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    taken = measure.interleave(actions, seconds=seconds, rounds=(5, 400), clock=clock)
-    mine, their = taken["ours"], taken["theirs"]
+    taken = measure.interleave(sides, seconds=seconds, rounds=(5, 400), clock=clock)
+    mine, their, versions = taken["ours"], taken["theirs"], measure.versions()
     return {
         "case": case.name,
         "threads": str(torch.get_num_threads()),
@@ -159,7 +192,8 @@ def row(case: Case, seconds: float) -> dict[str, str]:
         "theirs_least_us": f"{1e6 * their.minimum:.1f}",
         "ratio_of_least": f"{their.minimum / mine.minimum:.2f}",
         "device": measure.device_name(),
-        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        **{name: versions[name] for name in ("torch", "torch_isa", "pydl_isa")},
     }
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from pydl import asked, dispatch, plan
@@ -18,7 +20,7 @@ from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
 # Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
-_OTHERS = ("pool_lp", "rnn", "rnn_cell", "roi")
+_OTHERS = ("pool_lp", "rnn", "roi")
 
 
 class _Question(NamedTuple):
@@ -75,6 +77,7 @@ def method(
     # the method are not this module's. A table that is read again fills the same bounds.
     tensor, compiling, block, awake = Tensor, is_dynamo_compiling, asked, plan.awake
     nobody_chose, none = _nobody_chose, dispatch.NO_BOUNDS
+    transforms, forward_mode = _are_functorch_transforms_active, forward_ad
     others, attribute, bounds_by, exact = _question(family, layer.__name__)
 
     def is_pytorchs(layer: Any, bounds: dispatch.Bounds, input: Tensor) -> bool:
@@ -101,12 +104,30 @@ def method(
                 return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
+    def cell_at_once(self, input, *args, **kwargs):
+        # A cell may have options that torch.nn's has not, and what PyTorch calls has no vmap
+        # (backends.transformed, without its two calls).
+        if (
+            not others
+            and type(input) is tensor
+            and input.is_cpu
+            and self._pydl_backend is None
+            and (not awake or nobody_chose())
+            and not compiling()
+            and not transforms()
+            and forward_mode._current_level < 0
+            and "_pydl_options" not in self.__dict__
+        ):
+            return theirs(self, input, *args, **kwargs)
+        return ours(self, input, *args, **kwargs)
+
     def always(self, *args, **kwargs):
         return ours(self, *args, **kwargs)
 
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
     plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
-    code = at_once if plain else always
+    possible = cell_at_once if family == "rnn_cell" else at_once
+    code = possible if plain else always
     return standing_for(like, code)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from pydl import functional, nn
+from pydl import nn
 
 
 class Memory(NamedTuple):
@@ -38,6 +38,7 @@ class Attention(nn.Module):
     def __init__(self, memory: int, size: int) -> None:
         super().__init__()
         self.key = nn.Linear(memory, size, bias=False)
+        self.weigh = nn.Softmax(1)
         self.read = Product()
 
     def remember(self, values: torch.Tensor, blank: torch.Tensor | None = None) -> Memory:
@@ -53,7 +54,7 @@ class Attention(nn.Module):
         scores = self.score(query, memory.keys)
         if memory.blank is not None:
             scores = scores.masked_fill(memory.blank, -torch.inf)
-        weights = functional.softmax(scores, 1)
+        weights = self.weigh(scores)
         return self.read(weights[:, None], memory.values)[:, 0], weights
 
 

@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         self.cell = (nn.LSTMCell if cell == "lstm" else nn.GRUCell)(read, hidden, **more)
         self.deep = nn.Linear(hidden + read, 2 * maxout)
         self.maxout = nn.MaxPool1d(2)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.scores = nn.Linear(maxout, symbols)
 
     def remember(self, values: torch.Tensor, blank: torch.Tensor | None = None) -> Memory:
