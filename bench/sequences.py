@@ -78,7 +78,7 @@ def _translated(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
         source = torch.randint(3, SYMBOLS, (WORDS, AT_ONCE), generator=generator)
         with torch.inference_mode():
             # Random weights end nothing: all sentences become as long as they may.
-            written = model.translate(source, lengths, longest=WORDS)
+            written = model.write(source, lengths, longest=WORDS)
         found.append(written.log_probability)
     return tuple(found)
 
