@@ -37,9 +37,9 @@ class ClipCaptioner(Writer):
         return self.begin(values.mean(1), values)
 
 
-def clip_captioner(symbols: int = 26, frames: Frames | None = None) -> ClipCaptioner:
-    """For clips of digits, and sentences of what they do; ``frames`` may have learned before."""
-    return ClipCaptioner(frames or frames_of_digits(), symbols)
+def clip_captioner(symbols: int = 26) -> ClipCaptioner:
+    """For clips of digits, and sentences of what they do."""
+    return ClipCaptioner(frames_of_digits(), symbols)
 
 
 MODELS = (

@@ -72,6 +72,7 @@ class Translator(Writer):
         maxout: int = 64,
         dropout: float = 0.0,
     ) -> None:
+        encoder = Encoder(source, embedding, hidden, reset_before)
         super().__init__(
             hidden,
             2 * hidden,
@@ -84,7 +85,7 @@ class Translator(Writer):
             maxout=maxout,
             dropout=dropout,
         )
-        self.encoder = Encoder(source, embedding, hidden, reset_before)
+        self.encoder = encoder
 
     def read(
         self, source: torch.Tensor, lengths: torch.Tensor | None = None

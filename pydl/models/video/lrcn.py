@@ -11,6 +11,8 @@ from pydl import nn
 from pydl.models.model import Model
 from pydl.models.stages import stages
 
+MAPS = (8, 16, 32, 32)  # of the small convolutions for digits
+
 
 class Frames(nn.Module):
     """What is in each frame of a clip, in the light of the others.
@@ -70,8 +72,7 @@ class LRCN(nn.Module):
 def frames_of_digits() -> Frames:
     """For grey frames of 40x40, in both directions: where something moves to shows in the frames
     that come."""
-    maps = (8, 16, 32, 32)
-    return Frames(stages(1, maps), maps[-1] * 5**2, bidirectional=True)
+    return Frames(stages(1, MAPS), MAPS[-1] * 5**2, bidirectional=True)
 
 
 def lrcn_digits() -> LRCN:
