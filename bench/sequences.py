@@ -103,7 +103,7 @@ def _translated(model: torch.nn.Module) -> Action:
     @torch.inference_mode()
     def translate() -> tuple[torch.Tensor, ...]:
         # Random weights end nothing: all sentences become as long as they may.
-        written = (model.translate(*batch, longest=WORDS) for batch in batches)
+        written = (model.write(*batch, longest=WORDS) for batch in batches)
         return tuple(one.log_probability for one in written)
 
     return translate

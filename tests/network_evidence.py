@@ -15,10 +15,11 @@ from pydl.models.segmentation.segnet import SegNet
 from pydl.models.segmentation.unet import UNet
 from pydl.models.sequence.awd_lstm import AWDLSTM
 from pydl.models.sequence.classifier import ULMFiT
-from pydl.models.sequence.crnn import CRNN
+from pydl.models.sequence.crnn import CRNN, Columns
 from pydl.models.sequence.elmo import ELMo
 from pydl.models.sequence.feed_forward_lm import FeedForwardLM
 from pydl.models.sequence.flair import Flair
+from pydl.models.sequence.line_reader import LineReader
 from pydl.models.sequence.lstm_lm import LSTMLM
 from pydl.models.sequence.translator import Translator
 from pydl.models.video import mc3_18, r2plus1d_18
@@ -53,6 +54,7 @@ TRAINED = (
     "deeplabv3_resnet50",
     "c3d-digits",
     "c3d-frame",
+    "lrcn-digits",
     "mc3_18",
     "r2plus1d_18",
     "autoencoder3d",
@@ -66,7 +68,10 @@ TRAINED = (
     "ulmfit",
     "rnnsearch",
     "crnn",
+    "line_reader",
     "captioner",
+    "clip_captioner",
+    "region_captioner",
     "forecaster",
     "speaker_encoder",
     "crepe_tiny",
@@ -110,6 +115,9 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     ),
     "rnnsearch": lambda: Translator(30_000, 30_000, embedding=3, hidden=4, maxout=2),
     "crnn": lambda: CRNN(37, maps=(2, 2, 4, 4, 4, 4, 4), hidden=3),
+    "line_reader": lambda: LineReader(
+        Columns(maps=(2, 2, 4, 4, 4, 4, 4), hidden=3), 39, embedding=3, hidden=4, maxout=2
+    ),
     "mc3_18": lambda: _two_stages(mc3_18),
     "r2plus1d_18": lambda: _two_stages(r2plus1d_18),
 }

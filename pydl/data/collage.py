@@ -172,6 +172,22 @@ def ground(
     return over(clouds + grain, ink, draw.uniform(0.4, 0.9, clutter))
 
 
+def filmed(
+    draw: np.random.Generator,
+    chosen: np.ndarray,
+    poses: np.ndarray,
+    held_out: bool,
+    height: int,
+    width: int,
+    clutter: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The T pictures [T, H, W] of one digit in so many poses, on a ground that stands still, and
+    the masks [T, H, W] of the digit."""
+    ink = laid(upright(chosen.repeat(len(poses))), poses, height, width)  # [T, H, W]
+    behind = ground(draw, held_out, height, width, clutter)
+    return eight_bits(behind * (1 - ink) + ink), ink > SEEN
+
+
 def eight_bits(image: torch.Tensor) -> torch.Tensor:
     """The nearest of 256 greys."""
     return image.clamp(0, 1).mul(255).round().div(255)

@@ -214,10 +214,9 @@ def clips(
         edge = _REACH * high
         x, y = edge + x * (width - 2 * edge), edge + y * (height - 2 * edge)
         poses = np.stack([x, y, high, angle * (2 * turned - 1)], axis=1)
-        ink = collage.laid(collage.upright(one.repeat(frames)), poses, height, width)  # [T, H, W]
-        ground = collage.ground(draw, held_out, height, width, clutter)
-        pictures.append(collage.eight_bits(ground * (1 - ink) + ink))
-        masks.append(ink > collage.SEEN)
+        picture, mask = collage.filmed(draw, one, poses, held_out, height, width, clutter)
+        pictures.append(picture)
+        masks.append(mask)
         motions.append(motion)
         chosen.append(one)
     which = np.concatenate(chosen)

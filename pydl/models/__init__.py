@@ -34,11 +34,14 @@ from pydl.models.segmentation.unet import unet, unet_padded
 from pydl.models.sequence.awd_lstm import AWDLSTM, awd_lstm_ptb, awd_lstm_wt2
 from pydl.models.sequence.captioner import Captioner, captioner
 from pydl.models.sequence.char_lm import CharLM
+from pydl.models.sequence.clip_captioner import ClipCaptioner, clip_captioner
 from pydl.models.sequence.crnn import CRNN, crnn
 from pydl.models.sequence.elmo import ELMo, elmo, elmo_medium, elmo_small
 from pydl.models.sequence.feed_forward_lm import FeedForwardLM, feed_forward_lm
 from pydl.models.sequence.flair import Flair, flair
+from pydl.models.sequence.line_reader import LineReader, line_reader
 from pydl.models.sequence.lstm_lm import LSTMLM, lstm_lm_large, lstm_lm_medium
+from pydl.models.sequence.region_captioner import RegionCaptioner, region_captioner
 from pydl.models.sequence.speaker_encoder import speaker_encoder
 from pydl.models.sequence.translator import Translator, rnnsearch
 from pydl.models.shufflenetv2 import (
@@ -53,21 +56,25 @@ from pydl.models.stn import stn
 from pydl.models.summary import LayerRow, summarize
 from pydl.models.table import MODELS, build, find
 from pydl.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn
-from pydl.models.video import c3d, inflate, mc3_18, r2plus1d_18, r3d_18
+from pydl.models.video import LRCN, c3d, inflate, lrcn_digits, mc3_18, r2plus1d_18, r3d_18
 from pydl.models.zfnet import zfnet, zfnet512
 
 __all__ = [
     "AWDLSTM",
     "CRNN",
+    "LRCN",
     "LSTMLM",
     "MODELS",
     "Captioner",
     "CharLM",
+    "ClipCaptioner",
     "ELMo",
     "FeedForwardLM",
     "Flair",
     "LayerRow",
+    "LineReader",
     "Model",
+    "RegionCaptioner",
     "Translator",
     "alexnet",
     "alexnet_lecture",
@@ -80,6 +87,7 @@ __all__ = [
     "build",
     "c3d",
     "captioner",
+    "clip_captioner",
     "context",
     "context_large",
     "crepe",
@@ -116,12 +124,15 @@ __all__ = [
     "inception_v3",
     "inflate",
     "lenet5",
+    "line_reader",
+    "lrcn_digits",
     "lstm_lm_large",
     "lstm_lm_medium",
     "mc3_18",
     "mobilenet_v2",
     "r2plus1d_18",
     "r3d_18",
+    "region_captioner",
     "regression",
     "resnet18",
     "resnet34",

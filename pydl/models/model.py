@@ -16,7 +16,7 @@ class Model:
     pixel; it is a tensor, or a dict in which that is ``out``. ``clips`` are to be classified.
     Networks with ``tokens`` are for sequences: what they take are not images but numbers below
     ``tokens``, time first, and one with a ``target`` is given that sequence too, which it is to
-    write. Where its input is C, H, W all the same, it writes about images.
+    write. Where its input is C, H, W or C, T, H, W all the same, it writes about images or clips.
 
     ``parameters`` counts weights and biases. ``giga_multiply_adds`` are those of convolutions and
     fully connected layers on one input, in 10^9, with as many digits as were published. A network
@@ -78,7 +78,7 @@ class Model:
             assert self.tokens is not None
             return torch.randint(self.tokens, (steps, batch, *more), **given)
 
-        of_images = self.tokens is None or len(shape) == 3
+        of_images = self.tokens is None or len(shape) >= 3
         first = images(shape) if of_images else sequences(shape)
         return (first,) if self.target is None else (first, sequences(self.target))
 

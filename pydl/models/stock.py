@@ -8,13 +8,15 @@ import torch
 from torch.nn import functional
 
 from pydl.nn.layer import Layer
+from pydl.nn.roi import RoIAlign, RoIPool
 
 
 def as_torch(model: torch.nn.Module) -> torch.nn.Module:
     """A copy of ``model`` made of torch.nn's layers, with the same parameters and buffers.
 
     A layer that torch.nn has no counterpart of, or not with its options, is the backend
-    ``aten``'s: what one would write with PyTorch's operators.
+    ``aten``'s: what one would write with PyTorch's operators; a pool of regions, which has none of
+    these either, the backend ``reference``'s.
     """
     shared = itertools.chain(model.parameters(), model.buffers())
     made = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
@@ -25,7 +27,7 @@ def as_torch(model: torch.nn.Module) -> torch.nn.Module:
         ours = cls.__module__.startswith("pydl.nn.") and "_pydl_options" not in vars(layer)
         counterpart = getattr(torch.nn, cls.__name__, None) if ours else None
         if counterpart is None:
-            layer.backend = "aten"
+            layer.backend = "reference" if isinstance(layer, (RoIAlign, RoIPool)) else "aten"
         else:
             layer.__class__ = counterpart
             for own in ("__module__", "_pydl_backend"):  # which a layer here keeps in itself

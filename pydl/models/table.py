@@ -26,12 +26,15 @@ from pydl.models.segmentation.unet import MODELS as UNET
 from pydl.models.sequence.awd_lstm import MODELS as AWD_LSTM
 from pydl.models.sequence.captioner import MODELS as CAPTIONER
 from pydl.models.sequence.classifier import MODELS as CLASSIFIER
+from pydl.models.sequence.clip_captioner import MODELS as CLIP_CAPTIONER
 from pydl.models.sequence.crnn import MODELS as CRNN
 from pydl.models.sequence.elmo import MODELS as ELMO
 from pydl.models.sequence.feed_forward_lm import MODELS as FEED_FORWARD_LM
 from pydl.models.sequence.flair import MODELS as FLAIR
 from pydl.models.sequence.forecaster import MODELS as FORECASTER
+from pydl.models.sequence.line_reader import MODELS as LINE_READER
 from pydl.models.sequence.lstm_lm import MODELS as LSTM_LM
+from pydl.models.sequence.region_captioner import MODELS as REGION_CAPTIONER
 from pydl.models.sequence.speaker_encoder import MODELS as SPEAKER_ENCODER
 from pydl.models.sequence.translator import MODELS as TRANSLATOR
 from pydl.models.shufflenetv2 import MODELS as SHUFFLENET_V2
@@ -40,6 +43,7 @@ from pydl.models.squeezenet import MODELS as SQUEEZENET
 from pydl.models.stn import MODELS as STN
 from pydl.models.vgg import MODELS as VGG
 from pydl.models.video.c3d import MODELS as C3D
+from pydl.models.video.lrcn import MODELS as LRCN
 from pydl.models.video.resnet import MODELS as VIDEO_RESNET
 from pydl.models.zfnet import MODELS as ZFNET
 
@@ -70,6 +74,7 @@ _FILES = (
     CONTEXT,
     DEEPLAB_V3,
     C3D,
+    LRCN,
     VIDEO_RESNET,
     AUTOENCODER_3D,
     FEED_FORWARD_LM,
@@ -80,7 +85,10 @@ _FILES = (
     CLASSIFIER,
     TRANSLATOR,
     CRNN,
+    LINE_READER,
     CAPTIONER,
+    CLIP_CAPTIONER,
+    REGION_CAPTIONER,
     FORECASTER,
     SPEAKER_ENCODER,
     CREPE,

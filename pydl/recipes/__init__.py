@@ -2,6 +2,8 @@
 and a page that shows it. ``pydl run`` lists them, ``pydl run NAME`` does one."""
 
 from pydl.recipes.actions import RECIPE as ACTIONS
+from pydl.recipes.caption_clips import RECIPE as CAPTION_CLIPS
+from pydl.recipes.caption_regions import RECIPE as CAPTION_REGIONS
 from pydl.recipes.caption_scenes import RECIPE as CAPTION_SCENES
 from pydl.recipes.char_lm import RECIPE as CHAR_LM
 from pydl.recipes.classifiers import RECIPE as CLASSIFIERS
@@ -29,7 +31,7 @@ RECIPES: dict[str, Recipe] = {
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
         *(TRANSLATE_NUMBERS, FORECAST_ELNINO, READ_DIGITS, READ_LINES),
-        *(CAPTION_SCENES, NAME_LANGUAGES, HEAR_PITCH),
+        *(CAPTION_SCENES, CAPTION_REGIONS, CAPTION_CLIPS, NAME_LANGUAGES, HEAR_PITCH),
     )
 }
 

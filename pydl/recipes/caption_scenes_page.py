@@ -4,35 +4,15 @@ from html import escape
 
 import torch
 
-from pydl import measure, nn
+from pydl import measure
 from pydl.data import scenes
-from pydl.models.sequence.captioner import Captioner
-from pydl.recipes.caption_scenes import (
-    FREQUENT,
-    NEAREST,
-    NETWORK,
-    POINTING,
-    SIDE,
-    TARGET,
-    Result,
-)
+from pydl.recipes import writing_page
+from pydl.recipes.caption_scenes import FREQUENT, NEAREST, NETWORK, POINTING, TARGET, Result
 from pydl.recipes.recipe import Options
 from pydl.visualize import page, plots, shares
-from pydl.visualize.curves import losses
-from pydl.visualize.thumbnails import grey, heat, thumbnails
+from pydl.visualize.thumbnails import grey, thumbnails
 
-SHOWN, WRONG = 4, 12  # pictures with what was read for each word, and sentences that are not right
-
-
-class _Greedy(nn.Module):
-    """The network writing by itself."""
-
-    def __init__(self, model: Captioner) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.write(images).symbols
+SHOWN = 4  # pictures with what was read for each word
 
 
 def html(options: Options, learned: int, result: Result) -> str:
@@ -50,13 +30,21 @@ def html(options: Options, learned: int, result: Result) -> str:
         {len(result.held_out)} pictures whose digits it had never seen. The digits:
         {escape(scenes.SOURCE)} ({escape(scenes.LICENCE)})."""
     some = torch.stack([scene.image for scene in result.held_out[:32]]).to(options.device)
-    time = shares.of_layers(_Greedy(result.model.eval()), some)
+    time = shares.of_layers(writing_page.Greedy(result.model.eval()), some)
     parts = [
         _tiles(result),
         _looks(result),
-        _scores(result),
-        _learning(album, result),
-        _wrong(result),
+        writing_page.scores(
+            result.found,
+            """Sentences about held-out digits. <i>The nearest picture</i> is that training picture
+            whose pixels differ least.""",
+        ),
+        writing_page.learning(album, result.epochs, "pictures"),
+        writing_page.wrong(
+            [scene.sentence for scene in result.held_out],
+            result.texts[NETWORK],
+            lambda i: thumbnails(result.held_out[i].image, grey, limits=(0, 1)),
+        ),
         page.where_time_goes(time, f"{len(some)} pictures, written about word by word"),
     ]
     versions = measure.versions(torch.device(options.device))
@@ -93,63 +81,16 @@ def _looks(result: Result) -> str:
     order = sorted(
         range(len(result.held_out)), key=lambda i: -len(result.texts[NETWORK][i].split())
     )
-    galleries = []
-    for i in order[:SHOWN]:
-        text = result.texts[NETWORK][i].split()
-        image = result.held_out[i].image
-        maps = result.weights[: len(text), i]
-        side = int(maps.shape[1] ** 0.5)
-        large = nn.functional.interpolate(
-            maps.view(1, len(text), side, side), (SIDE, SIDE), mode="bilinear"
-        )[0]
-        pictures = [(thumbnails(image, grey, limits=(0, 1)), "the picture")]
-        for word, one in zip(text, large, strict=True):
-            lit = image * (0.25 + 0.75 * one / one.max().clamp_min(1e-12))
-            pictures.append((thumbnails(lit, heat, limits=(0, 1)), f"<b>{escape(word)}</b>"))
-        galleries.append(page.gallery(pictures, "4.5rem"))
+    galleries = [
+        writing_page.looks(
+            result.held_out[i].image, result.texts[NETWORK][i].split(), result.weights[:, i]
+        )
+        for i in order[:SHOWN]
+    ]
     return page.section(
         "Where it looks",
         page.paragraph("""
             The longest sentences that it wrote about held-out pictures. Below each word the
             picture, bright where the network read it for that word; elsewhere it is dimmed."""),
         *galleries,
-    )
-
-
-def _scores(result: Result) -> str:
-    rows = [
-        [escape(name), f"{100 * one.exact:.1f}", f"{one.bleu:.1f}"]
-        for name, one in result.found.items()
-    ]
-    return page.section(
-        "Beside others",
-        page.paragraph("""
-            Sentences about held-out digits. <i>The nearest picture</i> is that training picture
-            whose pixels differ least. BLEU is sacrebleu's, of runs of up to four words."""),
-        page.table(["", "exactly right, %", "BLEU"], rows, numbers=(1, 2)),
-    )
-
-
-def _learning(album: plots.Album, result: Result) -> str:
-    title = "Cross entropy of a word"
-    image = album("learning", losses, title, result.epochs, "pictures")
-    return page.section("Learning", page.picture(image, title))
-
-
-def _wrong(result: Result) -> str:
-    pairs = zip(result.held_out, result.texts[NETWORK], strict=True)
-    wrong = [(scene, text) for scene, text in pairs if text != scene.sentence]
-    if not wrong:
-        return page.section("What is wrong", page.paragraph("Nothing."))
-    pictures = [
-        (
-            thumbnails(scene.image, grey, limits=(0, 1)),
-            f"{escape(scene.sentence)}; written: <b>{escape(text)}</b>",
-        )
-        for scene, text in wrong[:WRONG]
-    ]
-    return page.section(
-        "What is wrong",
-        page.paragraph(f"The first of the {len(wrong)} sentences that are not right."),
-        page.gallery(pictures, "9rem"),
     )

@@ -7,7 +7,7 @@ import torch
 from pydl import functional, measure
 from pydl.data.lines import Lines
 from pydl.recipes import read_digits, reading_page
-from pydl.recipes.read_digits import NETWORK, SEGMENTED, TARGET, Result
+from pydl.recipes.read_digits import ATTENDED, NETWORK, SEGMENTED, TARGET, Result
 from pydl.recipes.recipe import Options
 from pydl.visualize import page, plots, shares
 from pydl.visualize.attention import matrix
@@ -34,16 +34,24 @@ def html(options: Options, data: Lines, result: Result) -> str:
     parts = [
         _tiles(result),
         _columns(album, data, result),
+        _attended(album, data, result),
         reading_page.scores(
             result.found,
             """Held-out lines. <i>The likeliest symbol of each column</i>: repeated ones are taken
             once, blanks left out. <i>Prefix search</i> adds up all the ways in which the columns
-            may spell a text. <i>Connected pixels and logistic regression</i>: bright pixels that
-            are connected are a digit, which a linear score of its 64 numbers reads; it learned
-            from digits at their true places. <i>Nearest neighbour</i>: what the most similar
-            training line says.""",
+            may spell a text. <i>A decoder with attention</i> has learned, with columns of its own,
+            to write one character after the other. <i>Connected pixels and logistic
+            regression</i>: bright pixels that are connected are a digit, which a linear score of
+            its 64 numbers reads; it learned from digits at their true places. <i>Nearest
+            neighbour</i>: what the most similar training line says.""",
         ),
-        reading_page.learning(album, result.epochs),
+        reading_page.learning(
+            album,
+            {
+                reading_page.CTC: result.epochs,
+                "Cross entropy of a character, with attention": result.attentive.epochs,
+            },
+        ),
         reading_page.wrong(data.held_out, result.texts[NETWORK]),
         page.where_time_goes(time, "32 lines"),
     ]
@@ -52,7 +60,7 @@ def html(options: Options, data: Lines, result: Result) -> str:
 
 
 def _tiles(result: Result) -> str:
-    ours, theirs = result.found[NETWORK], result.found[SEGMENTED]
+    ours, attended, theirs = (result.found[name] for name in (NETWORK, ATTENDED, SEGMENTED))
     target = min(TARGET, theirs.errors)
     return page.tiles(
         [
@@ -61,6 +69,11 @@ def _tiles(result: Result) -> str:
                 "of the characters in held-out lines wrong, missing or too many; the target is "
                 f"{100 * target:.0f} %",
                 ours.errors <= target,
+            ),
+            (
+                f"{100 * attended.errors:.1f} %",
+                "of the characters wrong by the decoder with attention",
+                attended.errors <= target,
             ),
             (f"{100 * ours.exact:.1f} %", "of the lines right from end to end", True),
             (f"{100 * theirs.errors:.1f} %", f"of the characters wrong by {SEGMENTED}", True),
@@ -87,5 +100,27 @@ def _columns(album: plots.Album, data: Lines, result: Result) -> str:
             Below each line what the network says of its columns, from left to right: the darker,
             the likelier the symbol. Most columns are blank, and a digit takes one or two, which
             nobody has told it."""),
+        *pictures,
+    )
+
+
+def _attended(album: plots.Album, data: Lines, result: Result) -> str:
+    pictures = []
+    for i in range(SHOWN):
+        line = thumbnails(data.held_out.images[i], grey, limits=(0, 1))
+        text, read = data.held_out.texts[i], result.texts[ATTENDED][i]
+        weights = result.attentive.weights[: len(read) + 1, i].T  # [T, L]
+        written = [*read, "(end)"][: weights.shape[1]]
+        image = album(f"attention{i + 1}", matrix, weights, written, [""] * len(weights))
+        pictures += [
+            page.gallery([(line, f"{text}, read as {escape(read)}")], fill=True),
+            page.picture(image, f"Which columns are read for {text}"),
+        ]
+    return page.section(
+        "Which columns are read for each character",
+        page.paragraph("""
+            The same lines, read by the decoder with attention. It has the same kind of columns,
+            and writes one character after the other, from top to bottom: the darker a column, the
+            more of the attention it has; each row adds up to 1."""),
         *pictures,
     )

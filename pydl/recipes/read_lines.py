@@ -70,7 +70,7 @@ def _steps(options: Options, console: "Console") -> bool:
         reading_page.scores(
             found, "Held-out images. <i>Nearest neighbour</i>: what the most similar one says."
         ),
-        reading_page.learning(album, epochs),
+        reading_page.learning(album, {reading_page.CTC: epochs}),
         reading_page.wrong(data.held_out, texts[NETWORK]),
         page.where_time_goes(time, f"{len(some)} images"),
     ]

@@ -10,8 +10,9 @@ from torch.utils.data import TensorDataset
 
 from pydl import nn
 from pydl.data.lines import Lines, Part
-from pydl.models.sequence import ctc
+from pydl.models.sequence import crnn, ctc
 from pydl.models.sequence.crnn import CRNN
+from pydl.models.sequence.line_reader import LineReader
 from pydl.recipes.recipe import Options, losses
 from pydl.train import Epoch, Settings, fit, schedules
 
@@ -29,6 +30,12 @@ def network(symbols: int) -> CRNN:
     the paper's two it had learned where digits are after 1,000 steps and not yet which; with one
     it reads after 300."""
     return CRNN(symbols, maps=MAPS, norms=range(len(MAPS)), layers=1, hidden=HIDDEN)
+
+
+def attentive(symbols: int) -> LineReader:
+    """The same columns, read by a decoder with attention."""
+    columns = crnn.Columns(maps=MAPS, norms=range(len(MAPS)), layers=1, hidden=HIDDEN)
+    return LineReader(columns, symbols)
 
 
 class Alphabet:

@@ -10,6 +10,7 @@ from pydl.visualize import page, plots
 from pydl.visualize.curves import losses
 from pydl.visualize.thumbnails import grey, thumbnails
 
+CTC = "CTC loss of a character"
 WRONG = 12  # lines that are not right
 
 
@@ -30,11 +31,13 @@ def scores(found: Mapping[str, Score], what: str) -> str:
     )
 
 
-def learning(album: plots.Album, epochs: Sequence[Epoch]) -> str:
-    """Losses by epoch."""
-    title = "CTC loss of a character"
-    image = album("learning", losses, title, epochs, "lines")
-    return page.section("Learning", page.picture(image, title))
+def learning(album: plots.Album, trained: Mapping[str, Sequence[Epoch]]) -> str:
+    """Losses by epoch, a plot for each training, by what its loss is."""
+    pictures = [
+        page.picture(album(f"learning{number or ''}", losses, title, epochs, "lines"), title)
+        for number, (title, epochs) in enumerate(trained.items())
+    ]
+    return page.section("Learning", *pictures)
 
 
 def wrong(part: Part, read: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def translate(
     for begin in range(0, len(texts), _AT_ONCE):
         some = [(task.source.encode(text), torch.tensor([0])) for text in texts[begin:][:_AT_ONCE]]
         (source, lengths, _), _ = together(some)
-        written = model.translate(source.to(device), lengths, longest=longest, width=width)
+        written = model.write(source.to(device), lengths, longest=longest, width=width)
         for i, length in enumerate(lengths.tolist()):
             found.append(task.target.decode(written.symbols[:, i]))
             weights.append(_own(written, i, len(found[-1]) + 1, length))

@@ -85,7 +85,9 @@ def test_digits_leave_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<code>LSTM</code>" in page and 'class="tile missed"' in page
     assert "6 held-out lines that are not right" in page
-    assert (tmp_path / "columns4.png").is_file() and (tmp_path / "learning.png").is_file()
+    assert "CRNN&#x27;s columns, a decoder with attention" in page
+    for plot in ("columns4", "attention4", "learning", "learning1"):
+        assert (tmp_path / f"{plot}.png").is_file()
 
 
 @pytest.fixture

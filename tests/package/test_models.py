@@ -134,11 +134,24 @@ def test_alexnet_of_torchvision_has_its_parameters() -> None:
 
 def test_what_torch_nn_has_no_layer_for_is_written_with_its_operators() -> None:
     gru = pydl.nn.GRU(4, 4, reset_after=False)
-    model = nn.Sequential(pydl.nn.SpatialResponseNorm(3), pydl.nn.LSTM(4, 4), gru, nn.ReLU())
+    model = nn.Sequential(
+        pydl.nn.SpatialResponseNorm(3),
+        pydl.nn.LSTM(4, 4),
+        gru,
+        nn.ReLU(),
+        pydl.nn.RoIAlign(2, 1.0, 2),
+    )
     twin = as_torch(model)
     kinds = [type(layer) for layer in twin]
-    assert kinds == [pydl.nn.SpatialResponseNorm, nn.LSTM, pydl.nn.GRU, nn.ReLU]
+    assert kinds == [
+        pydl.nn.SpatialResponseNorm,
+        nn.LSTM,
+        pydl.nn.GRU,
+        nn.ReLU,
+        pydl.nn.RoIAlign,
+    ]
     assert twin[0].backend == twin[2].backend == "aten" and gru.backend is None
+    assert twin[4].backend == "reference" and model[4].backend is None  # PyTorch has no operator
     assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
     x = torch.randn(3, 2, 4)
     assert torch.equal(twin[1](x)[0], model[1](x)[0]) and type(model[1]) is pydl.nn.LSTM

@@ -6,15 +6,16 @@ it needs. Beside its features each place has its coordinates, for sentences that
 are.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from pydl import nn
 from pydl.models.model import Model
 from pydl.models.sequence.attention import Memory
-from pydl.models.sequence.decoder import Decoder, State
-from pydl.models.sequence.search import Written, beam, greedy
+from pydl.models.sequence.decoder import State
+from pydl.models.sequence.writer import Writer
+from pydl.models.stages import stages
 
 
 class Places(nn.Module):
@@ -31,88 +32,29 @@ class Places(nn.Module):
         return torch.cat([maps, torch.stack(places).expand(batch, -1, -1, -1)], 1)
 
 
-class Captioner(nn.Module):
+class Captioner(Writer):
     """Writes symbols about images.
 
     Args:
         features: from images to maps (B, size, H, W).
         size: see ``features``.
         symbols: how many there are, the decoder's own among them.
-        cell, attention, embedding, hidden, maxout, dropout: see :class:`Decoder`.
+        options: of :class:`Writer`.
     """
 
-    def __init__(
-        self,
-        features: nn.Module,
-        size: int,
-        symbols: int,
-        *,
-        cell: str = "lstm",
-        attention: str | None = "additive",
-        embedding: int = 32,
-        hidden: int = 96,
-        maxout: int = 48,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
+    def __init__(self, features: nn.Module, size: int, symbols: int, **options: Any) -> None:
+        super().__init__(size + 2, size + 2, symbols, **options)
         self.features, self.size = features, size
         self.places = Places()
-        self.first = nn.Sequential(nn.Linear(size + 2, hidden), nn.Tanh())
-        self.decoder = Decoder(
-            symbols,
-            size + 2,
-            cell=cell,
-            attention=attention,
-            embedding=embedding,
-            hidden=hidden,
-            maxout=maxout,
-            dropout=dropout,
-        )
 
     def read(self, images: torch.Tensor) -> tuple[State, Memory]:
         """What the decoder starts from: the mean of the map, and its H * W places line by line."""
-        maps = self.places(self.features(images))  # [B, size + 2, H, W]
+        return self.begin_with(self.places(self.features(images)))
+
+    def begin_with(self, maps: torch.Tensor) -> tuple[State, Memory]:
+        """The same of maps (B, size + 2, H, W)."""
         values = maps.flatten(2).transpose(1, 2).contiguous()  # [B, H W, size + 2]
-        return self.decoder.begin(self.first(values.mean(1))), self.decoder.remember(values)
-
-    def forward(
-        self, images: torch.Tensor, target: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """With the right target before each step.
-
-        Args:
-            images: as ``features`` takes them.
-            target: (T, B) symbols, int64, the first of each being ``decoder.BEGIN``.
-
-        Returns:
-            (T, B, symbols) scores of what comes behind each symbol of the target, and (T, B, H W)
-            weights: at which step which place of the map was read.
-        """
-        return self.decoder(target, *self.read(images))
-
-    def write(self, images: torch.Tensor, *, longest: int = 30, width: int = 1) -> Written:
-        """What it writes by itself: :func:`greedy`, or :func:`beam` with a ``width`` above 1."""
-        with torch.no_grad():
-            state, memory = self.read(images)
-        if width == 1:
-            return greedy(self.decoder, state, memory, longest)
-        return beam(self.decoder, state, memory, longest, width)
-
-
-def stages(channels: int, maps: Sequence[int]) -> nn.Sequential:
-    """A 3x3 convolution with batch normalisation and ReLU for each of ``maps``, and a max pool
-    behind each but the last."""
-    layers: list[nn.Module] = []
-    for i, count in enumerate(maps):
-        if i:
-            layers.append(nn.MaxPool2d(2))
-        layers += [
-            nn.Conv2d(channels, count, 3, padding=1, bias=False),
-            nn.BatchNorm2d(count),
-            nn.ReLU(),
-        ]
-        channels = count
-    return nn.Sequential(*layers)
+        return self.begin(values.mean(1), values)
 
 
 def captioner(symbols: int = 21) -> Captioner:

@@ -7,6 +7,7 @@ found by :mod:`pydl.models.sequence.ctc`.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -21,11 +22,10 @@ _HALF_HEIGHT = {3, 5}
 NORMS = (4, 5)  # the paper's: behind which convolutions there is a batch normalisation
 
 
-class CRNN(nn.Module):
-    """Scores of the characters in each column.
+class Columns(nn.Module):
+    """Columns of a line of text: features that LSTMs have read from both sides.
 
     Args:
-        symbols: how many there are, the blank, 0, among them.
         channels: of the image.
         maps: of the seven convolutions.
         norms: behind which of them there is a batch normalisation.
@@ -36,7 +36,6 @@ class CRNN(nn.Module):
 
     def __init__(
         self,
-        symbols: int,
         *,
         channels: int = 1,
         maps: Sequence[int] = MAPS,
@@ -65,17 +64,34 @@ class CRNN(nn.Module):
         sizes = [before, *(layers - 1) * [hidden]]
         self.recurrent = nn.ModuleList(nn.LSTM(size, hidden, bidirectional=True) for size in sizes)
         self.between = nn.ModuleList(nn.Linear(2 * hidden, hidden) for _ in sizes[1:])
-        self.scores = nn.Linear(2 * hidden, symbols)
+        self.size = 2 * hidden
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(T, B, symbols) scores from (B, channels, 32, W) images, T being W // 4 + 1."""
+        """(T, B, size) states from (B, channels, 32, W) images, T being W // 4 + 1."""
         x = self.features(images)  # [B, maps, 1, T]
         if x.shape[2] != 1:
             raise ValueError(f"expected images 32 pixels high, got {images.shape[2]}")
         x = self.dropout(x[:, :, 0].permute(2, 0, 1).contiguous())  # [T, B, maps]
         for i, lstm in enumerate(self.recurrent):
             x, _ = lstm(self.between[i - 1](x) if i else x)  # [T, B, 2 hidden]
-        return self.scores(x)
+        return x
+
+
+class CRNN(Columns):
+    """Scores of the characters in each column.
+
+    Args:
+        symbols: how many there are, the blank, 0, among them.
+        options: of :class:`Columns`.
+    """
+
+    def __init__(self, symbols: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.scores = nn.Linear(self.size, symbols)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(T, B, symbols) scores from (B, channels, 32, W) images, T being W // 4 + 1."""
+        return self.scores(super().forward(images))
 
 
 def crnn() -> CRNN:

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from pydl import nn
 from pydl.models.model import Model
 from pydl.models.sequence.attention import Memory
-from pydl.models.sequence.decoder import Decoder, State
-from pydl.models.sequence.search import Written, beam, greedy
+from pydl.models.sequence.decoder import State
+from pydl.models.sequence.writer import Writer
 
 
 class Encoder(nn.Module):
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         return states, last[1]
 
 
-class Translator(nn.Module):
+class Translator(Writer):
     """From symbols of one sequence to those of another.
 
     Args:
@@ -56,7 +56,7 @@ class Translator(nn.Module):
             the source's symbol 0 is padding.
         embedding, hidden: sizes of a symbol's vector and of a state.
         reset_before: where the reset of GRUs acts.
-        cell, attention, maxout, dropout: see :class:`Decoder`.
+        cell, attention, maxout, dropout: see :class:`Writer`.
     """
 
     def __init__(
@@ -72,12 +72,11 @@ class Translator(nn.Module):
         maxout: int = 64,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.encoder = Encoder(source, embedding, hidden, reset_before)
-        self.first = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())
-        self.decoder = Decoder(
-            target,
+        encoder = Encoder(source, embedding, hidden, reset_before)
+        super().__init__(
+            hidden,
             2 * hidden,
+            target,
             cell=cell,
             reset_before=reset_before and cell == "gru",
             attention=attention,
@@ -86,49 +85,24 @@ class Translator(nn.Module):
             maxout=maxout,
             dropout=dropout,
         )
+        self.encoder = encoder
 
     def read(
         self, source: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> tuple[State, Memory]:
-        """What a decoder starts from: see :meth:`Encoder.forward`."""
+        """What a decoder starts from: the encoder's last state, and all of its states.
+
+        Args:
+            source: (S, B) symbols, int64.
+            lengths: (B,), int64, on the CPU: of the sources; None where none is padded.
+        """
         states, last = self.encoder(source, lengths)
         values = states.transpose(0, 1).contiguous()  # [B, S, 2 hidden]
         blank = None
         if lengths is not None:
             places = torch.arange(len(source), device=source.device)
             blank = places >= lengths.to(source.device)[:, None]  # [B, S]
-        return self.decoder.begin(self.first(last)), self.decoder.remember(values, blank)
-
-    def forward(
-        self, source: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """With the right target before each step.
-
-        Args:
-            source: (S, B) symbols, int64.
-            target: (T, B) symbols, int64, the first of each being ``decoder.BEGIN``.
-            lengths: (B,), int64, on the CPU: of the sources; None where none is padded.
-
-        Returns:
-            (T, B, symbols) scores of what comes behind each symbol of the target, and (T, B, S)
-            weights: at which step which place of the source was read.
-        """
-        return self.decoder(target, *self.read(source, lengths))
-
-    def translate(
-        self,
-        source: torch.Tensor,
-        lengths: torch.Tensor | None = None,
-        *,
-        longest: int = 100,
-        width: int = 1,
-    ) -> Written:
-        """What it writes by itself: :func:`greedy`, or :func:`beam` with a ``width`` above 1."""
-        with torch.no_grad():
-            state, memory = self.read(source, lengths)
-        if width == 1:
-            return greedy(self.decoder, state, memory, longest)
-        return beam(self.decoder, state, memory, longest, width)
+        return self.begin(last, values, blank)
 
 
 def rnnsearch() -> Translator:
