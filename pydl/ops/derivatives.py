@@ -4,7 +4,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._functorch.autograd_function import CtxWithSavedTensors
@@ -53,7 +53,8 @@ def _with_jvp(function: type[Function]) -> type[Function]:
     """The Function with PyTorch's name for ``push``, with which torch.compile takes none."""
     if "jvp" in vars(function):
         return function
-    return FunctionMeta(function.__name__, (function,), {"jvp": classmethod(_jvp)})
+    made = FunctionMeta(function.__name__, (function,), {"jvp": classmethod(_jvp)})
+    return cast("type[Function]", made)
 
 
 def _jvp(function: type[Function], ctx: Any, *tangents: torch.Tensor | None) -> Any:
