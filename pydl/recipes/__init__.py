@@ -22,6 +22,7 @@ from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
 from pydl.recipes.translate_numbers import RECIPE as TRANSLATE_NUMBERS
+from pydl.recipes.word_lm import RECIPE as WORD_LM
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -29,7 +30,7 @@ RECIPES: dict[str, Recipe] = {
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
         *(TRANSLATE_NUMBERS, FORECAST_ELNINO, READ_DIGITS, READ_LINES),
-        *(CAPTION_SCENES, NAME_LANGUAGES, HEAR_PITCH),
+        *(CAPTION_SCENES, NAME_LANGUAGES, WORD_LM, HEAR_PITCH),
     )
 }
 
