@@ -15,6 +15,7 @@ def perform(
     backend: str,
     threads: int,
     data: Path | None = None,
+    text: Path | None = None,
 ) -> None:
     """Does a recipe; exit status 1 where the result is not what it should be."""
     import torch
@@ -24,7 +25,7 @@ def perform(
     from pydl_cli.parsing import device_of
 
     recipe = find(name)
-    options = Options(output, epochs, seed, backend, device_of(backend), data)
+    options = Options(output, epochs, seed, backend, device_of(backend), data, text)
     torch.set_num_threads(threads)
     if not recipe.run(options, Console()):
         raise typer.Exit(1)
@@ -50,6 +51,10 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="A folder of your own, for a recipe that takes one.")
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text file of your own, or a folder of *.txt, for one about text."),
+    ] = None,
 ) -> None:
     """Train a network on real data, hold it to what it should reach, and show it all on one page.
 
@@ -65,6 +70,7 @@ def run(
             backend=backend,
             threads=threads,
             data=data,
+            text=text,
         )
         return
     from rich.console import Console

@@ -8,6 +8,7 @@ import string
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,16 @@ LICENCE = "Python Software Foundation License Version 2"
 _NUMBER = {character: number for number, character in enumerate(ALPHABET)}
 # One of this many files is held out or, of fewer files, one part of this many of each.
 _HELD_OUT = 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is learned from, and what only measures."""
+
+    train: str
+    held_out: str
+    source: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -62,13 +73,13 @@ def read(file: Path) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def load(
+def parts(
     path: Path | None = None,
     *,
     pattern: str = "*.txt",
     source: str = "your own files",
     licence: str = "not stated",
-) -> Text:
+) -> Parts:
     """A text file, or those of a folder in the order of their names.
 
     Every 20th file is held out; of fewer than 20 files the last twentieth of each.
@@ -101,7 +112,13 @@ def load(
             f"expected text to learn from and some to hold out in {path}, "
             f"got {sum(map(len, texts))} characters"
         )
-    return Text(encode("".join(train)), encode("".join(held_out)), source, licence)
+    return Parts("".join(train), "".join(held_out), source, licence)
+
+
+def load(path: Path | None = None, **named: Any) -> Text:
+    """The characters of a text: see :func:`parts`."""
+    found = parts(path, **named)
+    return Text(encode(found.train), encode(found.held_out), found.source, found.licence)
 
 
 def _files(path: Path, pattern: str) -> list[Path]:

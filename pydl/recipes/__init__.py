@@ -24,6 +24,7 @@ from pydl.recipes.segment_folder import RECIPE as SEGMENT_FOLDER
 from pydl.recipes.segment_scenes import RECIPE as SEGMENT_SCENES
 from pydl.recipes.transfer import RECIPE as TRANSFER
 from pydl.recipes.translate_numbers import RECIPE as TRANSLATE_NUMBERS
+from pydl.recipes.word_lm import RECIPE as WORD_LM
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -31,7 +32,8 @@ RECIPES: dict[str, Recipe] = {
         *(DIGITS, DEMO, CHAR_LM, GRADIENTS, DEPTH, FEATURES, MULTI_CROP, TRANSFER, CLASSIFIERS),
         *(SEGMENT_SCENES, SEGMENT_FOLDER, ACTIONS, RESTORE_MRI),
         *(TRANSLATE_NUMBERS, FORECAST_ELNINO, READ_DIGITS, READ_LINES),
-        *(CAPTION_SCENES, CAPTION_REGIONS, CAPTION_CLIPS, NAME_LANGUAGES, HEAR_PITCH),
+        *(CAPTION_SCENES, CAPTION_REGIONS, CAPTION_CLIPS),
+        *(NAME_LANGUAGES, WORD_LM, HEAR_PITCH),
     )
 }
 

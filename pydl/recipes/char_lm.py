@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TARGET = 2.6  # bits per character, on files that were held out
 STEPS = 3000  # updates of the weights
-STEPS_OF_TIME, STREAMS = 64, 32  # characters of a batch, along time and side by side
+STEPS_OF_TIME, STREAMS = 64, 32  # symbols of a batch, along time and side by side
 
 _RATE = 4e-3
 _WARM_UP = 0.05  # of all steps
@@ -56,26 +56,34 @@ class Streams(Dataset):
         steps: how many batches of full length to learn from: where a stream ends, all begin again
             at other places. None for the text once from its first character.
         seed: of the places where streams begin.
+        size: T and B.
 
     Raises:
         ValueError: the text is shorter than a batch.
     """
 
-    def __init__(self, text: torch.Tensor, steps: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        text: torch.Tensor,
+        steps: int | None = None,
+        seed: int = 0,
+        size: tuple[int, int] = (STEPS_OF_TIME, STREAMS),
+    ) -> None:
         self.text = text
-        self.length = len(text) // STREAMS  # of a stream
+        self.time, self.streams = size
+        self.length = len(text) // self.streams  # of a stream
         following = self.length - 1
-        least = 1 if steps is None else STEPS_OF_TIME
+        least = 1 if steps is None else self.time
         if following < least:
             raise ValueError(
-                f"expected a text of at least {STREAMS * (least + 1):,} characters, {STREAMS} "
-                f"streams of {least + 1}, got {len(text):,}"
+                f"expected a text of at least {self.streams * (least + 1):,} symbols, "
+                f"{self.streams} streams of {least + 1}, got {len(text):,}"
             )
         self.starts = [0]
         if steps is None:
-            self.each = self.batches = math.ceil(following / STEPS_OF_TIME)
+            self.each = self.batches = math.ceil(following / self.time)
             return
-        self.each, self.batches = following // STEPS_OF_TIME, steps
+        self.each, self.batches = following // self.time, steps
         drawn = torch.Generator().manual_seed(seed)
         turns = math.ceil(steps / self.each)
         self.starts = torch.randint(len(text) // 2, (turns,), generator=drawn).tolist()
@@ -85,9 +93,9 @@ class Streams(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Batch, torch.Tensor]:
         turn, part = divmod(i, self.each)
-        begin = part * STEPS_OF_TIME
-        end = min(begin + STEPS_OF_TIME + 1, self.length)
-        streams = self.starts[turn] + torch.arange(STREAMS) * self.length
+        begin = part * self.time
+        end = min(begin + self.time + 1, self.length)
+        streams = self.starts[turn] + torch.arange(self.streams) * self.length
         places = torch.arange(begin, end)[:, None] + streams  # [T + 1, B]
         characters = self.text[places % len(self.text)].long()
         return (characters[:-1], part == 0), characters[1:].flatten()
@@ -135,6 +143,7 @@ def train(
     *,
     steps: int,
     seed: int = 0,
+    size: tuple[int, int] = (STEPS_OF_TIME, STREAMS),
     loss: Loss = bits,
     on_step: Callable[[Step], None] | None = None,
 ) -> History:
@@ -145,6 +154,7 @@ def train(
         text: the characters to learn from.
         steps: how many updates.
         seed: of the places where streams begin.
+        size: of a batch: symbols along time, and side by side.
         loss: from scores and characters, in bits.
         on_step: called after every update.
 
@@ -153,7 +163,7 @@ def train(
     """
     return fit(
         Continuing(model),
-        DataLoader(Streams(text, steps, seed), batch_size=None),
+        DataLoader(Streams(text, steps, seed, size), batch_size=None),
         epochs=1,
         optimizer=torch.optim.Adam(model.parameters(), _RATE),
         schedule=schedules.cosine(_WARM_UP),
@@ -163,9 +173,11 @@ def train(
     )
 
 
-def steps_of(text: torch.Tensor, epochs: int) -> int:
+def steps_of(
+    text: torch.Tensor, epochs: int, size: tuple[int, int] = (STEPS_OF_TIME, STREAMS)
+) -> int:
     """How many updates go through a text so many times."""
-    return epochs * max(1, len(text) // (STREAMS * STEPS_OF_TIME))
+    return epochs * max(1, len(text) // math.prod(size))
 
 
 def bits_per_symbol(model: nn.Module, text: torch.Tensor) -> float:

@@ -28,6 +28,7 @@ class Options:
         backend: who computes.
         device: where.
         data: a folder of the user's own, for a recipe that takes one.
+        text: a text file of the user's own, or a folder of such, for a recipe that takes one.
 
     Raises:
         ValueError: there is no such backend.
@@ -39,6 +40,7 @@ class Options:
     backend: str = "auto"
     device: torch.device | str = "cpu"
     data: Path | None = None
+    text: Path | None = None
 
     def __post_init__(self) -> None:
         use_backend(self.backend)  # which knows the names
@@ -58,6 +60,7 @@ class Recipe:
     needs: tuple[str, ...]
     steps: "Callable[[Options, Console], bool]"
     of_data: bool = False
+    of_text: bool = False
 
     def run(self, options: Options, console: "Console") -> bool:
         """Does it; whether the result is what it should be.
@@ -72,6 +75,8 @@ class Recipe:
             raise ValueError(f"{self.name} is for data of your own: --data FOLDER")
         if options.data is not None and not self.of_data:
             raise ValueError(f"{self.name} has data of its own, and takes no --data")
+        if options.text is not None and not self.of_text:
+            raise ValueError(f"{self.name} is not about text, and takes no --text")
         # Before the training, so that no training is wasted.
         options.output.mkdir(parents=True, exist_ok=True)
         if not os.access(options.output, os.W_OK):

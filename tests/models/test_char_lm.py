@@ -122,23 +122,24 @@ def test_it_is_its_twin_on_torch_nn(cell: str) -> None:
 # -- the recipe
 
 
-def test_streams_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "STREAMS", 3)
-    monkeypatch.setattr(recipe, "STEPS_OF_TIME", 2)
+def test_streams_lie_side_by_side() -> None:
+    size = 2, 3
     text = torch.arange(16, dtype=torch.uint8)
-    (first, second) = list(map(recipe.Streams(text).__getitem__, range(2)))
+    (first, second) = list(map(recipe.Streams(text, size=size).__getitem__, range(2)))
     (characters, begin), following = first
     assert characters.tolist() == [[0, 5, 10], [1, 6, 11]] and begin
     assert following.view(2, 3).tolist() == [[1, 6, 11], [2, 7, 12]]
     (characters, begin), following = second
     assert characters.tolist() == [[2, 7, 12], [3, 8, 13]] and not begin
     assert following.view(2, 3).tolist() == [[3, 8, 13], [4, 9, 14]]
-    assert len(recipe.Streams(text)) == 2
+    assert len(recipe.Streams(text, size=size)) == 2
 
-    last = recipe.Streams(torch.arange(12))[1]  # of 4 characters a stream: the rest is shorter
+    last = recipe.Streams(torch.arange(12), size=size)[
+        1
+    ]  # of 4 characters a stream: the rest is shorter
     assert last[0][0].tolist() == [[2, 6, 10]] and last[1].tolist() == [3, 7, 11]
 
-    learning = recipe.Streams(torch.arange(12), steps=4, seed=1)
+    learning = recipe.Streams(torch.arange(12), 4, 1, size)
     batches = [learning[i] for i in range(len(learning))]
     assert len(batches) == 4 and all(begin for (_, begin), _ in batches)
     assert all(len(following) == 6 for _, following in batches)
@@ -148,10 +149,10 @@ def test_streams_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_text_that_is_too_short() -> None:
     text = torch.zeros(32 * 65, dtype=torch.uint8)
     assert len(recipe.Streams(text, steps=7)) == 7
-    with pytest.raises(ValueError, match=r"at least 2,080 characters, .* got 2,079"):
+    with pytest.raises(ValueError, match=r"at least 2,080 symbols, .* got 2,079"):
         recipe.Streams(text[1:], steps=7)
     assert len(recipe.Streams(text[:64])) == 1
-    with pytest.raises(ValueError, match=r"at least 64 characters, .* got 63"):
+    with pytest.raises(ValueError, match=r"at least 64 symbols, .* got 63"):
         recipe.Streams(text[:63])
 
 
