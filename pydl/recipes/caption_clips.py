@@ -31,7 +31,7 @@ from pydl.train import Confusion, Epoch, Settings, evaluate, fit, schedules
 if TYPE_CHECKING:
     from rich.console import Console
 
-TARGET = 0.5  # of the held-out sentences exactly right
+TARGET = 0.75  # of the held-out sentences that are right about the first act, and about the second
 FRAMES = 0.8  # of the held-out frames, what is done in them
 NEAR_CHANCE = 0.2  # of 300 middle frames, four deviations beyond the eighth that guessing gets
 TRAIN, HELD_OUT = 2000, 300
@@ -161,6 +161,13 @@ def parts(written: Sequence[str], right: Sequence[str]) -> list[float]:
     return [sum(a[i] == b[i] for a, b in pairs) / len(pairs) for i in range(3)]
 
 
+def is_told(result: Result) -> bool:
+    """Whether the sentences say what is done, and are better than all others."""
+    exact = {name: score.exact for name, score in result.found.items()}
+    _, *acts = parts(result.texts[NETWORK], result.held_out.sentences)
+    return min(acts) >= TARGET and exact[NETWORK] == max(exact.values())
+
+
 def _steps(options: Options, console: "Console") -> bool:
     from pydl.recipes import caption_clips_page  # which imports matplotlib
 
@@ -200,16 +207,13 @@ def _steps(options: Options, console: "Console") -> bool:
         soft_wrap=True,
     )
     publish(html, options, console)
-    best = max(score.exact for name, score in found.items() if name != NETWORK)
-    return (
-        found[NETWORK].exact >= max(TARGET, best) and accuracy >= FRAMES and guessed < NEAR_CHANCE
-    )
+    return is_told(result) and accuracy >= FRAMES and guessed < NEAR_CHANCE
 
 
 RECIPE = Recipe(
     "caption-clips",
-    "a network says frame by frame and in a sentence what a digit does in a clip, at least "
-    f"{100 * TARGET:.0f} % of the sentences exactly; told one frame it cannot",
+    "a network says frame by frame and in a sentence what a digit does in a clip, each of two acts "
+    f"in at least {100 * TARGET:.0f} % of the sentences; told one frame it cannot",
     ("sklearn", "sacrebleu", "matplotlib"),
     _steps,
 )

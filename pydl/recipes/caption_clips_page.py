@@ -59,6 +59,7 @@ def _clip(result: Result, i: int) -> page.Picture:
 
 def _tiles(result: Result) -> str:
     ours, frame = result.found[NETWORK], result.found[FRAME]
+    _, *acts = parts(result.texts[NETWORK], result.held_out.sentences)
     best = max(one.exact for name, one in result.found.items() if name != NETWORK)
     frames, guessed = (one.confusion.accuracy for one in (result.clips, result.frame))
     return page.tiles(
@@ -66,10 +67,16 @@ def _tiles(result: Result) -> str:
             (
                 f"{100 * ours.exact:.1f} %",
                 f"of {len(result.held_out.frames)} sentences about held-out digits right to the "
-                f"last word; the target is {100 * TARGET:.0f} %",
-                ours.exact >= max(TARGET, best),
+                "last word",
+                ours.exact > best,
             ),
             (f"{100 * frame.exact:.1f} %", "by the same network told one frame", True),
+            (
+                f"{100 * min(acts):.1f} %",
+                "of the sentences right about the first act, or the second, whichever are fewer; "
+                f"the target is {100 * TARGET:.0f} %",
+                min(acts) >= TARGET,
+            ),
             (
                 f"{100 * frames:.1f} %",
                 "of held-out frames in which LRCN is right about what is done; the target is "
