@@ -15,6 +15,9 @@ from pydl.data import digits
 
 SIDE = 32  # pixels of an upright digit's picture
 SEEN = 0.4  # of full ink belongs to the digit
+# Of its height, what a digit reaches from its centre however it is turned, nearly: the corners of
+# the 8x8 cells are further away, but they are empty.
+REACH = 0.6
 
 # A picture's height to that of the digit in it: one cell around the 8x8, for strokes that end there
 # were cut off.
@@ -22,6 +25,16 @@ _FRAME = 10 / 8
 _SMALLEST = 6.0  # pixels of a digit's height
 _SCRAP = 12  # pixels of an upright digit's picture: width of a scrap
 _TRIES = 30  # at a place for a digit
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of pictures of this size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def drawing(kind: int, seed: int, held_out: bool, number: int) -> np.random.Generator:
+    """What one picture or clip of a kind is drawn with, whatever others are made."""
+    return np.random.default_rng((seed, kind, held_out, number))
 
 
 def upright(which: np.ndarray) -> torch.Tensor:

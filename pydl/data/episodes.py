@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pydl.data import collage
-from pydl.data.scenes import _REACH, LICENCE, SOURCE, _random, _sides
+from pydl.data.scenes import LICENCE, SOURCE
 from pydl.data.sentences import noun
 
 __all__ = ["ACTS", "LICENCE", "SOURCE", "Episodes", "episodes"]
@@ -64,18 +64,18 @@ def episodes(
             the same direction.
         MissingExtraError: scikit-learn is not installed.
     """
-    height, width = _sides(size)
+    height, width = collage.sides(size)
     middle = frames // 2
     far = _FASTEST * middle  # from its place in the middle frame
     if frames < 5 or far >= 0.5:
         most = 2 * int(0.5 / _FASTEST) + 1
         raise ValueError(f"expected 5 to {most} frames, got {frames}")
-    edge = _REACH * scale[1] * min(height, width)
+    edge = collage.REACH * scale[1] * min(height, width)
     low = np.array([edge, edge, scale[0] * min(height, width), -angle])
     high = np.array([width - edge, height - edge, scale[1] * min(height, width), angle])
     pictures, masks, acts, chosen = [], [], [], []
     for number in range(count):
-        draw = _random(3, seed, held_out, number)
+        draw = collage.drawing(3, seed, held_out, number)
         one = collage.choose(draw, held_out, 1)
         both = draw.choice(len(ACTS), 2, replace=False)
         turn = draw.integers(2 * frames // 5, 3 * frames // 5 + 1)

@@ -33,10 +33,6 @@ __all__ = [
 
 MOTIONS = ("moving", "turning", "growing")
 
-# Of its height, what a digit reaches from its centre however it is turned, nearly: the corners of
-# the 8x8 cells are further away, but they are empty.
-_REACH = 0.6
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -108,12 +104,12 @@ def scenes(
         ValueError: so many digits find no room, even at 6 pixels each.
         MissingExtraError: scikit-learn is not installed.
     """
-    height, width = _sides(size)
+    height, width = collage.sides(size)
     if not 0 < digits[0] <= digits[1]:
         raise ValueError(f"expected digits to be fewest and most, at least 1, got {digits}")
     made = []
     for number in range(count):
-        draw = _random(0, seed, held_out, number)
+        draw = collage.drawing(0, seed, held_out, number)
         chosen = collage.choose(draw, held_out, int(draw.integers(digits[0], digits[1] + 1)))
         poses = collage.placed(draw, chosen, height, width, scale, angle)
         ink = collage.laid(collage.upright(chosen), poses, height, width)  # [k, H, W]
@@ -162,10 +158,10 @@ def distorted(
     clutter: int = 0,
 ) -> Distorted:
     """Single digits moved, scaled and turned; for the arguments see :func:`scenes`."""
-    height, width = _sides(size)
+    height, width = collage.sides(size)
     images, chosen, poses = [], [], []
     for number in range(count):
-        draw = _random(1, seed, held_out, number)
+        draw = collage.drawing(1, seed, held_out, number)
         chosen.append(collage.choose(draw, held_out, 1))
         poses.append(collage.placed(draw, chosen[-1], height, width, scale, angle))
         ink = collage.laid(collage.upright(chosen[-1]), poses[-1], height, width)
@@ -198,20 +194,22 @@ def clips(
     Place, size and angle are spread alike in all three and at all times, so that a single frame
     says nothing of the motion.
     """
-    height, width = _sides(size)
-    if not scale[1] < 1 / (2 * _REACH):
-        raise ValueError(f"expected a scale below {1 / (2 * _REACH):.2f} to move in, got {scale}")
+    height, width = collage.sides(size)
+    if not scale[1] < 1 / (2 * collage.REACH):
+        raise ValueError(
+            f"expected a scale below {1 / (2 * collage.REACH):.2f} to move in, got {scale}"
+        )
     time = np.arange(frames)[:, None]
     pictures, masks, motions, chosen = [], [], [], []
     for number in range(count):
-        draw = _random(2, seed, held_out, number)
+        draw = collage.drawing(2, seed, held_out, number)
         one = collage.choose(draw, held_out, 1)
         motion = int(draw.integers(len(MOTIONS)))
         changes = np.array([motion == 0, motion == 0, motion == 2, motion == 1])  # x, y, size, turn
         phase = draw.uniform(0, 2, 4) + time * draw.uniform(0.08, 0.16, 4) * changes
         x, y, large, turned = np.abs(phase % 2 - 1).T  # [T] each, in 0 ... 1, to and fro
         high = (scale[0] + large * (scale[1] - scale[0])) * min(height, width)
-        edge = _REACH * high
+        edge = collage.REACH * high
         x, y = edge + x * (width - 2 * edge), edge + y * (height - 2 * edge)
         poses = np.stack([x, y, high, angle * (2 * turned - 1)], axis=1)
         picture, mask = collage.filmed(draw, one, poses, held_out, height, width, clutter)
@@ -235,11 +233,3 @@ def clips(
 def upright(which: torch.Tensor) -> torch.Tensor:
     """The digits with these numbers (N) as they are before they are laid: (N, 1, 32, 32)."""
     return collage.upright(which.numpy())
-
-
-def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def _random(kind: int, seed: int, held_out: bool, number: int) -> np.random.Generator:
-    return np.random.default_rng((seed, kind, held_out, number))
