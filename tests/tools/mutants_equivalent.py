@@ -268,12 +268,23 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
     (
+        "lrn.cu",
+        "if (beta == A(0.75)) return three_quarters(reciprocal_sqrt(scale));",
+        "if (false) return three_quarters(reciprocal_sqrt(scale));",
+    ): _AS_ONE,
+    (
         *("lrn_dense.cu", "i < strip + outside; i += vector", "i <= strip + outside; i += vector"),
     ): "The vector too many has no channel that the strip's windows reach.",
     ("lrn_dense.cu", "output.numel() > 1 << 29", "output.numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "tensor->numel() > 1 << 29", "tensor->numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "map.size[2] > 1", "map.size[2] >= 1"): _AS_ONE,
     ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,
+    (
+        "pool_max_dense.cu",
+        "UNROLLED for (int o = 0; o < windows.count; ++o) {",
+        "UNROLLED for (int o = 0; o <= windows.count; ++o) {",
+        1,
+    ): "The window too many begins behind the cell, whose elements are no taps of it.",
     (
         "pool_max_dense.cu",
         "if (tap < 0) continue;",
