@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "../cpu/calls/isa.h"
+#include "watch.h"
 #endif
 #if defined(PYDL_EMULATED)
 #include "../emulator/bindings.h"
@@ -26,6 +27,7 @@ PYBIND11_MODULE(PYDL_MODULE_NAME, module) {
   cpu.def(
       "max_threads", &omp_get_max_threads,
       "How many threads OpenMP's settings allow a call: OMP_NUM_THREADS, or what was set since.");
+  pydl::bind_watch(cpu);
 #define PYDL_BIND(family, on_cpu, in_cuda) \
   if constexpr (on_cpu) pydl::bind_##family##_cpu(cpu);
   PYDL_FAMILIES(PYDL_BIND)
