@@ -8,6 +8,7 @@ compile fuses by itself.
 """
 
 import copy
+import functools
 import operator
 import types
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 
 from pydl.backends import transformed
+from pydl.extension import library
 from pydl.fusion import chains
 from pydl.fusion.trace import Untraceable, is_sequential, trace
 from pydl.nn import at_once, binding
@@ -40,6 +42,7 @@ class _Variant(NamedTuple):
     """A forward for one mode."""
 
     function: Callable[..., Any]
+    many: int  # arguments
     children: tuple[_Child, ...]
     kinds: tuple[type, ...] | None  # of its arguments, where it asks for them
 
@@ -164,7 +167,9 @@ def _forward(module: nn.Module) -> types.FunctionType | None:
                 function = _written(made.graph, _in_order(children))
                 many = function.__code__.co_argcount - 2
                 kinds_asked = (kind,) * many if traced.by_type else None
-                variants.setdefault(training, []).append(_Variant(function, children, kinds_asked))
+                variants.setdefault(training, []).append(
+                    _Variant(function, many, children, kinds_asked)
+                )
                 said[training] |= dict.fromkeys(made.said)
                 left_out |= made.layers
     if not variants:
@@ -256,7 +261,7 @@ def _asking(
 
 def _takes(variant: _Variant, given: tuple) -> bool:
     """Whether it is a forward for these arguments: tensors, and lists of them."""
-    if variant.function.__code__.co_argcount != len(given) + 2:
+    if len(given) != variant.many:
         return False
     for one in given:
         if type(one) is not Tensor and not (
@@ -283,38 +288,13 @@ def _holds(
     ):
         return None
     layers: list[nn.Module | None] = []
-    return layers if _as_taken(held["_modules"], children, layers) else None
+    return layers if _as_taken()(held["_modules"], children, at_once.CODES, layers) else None
 
 
-def _as_taken(
-    modules: dict[str, nn.Module | None],
-    children: tuple[_Child, ...],
-    layers: list[nn.Module | None],
-) -> bool:
-    """Whether these modules are those, and takes them down, in the order of :func:`_in_order`."""
-    if len(modules) != len(children):
-        return False
-    for (name, module), (known, kind, called, facts, inner) in zip(
-        modules.items(), children, strict=True
-    ):
-        if name != known or type(module) is not kind:
-            return False
-        layers.append(module)
-        if called:
-            continue
-        held = module.__dict__
-        for hooks in _HOOKS:
-            if held[hooks]:
-                return False
-        for method in binding.COMPUTES:
-            if method in held and not binding.is_ours(held[method]):
-                return False
-        for fact, value in facts:
-            if getattr(module, fact) != value:
-                return False
-        if inner is not None and not _as_taken(held["_modules"], inner, layers):
-            return False
-    return True
+@functools.cache
+def _as_taken() -> Callable[..., bool]:
+    """Whether modules are those, and takes them down, in the order of :func:`_in_order`."""
+    return library("cpu").as_taken
 
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

@@ -10,13 +10,12 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pydl import asked, dispatch, functional
 from pydl.aten.bias_act import finish
-from pydl.contract.conv import memory_format
 from pydl.fusion import folding
+from pydl.layout import channels_last
 from pydl.nn.batch_norm import normalised as by_norm
 from pydl.ops import batch_norm, bias_act
 from pydl.shapes import conv_size
@@ -54,25 +53,23 @@ def convolved(
     Where ``norm`` goes by its running statistics and neither it nor ``conv`` wants a gradient, by a
     weight and a bias of the convolution that do both.
     """
-    is_open = _is_open(conv)
+    is_open, known = _is_open(conv), None
     if norm is None:
         weight, bias = conv.weight, conv.bias
+        if is_open and channels_last(x):
+            known = folding.folded(conv, None)
     else:
-        folded = None
         if norm.training:
             folding.forget(norm)
         elif is_open and norm.__dict__.get("_pydl_backend") is None:
-            folded = folding.folded(conv, norm)
-        if folded is None:
+            known = folding.folded(conv, norm)
+        if known is None:
             return _normalised(conv(x), residual, norm, activation, slope)
-        weight, bias = folded
-        packed = folding.packed(x, conv, norm)
-        if packed is not None:
-            window = conv.padding, conv.stride, conv.dilation, conv.groups
-            at_once = "relu" if activation == "relu" and residual is None else "none"
-            y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *window, at_once, [], "")
-            y = y.contiguous(memory_format=memory_format(x, weight))  # it is channels last
-            return y if at_once == "relu" else _finished(y, residual, activation, slope)
+        weight, bias = known.weights.given
+    prepared = None if known is None else known.weights.prepared_for(x, conv)
+    if prepared is not None:
+        y, is_finished = prepared.convolve(x, bias, residual, activation)
+        return y if is_finished else _finished(y, residual, activation, slope)
     if is_open and _in_one(x, conv, residual, activation):
         window = conv.stride, conv.padding, conv.dilation, conv.groups
         return functional.conv2d_bias_act(x, weight, bias, *window, activation, slope, residual)

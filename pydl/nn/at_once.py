@@ -139,13 +139,13 @@ def standing_for(like: Callable, code: Callable) -> types.FunctionType:
     )
     functools.update_wrapper(made, like)
     made.__wrapped__ = like  # type: ignore[attr-defined]
-    _CODES.add(code.__code__)
+    CODES.add(code.__code__)
     return made
 
 
-_CODES: set[types.CodeType] = set()
+CODES: set[types.CodeType] = set()  # of what standing_for has made
 
 
 def is_made(function: object) -> bool:
     """Whether :func:`standing_for` made it."""
-    return isinstance(function, types.FunctionType) and function.__code__ in _CODES
+    return isinstance(function, types.FunctionType) and function.__code__ in CODES
