@@ -33,7 +33,7 @@ def tiles(shown: Shown, others: Sequence[OperatorRow] = ()) -> list[page.Tile]:
         (
             f"{verdicts.count('win')} of {len(ratios)}",
             f"timings of single layers beat stock PyTorch, the best {ratio(max(ratios))}; "
-            f"{verdicts.count('lose')} are slower, the worst {ratio(min(ratios))}",
+            f"slower: {verdicts.count('lose')}, the worst {ratio(min(ratios))}",
             True,
         ),
         (
