@@ -16,6 +16,7 @@ import chart  # noqa: E402
 import compile_seconds  # noqa: E402
 import figures  # noqa: E402
 import performance  # noqa: E402
+import systems  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
 from folders import MODEL, RESULTS, SHOWN, devices  # noqa: E402
 
@@ -265,6 +266,8 @@ def made() -> dict[Path, str]:
     readme = _filled(readme, "speed", speed(plain))
     drop = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
     wing = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    wing = _filled(_filled(wing, "networks", networks()), "shown", shown())
+    fusing = (ROOT / "docs" / "fusing.md").read_text(encoding="utf-8")
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     log = RESULTS / "compile_seconds.csv"
     compiling = compile_seconds.markdown(compile_seconds.read(log), most=10)
@@ -274,9 +277,8 @@ def made() -> dict[Path, str]:
         ROOT / "README.md": readme,
         ROOT / "CONTRIBUTING.md": _filled(contributing, "compiling", compiling),
         ROOT / "docs" / "drop-in.md": _filled(drop, "drop-in", drop_in()),
-        ROOT / "docs" / "networks.md": _filled(
-            _filled(wing, "networks", networks()), "shown", shown()
-        ),
+        ROOT / "docs" / "networks.md": _filled(wing, "sequences", systems.sequences(ROOT)),
+        ROOT / "docs" / "fusing.md": _filled(fusing, "fused", systems.fused(ROOT)),
         ROOT / "docs" / "performance.md": performance.document(every),
         ROOT / "docs" / "speed.svg": chart.svg(by_kind(of_chart), where),
     }
