@@ -16,6 +16,7 @@ from pydl.tuning.when_new import measured_first
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+_PLANNED = frozenset(("auto", "cpu", "triton", "cuda"))  # whose calls have plans
 _OPEN = (None, "auto")  # what a call says that leaves the choice open
 _NOTHING = (None,)  # has an override only where a mode overrides everything
 
@@ -84,3 +85,19 @@ def entry(
         return plans.by_key(args, kwargs, outer)
 
     return cast(Callable[Arguments, Result], call)
+
+
+def module_call(plans: Plans, args: tuple, backend: str | None) -> Any:
+    """``plans.function(*args)``, by its plan where there is one: of a module's forward, its weights
+    among the arguments.
+
+    Args:
+        backend: the module's.
+    """
+    if is_compiling():
+        return plans.function(*args)
+    outer = around() if backend is None else backend
+    # What is to be measured first is asked for on the whole way alone.
+    if outer not in _PLANNED or (outer == "auto" and dispatch.on_miss is not None):
+        return plans.function(*args)
+    return plans.call(args, {}, outer)

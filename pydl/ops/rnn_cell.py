@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from pydl import backends, plan
 from pydl.contract.call import Pair
 from pydl.contract.rnn import RnnCellBackward, RnnCellForward
+from pydl.entry import module_call
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
@@ -140,53 +141,61 @@ def forward(
     """The forward of a module that has the attributes of the class ``stock`` of torch.nn: that
     one's where PyTorch serves."""
     options = module.__dict__.get("_pydl_options", PLAIN)
-    backend = backends.choose(
-        "rnn_cell", module._pydl_backend, input, arguments=(stock.__name__, module.hidden_size)
-    )
-    if backend == "aten" and options is PLAIN and not backends.transformed():
-        return stock.forward(module, input, hx)
-    name = stock.__name__
+    name, backend, h, c = stock.__name__, module._pydl_backend, hx, None
     if name == "RNNCell":
         kind = checks.rnn_kind(module.nonlinearity)  # type: ignore[attr-defined]  # this one's
+    elif name == "LSTMCell":
+        kind = "lstm"
+        h, c = (None, None) if hx is None else (hx[0], hx[1])
     else:
-        kind = "lstm" if name == "LSTMCell" else "gru" if options.reset_after else _RESET_BEFORE
-    weights = weights_of(module, "", options)
-    # Which some modules, made without a constructor, do not have.
-    how = options.regularisation(any(options.zoneout) and module.training)
-    h, c = (None, None) if hx is None else (hx[0], hx[1]) if kind == "lstm" else (hx, None)
-    given = name, kind, module.hidden_size, input, h, c, *weights, *how, backend
-    h, c = _step(*given) if torch.compiler.is_compiling() else _plans.call(given, {})
-    return (h, c) if kind == "lstm" else h
+        kind = "gru" if options.reset_after else _RESET_BEFORE
+    given: tuple[Any, ...] = name, kind, module.hidden_size, backend, input, h, c
+    given += (*weights_of(module, "", options),)
+    if options is not PLAIN:
+        # Which some modules, made without a constructor, do not have.
+        given += options.regularisation(any(options.zoneout) and module.training)
+    states = module_call(_plans, given, backend)
+    if states is None:
+        return stock.forward(module, input, hx)
+    return states if kind == "lstm" else states[0]
 
 
 def _step(
     name: str,
     kind: str,
     hidden: int,
+    backend: str | None,
     input: torch.Tensor,
     h: torch.Tensor | None,
     c: torch.Tensor | None,
     *rest: Any,
-) -> Pair:
-    """h and c after one step of a module of this name; ``rest``: its weights, the regularisation
-    and the backend."""
-    weights, how, backend = Weights(*rest[:10]), Regularisation(*rest[10:15]), rest[15]
-    states: Tensors | None = None if h is None else (h,) if c is None else (h, c)
-    checks.cell_ranks(name, input, states)
+) -> Tensors | None:
+    """h and, of an LSTM, c after one step of a module of this name; None where it is PyTorch's.
+
+    Args:
+        rest: the module's weights, ten of them and the regularisation where it has options.
+    """
+    backend = backends.choose("rnn_cell", backend, input, arguments=(name, hidden))
+    plain = len(rest) <= 4
+    if backend == "aten" and plain and not backends.transformed():
+        return None
+    weights, how = Weights(*rest[:10]), Regularisation(*rest[10:])
+    given: Tensors | None = None if h is None else (h,) if c is None else (h, c)
+    checks.cell_ranks(name, input, given)
     batched = input.dim() == 2
     x = input if batched else input.unsqueeze(0)
-    if states is None:
+    if given is None:
         zeros = x.shape[0], hidden
-        states = tuple(x.new_zeros(zeros) for _ in range(2 if kind == "lstm" else 1))
+        given = tuple(x.new_zeros(zeros) for _ in range(2 if kind == "lstm" else 1))
     elif not batched:
-        states = tuple(state.unsqueeze(0) for state in states)
-    checks.cell_operands(x, states, weights)
+        given = tuple(state.unsqueeze(0) for state in given)
+    checks.cell_operands(x, given, weights)
     checks.weights(name, kind, x, weights)
-    checks.same_kind(x, states[:1])
-    h, c = cell(kind, x, states[0], states[1] if kind == "lstm" else None, weights, how, backend)
-    if not batched:
-        h, c = h.squeeze(0), c.squeeze(0) if kind == "lstm" else c
-    return h, c
+    checks.same_kind(x, given[:1])
+    lstm = kind == "lstm"
+    h, c = cell(kind, x, given[0], given[1] if lstm else None, weights, how, backend)
+    states = (h, c) if lstm else (h,)
+    return states if batched else tuple(state.squeeze(0) for state in states)
 
 
 _plans = plan.Plans(_step)
