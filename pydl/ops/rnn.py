@@ -60,8 +60,8 @@ class _Rnn(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *operands, how, backend = inputs
-        y, _, _, *kept = output
-        ctx.mark_non_differentiable(*kept)
+        y, _, c_n, *kept = output
+        ctx.mark_non_differentiable(*kept, *(() if how[0] == "lstm" else (c_n,)))
         save(ctx, output, y, *operands, *kept)
         ctx.how = how, backend
         ctx.set_materialize_grads(False)

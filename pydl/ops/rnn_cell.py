@@ -37,7 +37,7 @@ class _Cell(Function):
     def setup_context(ctx, inputs, output):
         *operands, cell, backend = inputs
         _, c_next, activated = output
-        ctx.mark_non_differentiable(activated)
+        ctx.mark_non_differentiable(activated, *(() if cell == "lstm" else (c_next,)))
         save(ctx, output, *operands, activated, c_next)
         ctx.how = cell, backend
         ctx.set_materialize_grads(False)

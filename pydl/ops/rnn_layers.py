@@ -10,7 +10,7 @@ from torch import _VF
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from pydl import backends, dispatch, functional, plan
+from pydl import backends, functional, plan
 from pydl.entry import module_call
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
@@ -67,8 +67,6 @@ def forward(
 ) -> tuple[Any, Any]:
     """The forward of a module that has the attributes of one of torch.nn, whose forward ``stock``
     is: that itself where PyTorch serves."""
-    if _small(module, input):
-        return stock(module, input, hx)
     options = module.__dict__.get("_pydl_options", PLAIN)
     mode, training, backend = module.mode, module.training, module._pydl_backend
     cell = mode.lower() if options.reset_after else "gru_reset_before"
@@ -138,21 +136,6 @@ def _server(
     if not own and backends.refusal("cpu", family, x) is None:
         backend = "cpu"
     return backend, False
-
-
-def _small(module: Layers, input: torch.Tensor | PackedSequence) -> bool:
-    """Whether it is PyTorch's without further questions, which would be a tenth of the time: a
-    plain layer, an input too small to gain, and nothing that asks for more or watches."""
-    return (
-        type(input) is torch.Tensor
-        and input.dtype == torch.float32
-        and input.numel() < dispatch.least_recurrent
-        and input.is_cpu
-        and not dispatch.exactly
-        and "_pydl_options" not in module.__dict__
-        and backends.asked(module._pydl_backend) == "auto"
-        and not (is_compiling() or torch._C._is_any_autocast_enabled() or backends.transformed())
-    )
 
 
 def _choice(kind: _Kind, x: torch.Tensor, steps: int, packed: bool) -> tuple[str, bool] | None:
