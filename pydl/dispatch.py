@@ -41,7 +41,7 @@ KINDS = {
     "cross_entropy": ("nll_loss",),
     # Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and
     # bfloat16; layers that PyTorch has no operator for (peepholes, layer norm, a reset before the
-    # product, zoneout); sequences of a few steps; one step.
+    # product, zoneout); sequences of a few steps; one step, each kind of cell by its function.
     "rnn": ("rnn_lstm", "rnn_own", "rnn_short", "rnn_cell"),
 }
 # Whose input may want no gradient where their weights do.

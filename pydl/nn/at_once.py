@@ -40,6 +40,8 @@ def _question(family: str, name: str) -> _Question:
         return _Question(bounds(family), bounds=in_evaluation)
     if family == "dropout":
         return _Question(bounds(family), bounds={False: {}})
+    if family == "rnn_cell":
+        return _Question(bounds(family, function=f"{name.removesuffix('Cell').lower()}_cell"))
     if family == "rnn":  # with options it is never torch.nn's
         return _Question(bounds("rnn", "rnn_short", "rnn_lstm"))
     if family == "pool_lp":  # an infinite power is a maximum, where PyTorch's is not a number
@@ -165,7 +167,7 @@ CODES: set[types.CodeType] = set()  # of what standing_for has made
 
 
 def leave(layer: type, base: type) -> None:
-    """Lets the methods of a class of layers leave to those of torch.nn's class what is PyTorch's."""
+    """Lets the methods of a class of layers leave to torch.nn's class what is PyTorch's."""
     for name in COMPUTES:
         ours, theirs = getattr(layer, name, None), getattr(base, name, None)
         if ours and theirs and ours is not theirs:

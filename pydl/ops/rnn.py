@@ -157,9 +157,9 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
             if cell == "gru_reset_before":
                 rz = 2 * hidden
                 reset = plan.step(torch.mul, activated[:, :hidden], states)
-                each = [_along(parts[0][:, :rz], states), _along(parts[0][:, rz:], reset)]
+                each = [along(parts[0][:, :rz], states), along(parts[0][:, rz:], reset)]
             else:
-                each = [_along(part, states) for part in parts]
+                each = [along(part, states) for part in parts]
             grad = joined(*each)
         elif name == "bias_hh":
             if has_norm:
@@ -171,7 +171,7 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
         elif name == "c0":
             grad = for_c0
         elif name == "weight_hr":
-            grad = _along(for_projected, unprojected)
+            grad = along(for_projected, unprojected)
         elif name == "peephole":
             grad = for_peephole.to(peephole.dtype)
         elif name == "norm":
@@ -182,7 +182,7 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
     return tuple(results)
 
 
-def _along(grads: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def along(grads: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """The gradient of a weight by those of its products, (S, M), with rows of (S, N): (M, N)."""
     return plan.step(torch.mm, grads.t(), rows)
 

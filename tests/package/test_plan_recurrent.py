@@ -223,3 +223,47 @@ def test_errors_are_still_raised_after_calls_that_were_right(name, wrong, said):
     for _ in range(3):
         with pytest.raises((RuntimeError, ValueError), match=said):
             layer(*wrong())
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_derivatives_of_a_step_of_a_plan(name):
+    layer = made(name, {}).double()
+    layer = made(name, {"peephole": True}).double() if name == "LSTMCell" else layer
+    args = [x.detach().double() for x in tensors(given(layer, True))]
+    wanted = [*args, *(weight.detach().clone() for weight in layer.parameters())]
+    names = [name for name, _ in layer.named_parameters()]
+
+    def step(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        states = rest[: len(args) - 1]
+        weights = dict(zip(names, rest[len(args) - 1 :], strict=True))
+        hx = states if name == "LSTMCell" else states[0]
+        return tuple(tensors(torch.func.functional_call(layer, weights, (x, hx))))
+
+    for _ in range(3):
+        step(*wanted)
+    leaves = [one.requires_grad_() for one in wanted]
+    torch.autograd.gradcheck(step, leaves, fast_mode=True)
+    torch.autograd.gradgradcheck(step, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_which_tensors_of_a_cell_want_gradients_counts(name):
+    layer = made(name, {})
+    for chosen in 3 * [("x", "weight_hh"), ("h", "bias_ih"), ("weight_ih", "bias_hh"), ("x",)]:
+        x, hx = given(layer, True)
+        states = tensors(hx)
+        named = {"x": x, "h": states[0], **dict(layer.named_parameters())}
+        for key, one in named.items():
+            one.requires_grad_(key in chosen)
+        for one in states[1:]:
+            one.requires_grad_(False)
+        wanted = [named[key] for key in chosen]
+
+        def grads() -> tuple[torch.Tensor, ...]:
+            made = tensors(layer(x, hx))  # noqa: B023
+            return torch.autograd.grad(sum(one.square().sum() for one in made), wanted)  # noqa: B023
+
+        found = grads()
+        with plan.observed():
+            for one, other in zip(found, grads(), strict=True):
+                torch.testing.assert_close(one, other)
