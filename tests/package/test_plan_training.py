@@ -11,7 +11,7 @@ from planned_calls import EACH, call, random
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from pydl import functional, native, plan
+from pydl import functional, layout, native, plan
 from pydl.ops.derivatives import Function
 from pydl.plan import Plans
 
@@ -228,6 +228,37 @@ def test_a_tensor_in_a_tuple_is_not_kept_as_a_constant():
         y = plans.call((x, factor), {})
         assert torch.equal(y, x * factor)
         assert torch.equal(*torch.autograd.grad(y.sum(), x), factor)
+
+
+def test_results_without_elements_are_the_same_for_all_calls():
+    seen = []
+
+    class Doubled(Function):
+        @staticmethod
+        def forward(x):
+            return plan.step(torch.mul, x, 2), layout.nothing(x), plan.step(torch.neg, x)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.save_for_backward(*output[1:], None)
+
+        @staticmethod
+        def backward(ctx, grad_y, *_):
+            nothing, negative, none = ctx.saved_tensors
+            seen.append((nothing.shape, none))
+            return plan.step(torch.mul, grad_y, negative)
+
+    plans = Plans(lambda x: Doubled.apply(x)[::2])
+    for _ in range(4):
+        x = random(2, 3).requires_grad_()
+        y, negative = plans.call((x,), {})
+        assert torch.equal(y, 2 * x) and torch.equal(negative, -x)
+        assert torch.equal(*torch.autograd.grad(y.sum(), x), -x)
+    assert set(seen) == {(torch.Size([0]), None)}
+    given_out = Plans(lambda x: Doubled.apply(x)[1])  # has no plan: it would be everyone's
+    results = [given_out.call((x,), {}) for _ in range(4)]
+    assert len(set(map(id, results))) == 4
 
 
 def test_a_tuple_of_one_result_stays_one():
