@@ -127,8 +127,9 @@ bench-of:
 	  --backend cpu --name pool
 	$(EAGER_BENCH) --cases 'fasterrcnn.*,maskrcnn.*' --backend cpu --name roi
 	for threads in 1 2; do \
-	  $(RNN) --threads $$threads --out bench/results/cpu-$(ISA)/rnn-$$threads.csv || exit 1; \
+	  $(RNN) --cases 'RNN-*,LSTM-*,GRU-*' --threads $$threads --out bench/results/cpu-$(ISA)/rnn-$$threads.csv || exit 1; \
 	done
+	$(RNN) --cases '*Cell-*' --out bench/results/cpu-$(ISA)/rnn-cells.csv
 	$(RNN) --cases 'GRU-16x1x64*,GRU-8x1x32*,GRU-8x4x256*,GRU-16x4x32*' --out bench/results/cpu-$(ISA)/rnn-short.csv
 	$(BENCH) --cases 'lenet5*pool*' --backend cpu --batch 8,32,64,128 --name small
 	$(BENCH) --cases '$(POOLS),alexnet.lrn*' --backend cpu --batch 1,4 --dtype $(FLOATS) --name sizes

@@ -155,7 +155,8 @@ def _asked(call: Callable[[], object], questions: int) -> list[Question]:
 
 
 def _of_layer(file: Path, row: dict[str, str]) -> Figure:
-    """A row of bench/rnn.py, whose case is ``LSTM-64x32x256,peephole=True,float32``."""
+    """A row of bench/rnn.py, whose case is ``LSTM-64x32x256,peephole=True,float32``, or of a cell
+    ``LSTMCell-1x32x256,float32``."""
     name, *options, dtype = row["case"].split(",")
     layer, _, shape = name.partition("-")
     steps, sequences, units = map(int, shape.split("x"))
@@ -163,14 +164,16 @@ def _of_layer(file: Path, row: dict[str, str]) -> Figure:
     given = {key: ast.literal_eval(value) for key, value in pairs}
     module = getattr(nn, layer)(units, units, **given, dtype=getattr(torch, dtype)).eval()
     x = torch.empty(steps, sequences, units, dtype=getattr(torch, dtype))
+    cell = isinstance(module, torch.nn.RNNCellBase)
+    x = x[0] if cell else x
     if "packed" in options:
         x = pack_padded_sequence(x, torch.full((sequences,), steps))
     with torch.set_grad_enabled(row["pass"] != "forward"):
         (question,) = _asked(lambda: module(x), 1)
     return Figure(
         file.name,
-        "rnn_own" if row["against"] == "loop" else "rnn",
-        layer.lower(),
+        "rnn_cell" if cell else "rnn_own" if row["against"] == "loop" else "rnn",
+        f"{layer[:-4].lower()}_cell" if cell else layer.lower(),
         row["case"],
         shape,
         "nchw",

@@ -226,11 +226,13 @@ def _bold(ratio: float) -> str:
 
 def _recurrent(figures: Sequence[Figure]) -> str:
     figures = [f for f in figures if f.family == "rnn"]
-    columns = [(f"rnn-{n}.csv", step) for n in (1, 2) for step in ("forward", "both")]
-    lines: dict[tuple[str, ...], dict[tuple[str, str], Figure]] = {}
+    columns = [(threads, step) for threads in (1, 2) for step in ("forward", "both")]
+    lines: dict[tuple[str, ...], dict[tuple[int, str], Figure]] = {}
     for figure in figures:
-        against = "a loop" if figure.kind == "rnn_own" else "`torch.nn`"
-        lines.setdefault((figure.case, against), {})[figure.file, figure.step] = figure
+        if figure.file in ("rnn-1.csv", "rnn-2.csv", "rnn-cells.csv"):
+            against = "a loop" if figure.kind == "rnn_own" else "`torch.nn`"
+            line = lines.setdefault((figure.case, against), {})
+            line[figure.threads, figure.step] = figure
     rows = [
         [*key, *(_cell(found.get(column)) for column in columns)]
         for key, found in lines.items()
@@ -254,12 +256,19 @@ def _recurrent(figures: Sequence[Figure]) -> str:
         a loop over steps of PyTorch's operators. From {_link("rnn-1.csv")} and
         {_link("rnn-2.csv")}; in brackets, what `auto` leaves to PyTorch: padded LSTMs where oneDNN
         has one, and sequences of a few steps ({_link("rnn-short.csv")}, on
-        {_devices("rnn-short.csv")}).
+        {_devices("rnn-short.csv")}).{_cells(figures)}
 
         With one thread, a packed batch takes {_between(padded)} of the padded one's time, by its
         tokens. Of the loop's time with many sequences,
         {_between([100 * one for one in share], "%")} are matrix products, which both make.""")
     return "\n\n".join(["## Recurrent layers", about, _table(head, rows, 2)])
+
+
+def _cells(figures: Sequence[Figure]) -> str:
+    """What is said of cells, where some were measured."""
+    if not any(figure.kind == "rnn_cell" for figure in figures):
+        return ""
+    return f" A cell's one step, from states that are given, is in {_link('rnn-cells.csv')}."
 
 
 # The least that a whole network is to reach under ``auto``.

@@ -8,17 +8,20 @@ one would write with it (the backend ``aten``).
 The matrix products alone are timed in the same turns, as PyTorch makes them: the inputs' at once,
 the states' step by step. Only a faster product can save that part of a layer's time, no fused
 kernel. For a packed batch our time of the padded one is measured too, and scaled by the share of it
-that is tokens.
+that is tokens. A cell takes one step from states that are given, as a decoder calls it: ``--cases
+'*Cell-*'``.
 """
 
 import argparse
 import fnmatch
+import math
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,11 +35,12 @@ from pydl.bench.harness import kernels  # noqa: E402
 from pydl.bench.results import write_table  # noqa: E402
 
 Sequences = torch.Tensor | PackedSequence
+Given = tuple[Any, ...]  # an input and, for a cell, its states
 
 
 @dataclass(frozen=True)
 class Case:
-    """T steps, B sequences, H units and inputs."""
+    """T steps, of a cell one, B sequences, H units and inputs."""
 
     layer: str
     shape: tuple[int, int, int]
@@ -44,6 +48,10 @@ class Case:
     dtype: str = "float32"
     own: bool = False  # PyTorch has none: against the loop
     packed: bool = False  # lengths from T down to T / 4
+
+    @property
+    def is_cell(self) -> bool:
+        return self.layer.endswith("Cell")
 
     def __str__(self) -> str:
         options = "".join(f",{name}={value}" for name, value in self.options.items())
@@ -54,6 +62,12 @@ class Case:
 SHAPES = ((64, 32, 256), (256, 1, 128), (32, 64, 512))
 BEFORE, PEEPS, NORM = {"reset_after": False}, {"peephole": True}, {"layer_norm": True}
 BOTH_WAYS = {"bidirectional": True}
+CELLS = tuple(
+    Case(layer, (1, sequences, units))
+    for layer in ("RNNCell", "LSTMCell", "GRUCell")
+    for sequences in (1, 8, 32)
+    for units in (64, 256, 512)
+)
 CPU_CASES = (
     *(Case(layer, shape) for layer in ("LSTM", "GRU", "RNN") for shape in SHAPES),
     *(Case(layer, SHAPES[0], BOTH_WAYS) for layer in ("LSTM", "GRU")),
@@ -75,6 +89,7 @@ CPU_CASES = (
         for shape in ((64, 1, 256), (16, 1, 64), (8, 4, 32), (20, 32, 64))
     ),
     *(Case("LSTM", shape, own, own=True) for own in (PEEPS, NORM) for shape in SHAPES[:2]),
+    *CELLS,
 )
 CUDA_CASES = (
     *(
@@ -110,36 +125,73 @@ def layers(case: Case, backend: str, device: str, dtype: torch.dtype) -> list[to
     return [ours.eval(), theirs.eval()]
 
 
-def run(module: torch.nn.Module, x: Sequences) -> torch.Tensor:
-    y = module(x)[0]
-    return y.data if isinstance(y, PackedSequence) else y
+def inputs_of(case: Case, device: str, dtype: torch.dtype) -> Given:
+    """What a layer is called with, all of it wanting gradients."""
+    steps, sequences, units = case.shape
+    lengths = torch.linspace(steps, steps // 4, sequences).long()
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape).to(device, dtype).requires_grad_()
+
+    if not case.is_cell:
+        x = random(steps, sequences, units)
+        if not case.packed:
+            return (x,)
+        packed = pack_padded_sequence(x.detach(), lengths)
+        packed.data.requires_grad_()
+        return (packed,)
+    x, h, c = (random(sequences, units) for _ in range(3))
+    return x, (h, c) if case.layer == "LSTMCell" else h
 
 
-def alone(module: torch.nn.Module, x: Sequences) -> torch.Tensor:
+def leaves(given: Given) -> list[torch.Tensor]:
+    """The tensors in it."""
+    x, *states = given
+    x = x.data if isinstance(x, PackedSequence) else x
+    return [x, *(one for hx in states for one in (hx if isinstance(hx, tuple) else (hx,)))]
+
+
+def converted(given: Given, dtype: torch.dtype) -> Given:
+    return tuple(
+        tuple(one.to(dtype) for one in each) if type(each) is tuple else each.to(dtype)
+        for each in given
+    )
+
+
+def run(module: torch.nn.Module, given: Given) -> tuple[torch.Tensor, ...]:
+    """The outputs of a layer, or the states after a cell's step."""
+    made = module(*given)
+    if isinstance(module, torch.nn.RNNCellBase):
+        return made if isinstance(made, tuple) else (made,)
+    return (made[0].data if isinstance(made[0], PackedSequence) else made[0],)
+
+
+def alone(module: torch.nn.Module, given: Given) -> tuple[torch.Tensor, ...]:
     with torch.no_grad():
-        return run(module, x)
+        return run(module, given)
 
 
-def both(module: torch.nn.Module, x: Sequences, grad: torch.Tensor) -> None:
-    leaf = x.data if isinstance(x, PackedSequence) else x
-    torch.autograd.grad(run(module, x), [leaf, *module.parameters()], grad)
+def both(module: torch.nn.Module, given: Given, grads: tuple[torch.Tensor, ...]) -> None:
+    wanted = [*leaves(given), *module.parameters()]
+    torch.autograd.grad(run(module, given), wanted, grads)
 
 
-def check(case: Case, backend: str, device: str, x: Sequences) -> None:
+def check(case: Case, backend: str, device: str, given: Given) -> None:
     """Raises AssertionError where ours and theirs differ."""
     if case.options == BEFORE and not case.own:
         return  # another definition than torch's
     compare = torch.testing.assert_close
     if device == "cpu":
         pair = layers(case, backend, device, torch.float64)
-        compare(*(alone(module, x.to(torch.float64)) for module in pair), rtol=1e-7, atol=1e-7)
+        exact = converted(given, torch.float64)
+        compare(*(alone(module, exact) for module in pair), rtol=1e-7, atol=1e-7)
     ours, theirs = (
-        alone(module, x) for module in layers(case, backend, device, getattr(torch, case.dtype))
+        alone(module, given) for module in layers(case, backend, device, getattr(torch, case.dtype))
     )
     if "layer_norm" in case.options:
         # Random weights and a layer norm make chaos: a change of 6e-8 in the input is 1e-2 in the
         # output 256 steps later, in float64 too. So only the first steps are compared.
-        ours, theirs = ours[:64], theirs[:64]
+        ours, theirs = (tuple(y[:64] for y in each) for each in (ours, theirs))
     tolerance = 1e-3 if case.dtype in ("float32", "float64") else 0.1
     compare(ours, theirs, rtol=tolerance, atol=tolerance)
 
@@ -147,7 +199,7 @@ def check(case: Case, backend: str, device: str, x: Sequences) -> None:
 def products(case: Case, module: torch.nn.Module, x: Sequences, kind: str) -> Callable[[], None]:
     """The matrix products that a layer of these weights consists of."""
     sizes = x.batch_sizes.tolist() if case.packed else [case.shape[1]] * case.shape[0]
-    rows = (x.data if case.packed else x.flatten(0, 1)).detach()
+    rows = (x.data if case.packed else x.flatten(0, -2)).detach()
     pairs = [
         (weight.detach(), getattr(module, name.replace("_ih", "_hh")).detach())
         for name, weight in module.named_parameters()
@@ -184,29 +236,24 @@ def products(case: Case, module: torch.nn.Module, x: Sequences, kind: str) -> Ca
 
 def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
     """One row per pass."""
-    steps, sequences, hidden = case.shape
     dtype = getattr(torch, case.dtype)
-    padded = x = torch.randn(steps, sequences, hidden).to(device, dtype)
-    if case.packed:
-        lengths = torch.linspace(steps, steps // 4, sequences).long()
-        x = pack_padded_sequence(x, lengths)
-    for leaf in (padded, x.data if case.packed else padded):
-        leaf.requires_grad_()
-    check(case, backend, device, x)
+    called = inputs_of(case, device, dtype)
+    check(case, backend, device, called)
     ours, theirs = layers(case, backend, device, dtype)
-    grad = torch.randn_like(alone(ours, x))
     rows = []
     for kind in ("forward", "forward+backward"):
 
-        def timed(module, x, grad, kind=kind):
+        def timed(module, called, kind=kind):
             if kind == "forward":
-                return lambda: alone(module, x)
-            return lambda: both(module, x, grad)
+                return lambda: alone(module, called)
+            grads = tuple(torch.randn_like(one) for one in alone(module, called))
+            return lambda: both(module, called, grads)
 
-        actions = {"ours": timed(ours, x, grad), "theirs": timed(theirs, x, grad)}
-        actions["products"] = products(case, ours, x, kind)
+        actions = {"ours": timed(ours, called), "theirs": timed(theirs, called)}
+        actions["products"] = products(case, ours, called[0], kind)
         if case.packed:
-            actions["padded"] = timed(ours, padded, torch.randn_like(alone(ours, padded)))
+            padded = inputs_of(replace(case, packed=False), device, dtype)
+            actions["padded"] = timed(ours, padded)
         own_time = device == "cpu" and torch.get_num_threads() == 1
         made = measure.interleave(
             actions,
@@ -217,7 +264,7 @@ def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
         )
         taken = {name: time.median * 1e6 for name, time in made.items()}
         if case.packed:
-            taken["padded"] *= len(x.data) / (steps * sequences)
+            taken["padded"] *= len(called[0].data) / math.prod(case.shape[:2])
         rows.append(
             {
                 "case": str(case),
@@ -228,7 +275,7 @@ def times(case: Case, seconds: float, backend: str, device: str) -> list[dict]:
                 "ours_us": f"{taken['ours']:.1f}",
                 "theirs_us": f"{taken['theirs']:.1f}",
                 "ratio": f"{taken['theirs'] / taken['ours']:.2f}",
-                "ours_us_a_step": f"{taken['ours'] / steps:.2f}",
+                "ours_us_a_step": f"{taken['ours'] / case.shape[0]:.2f}",
                 "products_us": f"{taken['products']:.1f}",
                 "padded_by_tokens_us": f"{taken['padded']:.1f}" if case.packed else "",
                 "kernels_theirs": kernels(actions["theirs"]) if device == "cuda" else "",

@@ -3,7 +3,7 @@ pixels, they hold."""
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -100,14 +100,16 @@ def input_precision(dtype: torch.dtype, operator: str = "conv") -> str:
     """
     if dtype != torch.float32:
         return "ieee"
-    return "tf32" if plan.setting(functools.partial(_allows_tf32, operator)) else "ieee"
+    return "tf32" if plan.setting(_allowed(operator)) else "ieee"
 
 
-def _allows_tf32(operator: str) -> bool:
+@functools.cache
+def _allowed(operator: str) -> Callable[[], bool]:
+    """The same function each time, which a plan asks once."""
     newer = getattr(torch.backends.cudnn, operator, None)
     if hasattr(newer, "fp32_precision"):
-        return newer.fp32_precision == "tf32"
-    return torch.backends.cudnn.allow_tf32
+        return lambda: newer.fp32_precision == "tf32"
+    return lambda: torch.backends.cudnn.allow_tf32
 
 
 def operands(dtype: torch.dtype, operator: str = "conv") -> str:

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl import layout, plan
 from pydl.contract.rnn import KEPT, RnnCellBackward
 
 from .elements import filled
@@ -238,7 +238,9 @@ def rnn_cell_backward_kernel(
 def zeros_a_sequence(result: torch.Tensor, sequences: int) -> torch.Tensor:
     """(sequences, elements of the result) where its parts add up."""
     size = sequences, result.numel()
-    return layout.empty(size, result, layout=torch.contiguous_format).zero_()
+    zeros = layout.empty(size, result, layout=torch.contiguous_format)
+    plan.step(torch.zero_, zeros)
+    return zeros
 
 
 def rnn_cell_backward(

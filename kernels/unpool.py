@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pydl import layout
+from pydl import layout, plan
 from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_positions
 
 from . import runtime
@@ -35,7 +35,7 @@ NOWHERE = tl.constexpr(2**62)
 def _check(index: torch.Tensor, size: Sequence[int]) -> None:
     """Raises for a position outside of a plane of this size, where looking does not wait for a
     GPU."""
-    if index.device.type == "cpu":
+    if runtime.INTERPRETING and index.device.type == "cpu":
         check_positions(index, size)
 
 
@@ -113,7 +113,8 @@ def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
     y = call.results()
     if y.numel() == 0:
         return y
-    winner = layout.resized(x, output_size, dtype=torch.int64).zero_()
+    winner = layout.resized(x, output_size, dtype=torch.int64)
+    plan.step(torch.zero_, winner)
     tiling = runtime.tile(layout.resized(x, x.shape[2:]))
     wide = runtime.wide(x, index, y)
     runtime.launch(

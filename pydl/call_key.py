@@ -113,8 +113,11 @@ def _same_constant(name: str, value: Any) -> tuple[str, dict[str, object]]:
     same, equal = f"{name} is {name}_was", f"type({name}) is {name}_kind and {name} == {name}_was"
     if kind in _SEQUENCES:
         kinds = f"tuple(map(type, {name})) == {name}_kinds"
-        values |= {f"{name}_was": kind(value), f"{name}_kinds": tuple(map(type, value))}
-        return f"{equal} and {kinds}", values
+        values[f"{name}_kinds"] = tuple(map(type, value))
+        if kind is list:  # which may be another by then
+            values[f"{name}_was"] = kind(value)
+            return f"{equal} and {kinds}", values
+        return f"({same} or {equal} and {kinds})", values
     if kind is float and not value:  # 0.0 is not -0.0
         return same, values
     return f"({same} or {equal})", values

@@ -41,7 +41,7 @@ KINDS = {
     "cross_entropy": ("nll_loss",),
     # Padded LSTMs without a projection, for which oneDNN has a fused operator in float32 and
     # bfloat16; layers that PyTorch has no operator for (peepholes, layer norm, a reset before the
-    # product, zoneout); sequences of a few steps; one step.
+    # product, zoneout); sequences of a few steps; one step, each kind of cell by its function.
     "rnn": ("rnn_lstm", "rnn_own", "rnn_short", "rnn_cell"),
 }
 # Whose input may want no gradient where their weights do.
@@ -129,8 +129,6 @@ class Bound(NamedTuple):
 Bounds = dict[torch.dtype, tuple[float, frozenset[Bound]]]
 NO_BOUNDS = math.inf, frozenset[Bound]()
 _BOUNDS: dict[tuple[tuple[str, ...], str | None], Bounds] = {}
-# The same of plain recurrent layers in float32, which are to be through the soonest.
-least_recurrent: float = math.inf
 
 
 # Not by measurement: what PyTorch does not do on a CPU, averages of halves over three axes and, for
@@ -148,7 +146,6 @@ LACKING = [
 
 def use(device: str, rows: Sequence[Row]) -> None:
     """Let ``auto`` go by these rows on this device type."""
-    global least_recurrent
     rows = [*rows, *LACKING] if device == "cpu" else rows
     for of_family in [key for key in AUTO if key[0] == device]:
         del AUTO[of_family]
@@ -164,8 +161,6 @@ def use(device: str, rows: Sequence[Row]) -> None:
         LEAST[of_dtype] = min(row.least, LEAST.get(of_dtype, row.least))
         plane = LEAST_PLANE.get(row.family, row.least_plane)
         LEAST_PLANE[row.family] = min(row.least_plane, plane)
-    plain = ("rnn", "rnn_short", "rnn_lstm")
-    least_recurrent = min(LEAST.get((family, torch.float32), math.inf) for family in plain)
     for (kinds, function), bounds in _BOUNDS.items():
         _bound(bounds, kinds, function)
     plan.forget()
@@ -211,11 +206,13 @@ def is_pytorchs(bounds: Bounds, tensor: torch.Tensor) -> bool:
     """Whether a call with this input is within none of the bounds, which under torch.func is for
     others to say."""
     count = tensor.numel()
-    for bound in bounds.get(tensor.dtype, NO_BOUNDS)[1]:
-        if count < bound.least or (bound.training and not torch.is_grad_enabled()):
-            continue
-        if bound.channels_last in (None, layout.channels_last(tensor)):
-            return False
+    least, each = bounds.get(tensor.dtype, NO_BOUNDS)
+    if count >= least:
+        for bound in each:
+            if count < bound.least or (bound.training and not torch.is_grad_enabled()):
+                continue
+            if bound.channels_last in (None, layout.channels_last(tensor)):
+                return False
     return not torch._C._are_functorch_transforms_active()
 
 

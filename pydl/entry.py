@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
@@ -16,6 +17,7 @@ from pydl.tuning.when_new import measured_first
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+_PLANNED = frozenset(("auto", "cpu", "triton", "cuda"))  # whose calls have plans
 _OPEN = (None, "auto")  # what a call says that leaves the choice open
 _NOTHING = (None,)  # has an override only where a mode overrides everything
 
@@ -84,3 +86,35 @@ def entry(
         return plans.by_key(args, kwargs, outer)
 
     return cast(Callable[Arguments, Result], call)
+
+
+def module_call(plans: Plans, args: tuple, backend: str | None) -> Any:
+    """``plans.function(*args)``, by its plan where there is one: of a module's forward, its weights
+    among the arguments.
+
+    Args:
+        backend: the module's.
+    """
+    if is_compiling():
+        return plans.function(*args)
+    outer = around() if backend is None else backend
+    # What is to be measured first is asked for on the whole way alone.
+    if outer not in _PLANNED or (outer == "auto" and dispatch.on_miss is not None):
+        return plans.function(*args)
+    return plans.call(args, {}, outer)
+
+
+class HasTensors(Protocol):
+    """A module."""
+
+    _parameters: dict[str, torch.nn.Parameter | None]
+    _buffers: dict[str, Tensor | None]
+
+
+def held(module: HasTensors, name: str) -> Any:
+    """A module's parameter or buffer, or what pruning, a parametrization or a replica has in its
+    place: as getattr finds it, in a fifth of the time."""
+    found: Tensor | None = module._parameters.get(name)
+    if found is None:
+        found = module._buffers.get(name)
+    return getattr(module, name) if found is None else found

@@ -179,14 +179,22 @@ class Plans:
         return self.by_key(args, kwargs, surroundings) if result is STALE else result
 
     def likely(self, args: tuple, kwargs: dict[str, Any], surroundings: Hashable) -> Any:
-        """The same where this call is the one that is expected; else STALE."""
-        plan = self.last.next
-        if plan.form != (surroundings, len(args), *kwargs):
-            return STALE
-        result = plan.run_if_it_fits(*args, *kwargs.values())
-        if result is not STALE:
-            self.last = plan
-        return result
+        """The same where this call is one of the two that are expected; else STALE."""
+        form, last = (surroundings, len(args), *kwargs), self.last
+        plan = last.next
+        if plan.form == form:
+            result = plan.run_if_it_fits(*args, *kwargs.values())
+            if result is not STALE:
+                self.last = plan
+                return result
+        plan = last.other
+        if plan.form == form:
+            result = plan.run_if_it_fits(*args, *kwargs.values())
+            if result is not STALE:
+                last.next, last.other = plan, last.next
+                self.last = plan
+                return result
+        return STALE
 
     def by_key(self, args: tuple, kwargs: dict[str, Any], surroundings: Hashable) -> Any:
         """The same where it is another."""
@@ -209,7 +217,8 @@ class Plans:
         elif known is not _WITHOUT:
             result = known.run(*given)
             if result is not STALE:
-                self.last.next = self.last = known
+                last, self.last = self.last, known
+                last.next, last.other = known, last.next
                 return result
             self._keep(key, _SEEN, _generation)
         return self.function(*args, **kwargs)
@@ -229,7 +238,8 @@ class Plans:
         what: object = _WITHOUT
         if run is not None:
             condition, values = guard(given)
-            condition += " and here.current is generation and not recorders"
+            # First: what is recorded must not see the plans of its parts look at their arguments.
+            condition = f"not recorders and here.current is generation and {condition}"
             values |= {"here": sys.modules[__name__], "generation": generation}
             fitting = recorder.guarded(condition, values | {"recorders": recorders})
             what = Plan((surroundings, len(args), *kwargs), run, fitting)
@@ -258,18 +268,19 @@ class Plan:
             of the plan, or returns STALE.
     """
 
-    __slots__ = ("form", "next", "run", "run_if_it_fits")
+    __slots__ = ("form", "next", "other", "run", "run_if_it_fits")
 
     def __init__(self, form: tuple, run: Function, run_if_it_fits: Function) -> None:
         self.form, self.run, self.run_if_it_fits = form, run, run_if_it_fits
-        # What came after it the last time, and most likely does again: a network's layers have an
-        # order. It is asked before the key, which takes three times as long.
-        self.next = self
+        # What came after it the last time and, of others, the last but one, which most likely do
+        # again: a network's layers have an order, and where two are alike one plan serves both.
+        # They are asked before the key, which takes three times as long.
+        self.next = self.other = self
 
     def leave(self) -> None:
         """Serves nothing and keeps nothing any more; others may still have it for their next."""
         self.run = self.run_if_it_fits = _stale
-        self.next = self
+        self.next = self.other = self
 
 
 def _none_yet() -> Plan:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 Result = TypeVar("Result")
 Function = Callable[..., Any]
 
-_MOST_STEPS = 64
+_MOST_STEPS = 256  # of a few layers, not of a loop over a sequence
 STALE = object()  # instead of a plan's result: a setting has changed
 recorders: dict[int, "Recorder"] = {}  # by thread
 
@@ -41,7 +41,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.failed = False
         self._is_quiet = False
-        self._settings: list[tuple[Callable[[], object], object]] = []
+        self._settings: dict[Callable[[], object], object] = {}
         self._lines: list[tuple[str, str]] = []  # the name of what a line makes, and how
         self._names: dict[int, str] = {}  # of each tensor, by its id
         self._bases: dict[int, tuple[str, torch.Tensor]] = {}  # of each storage, the first tensor
@@ -152,7 +152,7 @@ class Recorder(TorchFunctionMode):
     def depends(self, read: Callable[[], object], value: object) -> None:
         """Lets a plan hold only while ``read()`` is ``value``."""
         if not self._is_quiet:
-            self._settings.append((read, value))
+            self._settings[read] = value
 
     def box(self) -> list[torch.Tensor]:
         """A list that a function is given to put results into."""
@@ -207,7 +207,7 @@ class Recorder(TorchFunctionMode):
             return None
         lines += [
             f"if {self._value(read)}() != {self._said(value)}: return STALE"
-            for read, value in self._settings
+            for read, value in self._settings.items()
         ]
         self._body = "\n    ".join(reversed(lines))
         return written(self._parameters, self._body, self._values)

@@ -41,6 +41,10 @@ def random(*shape: int) -> torch.Tensor:
     return torch.rand(shape) + 0.5
 
 
+def _outputs_of_gru(*args: object, **named: object) -> torch.Tensor:
+    return functional.gru(*args, **named)[0]
+
+
 BOXES = torch.tensor([[0.0, 0, 1, 4, 5], [0, 1, 1, 5, 3]])
 # A call of each family: its function, and its arguments, no two of which share memory.
 CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
@@ -68,6 +72,14 @@ CALLS: dict[str, tuple[Callable, Callable[[], tuple]]] = {
         lambda: (random(4, 8), torch.arange(4)),
     ),
     "dropout": (functional.dropout, lambda: (random(1, 4, 6, 6), 0.5)),
+    "rnn_cell": (
+        functional.gru_cell,
+        lambda: (random(2, 4), random(2, 8), random(24, 4), random(24, 8), random(24), random(24)),
+    ),
+    "rnn": (
+        _outputs_of_gru,
+        lambda: (random(3, 2, 4), random(24, 4), random(24, 8), random(24), random(24)),
+    ),
     "roi": (functional.roi_align, lambda: (random(1, 4, 6, 6), BOXES.clone(), 3)),
 }
 

@@ -1,7 +1,8 @@
 """Makes a function one that PyTorch's overrides reach."""
 
+import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -12,8 +13,7 @@ from pydl.ops.pool_adaptive import kind_of_average
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Families whose functions take more than PyTorch's of the same name, or warn where they are called.
-_OTHERS = ("pool_lp", "cross_entropy")
+_OTHERS = ("cross_entropy",)  # families whose functions warn where they are called
 
 
 def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -21,8 +21,20 @@ def overridable(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     take over a call, as they do with those of :mod:`torch.nn.functional`."""
     family = function.__module__.rpartition(".")[2]
     stock = None if family in _OTHERS else getattr(torch.nn.functional, function.__name__, None)
+    stock = _finite(stock) if stock and family == "pool_lp" else stock
     of = _bounds_of(family, function.__name__)
     return entry(family, function, stock, overridable=True, bounds_of=of)
+
+
+def _finite(stock: Callable[..., Result]) -> Callable[..., Result]:
+    """PyTorch's power pooling but for infinite powers, of which it makes what is not a number."""
+
+    def of_finite(input: torch.Tensor, norm_type: float, *args: Any, **kwargs: Any) -> Result:
+        if norm_type in (math.inf, -math.inf):
+            raise ValueError("a maximum is pooled in another way")
+        return stock(input, norm_type, *args, **kwargs)
+
+    return of_finite
 
 
 def _bounds_of(family: str, name: str) -> Callable[[tuple], dispatch.Bounds] | None:

@@ -234,7 +234,8 @@ def rnn_cell(
 def _cell(cell, input, hx, weights, backend):
     name = f"{cell.partition('_')[0]}_cell"
     checks.cell_input(name, input)
-    backend = backends.choose("rnn_cell", backend, input, arguments=(cell, weights.weight_hh.shape))
+    arguments = cell, weights.weight_hh.shape
+    backend = backends.choose("rnn_cell", backend, input, name, arguments=arguments)
     h, c = checks.states(name, cell, input, input.shape[0], hx, weights)
     checks.weights(name, cell, input, weights)
     return ops_cell.cell(cell, input, h, c, weights, Regularisation(), backend)

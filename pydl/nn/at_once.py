@@ -6,12 +6,13 @@ asks the least that tells that a call is PyTorch's, and then goes the way that t
 """
 
 import functools
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from torch import Tensor
-from torch._C import _are_functorch_transforms_active
+from torch import Tensor, float32
+from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
@@ -19,8 +20,7 @@ from pydl import asked, dispatch, plan
 from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
-# Whose functions take more than PyTorch's of the same name, or choose in a way of their own.
-_OTHERS = ("pool_lp", "rnn", "roi")
+_OTHERS = ("roi",)  # PyTorch has none
 
 
 class _Question(NamedTuple):
@@ -40,6 +40,13 @@ def _question(family: str, name: str) -> _Question:
         return _Question(bounds(family), bounds=in_evaluation)
     if family == "dropout":
         return _Question(bounds(family), bounds={False: {}})
+    if family == "rnn_cell":
+        return _Question(bounds(family, function=f"{name.removesuffix('Cell').lower()}_cell"))
+    if family == "rnn":  # with options it is never torch.nn's
+        return _Question(bounds("rnn", "rnn_short", "rnn_lstm"))
+    if family == "pool_lp":  # an infinite power is a maximum, where PyTorch's is not a number
+        infinite = {math.inf: _NEVER, -math.inf: _NEVER}
+        return _Question(dispatch.bounds_of_family(family), "norm_type", infinite)
     if family not in ("conv", "pool", "pool_adaptive"):
         return _Question(dispatch.bounds_of_family(family))
     kind, function = dispatch.deciding(family, name)
@@ -52,6 +59,16 @@ def _question(family: str, name: str) -> _Question:
     of = {one: bounds(one, function=function) for one in (kind, "pool_global")}
     both = bounds(*of, function=function)
     return _Question(both, exact=lambda layer: of[kind_of_average(layer.output_size)])
+
+
+class _Always(dict):
+    """The bounds of a layer that computes something else than torch.nn's."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return 0, frozenset((dispatch.Bound(0, None, False),))
+
+
+_NEVER = _Always({None: dispatch.NO_BOUNDS})  # not empty
 
 
 def _nobody_chose() -> bool:
@@ -78,6 +95,7 @@ def method(
     tensor, compiling, block, awake = Tensor, is_dynamo_compiling, asked, plan.awake
     nobody_chose, none = _nobody_chose, dispatch.NO_BOUNDS
     transforms, forward_mode = _are_functorch_transforms_active, forward_ad
+    autocast, single, is_cell = _is_any_autocast_enabled, float32, family == "rnn_cell"
     others, attribute, bounds_by, exact = _question(family, layer.__name__)
 
     def is_pytorchs(layer: Any, bounds: dispatch.Bounds, input: Tensor) -> bool:
@@ -104,16 +122,18 @@ def method(
                 return theirs(self, input, *args, **kwargs)
         return ours(self, input, *args, **kwargs)
 
-    def cell_at_once(self, input, *args, **kwargs):
-        # A cell may have options that torch.nn's has not, and what PyTorch calls has no vmap
-        # (backends.transformed, without its two calls).
+    def recurrent_at_once(self, input, *args, **kwargs):
+        # It may have options that torch.nn's has not, and what PyTorch calls has no vmap
+        # (backends.transformed, without its two calls). Autocast makes of a layer what PyTorch may
+        # not serve.
         if (
-            not others
-            and type(input) is tensor
+            type(input) is tensor
             and input.is_cpu
             and self._pydl_backend is None
             and (not awake or nobody_chose())
             and not compiling()
+            and (not others or input.numel() < others.get(input.dtype, none)[0])
+            and (is_cell or (input.dtype is single and not autocast()))
             and not transforms()
             and forward_mode._current_level < 0
             and "_pydl_options" not in self.__dict__
@@ -126,7 +146,7 @@ def method(
 
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
     plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
-    possible = cell_at_once if family == "rnn_cell" else at_once
+    possible = recurrent_at_once if family in ("rnn", "rnn_cell") else at_once
     code = possible if plain else always
     return standing_for(like, code)
 
@@ -144,6 +164,14 @@ def standing_for(like: Callable, code: Callable) -> types.FunctionType:
 
 
 CODES: set[types.CodeType] = set()  # of what standing_for has made
+
+
+def leave(layer: type, base: type) -> None:
+    """Lets the methods of a class of layers leave to torch.nn's class what is PyTorch's."""
+    for name in COMPUTES:
+        ours, theirs = getattr(layer, name, None), getattr(base, name, None)
+        if ours and theirs and ours is not theirs:
+            setattr(layer, name, method(theirs, ours, layer))
 
 
 def is_made(function: object) -> bool:

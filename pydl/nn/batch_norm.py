@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm as _BatchNormBase
 from torch.nn.modules.batchnorm import _NormBase
 
+from pydl.entry import held
 from pydl.nn.layer import Layer
 from pydl.ops import batch_norm as ops
 from pydl.ops import sync_batch_norm
@@ -20,13 +21,14 @@ def _statistics(
     momentum. Increments the count of batches."""
     tracks = module.training and module.track_running_stats
     momentum: float | torch.Tensor = 0.0 if module.momentum is None else module.momentum
-    if tracks and module.num_batches_tracked is not None:
-        module.num_batches_tracked.add_(1)
+    count = held(module, "num_batches_tracked") if tracks else None
+    if count is not None:
+        count.add_(1)
         if module.momentum is None:  # a cumulative average, as a tensor for torch.compile
-            momentum = module.num_batches_tracked.to(torch.float64).reciprocal()
+            momentum = count.to(torch.float64).reciprocal()
     if module.training and not tracks:
         return None, None, True, momentum
-    mean, var = module.running_mean, module.running_var
+    mean, var = held(module, "running_mean"), held(module, "running_var")
     return mean, var, module.training or (mean is None and var is None), momentum
 
 
@@ -43,8 +45,8 @@ def normalised(
         input,
         running_mean,
         running_var,
-        module.weight,
-        module.bias,
+        held(module, "weight"),
+        held(module, "bias"),
         by_batch,
         momentum,
         module.eps,

@@ -6,6 +6,7 @@ import torch
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pydl import functional
+from pydl.entry import held
 from pydl.nn.layer import Layer
 from pydl.ops.bias_act import ACTIVATIONS
 
@@ -92,8 +93,8 @@ class _ConvTranspose(Layer, _Transposed):
         output_padding = self._output_padding(input, output_size, *how)  # type: ignore[arg-type]
         return _TRANSPOSED[axes](
             input,
-            self.weight,
-            self.bias,
+            held(self, "weight"),
+            held(self, "bias"),
             self.stride,
             self.padding,  # type: ignore[arg-type]
             output_padding,

@@ -43,10 +43,7 @@ class Layer(_Module):
         super().__init_subclass__(**kwargs)
         twin = getattr(torch.nn, cls.__name__, None)
         if cls.__module__.startswith("pydl.nn.") and twin in cls.__mro__:
-            for name in at_once.COMPUTES:
-                ours, theirs = getattr(cls, name, None), getattr(twin, name, None)
-                if ours and theirs and ours is not theirs:
-                    setattr(cls, name, at_once.method(theirs, ours, cls))
+            at_once.leave(cls, twin)
         constructors = [base for base in cls.__mro__ if "__init__" in vars(base)]
         theirs = [base for base in constructors if base.__module__.startswith("torch.nn.modules")]
         if not theirs or theirs[0] is torch.nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from pydl import functional
+from pydl.entry import held
 from pydl.nn.layer import Layer, with_backend
 from pydl.ops import checks
 from pydl.shapes import conv_size
@@ -78,9 +79,9 @@ class _LocallyConnected(Layer, torch.nn.Module):
             torch.nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        layer = getattr(functional, f"locally_connected{self.axes}d")
+        weights = held(self, "weight"), held(self, "bias")
         window = (self.stride, self.padding, self.dilation)
-        return layer(input, self.weight, self.bias, *window, backend=self._pydl_backend)
+        return _CONNECTED[self.axes](input, *weights, *window, backend=self._pydl_backend)
 
     def extra_repr(self) -> str:
         said = (
@@ -89,6 +90,9 @@ class _LocallyConnected(Layer, torch.nn.Module):
             f"dilation={self.dilation}, bias={self.bias is not None}"
         )
         return with_backend(self, said)
+
+
+_CONNECTED = {axes: getattr(functional, f"locally_connected{axes}d") for axes in (1, 2)}
 
 
 class LocallyConnected1d(_LocallyConnected):

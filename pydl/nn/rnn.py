@@ -5,6 +5,7 @@ import inspect
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from pydl.nn import at_once
 from pydl.nn.layer import Layer
 from pydl.ops import rnn_checks as checks
 from pydl.ops import rnn_layers as ops
@@ -79,6 +80,8 @@ class _Recurrent(HasOptions, torch.nn.RNNBase):
     def __init_subclass__(cls, **kwargs) -> None:
         """A layer's signature is its constructor's; torch.nn's would be RNNBase's."""
         super(Layer, cls).__init_subclass__(**kwargs)
+        if cls.__module__ == __name__:
+            at_once.leave(cls, getattr(torch.nn, cls.__name__))
         own = inspect.signature(cls.__init__)
         named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         cls.__signature__ = own.replace(parameters=named[1:])

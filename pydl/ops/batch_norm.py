@@ -257,8 +257,27 @@ def move(
     plain = all(type(one) is torch.Tensor and one.is_contiguous() for one in vectors)
     if backend == "cpu" and type(momentum) is float and plain and not seen:
         move_by_native(*vectors, count, momentum)
+    elif (
+        type(momentum) is float
+        and running_mean.dtype == running_var.dtype == var.dtype
+        and not seen
+    ):
+        plan.step(_move_alike, *vectors, count, momentum)
     else:
         plan.step(_move, *vectors, count, momentum)
+
+
+def _move_alike(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    count: int,
+    momentum: float,
+) -> None:
+    """:func:`_move` where all are of one dtype and autograd has nothing to do with them."""
+    running_mean.data.lerp_(mean, momentum)
+    running_var.data.lerp_(var * (count / (count - 1)), momentum)
 
 
 def _move(

@@ -378,7 +378,7 @@ def conv_transpose(
     else:
         y = _grad_input(x, weight, output_size, *geometry, servers.grad_input)
     if bias is not None:
-        y = y + bias.reshape(-1, *[1] * axes)
+        y = plan.step(torch.add, y, bias.reshape(-1, *[1] * axes))
     return y.squeeze(0) if unbatched else y
 
 
@@ -426,7 +426,8 @@ def _geometry(
     padding, right = conv_checks.resolve_padding(name, weight.shape[2:], stride, padding, dilation)
     if any(right):
         # pad takes its pairs from the last axis to the first.
-        x = torch.nn.functional.pad(x, [side for r in reversed(right) for side in (0, r)])
+        sides = [side for r in reversed(right) for side in (0, r)]
+        x = plan.step(torch.nn.functional.pad, x, sides)
     conv_checks.shapes(name, x, weight, bias, groups)
     conv_checks.kernel_fits(x, weight, padding, dilation)
     conv_checks.has_positions(x)

@@ -92,11 +92,12 @@ def save(ctx: Any, output: Any, *tensors: torch.Tensor | None) -> None:
 class _Way:
     """How the calls of one plan go through a Function, forward and backward: by plans. Autograd is
     told of what it may differentiate and of nothing else, for each thing takes it time: constants
-    stay here, and results that have no gradient go past it.
+    stay here, and so do results without elements, the same for all calls; results that have no
+    gradient go past it.
 
     Attributes:
         forward: from the tensors, the results that have a gradient, those that have none, and what
-            is saved.
+            is saved, without what has no elements.
         backward: from what was saved and the gradients of these results, those of the tensors.
     """
 
@@ -108,6 +109,9 @@ class _Way:
         self._saved = 0
         self._is_many = False  # whether the result is a tuple, be it of one
         self._is_silent: list[bool] = []  # of each result, whether it has no gradient
+        # Of each silent result and of each that is saved, itself if it has no elements.
+        self._empty: list[torch.Tensor | None] = []
+        self._empty_saved: list[torch.Tensor | None] = []
         self.materializes = True
         self.forward = plan.Part(self._forward)
         self.backward = plan.Plans(self._backward)
@@ -118,6 +122,7 @@ class _Way:
 
     def joined(self, heard: Any, silent: Sequence[torch.Tensor]) -> Any:
         """The results of the Function."""
+        silent = _with(self._empty, silent)
         outputs = _merged(self._is_silent, silent, heard if type(heard) is tuple else (heard,))
         return outputs if self._is_many else outputs[0]
 
@@ -132,14 +137,20 @@ class _Way:
         outputs = output if isinstance(output, tuple) else (output,)
         is_silent = [any(one is other for other in silent) for one in outputs]
         heard = tuple(itertools.compress(outputs, map(operator.not_, is_silent)))
+        silent = tuple(itertools.compress(outputs, is_silent))
+        self._empty = [one if one.numel() == 0 else None for one in silent]
+        self._empty_saved = [
+            one if any(one is other for other in self._empty) else None for one in saved
+        ]
+        silent, saved = _without(self._empty, silent), _without(self._empty_saved, saved)
         self._context, self._saved, self._is_silent = context, len(saved), is_silent
         self.materializes = context.materializes
-        silent = tuple(itertools.compress(outputs, is_silent))
         return heard[0] if len(heard) == 1 else heard, silent, saved
 
     def _backward(self, *given: Any) -> tuple[torch.Tensor | None, ...]:
         context, heard = _Context(), given[self._saved :]
-        vars(context).update(vars(self._context), saved_tensors=given[: self._saved])
+        saved = _with(self._empty_saved, given[: self._saved])
+        vars(context).update(vars(self._context), saved_tensors=saved)
         silent = [None] * sum(self._is_silent)
         grads = self._function.backward(context, *_merged(self._is_silent, silent, heard))
         grads = grads if isinstance(grads, tuple) else (grads,)
@@ -150,6 +161,17 @@ def _merged(is_one: Sequence[bool], ones: Iterable, others: Iterable) -> tuple:
     """Two in one, the next of the ones where it is one's turn."""
     ones, others = iter(ones), iter(others)
     return tuple(next(ones if one else others) for one in is_one)
+
+
+def _without(kept: Sequence, all: tuple) -> tuple:
+    """Those in whose place nothing is kept."""
+    return tuple(one for one, instead in zip(all, kept, strict=True) if instead is None)
+
+
+def _with(kept: Sequence, others: Iterable) -> tuple:
+    """All again: what is kept, and of the others in its place where nothing is."""
+    others = iter(others)
+    return tuple(next(others) if one is None else one for one in kept)
 
 
 class _Context:
@@ -200,10 +222,12 @@ def _planned(name: str, way: _Way) -> Callable[..., Any]:
 def apply(function: type[Function], *arguments: Any) -> Any:
     """``function`` inside a backward: recorded where a graph is being made of it, else only
     computed (6 us less)."""
-    recorded = torch.is_grad_enabled() or transformed()
-    if recorded and not torch.compiler.is_compiling():
-        return function.apply(*arguments)
-    return function.forward(*arguments)
+    return (function.apply if recorded() else function.forward)(*arguments)
+
+
+def recorded() -> bool:
+    """Whether a graph is being made of a backward."""
+    return (torch.is_grad_enabled() or transformed()) and not torch.compiler.is_compiling()
 
 
 def by_reference(

@@ -5,6 +5,7 @@ The inputs' product and every gradient of a weight are one product over all toke
 between stands one operator that goes through the steps.
 """
 
+import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import layer_norm, linear
 
-from pydl import backends
+from pydl import backends, plan
 from pydl.contract.rnn import GATES, RnnBackward, RnnForward, Three, norm_groups
 from pydl.ops.checks import autocast_dtype
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
@@ -59,8 +60,8 @@ class _Rnn(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *operands, how, backend = inputs
-        y, _, _, *kept = output
-        ctx.mark_non_differentiable(*kept)
+        y, _, c_n, *kept = output
+        ctx.mark_non_differentiable(*kept, *(() if how[0] == "lstm" else (c_n,)))
         save(ctx, output, y, *operands, *kept)
         ctx.how = how, backend
         ctx.set_materialize_grads(False)
@@ -155,23 +156,22 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
             states = _states_before(y, operands, reverse)
             if cell == "gru_reset_before":
                 rz = 2 * hidden
-                dz, dn = parts[0][:, :rz], parts[0][:, rz:]
-                each = [dz.t() @ states, dn.t() @ (activated[:, :hidden] * states)]
+                reset = plan.step(torch.mul, activated[:, :hidden], states)
+                each = [along(parts[0][:, :rz], states), along(parts[0][:, rz:], reset)]
             else:
-                each = [part.t() @ states for part in parts]
-            grad = each[0] if len(each) == 1 else torch.cat(each)
+                each = [along(part, states) for part in parts]
+            grad = joined(*each)
         elif name == "bias_hh":
             if has_norm:
                 grad = for_norm[1].to(bias_hh.dtype)
             else:
-                sums = [part.sum(0) for part in parts]
-                grad = sums[0] if len(sums) == 1 else torch.cat(sums)
+                grad = joined(*(plan.step(torch.sum, part, 0) for part in parts))
         elif name == "h0":
             grad = for_h0
         elif name == "c0":
             grad = for_c0
         elif name == "weight_hr":
-            grad = for_projected.t() @ unprojected
+            grad = along(for_projected, unprojected)
         elif name == "peephole":
             grad = for_peephole.to(peephole.dtype)
         elif name == "norm":
@@ -182,16 +182,33 @@ def _gradients(steps: Callable, grads, y, operands: Operands, kept, wanted, how)
     return tuple(results)
 
 
+def along(grads: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The gradient of a weight by those of its products, (S, M), with rows of (S, N): (M, N)."""
+    return plan.step(torch.mm, grads.t(), rows)
+
+
+def joined(*parts: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """One tensor of the parts, one after the other along an axis."""
+    return parts[0] if len(parts) == 1 else plan.step(_cat, axis, *parts)
+
+
+def _cat(axis: int, *parts: torch.Tensor) -> torch.Tensor:
+    return torch.cat(parts, axis)
+
+
 def _states_before(y: torch.Tensor, operands: Operands, reverse: bool) -> torch.Tensor:
     """(S, P): the h that each token's step started from, as the product got it."""
     h0, drop, batch_sizes = operands.h0, operands.drop, operands.batch_sizes
     sequences = h0.shape[0]
     if batch_sizes is None:
         tokens = y.shape[0]
-        before = torch.cat((y[sequences:], h0) if reverse else (h0, y[: tokens - sequences]))
+        if tokens == sequences:
+            before = h0
+        else:
+            before = joined(*((y[sequences:], h0) if reverse else (h0, y[: tokens - sequences])))
         if drop is None:
             return before
-        return (before.view(-1, *drop.shape) * drop).view(y.shape)
+        return plan.step(torch.mul, before.view(-1, *drop.shape), drop).view(y.shape)
     index, sequence = _index_before(batch_sizes, y.shape[0], reverse)
     before = torch.cat((y, h0))[index.to(y.device)]
     return before if drop is None else before * drop[sequence.to(y.device)]
@@ -242,15 +259,14 @@ def input_gates(x: torch.Tensor, weights: Weights, cell: str, eps: float) -> tor
     """The inputs' product, with layer norm that of each group normalised, and their bias."""
     norm, bias = weights.norm_ih, weights.bias_ih
     if norm is None:
-        return linear(x, weights.weight_ih, bias)
-    product = linear(x, weights.weight_ih)
-    sizes = [norm.shape[0]]
-    if norm_groups(cell) == 2:
-        sizes = [norm.shape[0] // 3 * 2, norm.shape[0] // 3]
-    biases = [None] * len(sizes) if bias is None else bias.split(sizes)
-    groups = zip(product.split(sizes, 1), norm.split(sizes), biases, strict=True)
-    done = [layer_norm(p, gain.shape, gain, shift, eps) for p, gain, shift in groups]
-    return done[0] if len(done) == 1 else torch.cat(done, 1)
+        return plan.step(linear, x, weights.weight_ih, bias)
+    product = plan.step(linear, x, weights.weight_ih)
+    rows, done = norm.shape[0], []
+    bounds = (0, rows) if norm_groups(cell) == 1 else (0, rows // 3 * 2, rows)
+    for group in itertools.starmap(slice, itertools.pairwise(bounds)):
+        gain, shift = norm[group], None if bias is None else bias[group]
+        done.append(plan.step(layer_norm, product[:, group], gain.shape, gain, shift, eps))
+    return joined(*done, axis=1)
 
 
 def state_dtype(
@@ -283,10 +299,12 @@ def layer(
     bias_hh = weights.bias_hh
     if bias_hh is not None and cell != "gru" and weights.norm_hh is None:
         # Both biases are added to the same sum: so their gradient is one sum, too.
-        weights = weights._replace(bias_ih=weights.bias_ih + bias_hh)
+        weights = weights._replace(bias_ih=plan.step(torch.add, weights.bias_ih, bias_hh))
         bias_hh = None
     gates = input_gates(x, weights, cell, how.eps)
     low = autocast_dtype(x)
+    if low is not None:
+        plan.never()  # a plan would make of the steps what autocast makes of them
     products = gates.dtype if low is None or x.dtype == torch.float64 else low
     dtype = state_dtype(products, h0 if c0 is None else c0, cell, fused)
     if x.shape[0] == 0:

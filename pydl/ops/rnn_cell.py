@@ -9,9 +9,11 @@ from torch.nn.functional import linear
 from pydl import backends, plan
 from pydl.contract.call import Pair
 from pydl.contract.rnn import RnnCellBackward, RnnCellForward
+from pydl.entry import module_call
 from pydl.ops import rnn
 from pydl.ops import rnn_checks as checks
-from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
+from pydl.ops.checks import autocast_dtype
+from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, recorded, save
 from pydl.ops.registry import operator
 from pydl.ops.rnn import Regularisation, Tensors, Weights
 from pydl.ops.rnn_options import PLAIN, HasWeights, weights_of
@@ -36,7 +38,7 @@ class _Cell(Function):
     def setup_context(ctx, inputs, output):
         *operands, cell, backend = inputs
         _, c_next, activated = output
-        ctx.mark_non_differentiable(activated)
+        ctx.mark_non_differentiable(activated, *(() if cell == "lstm" else (c_next,)))
         save(ctx, output, *operands, activated, c_next)
         ctx.how = cell, backend
         ctx.set_materialize_grads(False)
@@ -99,6 +101,59 @@ class _CellGrad(Function):
         return *(made.get(index) for index in range(7)), None, None, None, None
 
 
+class _Step(Function):
+    """:class:`_Cell` from before both products, of which autograd is then not told one by one."""
+
+    @staticmethod
+    def forward(x, weight_ih, bias_ih, h, weight_hh, bias_hh, c, peephole, cell, backend):
+        gates, products = _products(x, weight_ih, bias_ih, h, weight_hh, bias_hh)
+        state = h if cell == "gru" else None
+        return _forward(gates, products, state, c, peephole, cell, True, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *operands, cell, backend = inputs
+        _, c_next, activated = output
+        ctx.mark_non_differentiable(activated, *(() if cell == "lstm" else (c_next,)))
+        save(ctx, output, *operands, activated, c_next)
+        ctx.how = cell, backend
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad_h, grad_c, _):
+        *operands, activated, c_next = ctx.saved_tensors
+        x, weight_ih, _, h, weight_hh, _, c, peephole = operands
+        cell, wants = ctx.how[0], ctx.needs_input_grad
+        state, grad_c = h if cell == "gru" else None, grad_c if cell == "lstm" else None
+        # Only a derivative of this would look at them.
+        both = _products(*operands[:6]) if recorded() else (None, None)
+        given = grad_h, grad_c, *both, state, c, peephole, activated, c_next
+        made = iter(apply(_CellGrad, *given, *ctx.how))
+        for_gates = next(made)
+        for_products = next(made) if cell == "gru" else for_gates
+        grads = [None] * 8
+        if wants[0]:
+            grads[0] = plan.step(torch.mm, for_gates, weight_ih)
+        if cell == "gru":
+            grads[3] = plan.step(torch.addmm, next(made), for_products, weight_hh)
+        elif wants[3]:
+            grads[3] = plan.step(torch.mm, for_products, weight_hh)
+        for place, part, rows in ((1, for_gates, x), (4, for_products, h)):
+            if wants[place]:
+                grads[place] = rnn.along(part, rows)
+            if wants[place + 1]:
+                grads[place + 1] = plan.step(torch.sum, part, 0)
+        for place in (6, 7):
+            if operands[place] is not None:
+                grads[place] = next(made)
+        needed = zip(grads, wants, strict=False)
+        return *(grad if need else None for grad, need in needed), None, None
+
+
+def _products(x, weight_ih, bias_ih, h, weight_hh, bias_hh) -> Pair:
+    return plan.step(linear, x, weight_ih, bias_ih), plan.step(linear, h, weight_hh, bias_hh)
+
+
 def _present(made: Tensors, h, c, peephole, cell: str) -> Tensors:
     """Of a backward's results those that are an operand's gradient."""
     for_gates, for_products, for_h, for_c, for_peephole = made
@@ -140,53 +195,62 @@ def forward(
     """The forward of a module that has the attributes of the class ``stock`` of torch.nn: that
     one's where PyTorch serves."""
     options = module.__dict__.get("_pydl_options", PLAIN)
-    backend = backends.choose(
-        "rnn_cell", module._pydl_backend, input, arguments=(stock.__name__, module.hidden_size)
-    )
-    if backend == "aten" and options is PLAIN and not backends.transformed():
-        return stock.forward(module, input, hx)
-    name = stock.__name__
+    name, backend, h, c = stock.__name__, module._pydl_backend, hx, None
     if name == "RNNCell":
         kind = checks.rnn_kind(module.nonlinearity)  # type: ignore[attr-defined]  # this one's
+    elif name == "LSTMCell":
+        kind = "lstm"
+        h, c = (None, None) if hx is None else (hx[0], hx[1])
     else:
-        kind = "lstm" if name == "LSTMCell" else "gru" if options.reset_after else _RESET_BEFORE
-    weights = weights_of(module, "", options)
-    # Which some modules, made without a constructor, do not have.
-    how = options.regularisation(any(options.zoneout) and module.training)
-    h, c = (None, None) if hx is None else (hx[0], hx[1]) if kind == "lstm" else (hx, None)
-    given = name, kind, module.hidden_size, input, h, c, *weights, *how, backend
-    h, c = _step(*given) if torch.compiler.is_compiling() else _plans.call(given, {})
-    return (h, c) if kind == "lstm" else h
+        kind = "gru" if options.reset_after else _RESET_BEFORE
+    given: tuple[Any, ...] = name, kind, module.hidden_size, backend, input, h, c
+    given += (*weights_of(module, "", options),)
+    if options is not PLAIN:
+        # Which some modules, made without a constructor, do not have.
+        given += options.regularisation(any(options.zoneout) and module.training)
+    states = module_call(_plans, given, backend)
+    if states is None:
+        return stock.forward(module, input, hx)
+    return states if kind == "lstm" else states[0]
 
 
 def _step(
     name: str,
     kind: str,
     hidden: int,
+    backend: str | None,
     input: torch.Tensor,
     h: torch.Tensor | None,
     c: torch.Tensor | None,
     *rest: Any,
-) -> Pair:
-    """h and c after one step of a module of this name; ``rest``: its weights, the regularisation
-    and the backend."""
-    weights, how, backend = Weights(*rest[:10]), Regularisation(*rest[10:15]), rest[15]
-    states: Tensors | None = None if h is None else (h,) if c is None else (h, c)
-    checks.cell_ranks(name, input, states)
+) -> Tensors | None:
+    """h and, of an LSTM, c after one step of a module of this name; None where it is PyTorch's.
+
+    Args:
+        rest: the module's weights, ten of them and the regularisation where it has options.
+    """
+    function = f"{name.removesuffix('Cell').lower()}_cell"
+    backend = backends.choose("rnn_cell", backend, input, function, arguments=(name, hidden))
+    plain = len(rest) <= 4
+    if backend == "aten" and plain and not backends.transformed():
+        return None
+    weights, how = Weights(*rest[:10]), Regularisation(*rest[10:])
+    given: Tensors | None = None if h is None else (h,) if c is None else (h, c)
+    checks.cell_ranks(name, input, given)
     batched = input.dim() == 2
     x = input if batched else input.unsqueeze(0)
-    if states is None:
+    if given is None:
         zeros = x.shape[0], hidden
-        states = tuple(x.new_zeros(zeros) for _ in range(2 if kind == "lstm" else 1))
+        given = tuple(x.new_zeros(zeros) for _ in range(2 if kind == "lstm" else 1))
     elif not batched:
-        states = tuple(state.unsqueeze(0) for state in states)
-    checks.cell_operands(x, states, weights)
+        given = tuple(state.unsqueeze(0) for state in given)
+    checks.cell_operands(x, given, weights)
     checks.weights(name, kind, x, weights)
-    checks.same_kind(x, states[:1])
-    h, c = cell(kind, x, states[0], states[1] if kind == "lstm" else None, weights, how, backend)
-    if not batched:
-        h, c = h.squeeze(0), c.squeeze(0) if kind == "lstm" else c
-    return h, c
+    checks.same_kind(x, given[:1])
+    lstm = kind == "lstm"
+    h, c = cell(kind, x, given[0], given[1] if lstm else None, weights, how, backend)
+    states = (h, c) if lstm else (h,)
+    return states if batched else tuple(state.squeeze(0) for state in states)
 
 
 _plans = plan.Plans(_step)
@@ -215,8 +279,13 @@ def cell(
             return _VF.lstm_cell(x, (h, c), *own)
         one = {"gru": _VF.gru_cell, "rnn_tanh": _VF.rnn_tanh_cell, "rnn_relu": _VF.rnn_relu_cell}
         return one[name](x, h, *own), x.new_empty(0)
-    gates = plan.step(linear, x, weights.weight_ih, weights.bias_ih)
-    products = plan.step(linear, h, weights.weight_hh, weights.bias_hh)
+    of_products = x, weights.weight_ih, weights.bias_ih, h, weights.weight_hh, weights.bias_hh
+    others = c, weights.peephole
+    alike = autocast_dtype(x) is None and all(t is None or t.dtype == x.dtype for t in (h, c))
+    if backend != "aten" and alike and needs_grad(*of_products, *others):
+        h, c, _ = _Step.apply(*of_products, *others, name, backend)
+        return h, rnn.given_away(c) if name == "lstm" else c
+    gates, products = _products(*of_products)
     dtype = rnn.state_dtype(gates.dtype, h if c is None else c, name)
     given = gates, products, h if name == "gru" else None, c, weights.peephole
     operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in given]

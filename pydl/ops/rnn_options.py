@@ -1,9 +1,12 @@
 """What recurrent modules hold beyond torch.nn's: their options, and where their weights are."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+import torch
 
 from pydl.contract.rnn import GATES
-from pydl.ops.rnn import Regularisation, Weights
+from pydl.entry import HasTensors, held
+from pydl.ops.rnn import Regularisation
 
 
 class Options(NamedTuple):
@@ -49,30 +52,32 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-class HasWeights(Protocol):
+class HasWeights(HasTensors, Protocol):
     """A recurrent module, layer or cell."""
 
     bias: bool
 
 
-def weights_of(module: HasWeights, suffix: str, options: Options) -> Weights:
-    """A module's weights, by attribute: pruned, parametrised and replicated ones are no
-    parameters."""
+# In the order of Weights: torch.nn's, which a plain module of any kind has.
+_PLAIN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
-    def read(name: str, there: bool = True) -> Any:
-        return getattr(module, name + suffix) if there else None
 
+def weights_of(module: HasWeights, suffix: str, options: Options) -> list[torch.Tensor | None]:
+    """A module's weights, in the order of ``Weights`` and without those after the last one that it
+    may have."""
+    weights: list[torch.Tensor | None] = [
+        held(module, name + suffix) for name in _PLAIN[: 4 if module.bias else 2]
+    ]
+    projects = module.__dict__.get("proj_size", 0) > 0  # which cells have not
+    if options is PLAIN and not projects:
+        return weights
     norm = options.layer_norm
     norm_c = norm and hasattr(module, f"norm_c{suffix}")
-    return Weights(
-        weight_ih=read("weight_ih"),
-        weight_hh=read("weight_hh"),
-        bias_ih=read("bias_ih", module.bias),
-        bias_hh=read("bias_hh", module.bias),
-        weight_hr=read("weight_hr", getattr(module, "proj_size", 0) > 0),
-        peephole=read("weight_peephole", options.peephole),
-        norm_ih=read("norm_ih", norm),
-        norm_hh=read("norm_hh", norm),
-        norm_c=read("norm_c", norm_c),
-        bias_c=read("bias_c", norm_c),
-    )
+    weights += [None] * (4 - len(weights))
+    for name, there in (
+        ("weight_hr", projects),
+        ("weight_peephole", options.peephole),
+        *(("norm_ih", norm), ("norm_hh", norm), ("norm_c", norm_c), ("bias_c", norm_c)),
+    ):
+        weights.append(held(module, name + suffix) if there else None)
+    return weights

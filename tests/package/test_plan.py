@@ -119,6 +119,29 @@ def test_a_plan_that_went_serves_nothing_and_keeps_no_other(twice):
     assert not twice.goes_by_a_plan(torch.empty(1))
 
 
+def test_two_calls_are_expected_after_one(twice, monkeypatch):
+    x, y = x_of(), x_of(3, 3)
+    calls = (x, x, y, y, x)
+    for _ in range(3):
+        for one in calls:
+            twice(one)
+    whole = twice.whole
+    monkeypatch.setattr(plan, "key_of", None)
+    for one in (*calls, *calls):
+        assert torch.equal(twice(one), 2 * one)
+    assert twice.whole == whole
+
+
+def test_what_is_recorded_does_not_meet_the_plans_of_its_parts(twice):
+    plans = Plans(lambda x: plan.step(torch.neg, twice(twice(x))))
+    for _ in range(3):
+        twice(x_of())
+    for _ in range(4):
+        x = x_of()
+        assert torch.equal(plans.call((x,), {}), -4 * x)
+    assert any(isinstance(one, plan.Plan) for one in plans.known.values())
+
+
 def test_an_error_leaves_no_plan(twice):
     def refuse(x: torch.Tensor) -> None:
         raise ValueError("no")

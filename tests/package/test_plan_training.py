@@ -11,9 +11,7 @@ from planned_calls import EACH, call, random
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from pydl import functional, native, nn, plan
-from pydl.ops import rnn_cell
-from pydl.ops import rnn_checks as checks
+from pydl import functional, layout, native, plan
 from pydl.ops.derivatives import Function
 from pydl.plan import Plans
 
@@ -116,30 +114,6 @@ def test_a_gradient_of_other_strides_is_another_call(family, backend, device, st
         found = torch.autograd.grad(y, wanted, grad_y, retain_graph=True)
         expected = torch.autograd.grad(y, wanted, grad_y.clone(), retain_graph=True)
         for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["zeros", "states"])
-@pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
-def test_a_recurrent_cell_goes_by_a_plan(name, given, monkeypatch):
-    layer, stock = getattr(nn, name)(4, 8, backend="cpu"), getattr(torch.nn, name)(4, 8)
-    stock.load_state_dict(layer.state_dict())
-    for time in range(4):
-        x, *states = (random(2, size).requires_grad_() for size in (4, 8, 8))
-        if time == 3:
-            monkeypatch.setattr(rnn_cell, "cell", None)
-            monkeypatch.setattr(checks, "weights", None)
-        hx = (tuple(states) if name == "LSTMCell" else states[0]) if given else None
-        found, expected = (
-            one if isinstance(one, tuple) else (one,) for one in (layer(x, hx), stock(x, hx))
-        )
-        grad_h = random(2, 8)
-        torch.testing.assert_close(found, expected)
-        for one, other in zip(
-            torch.autograd.grad(found[-1], (x, *layer.parameters()), grad_h),
-            torch.autograd.grad(expected[-1], (x, *stock.parameters()), grad_h),
-            strict=True,
-        ):
             torch.testing.assert_close(one, other)
 
 
@@ -254,6 +228,37 @@ def test_a_tensor_in_a_tuple_is_not_kept_as_a_constant():
         y = plans.call((x, factor), {})
         assert torch.equal(y, x * factor)
         assert torch.equal(*torch.autograd.grad(y.sum(), x), factor)
+
+
+def test_results_without_elements_are_the_same_for_all_calls():
+    seen = []
+
+    class Doubled(Function):
+        @staticmethod
+        def forward(x):
+            return plan.step(torch.mul, x, 2), layout.nothing(x), plan.step(torch.neg, x)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.save_for_backward(*output[1:], None)
+
+        @staticmethod
+        def backward(ctx, grad_y, *_):
+            nothing, negative, none = ctx.saved_tensors
+            seen.append((nothing.shape, none))
+            return plan.step(torch.mul, grad_y, negative)
+
+    plans = Plans(lambda x: Doubled.apply(x)[::2])
+    for _ in range(4):
+        x = random(2, 3).requires_grad_()
+        y, negative = plans.call((x,), {})
+        assert torch.equal(y, 2 * x) and torch.equal(negative, -x)
+        assert torch.equal(*torch.autograd.grad(y.sum(), x), -x)
+    assert set(seen) == {(torch.Size([0]), None)}
+    given_out = Plans(lambda x: Doubled.apply(x)[1])  # has no plan: it would be everyone's
+    results = [given_out.call((x,), {}) for _ in range(4)]
+    assert len(set(map(id, results))) == 4
 
 
 def test_a_tuple_of_one_result_stays_one():
