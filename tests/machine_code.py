@@ -45,7 +45,9 @@ OBJECTS = ROOT / "build/cmake"
 TABLE = ROOT / "tests/tools/machine_code.csv"
 ISSUE = 132 * 4 * 32 * 1.755e9  # multiprocessors x schedulers x lanes x clocks a second
 MEMORY = 3.35e12  # bytes a second
-SAMPLES, ENOUGH = 4, 40_000  # threads of a launch, or fewer that execute so many instructions
+# Threads of a launch, and of one whose blocks share work, unevenly; or fewer that execute so many
+# instructions.
+SAMPLES, OF_BLOCKS, ENOUGH = 4, 64, 40_000
 
 
 KINDS = ("forward", "backward")
@@ -65,7 +67,9 @@ CASES = (
     Case("alexnet.pool1"),
     Case("alexnet.average1"),
     Case("googlenet.avgpool"),
+    Case("resnet50.avgpool"),
     Case("vgg16.avgpool"),
+    Case("vgg16.maxpool"),
     Case("sppnet.pyramid1236"),
     Case("sppnet.pyramid421"),
     Case("segnet.unpool1"),
@@ -176,9 +180,11 @@ def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iter
     for launch in found:
         kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
         draw, threads = random.Random(1), []
-        while len(threads) < SAMPLES and sum(one.count for one in threads) < ENOUGH:
+        wanted = SAMPLES
+        while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
             number = draw.randrange(launch.threads)
             threads.append(executed(kernel, launch, number, len(threads)))
+            wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
         instructions = fmean(one.count for one in threads)
         loads = sum(one.loads.total() for one in threads)
         loaded = sum(width * times for one in threads for width, times in one.loads.items())

@@ -29,6 +29,7 @@ namespace pydl::cuda {
 struct Divisor {
   uint32_t divisor, factor = 0, shift = 0;
 
+  Divisor() : Divisor(1) {}
   explicit Divisor(uint32_t divisor) : divisor(divisor) {
     while (uint64_t{1} << shift < divisor) ++shift;
     factor = static_cast<uint32_t>((((uint64_t{1} << shift) - divisor) << 32) / divisor + 1);

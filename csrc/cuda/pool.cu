@@ -217,6 +217,9 @@ void max_pool_backward(const MaxPoolBackward& args, int64_t stream) {
   check_pool(grad_x, grad_y, window);
   check(same_size(index, grad_y), "max pooling expects an index of the gradient's size");
   if (grad_x.numel() == 0) return;
+  if (are_large_bins(grad_x, grad_y, window))
+    return adaptive_pool_backward(
+        {grad_y, index, grad_x, bins_of(grad_y), /*pyramid=*/false, /*maximum=*/true}, stream);
   if (launch_dense_max_backward(args, stream)) return;
   dispatch_index(index, window, [&](auto kind) {
     using Index = decltype(kind);
@@ -248,6 +251,9 @@ void avg_pool_backward(const AvgPoolBackward& args, int64_t stream) {
   const auto& [grad_y, grad_x, window, count_include_pad, divisor] = args;
   check_pool(grad_x, grad_y, window);
   if (grad_x.numel() == 0) return;
+  if (divisor == 0 && are_large_bins(grad_x, grad_y, window))
+    return adaptive_pool_backward(
+        {grad_y, {}, grad_x, bins_of(grad_y), /*pyramid=*/false, /*maximum=*/false}, stream);
   if (launch_dense_avg_backward(args, stream)) return;
   dispatch_floating(grad_x.dtype, "average pooling", [&](auto type) {
     using T = decltype(type);

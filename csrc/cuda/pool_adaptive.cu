@@ -18,11 +18,12 @@
 // one or two of them where there are fewer bins than elements, and asks them in ascending order.
 // The small bins of a plane, of all levels, are neighbouring threads, and so are the large ones, in a
 // launch of their own: a pyramid of a map that fits into L2 reads it from memory once. Least traffic:
-// forward x read and y (and index) written once, backward the other way round.
+// forward x read and y (and index) written once, backward the other way round. Maps of H and W that
+// lie alike and are small have kernels of their own, pool_adaptive_dense.cu.
 #include <cmath>
 
-#include "../pool_adaptive.h"
 #include "element.h"
+#include "pool_adaptive_kernels.h"
 
 namespace pydl::cuda {
 namespace {
@@ -329,7 +330,7 @@ void dispatch_adaptive(DType dtype, const Tensor& index, bool maximum, Function&
 void adaptive_pool_forward(const AdaptivePoolForward& args, int64_t stream) {
   const auto& [x, y, index, levels, pyramid, maximum] = args;
   check_adaptive(x, y, index, levels, pyramid, maximum, /*needs_index=*/false);
-  if (y.numel() == 0) return;
+  if (y.numel() == 0 || launch_dense_adaptive(args, stream)) return;
   const auto places = places_of(levels, pyramid, y, x.size[1]);
   const auto index_places = places_of(levels, pyramid, index, x.size[1]);
   dispatch_adaptive(x.dtype, index, maximum, [&](auto type, auto kind, auto of_maximum) {
@@ -363,7 +364,7 @@ void adaptive_pool_forward(const AdaptivePoolForward& args, int64_t stream) {
 void adaptive_pool_backward(const AdaptivePoolBackward& args, int64_t stream) {
   const auto& [grad_y, index, grad_x, levels, pyramid, maximum] = args;
   check_adaptive(grad_x, grad_y, index, levels, pyramid, maximum, /*needs_index=*/true);
-  if (grad_x.numel() == 0) return;
+  if (grad_x.numel() == 0 || launch_dense_adaptive(args, stream)) return;
   const Levels grad_levels = levels_of(places_of(levels, pyramid, grad_y, grad_x.size[1]));
   const Levels index_levels = levels_of(places_of(levels, pyramid, index, grad_x.size[1]));
   dispatch_adaptive(grad_x.dtype, index, maximum, [&](auto type, auto kind, auto of_maximum) {
