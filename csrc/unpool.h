@@ -9,11 +9,13 @@
 namespace pydl {
 
 struct MaxUnpoolForward {
-  Tensor x;       // (N, C, D, H, W)
-  Tensor index;   // like x, int64
-  Tensor y;       // (N, C, OD, OH, OW), every element written
-  Tensor winner;  // CUDA: like y, int64, zeros: who comes to a place, counted from 1; else no data
+  Tensor x;      // (N, C, D, H, W)
+  Tensor index;  // like x, int64
+  Tensor y;      // (N, C, OD, OH, OW), every element written
+  Tensor reach;  // CUDA: room for one int64 for each kUnpoolRun elements of a plane; else no data
 };
+
+constexpr int kUnpoolRun = 64;
 
 struct MaxUnpoolBackward {
   Tensor grad_y;  // (N, C, OD, OH, OW)
@@ -36,8 +38,9 @@ void max_unpool_forward(const MaxUnpoolForward& args, int64_t threads);
 void max_unpool_backward(const MaxUnpoolBackward& args, int64_t threads);
 }  // namespace cpu
 
-// CUDA: any strides; positions outside the plane, which the caller looks for, are neither written
-// nor read. `stream` is a cudaStream_t; pointers belong to the current device.
+// CUDA: every tensor dense, forward all in one layout, and of less than 2^31 places an image;
+// positions outside the plane, which the caller looks for, are neither written nor read. `stream` is a
+// cudaStream_t; pointers belong to the current device.
 namespace cuda {
 void max_unpool_forward(const MaxUnpoolForward& args, int64_t stream);
 void max_unpool_backward(const MaxUnpoolBackward& args, int64_t stream);

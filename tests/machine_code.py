@@ -66,6 +66,7 @@ CASES = (
     Case("alexnet.lrn1"),
     Case("alexnet.pool1"),
     Case("alexnet.average1"),
+    Case("alexnet.l2pool1"),
     Case("googlenet.avgpool"),
     Case("resnet50.avgpool"),
     Case("vgg16.avgpool"),

@@ -11,9 +11,9 @@ namespace py = pybind11;
 template <auto forward, auto backward>
 void bind_unpool(py::module_& module) {
   def_launch(module, "max_unpool_forward",
-             [](Tensor x, Tensor index, Tensor y, Tensor winner, int64_t where) {
+             [](Tensor x, Tensor index, Tensor y, Tensor reach, int64_t where) {
                py::gil_scoped_release release;
-               forward({x, index, y, winner}, where);
+               forward({x, index, y, reach}, where);
              });
   def_launch(module, "max_unpool_backward",
              [](Tensor grad_y, Tensor index, Tensor grad_x, int64_t where) {

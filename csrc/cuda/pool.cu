@@ -176,7 +176,7 @@ void dispatch_index(const Tensor& index, const PoolWindow& window, Function&& fu
 // Whether the windows are large, and the bins of an adaptive pooling.
 bool are_large_bins(const Tensor& x, const Tensor& y, const PoolWindow& window) {
   int64_t taps = 1, plane = 1;
-  for (int axis = 0; axis < 3; ++axis) {
+  for (const int axis : {0, 1, 2}) {
     const int64_t kernel = window.kernel[axis], outputs = y.size[axis + 2];
     if (kernel * outputs != x.size[axis + 2] || window.padding[axis] != 0 ||
         window.dilation[axis] != 1 || (window.stride[axis] != kernel && outputs != 1))

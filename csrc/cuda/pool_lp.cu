@@ -7,13 +7,19 @@
 // A thread owns one element of the output, y forward and grad_x backward, and backward gathers, in
 // ascending order of the windows. Least traffic: forward x read and y written once, backward x, y
 // and grad_y read and grad_x written once; PyTorch's chain of eight operators moves about 30 bytes
-// per element of x. Arithmetic for p = 2: a product and an addition per tap, a root per output.
+// per element of x. Arithmetic for p = 2: a product and an addition per tap, a root per output. For
+// p = 2 the windows that networks have are those of pool_lp_dense.cu, where the maps lie alike.
 #include <cmath>
 
 #include "../pool_lp.h"
 #include "pool_window.h"
 
 namespace pydl::cuda {
+
+// Pool, and say so (pool_lp_dense.cu).
+bool launch_dense_lp(const LpPoolForward& args, int64_t stream);
+bool launch_dense_lp(const LpPoolBackward& args, int64_t stream);
+
 namespace {
 
 // x^p: by multiplication for p = 1 and 2, which every known network has.
@@ -117,7 +123,7 @@ void dispatch_lp(DType dtype, double p, Function&& function) {
 void lp_pool_forward(const LpPoolForward& args, int64_t stream) {
   const auto& [x, y, window, p] = args;
   check_lp(x, y, window, p);
-  if (y.numel() == 0) return;
+  if (y.numel() == 0 || launch_dense_lp(args, stream)) return;
   dispatch_lp(x.dtype, p, [&](auto known, auto type) {
     using T = decltype(type);
     launch(lp_forward<decltype(known)::value, T>, blocks_for(y.numel()), block_size, 0, stream,
@@ -131,7 +137,7 @@ void lp_pool_backward(const LpPoolBackward& args, int64_t stream) {
   check(grad_y.dtype == y.dtype && same_size(grad_y, y) && grad_x.dtype == x.dtype &&
             same_size(grad_x, x),
         "Lp pooling expects gradients like what they are of");
-  if (grad_x.numel() == 0) return;
+  if (grad_x.numel() == 0 || launch_dense_lp(args, stream)) return;
   dispatch_lp(x.dtype, p, [&](auto known, auto type) {
     using T = decltype(type);
     launch(lp_backward<decltype(known)::value, T>, blocks_for(grad_x.numel()), block_size, 0,

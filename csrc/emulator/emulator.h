@@ -235,6 +235,24 @@ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 template <class T>
+T atomicMin(T* address, std::type_identity_t<T> value) {
+  static_assert(std::is_integral_v<T>);
+  T before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value < before && !__atomic_compare_exchange_n(address, &before, value, false,
+                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
+template <class T>
+T atomicMax(T* address, std::type_identity_t<T> value) {
+  static_assert(std::is_integral_v<T>);
+  T before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (before < value && !__atomic_compare_exchange_n(address, &before, value, false,
+                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
+template <class T>
 T atomicExch(T* address, std::type_identity_t<T> value) {
   return __atomic_exchange_n(address, value, __ATOMIC_RELAXED);
 }

@@ -1,21 +1,26 @@
 """Max unpooling by the extension; definitions and arguments in ``csrc/unpool.h``."""
 
+import math
+
 import torch
 
 from pydl import layout
 from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_positions
 from pydl.native import Library
 
+_RUN = 64  # kUnpoolRun of csrc/unpool.h
+
 
 def max_unpool_forward(library: Library, call: MaxUnpoolForward) -> torch.Tensor:
     x, indices, output_size = call
     y, like = call.results(), layout.memory_format(x)
-    winner = None
+    reach = None
     if library.name == "cuda":  # which cannot raise from inside its kernels
         check_positions(indices, output_size)
-        winner = layout.resized(x, output_size, dtype=torch.int64).zero_()
-    operands = library.operand(x, like), library.operand(indices, like)
-    library.call("max_unpool_forward", *operands, y, winner, on=x)
+        runs = -(-math.prod(x.shape[2:]) // _RUN)
+        reach = layout.empty((x.shape[0] * x.shape[1] * runs,), x, dtype=torch.int64)
+    operands = layout.dense(x, like), layout.dense(indices, like)
+    library.call("max_unpool_forward", *operands, y, reach, on=x)
     return y
 
 
@@ -24,6 +29,8 @@ def max_unpool_backward(library: Library, call: MaxUnpoolBackward) -> torch.Tens
     grad_x = call.results()
     if library.name == "cuda":
         check_positions(indices, grad_y.shape[2:])
-    operands = library.contiguous(grad_y), library.contiguous(indices)
+        operands = layout.dense(grad_y), layout.dense(indices)
+    else:
+        operands = grad_y.contiguous(), indices.contiguous()
     library.call("max_unpool_backward", *operands, grad_x, on=grad_y)
     return grad_x

@@ -310,6 +310,18 @@ def test_any_bins(server, size, output_size, view):
             torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "server", [server for server in servers("pool_adaptive") if server.values[0][0] == "cuda"]
+)
+def test_threads_without_a_bin_read_nothing(server):
+    """Of a block's bins, some are behind the last, where there would be another image."""
+    backend, device = server
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64, device=device)
+    far = x.as_strided(x.shape, (2**44, *x.stride()[1:]))
+    y = functional.adaptive_avg_pool2d(far, 1, backend=backend)
+    torch.testing.assert_close(y, x.mean((2, 3), keepdim=True))
+
+
 X = torch.randn(1, 3, 8, 8)
 BAD = (
     ("adaptive_avg_pool2d", ([1.0], 2), TypeError, "argument 'input' must be Tensor, not list"),

@@ -95,6 +95,27 @@ CASES = (
         "lp_pool2d",
         Case("channels last", (2, 9, 9, 8), L2 | {"kernel_size": 3, "stride": 2}, "channels_last"),
     ),
+    *(
+        (
+            "lp_pool2d",
+            Case(
+                f"whole vectors of channels, {kernel} wide",
+                (2, 24, 8, 10),
+                L2 | {"kernel_size": kernel, "stride": 2, "ceil_mode": True},
+                "channels_last",
+                values,
+            ),
+        )
+        for kernel, values in ((3, "normal"), (2, "ties"))
+    ),
+    (
+        "lp_pool2d",
+        Case(
+            "two by two, a part for a whole",
+            (1, 5, 7, 9),
+            L2 | {"kernel_size": 2, "ceil_mode": True},
+        ),
+    ),
     (
         "lp_pool2d",
         Case(

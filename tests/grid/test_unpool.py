@@ -13,6 +13,15 @@ CASES = (
     (2, Case("padding", (1, 3, 9, 9), {"kernel_size": 3, "stride": 3, "padding": 1})),
     (2, Case("every axis its own", (2, 3, 12, 9), {"kernel_size": (3, 2), "stride": (3, 4)})),
     (2, Case("channels last", (2, 9, 8, 10), {"kernel_size": 2}, "channels_last")),
+    (2, Case("whole vectors of channels", (2, 40, 10, 8), {"kernel_size": 2}, "channels_last")),
+    (2, Case("several chunks of a plane", (1, 3, 170, 160), {"kernel_size": 2})),
+    (
+        2,
+        Case(
+            "several chunks of some channels", (1, 8, 54, 60), {"kernel_size": 2}, "channels_last"
+        ),
+    ),
+    (2, Case("chunks of planes of odd sizes", (1, 2, 123, 91), {"kernel_size": 3})),
     (2, Case("a slice of a larger map", (2, 3, 8, 6), {"kernel_size": 2}, "sliced")),
     (2, Case("an odd storage offset", (1, 3, 8, 6), {"kernel_size": 2}, "offset")),
     (2, Case("an expanded gradient", (2, 3, 8, 6), {"kernel_size": 2}, "expanded")),
@@ -83,18 +92,60 @@ def test_the_last_in_scan_order_stays(server, view):
 @pytest.mark.parametrize(
     "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
 )
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+@pytest.mark.parametrize("channels", (3, 8))
+def test_places_in_any_order(server, view, channels):
+    """Every run of elements names places of every chunk, some of them twice."""
+    backend, device = server
+    generator = torch.Generator().manual_seed(1)
+    index = torch.randint(40 * 190, (2, channels, 30, 25), generator=generator).to(device)
+    x = torch.randn(2, channels, 30, 25, generator=generator).to(device)
+    if view == "channels_last":
+        x, index = (t.contiguous(memory_format=torch.channels_last) for t in (x, index))
+    arguments = (x, index, [40, 190])
+    y = backends.function(backend, "max_unpool_forward")(*arguments)
+    assert torch.equal(y, backends.function("reference", "max_unpool_forward")(*arguments))
+    arguments = (torch.randn(y.shape, generator=generator).to(device), index)
+    grad = backends.function(backend, "max_unpool_backward")(*arguments)
+    assert torch.equal(grad, backends.function("reference", "max_unpool_backward")(*arguments))
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
+)
 def test_the_kernels_pass_over_places_outside(server):
     """The operator refuses them; a kernel, which cannot raise, must not touch a neighbour's."""
     _, device = server
     library = native.library("cuda")
     index = torch.tensor([[8, 1, -1, 3], [-8, 2, 8, 100]], device=device).reshape(1, 2, 2, 2)
     x = torch.arange(8.0, device=device).reshape(1, 2, 2, 2) + 1
-    y, winner = (torch.zeros(1, 2, 2, 4, device=device, dtype=t) for t in (x.dtype, torch.int64))
-    library.call("max_unpool_forward", x, index, y, winner, on=x)
+    y, room = (torch.zeros(1, 2, 2, 4, device=device, dtype=t) for t in (x.dtype, torch.int64))
+    library.call("max_unpool_forward", x, index, y, room, on=x)
     assert y.flatten(2).tolist() == [[[0, 2, 0, 4, 0, 0, 0, 0], [0, 0, 6, 0, 0, 0, 0, 0]]]
     grad_x = torch.empty_like(x)
     library.call("max_unpool_backward", torch.ones_like(y), index, grad_x, on=x)
     assert grad_x.flatten(2).tolist() == [[[0, 1, 0, 1], [0, 1, 0, 0]]]
+    across = torch.empty_like(x), index.contiguous(memory_format=torch.channels_last)
+    library.call("max_unpool_backward", torch.ones_like(y), *across[::-1], on=x)
+    assert torch.equal(across[0], grad_x)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
+)
+def test_the_kernels_refuse_what_they_do_not_serve(server):
+    _, device = server
+    library = native.library("cuda")
+    x, y = (torch.zeros(1, 2, 2, w, device=device) for w in (2, 4))
+    index, room = (torch.zeros(s, device=device, dtype=torch.int64) for s in ((1, 2, 2, 2), 2))
+    last = y.contiguous(memory_format=torch.channels_last)
+    for arguments, message in (
+        ((x, index, y[..., ::2], room), "without gaps"),
+        ((x, index, last, room), "in the layout of the result"),
+        ((x, index, y, room[:1]), "room for a number for each run"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            library.call("max_unpool_forward", *arguments, on=x)
 
 
 @pytest.mark.parametrize(
