@@ -295,6 +295,7 @@ Splits splits_of(const ConvGradWeight& args) {
 }  // namespace
 
 void conv_forward_depthwise(const ConvForward& args, int64_t stream) {
+  if (launch_dense_depthwise(args, stream)) return;
   const auto& [x, weight, bias, y, window, residual, epilogue] = args;
   dispatch_floating(x.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
@@ -318,6 +319,7 @@ void conv_forward_depthwise(const ConvForward& args, int64_t stream) {
 }
 
 void conv_grad_input_depthwise(const ConvGradInput& args, int64_t stream) {
+  if (launch_dense_depthwise(args, stream)) return;
   const auto& [grad_y, weight, grad_x, window] = args;
   dispatch_floating(grad_y.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
@@ -342,11 +344,13 @@ void conv_grad_input_depthwise(const ConvGradInput& args, int64_t stream) {
 }
 
 int64_t conv_grad_weight_depthwise_parts(const ConvGradWeight& args) {
+  if (dense_depthwise_serves(args)) return dense_depthwise_parts(args);
   const Splits s = splits_of(args);
   return s.splits * args.grad_weight.size[0] * s.taps;
 }
 
 void conv_grad_weight_depthwise(const ConvGradWeight& args, int64_t stream) {
+  if (dense_depthwise_serves(args)) return launch_dense_depthwise(args, stream);
   const auto& [grad_y, x, grad_weight, window, parts] = args;
   const Splits s = splits_of(args);
   dispatch_floating(x.dtype, "convolution", [&](auto type) {

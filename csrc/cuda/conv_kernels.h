@@ -26,5 +26,11 @@ void conv_forward_depthwise(const ConvForward& args, int64_t stream);
 void conv_grad_input_depthwise(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight_depthwise(const ConvGradWeight& args, int64_t stream);
 int64_t conv_grad_weight_depthwise_parts(const ConvGradWeight& args);
+// The same by windows of 3 x 3 where the maps lie alike: they say whether they serve.
+bool launch_dense_depthwise(const ConvForward& args, int64_t stream);
+bool launch_dense_depthwise(const ConvGradInput& args, int64_t stream);
+bool dense_depthwise_serves(const ConvGradWeight& args);
+int64_t dense_depthwise_parts(const ConvGradWeight& args);
+void launch_dense_depthwise(const ConvGradWeight& args, int64_t stream);
 
 }  // namespace pydl::cuda

@@ -43,6 +43,25 @@ CASES = (
         "channels_last",
         weight=(20, 1, 3, 3),
     ),
+    *(
+        Case(
+            f"depthwise, whole vectors of channels, stride {stride}, padding {padding}",
+            (2, 72, *size),
+            {"groups": 72, "padding": padding, "stride": stride},
+            "channels_last",
+            weight=(72, 1, 3, 3),
+        )
+        for stride, padding, size in ((1, 1, (9, 6)), (2, 1, (19, 7)), (1, 0, (6, 5)))
+    ),
+    *(
+        Case(
+            f"depthwise in strips, stride {stride}, padding {padding}",
+            (3, 5, *size),
+            {"groups": 5, "padding": padding, "stride": stride},
+            weight=(5, 1, 3, 3),
+        )
+        for stride, padding, size in ((1, 1, (19, 35)), (2, 1, (35, 14)), (1, 3, (6, 5)))
+    ),
     Case(
         "a depthwise multiplier with dilation and stride",
         (1, 3, 11, 9),
@@ -288,6 +307,13 @@ EPILOGUE_CASES = (
     Case("a product", (1, 17, 5, 4), {}, weight=(20, 17, 3, 3)),
     Case("channels last", (2, 9, 5, 4), {}, "channels_last", weight=(5, 9, 3, 3)),
     Case("depthwise", (2, 6, 5, 4), {"groups": 6}, weight=(6, 1, 3, 3)),
+    Case(
+        "depthwise, whole vectors of channels",
+        (2, 16, 7, 5),
+        {"groups": 16},
+        "channels_last",
+        weight=(16, 1, 3, 3),
+    ),
     Case("a slice with stride", (1, 4, 7, 6), {"stride": 2}, "sliced", weight=(5, 4, 3, 3)),
     Case("NaN", (1, 4, 5, 4), {}, values="nan", weight=(5, 4, 1, 1)),
 )
