@@ -377,7 +377,8 @@ bool dispatch_dense_bins(const Arguments& args, const Tensor& map, const Tensor&
 
   // As many groups as keep a block busy, in channels last at least four, which are neighbours.
   const int64_t all_groups = blocks_for(bins.planes, together);
-  int64_t groups = std::max<int64_t>(block_size / places, channels_last ? 4 : 1);
+  int64_t groups =
+      std::min(all_groups, std::max<int64_t>(block_size / places, channels_last ? 4 : 1));
   const auto blocks = [&] { return bins.images * blocks_for(all_groups, groups); };
   while (groups > 1 && (bytes_of(groups) > enough_shared || blocks() < enough_blocks)) groups /= 2;
   bins.groups = Divisor(static_cast<uint32_t>(groups));

@@ -44,6 +44,7 @@ CASES = (
     ),
     (2, Case("whole vectors of channels", (2, 24, 13, 11), {"output_size": 7}, "channels_last")),
     (2, Case("vectors with ties", (1, 40, 7, 8), {"output_size": 3}, "channels_last", "ties")),
+    (2, Case("a part of a block", (53, 72, 8, 8), {"output_size": 3}, "channels_last")),
     (2, Case("many planes of few places", (3, 67, 3, 2), {"output_size": 2})),
     (2, Case("more places than shared memory has room for", (1, 2, 41, 40), {"output_size": 7})),
     (2, Case("a slice of a larger map", (2, 3, 9, 8), {"output_size": 5}, "sliced")),

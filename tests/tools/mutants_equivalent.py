@@ -306,6 +306,21 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("pool.cu", "taps >= 32", "taps > 32"): _AS_ONE,
     ("pool.cu", "plane <= INT32_MAX", "plane < INT32_MAX"): _AS_ONE,
     ("pool.cu", "if (are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
+    ("pool.cu", "if (are_large_bins(grad_x, grad_y, window))", "if (false)"): _AS_ONE,
+    ("pool.cu", "if (divisor == 0 && are_large_bins(grad_x, grad_y, window))", "if (false)"): (
+        _AS_ONE
+    ),
+    ("pool_adaptive_dense.cu", "count >= together", "count > together"): _AS_ONE,
+    (
+        "pool_adaptive_dense.cu",
+        "if (wide) return load<together>(from);",
+        "if (false) return load<together>(from);",
+    ): _AS_ONE,
+    (
+        "pool_adaptive_dense.cu",
+        "if (wide) return store(to, values);",
+        "if (false) return store(to, values);",
+    ): _AS_ONE,
     ("pool.cu", "if (divisor == 0 && are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
     ("pool_adaptive.cu", "if (bins == 1 || size == 1)", "if (false)"): _AS_ONE,
     ("pool_adaptive.cu", "if (elements < 32)", "if (false)"): _AS_ONE,
