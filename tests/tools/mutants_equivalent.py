@@ -253,11 +253,6 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step_backward.cu", "H > adds ?", "H >= adds ?"): _SAME,
     ("rnn_step_backward.cu", "if (step.count == 0) continue;", "if (false) continue;"): _ALL_STEPS,
     (
-        "unpool.cu",
-        "x.numel() > 0",
-        "x.numel() >= 0",
-    ): "The operator refuses axes of no elements, and without images there is no result either.",
-    (
         "pool_window.h",
         "skipped = start < 0",
         "skipped = start <= 0",
@@ -356,21 +351,6 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (dilation == 1) return distance;",
         "if (false) return distance;",
     ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
-    (
-        "unpool.cu",
-        "while (seen < mine)",
-        "while (seen <= mine)",
-    ): "No two elements of a map have the same number, and the loop ends with its own.",
-    (
-        "unpool.cu",
-        "if (before == seen) return;",
-        "if (false) return;",
-    ): "The next turn finds the thread's own number there and ends the loop.",
-    (
-        "unpool.cu",
-        "if (x.numel() > 0) {",
-        "if (true) {",
-    ): "The operator refuses axes of no elements, and without images there is no result either.",
     ("pool_lp.cu", "if (inside != taps) sum", "if (true) sum"): "taps / taps is 1.",
     ("pool_lp.cu", "if (inside != taps) share", "if (true) share"): "taps / taps is 1.",
     ("pool_lp.cu", "if (p == 1) return", "if (false) return"): _AS_ONE,
