@@ -39,7 +39,7 @@ PLANS = (
     Plan("googlenet_2014", 64, 20, 5e-4, adam=True),
     Plan("efficientnet_b0", 64, 12, 2e-3, adam=True),
     Plan("alexnet-torchvision", 64, 6, 2e-4, adam=True),
-    Plan("inception_v3", 80, 10, 0.02, options={"aux_logits": False}),
+    Plan("inception_v3", 80, 18, 2e-3, adam=True, options={"aux_logits": False}),
     Plan("sppnet", 64, 8, 2e-4, adam=True),
     Plan("vgg16_bn", 32, 5, 2e-3),
 )
