@@ -74,7 +74,7 @@ def test_the_native_kernels_serve(fuse):
 def scaled(model: nn.Module) -> float:
     """Trains with a scale that is too large at first, so that steps are left out."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**125, backoff_factor=2.0**-40)
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.002, momentum=0.9)
     for x in batches():
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
@@ -92,7 +92,7 @@ def test_gradients_are_scaled(fuse):
         scale = scaled(model)
     assert scale == scaled(stock) < 2.0**125
     for name, one in state(model).items():
-        torch.testing.assert_close(one, state(stock)[name], rtol=0.05, atol=0.02, msg=name)
+        torch.testing.assert_close(one, state(stock)[name], rtol=0.01, atol=0.005, msg=name)
 
 
 class Checkpointed(nn.Module):

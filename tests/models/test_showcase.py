@@ -138,6 +138,6 @@ def test_a_loss_is_shown_as_plainly_as_a_win() -> None:
     other = showcase.Shown(torch.zeros(0), (), {}, rows, row(showcase.WHOLE, 0.5), 1.0)
     (won, said, _), (figure, _, met) = showcase_page.tiles(other)
     assert said.startswith(
-        "timings of single layers beat stock PyTorch, the best 2.00&times;; 2 are"
+        "timings of single layers beat stock PyTorch, the best 2.00&times;; slower: 2"
     )
     assert won == "2 of 6" and figure == "0.50&times;" and not met
