@@ -133,7 +133,8 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
             A ratio is PyTorch's time over ours, both timed in turns in one process (`make bench`).
             Above 1 the kernel here is faster. Unless a section says otherwise: one thread of
             {setting(said)}, and the same held to AVX2 (`ATEN_CPU_CAPABILITY=avx2`,
-            `ONEDNN_MAX_CPU_ISA=AVX2`, the AVX2 build of the kernels), in a process of its own.
+            `ONEDNN_MAX_CPU_ISA=AVX2`, the AVX2 build of the kernels; MKL's products, by
+            `MKL_ENABLE_INSTRUCTIONS=AVX2`, since the end of November 2026), in its own process.
             Every row of a CSV has a line in the `.md` beside it, with times, spread and the error
             of both sides. Where there are two ratios, the second is to the same layer of PyTorch
             under `torch.compile`.

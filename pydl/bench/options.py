@@ -14,11 +14,12 @@ import torch
 from pydl import dispatch, measure, native
 from pydl.bench.results import folder
 
-# What PyTorch would do on a processor without AVX-512. What it compiles for AVX2 is wrong where the
-# compiler may use AVX-512.
+# What PyTorch would do on a processor without AVX-512, MKL's products among it. What it compiles
+# for AVX2 is wrong where the compiler may use AVX-512.
 _AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "TORCHINDUCTOR_CPP_MARCH": "x86-64-v3",
 }
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
