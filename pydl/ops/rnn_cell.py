@@ -110,14 +110,7 @@ class _Step(Function):
         state = h if cell == "gru" else None
         return _forward(gates, products, state, c, peephole, cell, True, backend)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        *operands, cell, backend = inputs
-        _, c_next, activated = output
-        ctx.mark_non_differentiable(activated, *(() if cell == "lstm" else (c_next,)))
-        save(ctx, output, *operands, activated, c_next)
-        ctx.how = cell, backend
-        ctx.set_materialize_grads(False)
+    setup_context = staticmethod(_Cell.setup_context)
 
     @staticmethod
     def backward(ctx, grad_h, grad_c, _):

@@ -150,3 +150,11 @@ def made(name: str) -> nn.Module:
 def image(name: str) -> torch.Tensor:
     torch.manual_seed(2)
     return torch.randn(2, 4, *[12] * (3 if name == "volume" else 2))
+
+
+def operators(model: nn.Module, *args) -> set[str]:
+    """What a call runs; a mode that sees it would let the model's own forward run."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as seen:
+        model(*args)
+    return {event.key for event in seen.key_averages()}
