@@ -72,7 +72,7 @@ test: $(VENV)/.built-for-tests
 	rm -rf $(LAUNCHES)
 	OMP_NUM_THREADS=1 $(PYTEST) --launches=$(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
-	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
 	fi
 
