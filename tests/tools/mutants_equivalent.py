@@ -23,6 +23,8 @@ _ONCE_MORE = "The general kernel then computes and stores the same once more."
 _FOUR_PERIODS = (
     "The gradient depends on no channel, so its maps are four periods and have no fifth."
 )
+_MORE_RUNS = "Runs are read that name no place of the chunk; the choice is one of speed."
+_NO_PLACE = "The element too many is given place -1, which nobody has."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
@@ -489,4 +491,28 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
     ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,
     ("roi.cu", "low <= A(last + 1)", "low < A(last + 1)"): _SPARE,
+    (
+        *("unpool.cu", "const bool inside = u.channels > 1;"),
+        "const bool inside = u.channels >= 1;",
+    ): "A lane then has a plane's run to itself; the choice is one of speed.",
+    ("unpool.cu", "min(its_run * run + run, u.elements)", "(u.elements)"): _MORE_RUNS,
+    ("unpool.cu", "e < end; e += 4 * at_once", "e <= end; e += 4 * at_once"): _NO_PLACE,
+    (
+        *("unpool.cu", "if (static_cast<uint64_t>(place[i]) >= u.places) continue;"),
+        "if (false) continue;",
+    ): _MORE_RUNS,
+    ("unpool.cu", "(place[i]) >= u.places", "(place[i]) > u.places"): _MORE_RUNS,
+    (
+        *("unpool.cu", "if (its.least < first + size && its.greatest >= first) {"),
+        "if (true) {",
+    ): _MORE_RUNS,
+    ("unpool.cu", "its.least < first + size", "its.least <= first + size"): _MORE_RUNS,
+    ("unpool.cu", "max(to_run, i + 1)", "(i + 1)"): "A lane's runs ascend.",
+    ("unpool.cu", "min(to_run * run, u.elements)", "(u.elements)"): _MORE_RUNS,
+    ("unpool.cu", "i < end; i += 4 * blockDim.x", "i <= end; i += 4 * blockDim.x"): _NO_PLACE,
+    (
+        "unpool.cu",
+        "if (!is_dense(grad_y, false) || !is_dense(index, false) || !is_dense(grad_x, false)) {",
+        "if (true) {",
+    ): _AS_ONE,
 }
