@@ -231,10 +231,10 @@ __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   using A = accumulate_t<T>;
   constexpr int together = 8;
   SHARED(double, partial, [1][block_size]);
-  const T* channel = &grad_y.at(0, blockIdx.x, 0, 0, 0);
   double sum = 0;
   const int64_t terms = grad_y.size[0] * grad_y.size[2] * grad_y.size[3] * grad_y.size[4];
   if (threadIdx.x < terms) {
+    const T* const channel = &grad_y.at(0, blockIdx.x, 0, 0, 0);
     Walk pixel(grad_y, threadIdx.x, block_size);
     for (int64_t term = threadIdx.x; term < terms; term += together * block_size) {
       A value[together] = {};

@@ -186,6 +186,7 @@ DEPTHWISE = (
     Shape("three axes", (1, 16, 4, 5, 6), (16, 1, 3, 3, 3), (1, 2, 1), (1, 1, 1), (1, 1, 2), 16),
     Shape("one axis", (2, 40, 37), (40, 1, 3), (1,), (1,), groups=40),
     Shape("pixels in several splits", (3, 2, 40, 41), (2, 1, 3, 3), padding=(1, 1), groups=2),
+    Shape("a last split with room to spare", (5, 264, 5, 4), (264, 1, 3, 3), (), (1, 1), (), 264),
     Shape("an empty batch", (0, 8, 5, 5), (8, 1, 3, 3), groups=8),
 )
 
@@ -200,6 +201,21 @@ def test_depthwise_against_reference(shape, view, dtype):
     results = _three(shape, dtype, VIEWS[view])
     for what, *three in zip(("y", "grad_x", "grad_weight"), *results, strict=True):
         hold(*three, what)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+def test_taps_meet_only_their_rows(view, dtype):
+    """The last row is infinite, and only the lowest taps meet it: rows of the output that a strip
+    has room for, but the map has not, multiply nothing."""
+    x = _operand((2, 16, 13, 9), dtype, view, 1)
+    x[:, :, -1] = torch.inf
+    grad_y = _operand((2, 16, 11, 7), dtype, view, 2).abs() + 1
+    function = backends.function("cuda", "conv_grad_weight")
+    grad_weight = function(grad_y, x, [3, 3], [1, 1], [0, 0], [1, 1], 16)
+    assert (grad_weight[..., -1, :] == torch.inf).all()
+    assert grad_weight[..., :-1, :].isfinite().all()
 
 
 FEW_CHANNELS = (

@@ -25,6 +25,8 @@ _FOUR_PERIODS = (
 )
 _MORE_RUNS = "Runs are read that name no place of the chunk; the choice is one of speed."
 _NO_PLACE = "The element too many is given place -1, which nobody has."
+_ONE_APART = "Pixels of a contiguous map are one apart."
+_NOT_USED = "The row too many is loaded where there is one, and not used."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
@@ -515,4 +517,52 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (!is_dense(grad_y, false) || !is_dense(index, false) || !is_dense(grad_x, false)) {",
         "if (true) {",
     ): _AS_ONE,
+    (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        0,
+    ): _ONCE_MORE,
+    (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        1,
+    ): _ONCE_MORE,
+    (
+        "conv_depthwise_dense.cu",
+        "__launch_bounds__(strip_threads, vector > 1 ?",
+        "__launch_bounds__(strip_threads, vector >= 1 ?",
+    ): "The emulator has no registers to divide.",
+    (
+        "conv_depthwise_dense.cu",
+        "vector > 1 ? p.from.pixel",
+        "vector >= 1 ? p.from.pixel",
+    ): _ONE_APART,
+    (
+        "conv_depthwise_dense.cu",
+        "r < (rows - 1) * stride + kernel",
+        "r <= (rows - 1) * stride + kernel",
+    ): "No tap of the strip meets the row too many.",
+    (
+        *("conv_depthwise_dense.cu", "if (tensor.data == nullptr) return;"),
+        "if (false) return;",
+    ): _AS_ONE,
+    ("conv_depthwise_dense.cu", "numel() <= 1 << 29", "numel() < 1 << 29"): _SAME,
+    ("conv_depthwise_dense.cu", "stride > (turned ? 1 : 2)", "stride >= (turned ? 1 : 2)"): _AS_ONE,
+    (
+        "conv_depthwise_dense.cu",
+        "lanes > 1 ? p.of_x.pixel",
+        "lanes >= 1 ? p.of_x.pixel",
+    ): _ONE_APART,
+    (
+        "conv_depthwise_dense.cu",
+        "lanes > 1 ? p.of_grad_y.pixel",
+        "lanes >= 1 ? p.of_grad_y.pixel",
+    ): _ONE_APART,
+    ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (true) fetch"): _NOT_USED,
+    ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (o + 1 <= rows) fetch"): _NOT_USED,
+    ("conv_depthwise_dense.cu", "columns = lanes > 1", "columns = lanes >= 1"): _SAME,
+    ("conv_depthwise_dense.cu", "window.stride[1] > 2", "window.stride[1] >= 2"): _AS_ONE,
+    ("conv_depthwise_dense.cu", "grad_weight.size[2] > 1", "grad_weight.size[2] >= 1"): _AS_ONE,
 }
