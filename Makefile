@@ -154,11 +154,9 @@ $(VENV)/triton-$(OLDEST)/.installed: $(VENV)/.installed-for-tests
 	@touch $@
 cubins: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
 	$(WITH_OLDEST) tests/tools/front_end.py $(LAUNCHES)
-	$(WITH_OLDEST) tests/tools/test_cubins.py --some
+	$(WITH_OLDEST) tests/tools/test_cubins.py
 	$(BIN)/python tests/tools/front_end.py $(LAUNCHES)
 	$(BIN)/python tests/tools/test_cubins.py
-cubins-oldest: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
-	$(WITH_OLDEST) tests/tools/test_cubins.py
 WITH_OLDEST = PYTHONPATH=$(CURDIR)/$(VENV)/triton-$(OLDEST) $(BIN)/python
 
 sanitize: $(VENV)/.built-for-tests
