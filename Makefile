@@ -12,9 +12,8 @@
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
-#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90 with the
-#                  newest Triton, one of each with the oldest (cubins-oldest: all), and what `make
-#                  test` launched to Triton's IR with both
+#   make cubins    compile every Triton kernel in every configuration, and what `make test` launched
+#                  to Triton's IR, with the oldest and the newest Triton
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
 #                  the emulated ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
@@ -34,7 +33,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 # Options of CMakeLists.txt, which count for more than those below.
 CMAKE_ARGS ?=
 
-.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins cubins-oldest compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # What the demonstration runs on, and what people who work on the project need besides.
