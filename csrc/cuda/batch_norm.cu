@@ -98,9 +98,6 @@ __global__ void partial_moments(Map<const T> x, View<accumulate_t<T>> parts, Sha
   }
 }
 
-// The channel whose runs a thread's warp joins.
-__device__ int64_t channel_of_warp() { return thread_number() / warp_size; }
-
 // Running statistics and what a batch does to them.
 template <class A>
 struct Running {
@@ -225,19 +222,10 @@ __global__ void join_sums(View<const A> parts, View<const A> var, View<A> sum_g,
                           A eps, Shape shape) {
   const int64_t c = channel_of_warp();
   if (c >= shape.channels) return;  // the whole warp
-  const int lane = threadIdx.x % warp_size;
-  A g = 0, gx = 0;
-  for (int64_t run = lane; run < shape.runs; run += warp_size) {
-    g += parts.at(0, run, 0, 0, c);
-    gx += parts.at(1, run, 0, 0, c);
-  }
-  for (int half = warp_size / 2; half > 0; half /= 2) {
-    g += __shfl_down_sync(0xffffffffu, g, half);
-    gx += __shfl_down_sync(0xffffffffu, gx, half);
-  }
-  if (lane > 0) return;
-  sum_g.at(0, c, 0, 0, 0) = g;
-  sum_gx.at(0, c, 0, 0, 0) = gx * inverse_deviation(var.at(0, c, 0, 0, 0), eps);
+  const Vector<A, 2> sums = sum_of_runs<2>(parts, shape.runs, c);
+  if (threadIdx.x % warp_size > 0) return;
+  sum_g.at(0, c, 0, 0, 0) = sums.at[0];
+  sum_gx.at(0, c, 0, 0, 0) = sums.at[1] * inverse_deviation(var.at(0, c, 0, 0, 0), eps);
 }
 
 // Partial sums: two numbers per channel and run.

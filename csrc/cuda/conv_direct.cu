@@ -222,7 +222,8 @@ struct Walk {
   }
 };
 
-// A block owns one filter and adds up in double: these sums are the longest of all
+// Of a map with gaps, or one of more than 2^29 elements; conv_bias_dense.cu serves others. A block owns
+// one filter and adds up in double: these sums are the longest of all
 // (N * OD * OH * OW), and a single addition for each value loaded is not what they wait for, even
 // where doubles are slow. A thread loads eight values, then adds them, so that it waits once for
 // all.
@@ -285,7 +286,7 @@ void conv_grad_weight_direct(const ConvGradWeight& args, int64_t stream) {
 }
 
 void conv_grad_bias_direct(const ConvGradBias& args, int64_t stream) {
-  const auto& [grad_y, bias] = args;
+  const Tensor &grad_y = args.grad_y, &bias = args.grad_bias;
   dispatch_floating(grad_y.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
     launch(bias_gradient<T>, bias.size[1], block_size, 0, stream, View<const T>(grad_y),

@@ -350,6 +350,35 @@ def test_the_gradient_of_a_bias_reads_a_part_of_a_map_alone(size):
     assert torch.equal(backends.function("cuda", "conv_grad_bias")(grad_y), exact)
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    "size, view",
+    (
+        ((2, 3, 100, 60), "contiguous"),  # two runs, whole turns of a thread's and a part
+        ((3, 2, 33, 7), "contiguous"),  # rows that are no whole vectors
+        ((2, 5, 3, 8), "contiguous"),  # threads without a part
+        ((1, 40, 92, 92), "channels_last"),  # more runs than a warp joins at a time
+        ((2, 7, 9, 8), "channels_last"),  # channels that are no whole vectors
+        ((2, 64, 1, 3), "channels_last"),
+    ),
+    ids=str,
+)
+def test_the_gradient_of_a_bias_of_a_dense_map(size, view, dtype):
+    grad_y = _lies(torch.randint(-9, 10, size).to(DEVICE, dtype), view)
+    exact = grad_y.double().transpose(0, 1).flatten(1).sum(1).to(dtype)
+    assert torch.equal(backends.function("cuda", "conv_grad_bias")(grad_y), exact)
+    runs = native.library("cuda").functions.conv_grad_bias_runs
+    assert runs(grad_y) > 0 and runs(grad_y[..., 1:]) == 0
+
+
+def test_the_gradient_of_a_bias_wants_room_for_its_runs():
+    grad_y, grad_bias = torch.zeros(2, 3, 4, 5, device=DEVICE), torch.empty(3, device=DEVICE)
+    library = native.library("cuda")
+    for parts in (None, torch.empty(1, 2, 3, device=DEVICE)):
+        with pytest.raises(ValueError, match="room for 1 x 3 partial sums"):
+            library.call("conv_grad_bias", grad_y, grad_bias, parts, on=grad_y)
+
+
 @pytest.mark.parametrize("channels, groups", ((8, 1), (2, 2)))
 def test_the_gradient_of_no_filters(channels, groups):
     x, grad_y = torch.randn(1, channels, 5).half(), torch.empty(1, 0, 5).half()

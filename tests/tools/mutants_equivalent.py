@@ -412,9 +412,9 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): "The channel's numbers are made again and come out the same.",
     ("batch_norm_apply.cu", "if (inside) y.pixel", "if (true) y.pixel"): _TWICE,
     ("batch_norm_apply.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
-    ("batch_norm_map.h", "room < 1 ?", "room <= 1 ?"): _SAME,
-    ("batch_norm_map.h", "room < wanted ?", "room <= wanted ?"): _SAME,
-    ("batch_norm_map.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
+    ("channel_sums.h", "room < 1 ?", "room <= 1 ?"): _SAME,
+    ("channel_sums.h", "room < wanted ?", "room <= wanted ?"): _SAME,
+    ("channel_sums.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
     (
         "batch_norm.cu",
         "if (!served) launch(partial_moments",
