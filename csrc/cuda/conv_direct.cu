@@ -222,11 +222,10 @@ struct Walk {
   }
 };
 
-// Of a map with gaps, or one of more than 2^29 elements; conv_bias_dense.cu serves others. A block owns
-// one filter and adds up in double: these sums are the longest of all
-// (N * OD * OH * OW), and a single addition for each value loaded is not what they wait for, even
-// where doubles are slow. A thread loads eight values, then adds them, so that it waits once for
-// all.
+// Of a map with gaps, or one of more than 2^29 elements: conv_bias_dense.cu serves others. A block
+// owns one filter and adds up in double: these sums are the longest of all (N * OD * OH * OW), and a
+// single addition for each value loaded is not what they wait for, even where doubles are slow. A
+// thread loads eight values, then adds them, so that it waits once for all.
 template <class T>
 __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   using A = accumulate_t<T>;
