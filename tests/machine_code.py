@@ -6,7 +6,9 @@ below which an H100 cannot run them.
 Each case is called through the package, and what it launches is recorded instead of run
 (tests/sass/launches.py). The machine code of each kernel, from the objects that `make nvcc` leaves,
 is then executed for a few of the launch's threads (tests/sass/thread.py), through its loops and
-branches, with random numbers for what is loaded. What a guard holds back is issued too and counts.
+branches, with random numbers for what is loaded. Where a kernel finds the ends of its loops in
+shared memory, all threads of a block go to their first barrier, so that those that are counted find
+what the others put there. What a guard holds back is issued too and counts.
 Lanes of a warp are taken to go one way: where they part, the true count is higher. A load or store
 outside the tensors of the call is an error.
 
@@ -25,6 +27,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from math import prod
 from pathlib import Path
 from statistics import fmean
 
@@ -48,6 +51,8 @@ MEMORY = 3.35e12  # bytes a second
 # Threads of a launch, and of one whose blocks share work, unevenly; or fewer that execute so many
 # instructions.
 SAMPLES, OF_BLOCKS, ENOUGH = 4, 64, 40_000
+# Files with loops whose ends other threads of the block have put in shared memory.
+STEERED = ("pool_adaptive_dense",)
 
 
 KINDS = ("forward", "backward")
@@ -162,17 +167,44 @@ def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
     return recorded(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
 
 
-def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0) -> Thread:
-    """One of the launch's threads, after its end."""
+def executed(
+    kernel: listing.Kernel,
+    launch: Launch,
+    number: int,
+    seed: int = 0,
+    shared: dict[int, int] | None = None,
+    *,
+    to_barrier: bool = False,
+) -> Thread:
+    """One of the launch's threads, after its end or at its first barrier."""
     memory = _Memory(launch.tensors, seed)
     thread, block = launch.place(number)
     sizes = {"threads": launch.block, "blocks": launch.grid}
-    where = {"thread": thread, "block": block, **sizes}
+    where = {"thread": thread, "block": block, **sizes, "shared": shared}
     one = Thread(kernel.instructions, launch.parameters, memory, jumps=kernel.jumps, **where)
-    one.run()
+    one.run(to_barrier=to_barrier)
     for address, data in one.written.items():
         memory.dtype(address, len(data))
     return one
+
+
+def sampled(kernel: listing.Kernel, launch: Launch) -> list[Thread]:
+    """Some of the launch's threads, after their end."""
+    draw, block = random.Random(1), prod(launch.block)
+    if launch.file in STEERED:  # evenly from one block
+        shared: dict[int, int] = {}
+        first = draw.randrange(launch.threads) // block * block
+        for number in range(first, first + block):
+            executed(kernel, launch, number, number, shared, to_barrier=True)
+        apart = block // OF_BLOCKS
+        numbers = range(first + apart // 2, first + block, apart)
+        return [executed(kernel, launch, number, number, dict(shared)) for number in numbers]
+    threads: list[Thread] = []
+    wanted = SAMPLES
+    while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
+        threads.append(executed(kernel, launch, draw.randrange(launch.threads), len(threads)))
+        wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
+    return threads
 
 
 def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
@@ -180,12 +212,7 @@ def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iter
     found = launches(case, dtype, layout, kind)
     for launch in found:
         kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
-        draw, threads = random.Random(1), []
-        wanted = SAMPLES
-        while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
-            number = draw.randrange(launch.threads)
-            threads.append(executed(kernel, launch, number, len(threads)))
-            wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
+        threads = sampled(kernel, launch)
         instructions = fmean(one.count for one in threads)
         loads = sum(one.loads.total() for one in threads)
         loaded = sum(width * times for one in threads for width, times in one.loads.items())

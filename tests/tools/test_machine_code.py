@@ -124,6 +124,24 @@ def test_a_thread_goes_its_way_by_place_and_parameters() -> None:
         ran("UNHEARD.OF R0, R1")
 
 
+def test_what_others_put_in_shared_memory_is_found() -> None:
+    """Two threads go to their barrier; one goes on and finds what the other left."""
+    lines = (
+        "S2R R0, SR_TID.X", "IMAD.SHL.U32 R1, R0, 0x4, RZ", "STS [R1], R0",
+        "BAR.SYNC.DEFER_BLOCKING 0x0", "LDS R2, [R3+0x4]",
+    )  # fmt: skip
+    shared: dict[int, int] = {}
+    for number in range(2):
+        thread = Thread(
+            program(*lines), b"", lambda _, width: bytes(width), thread=number, shared=shared
+        )
+        thread.run(to_barrier=True)
+        assert (thread.count, thread.barriers) == (4, 1)
+    assert shared == {0: 0, 4: 1}
+    assert ran(*lines, shared=shared).registers["R2"] == 1
+    assert ran(*lines).registers["R2"] == 0
+
+
 X = torch.arange(2 * 3 * 5 * 4, dtype=torch.float32).sin().reshape(2, 3, 5, 4)
 
 
