@@ -2,6 +2,7 @@
 functions are exact but for that."""
 
 import math
+import re
 import struct
 
 from sass.integers import join
@@ -11,10 +12,12 @@ from sass.operands import (
     float_of,
     integer,
     number,
+    plain,
     predicate,
     put,
     put_double,
     put_number,
+    raw,
     set_predicate,
     signed,
 )
@@ -183,16 +186,35 @@ def _pack(thread, one):
     put(thread, target, upper << 16 | lower)
 
 
+def _both(thread, operand, kind):
+    """The two halves of an operand, the lower one first."""
+    sign, rest, magnitude, suffixes = plain(operand)
+    if rest[0] not in "RUc":
+        raise NotImplementedError(f"{operand}: tests/sass has no halves in constants")
+    bits = raw(thread, rest)
+    halves = [bits & 0xFFFF, bits >> 16]
+    halves = [halves[int(s[1])] for s in suffixes if re.fullmatch(r"H[01]_H[01]", s)] * 2 or halves
+    values = [
+        float_of(h << 16) if kind == "BF16" else struct.unpack("<e", struct.pack("<H", h))[0]
+        for h in halves
+    ]
+    values = [abs(value) if magnitude else value for value in values]
+    return [-value if sign == "-" else value for value in values]
+
+
 def _halves(combine):
-    """HADD2, HMUL2, HFMA2 with F32: of halves, the sum in float32. In halves only what makes a
-    constant is executed, HFMA2 R0, -RZ, RZ, 1.875, 0."""
+    """HADD2, HMUL2, HFMA2 with F32: of halves, the sum in float32. Without: of both halves, or what
+    makes a constant, HFMA2 R0, -RZ, RZ, 1.875, 0."""
 
     def operation(thread, one):
         target, *sources = one.operands
         if "F32" in one.modifiers:
             return put_number(thread, target, combine(*(number(thread, o) for o in sources)))
         if [s.lstrip("-") for s in sources[:2]] != ["RZ", "RZ"]:
-            raise NotImplementedError(f"{one}: tests/sass does not compute in halves")
+            kind = "BF16" if "BF16_V2" in one.modifiers else "F16"
+            pairs = zip(*(_both(thread, o, kind) for o in sources), strict=True)
+            lower, upper = (_half(combine(*pair), kind) for pair in pairs)
+            return put(thread, target, upper << 16 | lower)
         upper, lower = (_half(float(o), "F16") for o in sources[2:])
         return put(thread, target, upper << 16 | lower)
 

@@ -21,8 +21,8 @@ Read = Callable[[int, int], bytes]  # address, bytes
 
 _NOTHING = (
     *("BSSY", "BSYNC", "BREAK", "NOP", "YIELD", "WARPSYNC", "NANOSLEEP"),
-    *("BAR", "DEPBAR", "LDGDEPBAR", "FENCE", "MEMBAR", "ERRBAR", "CCTL"),
-    *("HMMA", "LDSM", "LDGSTS", "RED"),
+    *("BAR", "DEPBAR", "LDGDEPBAR", "FENCE", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL"),
+    *("HMMA", "LDSM", "LDGSTS", "RED", "REDG"),
 )
 
 
@@ -228,11 +228,14 @@ def _shuffle(thread: Thread, one: Instruction) -> None:
 
 
 def _atomic(thread: Thread, one: Instruction) -> None:
+    """Zero was there, or where it is to be compared and swapped, what is expected."""
     targets = [o for o in one.operands if "[" not in o]
     if targets[0].lstrip("U").startswith("P"):
         operands.set_predicate(thread, targets[0], True)
         targets = targets[1:]
-    operands.put(thread, targets[0], 0)
+    expected = targets[1] if "CAS" in one.modifiers else "RZ"
+    words = 2 if "64" in one.modifiers else 1
+    operands.put(thread, targets[0], operands.integer(thread, expected, words), words)
 
 
 _LOAD_SHARED, _STORE_SHARED = _of("shared")
