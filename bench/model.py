@@ -12,6 +12,8 @@ benchmark; times are in microseconds, and none was measured:
     copy_us         in which the bytes of all the pass's tensors are moved once, of those too that
                     one of its kernels leaves for another
     ratio           of predicted_us to copy_us
+    torch_...       of the kernels by which PyTorch serves the pass (torch_kernels.py), summed in
+                    the same way; empty where they are another library's
 
 What these bounds leave out makes a pass slower: launches, waits for what is loaded, the tensor
 cores' own rate, lanes of a warp that part, and bytes that are moved twice because no cache kept
@@ -30,6 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import machine_code  # noqa: E402
 import torch  # noqa: E402
+import torch_kernels  # noqa: E402
 from folders import MODEL  # noqa: E402
 from sass.launches import bytes_of  # noqa: E402
 
@@ -55,15 +58,28 @@ class Row:
     predicted_us: float
     copy_us: float
     ratio: float
+    torch_instructions: float | None = None
+    torch_memory_us: float | None = None
+    torch_predicted_us: float | None = None
 
 
-def row(counts: Sequence[machine_code.Count], tensors: Sequence[torch.Tensor]) -> Row:
-    """Of the kernels of a pass and the tensors that they are given."""
+def row(
+    counts: Sequence[machine_code.Count],
+    tensors: Sequence[torch.Tensor],
+    theirs: Sequence[torch_kernels.Count],
+) -> Row:
+    """Of the kernels of a pass, the tensors that they are given, and PyTorch's kernels."""
     one = counts[0]
     case = next(case for case in CASES if case.name == one.case)
     issue = sum(count.issue for count in counts)
     predicted = sum(max(count.issue, count.memory) for count in counts)
     copy = bytes_of(tensors) / machine_code.MEMORY * 1e6
+    each = 1e-6 * machine_code.ISSUE / max(t.numel() for t in tensors)
+    rivals = {
+        "torch_instructions": each * sum(count.issue for count in theirs),
+        "torch_memory_us": sum(count.memory for count in theirs),
+        "torch_predicted_us": sum(max(count.issue, count.memory) for count in theirs),
+    }
     return Row(
         one.case,
         case.operator,
@@ -72,18 +88,20 @@ def row(counts: Sequence[machine_code.Count], tensors: Sequence[torch.Tensor]) -
         one.dtype,
         one.kind,
         len(counts),
-        instructions=issue * 1e-6 * machine_code.ISSUE / max(t.numel() for t in tensors),
+        instructions=each * issue,
         issue_us=issue,
         memory_us=sum(count.memory for count in counts),
         predicted_us=predicted,
         copy_us=copy,
         ratio=predicted / copy,
+        **(rivals if theirs else {}),
     )
 
 
 def rows() -> Iterator[Row]:
     """Every pass of every case that is counted."""
     table = list(machine_code.read().values())
+    rivals = torch_kernels.read()
     for case in machine_code.CASES:
         for dtype, layout in case.settings:
             for kind in machine_code.KINDS:
@@ -91,7 +109,8 @@ def rows() -> Iterator[Row]:
                 counts = [one for one in table if one.key[:4] == key]
                 launches = machine_code.launches(case, dtype, layout, kind)
                 tensors = {t.data_ptr(): t for launch in launches for t in launch.tensors}
-                yield row(counts, list(tensors.values()))
+                theirs = [one for one in rivals if one.key == key]
+                yield row(counts, list(tensors.values()), theirs)
 
 
 def main() -> int:

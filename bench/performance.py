@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 
+import predicted
 from figures import (
     CPU,
     ISAS,
@@ -146,8 +147,8 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
 
             Nothing here has run on a GPU. The kernels in Triton and CUDA C++ are tested in Triton's
             interpreter and in an emulator, and no speed of theirs is measured. What their machine
-            code permits an H100 is predicted for the kernels in CUDA C++ (`python bench/model.py`,
-            `bench/results/model/sm_90.csv`); `make gpu` measures them where there is one."""),
+            code permits an H100 is predicted for the kernels in CUDA C++ (`python bench/model.py`;
+            the last section); `make gpu` measures them where there is one."""),
         _YOURS,
         *(
             _section(
@@ -160,6 +161,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
         _compiled(every),
         _kept(figures),
         _overhead(),
+        "\n\n".join([predicted.about(), _table(*predicted.lines(), 4)]),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -3,7 +3,6 @@
 ``python bench/readme.py`` writes it, ``--check`` fails where something is out of date.
 """
 
-import csv
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,10 @@ import chart  # noqa: E402
 import compile_seconds  # noqa: E402
 import figures  # noqa: E402
 import performance  # noqa: E402
+import predicted  # noqa: E402
 import systems  # noqa: E402
 from figures import Figure, by_kind, span  # noqa: E402
-from folders import MODEL, RESULTS, SHOWN, devices  # noqa: E402
+from folders import RESULTS, SHOWN, devices  # noqa: E402
 
 from pydl import backends, functional, models  # noqa: E402
 from pydl.bench.results import speedup  # noqa: E402
@@ -228,21 +228,10 @@ def _caption(found: Mapping[str, Sequence[Figure]]) -> str:
         said.append(f"Not measured: {', '.join(missing)}.")
     if not gpus:
         said.append(
-            f"**On a GPU nothing is measured: nothing here has ever run on one.** {_predicted()}"
+            "**On a GPU nothing is measured: nothing here has ever run on one.** "
+            f"{predicted.sentence()}"
         )
     return " ".join(said)
-
-
-def _predicted() -> str:
-    file = MODEL / "sm_90.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        ratios = [float(row["ratio"]) for row in csv.DictReader(lines)]
-    near = sum(ratio <= 1.3 for ratio in ratios)
-    return (
-        f"*Predicted* from machine code ([{file.name}]({file.relative_to(ROOT)})): the kernels in "
-        f"CUDA C++ permit an H100 {near} of {len(ratios)} passes in at most 1.3 times what a copy "
-        "of their bytes takes."
-    )
 
 
 def _networks_of(isa: str) -> str:

@@ -7,12 +7,12 @@ import torch
 from torch_iterator import NAMES, captured, ceil_div, elementwise, launch, pack
 from torch_launches import (
     Launches,
-    _contiguous,
-    _lambda,
-    _last_power,
     cleared,
+    contiguous,
     copy,
     fill,
+    lambda_of,
+    last_power,
     operator,
 )
 from torch_reduce import total
@@ -116,10 +116,10 @@ def _depthwise_backward(
 def _rows(x: torch.Tensor, *, joined: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block of the kernels for channels last; ``joined`` where blocks sum together."""
     channels, rows = x.shape[1], x.numel() // x.shape[1]
-    width = min(_last_power(channels), 32)
-    height = min(_last_power(ceil_div(rows, 16)), 512 // width)
+    width = min(last_power(channels), 32)
+    height = min(last_power(ceil_div(rows, 16)), 512 // width)
     if width * height != 512:
-        width = min(_last_power(channels), 512 // height)
+        width = min(last_power(channels), 512 // height)
     blocks = min(ceil_div(rows, 16 * height), 128)
     return (ceil_div(channels, width), 1 if joined and blocks < 8 else blocks), (width, height)
 
@@ -160,7 +160,7 @@ def _batch_norm(
     name = rf"{name}{t}, float, 4>"
     yield launch(name, grid, block, body, reads=reads, writes=(mean, spread), alone=False)
     inverse = (spread + eps).rsqrt()
-    functor = _lambda("batch_norm_calc_invstd", "float")
+    functor = lambda_of("batch_norm_calc_invstd", "float")
     yield elementwise(functor, captured(pack("f", eps)), inverse, spread)
     grid, block = _rows(x)
     name = rf"at::native::batch_norm_transform_input_channels_last_kernel<{t}, float, {t}, 4>"
@@ -233,7 +233,7 @@ def _average_3d(
     stride: list[int],
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> Launches:
-    x = yield from _contiguous(x)
+    x = yield from contiguous(x)
     inside, outside = _frames(x), _frames(out)
     kind = rf"{kernel[2]}, {NAMES[x.dtype]}, float"
     body = pack(
@@ -262,7 +262,7 @@ def _average_3d_backward(
     *_: Any,
 ) -> Launches:
     assert set(stride) == {1} and not any(padding)
-    grad = yield from _contiguous(grad)
+    grad = yield from contiguous(grad)
     yield cleared(out)
     inside, outside = _frames(out), _frames(grad)
     factor = 1 / (kernel[0] * kernel[1] * kernel[2])

@@ -2,11 +2,9 @@
 the kernel's parameters, as its headers have them (ATen/TensorIterator.h, native/cuda/Loops.cuh,
 native/cuda/CUDALoops.cuh, cuda/detail/OffsetCalculator.cuh and IntegerDivider.cuh of its wheel)."""
 
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key
 
 import torch
 from sass.launches import Launch
@@ -89,6 +87,7 @@ def axes(operands: Sequence[torch.Tensor], *, first: int = 0, reduced: bool = Fa
     strides = [[s if n > 1 else 0 for s, n in zip(one, shape, strict=True)] for one in strides]
 
     def order(a: int, b: int) -> int:
+        """Which axis is faster, by the first operand that says it."""
         for number, one in enumerate(strides[first:], first):
             if reduced and number == 0 and (one[a] == 0) != (one[b] == 0):
                 return -1 if one[a] == 0 else 1
@@ -101,9 +100,18 @@ def axes(operands: Sequence[torch.Tensor], *, first: int = 0, reduced: bool = Fa
         return 0
 
     kept = [i for i in reversed(range(len(shape))) if shape[i] > 1]
+    for start in range(1, len(kept)):  # by insertion: where no operand says it, order is kept
+        at = start
+        for before in reversed(range(start)):
+            decided = order(kept[before], kept[at])
+            if decided > 0:
+                kept[before], kept[at] = kept[at], kept[before]
+                at = before
+            elif decided < 0:
+                break
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
-    for axis in sorted(kept, key=cmp_to_key(order)):
+    for axis in kept:
         here = [one[axis] for one in strides]
         joins = sizes and all(
             step[-1] * sizes[-1] == s for step, s in zip(steps, here, strict=True)
@@ -169,8 +177,3 @@ def elementwise(
     body = aligned((4, pack("i", out.numel())), (8, closure))
     grid = ceil_div(out.numel(), THREADS * unrolled)
     return launch(name, (grid,), (THREADS,), body, reads=inputs, writes=(out,))
-
-
-def exactly(name: str) -> str:
-    """The pattern of a name in at::native, as it stands."""
-    return "at::native::" + re.escape(name)

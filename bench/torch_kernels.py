@@ -13,8 +13,11 @@ the thread computes it by itself alone: a kernel or a parameter that is not PyTo
 
 ``bench/results/model/torch_sm_90.csv`` gets a row for each kernel:
 
-    instructions    that a thread executes: of a warp those of its longest thread, the mean of some
-    issue, memory   in microseconds, as tests/machine_code.py has them; memory from ``bytes``
+    instructions    that a thread executes, the mean over those that were looked at
+    longest         those of a warp's longest thread, the mean over warps: a warp whose threads part
+                    issues at least these, for each of its threads
+    issue, memory   in microseconds, from ``instructions`` and ``bytes``, as tests/machine_code.py
+                    has them for the kernels here: as if a thread had an issue slot of its own
 
 A copy that the driver makes is a row without instructions. What cuDNN serves has no rows, as its
 kernels are not PyTorch's: dense convolution, batch normalisation but for bfloat16, depthwise
@@ -57,8 +60,8 @@ from pydl.bench.options import LAYOUTS  # noqa: E402
 
 VERSION = "2.13.0"
 OUT = MODEL / "torch_sm_90.csv"
-WARPS, ENOUGH = 8, 60_000  # that are looked at, or fewer that execute so many instructions
-UNEVEN = 48  # where the first ones do not execute the same
+WARPS, UNEVEN = 8, 48  # that are looked at; where they do not execute the same
+FEWEST, ENOUGH = 4, 300_000  # that suffice where their threads execute so many instructions
 NO_KERNEL = {"view", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice", "detach", "alias"}
 NO_KERNEL |= {"as_strided", "as_strided_", "empty", "new_empty"}
 
@@ -208,17 +211,18 @@ def check(launch: TorchLaunch, thread: Thread) -> None:
                 torch.testing.assert_close(*values, rtol=rtol, atol=atol)
 
 
-def warps(kernel: listing.Kernel, launch: TorchLaunch) -> list[int]:
-    """The instructions that the longest thread executes, of some warps of a launch."""
+def warps(kernel: listing.Kernel, launch: TorchLaunch) -> list[list[int]]:
+    """The instructions that each thread executes, of some warps of a launch: all warps of a block
+    in turn, each of another block."""
     draw, found, total = random.Random(1), [], 0
     size, wanted = prod(launch.block), WARPS
-    while len(found) < wanted and (total < ENOUGH or len(found) < 3):
-        block, warp = draw.randrange(prod(launch.grid)), draw.randrange(ceil(size / 32))
+    order = random.Random(2).sample(range(ceil(size / 32)), ceil(size / 32))
+    while len(found) < wanted and (total < ENOUGH or len(found) < FEWEST):
+        block, warp = draw.randrange(prod(launch.grid)), order[len(found) % len(order)]
         lanes = range(32 * warp, min(32 * warp + 32, size))
-        counts = [_thread(kernel, launch, block, lane).count for lane in lanes]
-        found.append(max(counts))
-        total += sum(counts)
-        if len(found) == WARPS and len(set(found)) > 1:
+        found.append([_thread(kernel, launch, block, lane).count for lane in lanes])
+        total += sum(found[-1])
+        if len({sum(one) for one in found}) > 1:
             wanted = UNEVEN
     return found
 
@@ -237,6 +241,7 @@ class Count:
     block: str
     registers: int
     instructions: float
+    longest: float
     bytes: int
     issue: float
     memory: float
@@ -272,17 +277,20 @@ def count(
     """A row for each kernel of a pass."""
     case, kind, dtype, layout = key
     for operator, launch in launches(made):
-        name, registers, instructions = "copy by the driver", 0, 0.0
+        name, registers, instructions, longest = "copy by the driver", 0, 0.0, 0.0
         if launch.kernel:
             kernel = library.kernel(launch.kernel)
             name, registers = kernel.name, kernel.registers
-            instructions = fmean(warps(kernel, launch))
+            counts = warps(kernel, launch)
+            instructions = fmean(count for warp in counts for count in warp)
+            longest = fmean(max(warp) for warp in counts)
         yield Count(
             *(case, kind, dtype, layout, operator, name),
             "x".join(map(str, launch.grid)),
             "x".join(map(str, launch.block)),
             registers,
             round(instructions, 1),
+            round(longest, 1),
             launch.bytes,
             round(instructions * launch.threads / machine_code.ISSUE * 1e6, 3),
             round(launch.bytes / machine_code.MEMORY * 1e6, 3),
@@ -325,6 +333,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen.library if listing.tool() else "cuobjdump: it comes with CUDA, and with Triton"
         )
         print(f"no {what}", file=sys.stderr)
+        return 1
+    if torch.__version__.partition("+")[0] != VERSION:
+        print(f"the kernels are of PyTorch {VERSION}, here is {torch.__version__}", file=sys.stderr)
         return 1
     cases = [one for one in machine_code.CASES if fnmatch.fnmatchcase(one.name, chosen.cases)]
     rows: list[Count] = []

@@ -34,7 +34,7 @@ def operator(*names: str) -> Callable:
     return register
 
 
-def _lambda(function: str, arguments: str) -> str:
+def lambda_of(function: str, arguments: str) -> str:
     """Of the one that is dispatched by dtype within a function, with arguments of this dtype."""
     return rf"at::native::{function}\([^()]*\)(::\{{lambda\(\)#\d+\}}::operator\(\)\(\) const)*" + (
         rf"::\{{lambda\({arguments}\)#1\}}"
@@ -66,11 +66,11 @@ def cleared(out: torch.Tensor) -> TorchLaunch:
 def copy(source: torch.Tensor, out: torch.Tensor) -> TorchLaunch:
     if axes((out, source)).contiguous:  # cudaMemcpyAsync
         return launch("", (1,), (1,), b"", reads=(source,), writes=(out,))
-    functor = _lambda("direct_copy_kernel_cuda", NAMES[out.dtype])
+    functor = lambda_of("direct_copy_kernel_cuda", NAMES[out.dtype])
     return elementwise(functor, captured(), out, source, given=True)
 
 
-def _contiguous(
+def contiguous(
     t: torch.Tensor,
 ) -> Generator[TorchLaunch, None, torch.Tensor]:
     """The tensor, or a copy of it in the order of its axes."""
@@ -83,7 +83,7 @@ def _contiguous(
 
 @operator("relu", "relu_")
 def _relu(out: torch.Tensor, x: torch.Tensor) -> Launches:
-    functor = _lambda("launch_clamp_scalar", NAMES[x.dtype])
+    functor = lambda_of("launch_clamp_scalar", NAMES[x.dtype])
     yield elementwise(functor, captured(pack("iff", 0, 0.0, 0.0)), out, x, given=out is x)
 
 
@@ -100,7 +100,7 @@ def _threshold_backward(
 # Windows
 
 
-def _last_power(n: int) -> int:
+def last_power(n: int) -> int:
     return 1 << n.bit_length() - 1
 
 
@@ -108,10 +108,10 @@ def _tiles(t: torch.Tensor) -> tuple[tuple[int, int, int], tuple[int, int, int],
     """Grid and block of the kernels for channels last over this tensor's elements, the stride of
     the channels among blocks, and how many a thread has."""
     n, c, h, w = t.shape
-    x = min(_last_power(c), 32)
-    y = min(_last_power(w), 1024 // x)
-    z = min(_last_power(h), 1024 // (x * y), 64)
-    x = min(_last_power(c), 1024 // (y * z))
+    x = min(last_power(c), 32)
+    y = min(last_power(w), 1024 // x)
+    z = min(last_power(h), 1024 // (x * y), 64)
+    x = min(last_power(c), 1024 // (y * z))
     stride = ceil_div(c, 4 * x)
     grid = (n * stride, ceil_div(w, 2 * y), ceil_div(h, 2 * z))
     return grid, (x, y, z), stride, ceil_div(c, x * stride)
@@ -144,7 +144,8 @@ def _max_pool(
         name = rf"at::native::max_pool_forward_nchw<{t}, int>"
         values = (y.numel(), x, *x.shape[1:], *y.shape[2:], *window, y, index)
         body = pack("iP3q10i2P", *values)
-    yield launch(name, grid, block, body, reads=(x,), writes=(y, index))
+    # For channels last, other threads of a block have put minus infinity where a thread begins.
+    yield launch(name, grid, block, body, reads=(x,), writes=(y, index), alone=not _last(x))
 
 
 @operator("max_pool2d_with_indices_backward")
@@ -244,7 +245,7 @@ def _adaptive_average_backward(out: torch.Tensor, grad: torch.Tensor, x: torch.T
         # A thread reads what others of its block have put into shared memory.
         yield launch(name, grid, block, body, reads=(grad,), writes=(out,), alone=False)
         return
-    grad = yield from _contiguous(grad)
+    grad = yield from contiguous(grad)
     grid, block = _planes(x)
     name = rf"at::native::atomic_adaptive_average_gradinput<{t}>"
     body = pack("2P4i", out, grad, *sizes)
@@ -256,7 +257,7 @@ _FLAT = r"\([^)]*\*(, int){4}(, long){0,3}\)"  # not the one for three dimension
 
 @operator("adaptive_max_pool2d")
 def _adaptive_max(out: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor, _: Any) -> Launches:
-    x = yield from _contiguous(x)
+    x = yield from contiguous(x)
     y, index = (one.contiguous() for one in out)
     grid, block = _planes(x)
     name = rf"at::native::adaptivemaxpool<{NAMES[x.dtype]}>{_FLAT}"
@@ -272,8 +273,8 @@ def _adaptive_max(out: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor, _: An
 def _adaptive_max_backward(
     out: torch.Tensor, grad: torch.Tensor, x: torch.Tensor, index: torch.Tensor
 ) -> Launches:
-    grad = yield from _contiguous(grad)
-    index = yield from _contiguous(index)
+    grad = yield from contiguous(grad)
+    index = yield from contiguous(index)
     plain = out.contiguous()
     yield cleared(plain)
     grid, block = _planes(x)
@@ -286,8 +287,8 @@ def _adaptive_max_backward(
 
 @operator("max_unpool2d")
 def _unpool(out: torch.Tensor, x: torch.Tensor, index: torch.Tensor, _: Any) -> Launches:
-    x = yield from _contiguous(x)
-    index = yield from _contiguous(index)
+    x = yield from contiguous(x)
+    index = yield from contiguous(index)
     yield cleared(out)
     name = rf"at::native::max_unpooling2d_forward_kernel<{NAMES[x.dtype]}>"
     body = pack("q2P5qP", x.numel(), x, index, *x.shape[1:], *out.shape[2:], out)
@@ -363,12 +364,12 @@ def _add(out: torch.Tensor, a: torch.Tensor, b: Any) -> Launches:
 
 @operator("neg")
 def _negative(out: torch.Tensor, x: torch.Tensor) -> Launches:
-    yield elementwise(_lambda("neg_kernel_cuda", NAMES[out.dtype]), captured(), out, x)
+    yield elementwise(lambda_of("neg_kernel_cuda", NAMES[out.dtype]), captured(), out, x)
 
 
 @operator("sign", "sgn")
 def _sign(out: torch.Tensor, x: torch.Tensor) -> Launches:
-    yield elementwise(_lambda("sign_kernel_cuda", NAMES[out.dtype]), captured(), out, x)
+    yield elementwise(lambda_of("sign_kernel_cuda", NAMES[out.dtype]), captured(), out, x)
 
 
 @operator("abs")
@@ -383,7 +384,7 @@ def _power(out: torch.Tensor, x: torch.Tensor, exponent: float) -> Launches:
         yield copy(x, out)
     elif exponent in (0.5, -0.5):
         name = "sqrt_kernel_cuda" if exponent > 0 else "rsqrt_kernel_cuda"
-        yield elementwise(_lambda(name, t), captured(), out, x)
+        yield elementwise(lambda_of(name, t), captured(), out, x)
     else:
         number = 1 if exponent == 2 else 4
         functor = rf"at::native::pow_tensor_scalar_kernel_impl<{t}, {t}>\([^()]*\)::"
