@@ -22,7 +22,7 @@ import fnmatch
 import random
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,7 @@ SAMPLES, OF_BLOCKS, ENOUGH = 4, 64, 40_000
 
 
 KINDS = ("forward", "backward")
+Record = Callable[[Callable[[], object]], list[Launch]]
 FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
 
 
@@ -147,7 +148,9 @@ class _Memory:
         return struct.pack(f"<{len(values)}{code}", *values)
 
 
-def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
+def launches(
+    case: Case, dtype: str, layout: str, kind: str, backend: str = "cuda", record: Record = recorded
+) -> list[Launch]:
     """Those of one pass."""
     call = next(one for one in BENCHED if one.name == case.name).call()
     tensors = [
@@ -155,11 +158,11 @@ def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
         for t in call.empty(dtype=getattr(torch, dtype))
     ]
     if kind == "forward":
-        return recorded(lambda: call.ours(tensors, "cuda"))
+        return record(lambda: call.ours(tensors, backend))
     leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
     made: list[torch.Tensor] = []
-    recorded(lambda: made.append(call.ours(tensors, "cuda")))
-    return recorded(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
+    record(lambda: made.append(call.ours(tensors, backend)))
+    return record(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
 
 
 def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0) -> Thread:
@@ -175,32 +178,37 @@ def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0)
     return one
 
 
+def figures(kernel: listing.Kernel, launch: Launch) -> dict[str, float]:
+    """What a row says of a launch."""
+    draw, threads = random.Random(1), []
+    wanted = SAMPLES
+    while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
+        number = draw.randrange(launch.threads)
+        threads.append(executed(kernel, launch, number, len(threads)))
+        wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
+    instructions = fmean(one.count for one in threads)
+    loads = sum(one.loads.total() for one in threads)
+    loaded = sum(width * times for one in threads for width, times in one.loads.items())
+    waits = sum(one.waits for one in threads)
+    out = {
+        "instructions": instructions,
+        "longest": max(one.count for one in threads),
+        "loads": loads / len(threads),
+        "width": loaded / max(loads, 1),
+        "in_flight": loads / max(waits, 1),
+        "barriers": fmean(one.barriers for one in threads),
+        "per_product": kernel.per_product or 0,
+        "issue": instructions * launch.threads / ISSUE * 1e6,
+        "memory": launch.bytes / MEMORY * 1e6,
+    }
+    return {name: round(value, 2) for name, value in out.items()}
+
+
 def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
     """A row for each kernel that a pass launches."""
     found = launches(case, dtype, layout, kind)
     for launch in found:
         kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
-        draw, threads = random.Random(1), []
-        wanted = SAMPLES
-        while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
-            number = draw.randrange(launch.threads)
-            threads.append(executed(kernel, launch, number, len(threads)))
-            wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
-        instructions = fmean(one.count for one in threads)
-        loads = sum(one.loads.total() for one in threads)
-        loaded = sum(width * times for one in threads for width, times in one.loads.items())
-        waits = sum(one.waits for one in threads)
-        figures = {
-            "instructions": instructions,
-            "longest": max(one.count for one in threads),
-            "loads": loads / len(threads),
-            "width": loaded / max(loads, 1),
-            "in_flight": loads / max(waits, 1),
-            "barriers": fmean(one.barriers for one in threads),
-            "per_product": kernel.per_product or 0,
-            "issue": instructions * launch.threads / ISSUE * 1e6,
-            "memory": launch.bytes / MEMORY * 1e6,
-        }
         yield Count(
             case.name,
             kind,
@@ -209,7 +217,7 @@ def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iter
             f"{launch.file}: {launch.kernel}",
             kernel.registers,
             kernel.spilled,
-            **{name: round(value, 2) for name, value in figures.items()},
+            **figures(kernel, launch),
         )
 
 
@@ -236,10 +244,10 @@ def counted(pattern: str = "*", objects: Path = OBJECTS) -> Iterator[Count]:
                     yield from count(case, dtype, layout, kind, objects)
 
 
-def read() -> dict[tuple[str, ...], Count]:
-    """The table, by key."""
+def read(table: Path = TABLE) -> dict[tuple[str, ...], Count]:
+    """A table, by key."""
     numbers = [one.name for one in fields(Count) if one.type in (int, float)]
-    with TABLE.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         rows = [
             Count(**{name: float(v) if name in numbers else v for name, v in row.items()})
             for row in csv.DictReader(file)
@@ -247,13 +255,13 @@ def read() -> dict[tuple[str, ...], Count]:
     return {row.key: row for row in rows}
 
 
-def write(rows: Sequence[Count]) -> None:
+def write(rows: Sequence[Count], table: Path = TABLE, of: Sequence[Case] = CASES) -> None:
     """Takes the rows down, in place of those of the same cases."""
     cases = {row.case for row in rows}
-    kept = [row for row in read().values() if row.case not in cases] if TABLE.exists() else []
-    order = [case.name for case in CASES]
+    kept = [row for row in read(table).values() if row.case not in cases] if table.exists() else []
+    order = [case.name for case in of]
     everything = sorted([*kept, *rows], key=lambda row: order.index(row.case))
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
+    with table.open("w", newline="", encoding="utf-8") as file:
         names = [one.name for one in fields(Count)]
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()

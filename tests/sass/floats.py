@@ -11,10 +11,12 @@ from sass.operands import (
     float_of,
     integer,
     number,
+    plain,
     predicate,
     put,
     put_double,
     put_number,
+    raw,
     set_predicate,
     signed,
 )
@@ -183,20 +185,72 @@ def _pack(thread, one):
     put(thread, target, upper << 16 | lower)
 
 
+def _pairs(thread, one, operands):
+    """The two halves, lower and upper, of each operand: R1, R1.H1_H1 twice the upper, and of
+    constants two operands, the upper in front."""
+    bf16 = any(m.startswith("BF16") for m in one.modifiers)
+    out, rest = [], list(operands)
+    while rest:
+        sign, name, magnitude, suffixes = plain(rest.pop(0))
+        if name[0] not in "RUc":
+            upper, (sign_of_lower, lower, _, _) = float(sign + name), plain(rest.pop(0))
+            out.append((float(sign_of_lower + lower), upper))
+            continue
+        bits = raw(thread, name)
+        both = [bits & 0xFFFF, bits >> 16]
+        if suffixes:
+            both = [both[suffixes[0] == "H1_H1"]] * 2
+        if bf16:
+            values = [float_of(half << 16) for half in both]
+        else:
+            values = [struct.unpack("<e", struct.pack("<H", half))[0] for half in both]
+        values = [abs(v) for v in values] if magnitude else values
+        out.append(tuple(-v for v in values) if sign == "-" else tuple(values))
+    return out
+
+
 def _halves(combine):
-    """HADD2, HMUL2, HFMA2 with F32: of halves, the sum in float32. In halves only what makes a
-    constant is executed, HFMA2 R0, -RZ, RZ, 1.875, 0."""
+    """HADD2, HMUL2, HFMA2 of two halves at once; with F32 of one, the sum in float32."""
 
     def operation(thread, one):
         target, *sources = one.operands
         if "F32" in one.modifiers:
             return put_number(thread, target, combine(*(number(thread, o) for o in sources)))
-        if [s.lstrip("-") for s in sources[:2]] != ["RZ", "RZ"]:
-            raise NotImplementedError(f"{one}: tests/sass does not compute in halves")
-        upper, lower = (_half(float(o), "F16") for o in sources[2:])
+        kind = "BF16" if any(m.startswith("BF16") for m in one.modifiers) else "F16"
+        results = [combine(*each) for each in zip(*_pairs(thread, one, sources), strict=True)]
+        if "RELU" in one.modifiers:
+            results = [max(value, 0.0) for value in results]
+        lower, upper = (_half(value, kind) for value in results)
         return put(thread, target, upper << 16 | lower)
 
     return operation
+
+
+def _extreme_of_halves(thread, one):
+    """HMNMX2 R0, R1, R2, PT: the least where the predicate holds."""
+    target, *sources, least = one.operands
+
+    def pick(x, y):
+        if math.isnan(x) or math.isnan(y):
+            return math.nan if "NAN" in one.modifiers else x if math.isnan(y) else y
+        return min(x, y) if predicate(thread, least) else max(x, y)
+
+    kind = "BF16" if any(m.startswith("BF16") for m in one.modifiers) else "F16"
+    results = [pick(*each) for each in zip(*_pairs(thread, one, sources), strict=True)]
+    lower, upper = (_half(value, kind) for value in results)
+    put(thread, target, upper << 16 | lower)
+
+
+def _comparison_of_halves(thread, one):
+    """HSETP2: a predicate for each half."""
+    lower, upper, *sources, joined = one.operands
+    how = next(m for m in one.modifiers if m in _COMPARE or m.removesuffix("U") in _COMPARE)
+    other = predicate(thread, joined)
+    for target, each in zip(
+        (lower, upper), zip(*_pairs(thread, one, sources), strict=True), strict=True
+    ):
+        holds = _holds(how, *each)
+        set_predicate(thread, target, holds or other if "OR" in one.modifiers else holds and other)
 
 
 _SINGLE, _DOUBLE = (number, put_number), (double, put_double)
@@ -223,4 +277,6 @@ OPERATIONS = {
     "HADD2": _halves(lambda x, y: x + y),
     "HMUL2": _halves(lambda x, y: x * y),
     "HFMA2": _halves(lambda x, y, z: x * y + z),
+    "HMNMX2": _extreme_of_halves,
+    "HSETP2": _comparison_of_halves,
 }

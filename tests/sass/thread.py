@@ -21,8 +21,8 @@ Read = Callable[[int, int], bytes]  # address, bytes
 
 _NOTHING = (
     *("BSSY", "BSYNC", "BREAK", "NOP", "YIELD", "WARPSYNC", "NANOSLEEP"),
-    *("BAR", "DEPBAR", "LDGDEPBAR", "FENCE", "MEMBAR", "ERRBAR", "CCTL"),
-    *("HMMA", "LDSM", "LDGSTS", "RED"),
+    *("BAR", "DEPBAR", "LDGDEPBAR", "FENCE", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL"),
+    *("HMMA", "LDSM", "STSM", "LDGSTS", "RED"),
 )
 
 
