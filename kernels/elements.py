@@ -150,6 +150,17 @@ def walk(
 
 
 @inline
+def place(n, c, d, h, w, offset, stride, DENSE: tl.constexpr):
+    """Where the elements that :func:`walk` found lie in a map of these strides: as in the result
+    where the map is dense as that is (runtime.dense). Without axes that are taken apart the
+    compiler sees neighbours, and loads 16 bytes at once."""
+    if DENSE:
+        return offset
+    else:
+        return n * stride[0] + c * stride[1] + d * stride[2] + h * stride[3] + w * stride[4]
+
+
+@inline
 def read_at(
     position, tap, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr
 ):
