@@ -20,7 +20,7 @@ from pydl import layout
 from pydl.contract.batch_norm import BatchNormGradSums, BatchNormStats, mask_rows_are_pixels
 
 from . import runtime
-from .elements import as_offset, filled, inline, narrow, number, pixel, place, widen
+from .elements import as_offset, filled, inline, narrow, number, pixel, pixel_of_plane, place, widen
 from .split import SPLIT_PIXELS, SPLIT_PROGRAMS, split_of
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -118,7 +118,7 @@ def tile_at(
         n = tile // across * ROWS + tl.arange(0, ROWS)[:, None]
         first_column = tile % across * COLUMNS
         column = first_column + tl.arange(0, COLUMNS)[None, :]
-        _, d, h, w = pixel(column, shape[2], shape[3], shape[4])
+        d, h, w = pixel_of_plane(column, shape)
         p = n * columns + column
         mask = (p >= first) & (p < first + run_pixels) & (p < pixels) & (column < columns)
         row = n * shape[1] + c

@@ -108,10 +108,14 @@ def block_of(columns: int, most: int) -> int:
 
 
 def tile(
-    y: torch.Tensor, elements: int = 1024, widest: int = 1024, flat: bool = False
+    y: torch.Tensor,
+    elements: int = 1024,
+    widest: int = 1024,
+    flat: bool = False,
+    size: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of
-    :func:`elements.walk`.
+    """How the programs of an element-wise kernel cover the dense result ``y``, or a map like it of
+    another ``size``: the arguments of :func:`elements.walk`.
 
     A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of
     a plane; ``flat``, where no element asks for its channel: everything. A program covers about
@@ -119,8 +123,10 @@ def tile(
     ``widest``, then as many rows as fit.
     """
     last = channels_last(y) and not flat
-    columns = y.numel() if flat else y.shape[1] if last else math.prod(y.shape[2:])
-    rows = y.numel() // columns
+    plane = math.prod(y.shape[2:] if size is None else size)
+    count = y.shape[0] * y.shape[1] * plane
+    columns = count if flat else y.shape[1] if last else plane
+    rows = count // columns
     block_columns = block_of(columns, min(elements, widest))
     block_rows = min(power_of_two(rows), elements // block_columns)
     return {

@@ -123,15 +123,19 @@ class Count:
 
 class _Memory:
     """Random numbers between a half and one and a half in the tensors of floating point, random
-    bytes in those of bytes, zeros in others."""
+    bytes in those of bytes, zeros in others; and, where ``exchanged``, at addresses that threads
+    hand each other in shared memory, of which a lone one reads zero."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor], seed: int) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor], seed: int, exchanged: bool) -> None:
+        self._exchanged = exchanged
         self._ranges = [
             (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), t.dtype) for t in tensors
         ]
         self._random = random.Random(seed)
 
     def dtype(self, address: int, width: int) -> torch.dtype:
+        if self._exchanged and address < 1 << 32:
+            return torch.int64
         for start, size, dtype in self._ranges:
             if start <= address and address + width <= start + size:
                 return dtype
@@ -165,9 +169,11 @@ def launches(
     return record(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
 
 
-def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0) -> Thread:
+def executed(
+    kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0, exchanged: bool = False
+) -> Thread:
     """One of the launch's threads, after its end."""
-    memory = _Memory(launch.tensors, seed)
+    memory = _Memory(launch.tensors, seed, exchanged)
     thread, block = launch.place(number)
     sizes = {"threads": launch.block, "blocks": launch.grid}
     where = {"thread": thread, "block": block, **sizes}
@@ -178,13 +184,13 @@ def executed(kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0)
     return one
 
 
-def figures(kernel: listing.Kernel, launch: Launch) -> dict[str, float]:
+def figures(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> dict[str, float]:
     """What a row says of a launch."""
     draw, threads = random.Random(1), []
     wanted = SAMPLES
     while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
         number = draw.randrange(launch.threads)
-        threads.append(executed(kernel, launch, number, len(threads)))
+        threads.append(executed(kernel, launch, number, len(threads), exchanged))
         wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
     instructions = fmean(one.count for one in threads)
     loads = sum(one.loads.total() for one in threads)

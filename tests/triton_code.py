@@ -136,7 +136,7 @@ def count(case: Case, dtype: str, layout: str, kind: str) -> Iterator[Count]:
     for launch in launches(case, dtype, layout, kind, "triton", recorded):
         name, code = f"{launch.file}: {launch.kernel}", launch.code
         where = case.name, kind, dtype, layout, name
-        yield Count(*where, code.registers, code.spilled, **figures(code, launch))
+        yield Count(*where, code.registers, code.spilled, **figures(code, launch, exchanged=True))
 
 
 def counted(pattern: str = "*", settings: str = "*") -> Iterator[Count]:
