@@ -10,8 +10,6 @@ formula; nothing is a difference of large sums.
 Least traffic: x once for the statistics; grad_y, x and one bit per element for the gradient's sums.
 """
 
-import math
-
 import torch
 import triton
 import triton.language as tl
@@ -20,8 +18,8 @@ from pydl import layout
 from pydl.contract.batch_norm import BatchNormGradSums, BatchNormStats, mask_rows_are_pixels
 
 from . import runtime
-from .elements import as_offset, filled, inline, narrow, number, pixel, pixel_of_plane, place, widen
-from .split import SPLIT_PIXELS, SPLIT_PROGRAMS, split_of
+from .channel_sums import added, runs_of, share_of, tile_at
+from .elements import filled, inline, narrow, number, place, widen
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,82 +58,6 @@ def join(count, mean, squares, n, its_mean, its_squares):
     )
 
 
-@inline
-def share_of(
-    channels,
-    pixels,
-    columns,
-    run_pixels,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROWS_ARE_PIXELS: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """The channels of a program that adds up, [1, COLUMNS] where rows are pixels, else [1, 1], the
-    first before them all; its run of pixels and its first pixel; and the tiles that hold them."""
-    CHANNELS: tl.constexpr = COLUMNS if ROWS_ARE_PIXELS else 1
-    program = as_offset(tl.program_id(0), WIDE)
-    blocks = (channels + CHANNELS - 1) // CHANNELS
-    c0 = (program % blocks) * CHANNELS
-    c = c0 + tl.arange(0, CHANNELS)[None, :]
-    run = program // blocks
-    first = run * run_pixels
-    last = tl.minimum(first + run_pixels, pixels)
-    if ROWS_ARE_PIXELS:
-        return c0, c, run, first, first // ROWS, (last + ROWS - 1) // ROWS
-    else:
-        across = (columns + COLUMNS - 1) // COLUMNS
-        begin = first // columns // ROWS * across + first % columns // COLUMNS
-        end = (last - 1) // columns // ROWS * across + (last - 1) % columns // COLUMNS + 1
-        return c0, c, run, first, begin, end
-
-
-@inline
-def tile_at(
-    tile,
-    c0,
-    c,
-    first,
-    shape,
-    pixels,
-    columns,
-    run_pixels,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROWS_ARE_PIXELS: tl.constexpr,
-):
-    """The elements [ROWS, COLUMNS] of a tile: (n, d, h, w), their offsets in a dense map, which
-    belong to the program, and their rows in the mask, first byte, and which rows there are. A row
-    is a pixel's channels, or a plane of one channel, each of another image."""
-    if ROWS_ARE_PIXELS:
-        p = tile * ROWS + tl.arange(0, ROWS)[:, None]
-        n, d, h, w = pixel(p, shape[2], shape[3], shape[4])
-        there = (p < first + run_pixels) & (p < pixels)
-        byte = c0 // 8
-        return n, d, h, w, p * shape[1] + c, there & (c < shape[1]), p, byte, there
-    else:
-        across = (columns + COLUMNS - 1) // COLUMNS
-        n = tile // across * ROWS + tl.arange(0, ROWS)[:, None]
-        first_column = tile % across * COLUMNS
-        column = first_column + tl.arange(0, COLUMNS)[None, :]
-        d, h, w = pixel_of_plane(column, shape)
-        p = n * columns + column
-        mask = (p >= first) & (p < first + run_pixels) & (p < pixels) & (column < columns)
-        row = n * shape[1] + c
-        there = n * columns < pixels
-        return n, d, h, w, row * columns + column, mask, row, first_column // 8, there
-
-
-@inline
-def added(lanes, ROWS_ARE_PIXELS: tl.constexpr):
-    """The sums of a program's channels, [1, COLUMNS] or [1, 1]."""
-    total = tl.sum(lanes, 0)[None, :]
-    if ROWS_ARE_PIXELS:
-        return total
-    else:
-        return tl.sum(total, 1)[:, None]
-
-
 @triton.jit
 def batch_norm_moments_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
@@ -153,10 +75,29 @@ def batch_norm_moments_kernel(
     WIDE: tl.constexpr,
 ):
     c0, c, run, first, begin, end = share_of(
-        shape[1], pixels, columns, run_pixels, ROWS, COLUMNS, ROWS_ARE_PIXELS, WIDE
+        tl.program_id(0),
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
     )
     n, d, h, w, offset, mask, _, _, _ = tile_at(
-        begin, c0, c, first, shape, pixels, columns, run_pixels, ROWS, COLUMNS, ROWS_ARE_PIXELS
+        begin,
+        c0,
+        c,
+        first,
+        shape,
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
     )
     at = place(n, c, d, h, w, offset, x_stride, DENSE)
     sample = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
@@ -169,7 +110,18 @@ def batch_norm_moments_kernel(
     squares = filled([ROWS, COLUMNS], 0.0, mean_ptr)
     for tile in range(begin, end):
         n, d, h, w, offset, mask, _, _, _ = tile_at(
-            tile, c0, c, first, shape, pixels, columns, run_pixels, ROWS, COLUMNS, ROWS_ARE_PIXELS
+            tile,
+            c0,
+            c,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
         )
         at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = tl.load(x_ptr + at, mask=mask, other=narrow(about, x_ptr))
@@ -238,14 +190,33 @@ def batch_norm_grad_sums_kernel(
     WIDE: tl.constexpr,
 ):
     c0, c, run, first, begin, end = share_of(
-        shape[1], pixels, columns, run_pixels, ROWS, COLUMNS, ROWS_ARE_PIXELS, WIDE
+        tl.program_id(0),
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
     )
     mean = tl.load(mean_ptr + c, mask=c < shape[1], other=0.0)
     sum_g = filled([ROWS, COLUMNS], 0.0, g_ptr)
     sum_gx = filled([ROWS, COLUMNS], 0.0, g_ptr)
     for tile in range(begin, end):
         n, d, h, w, offset, mask, row, byte, there = tile_at(
-            tile, c0, c, first, shape, pixels, columns, run_pixels, ROWS, COLUMNS, ROWS_ARE_PIXELS
+            tile,
+            c0,
+            c,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
         )
         at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
@@ -289,35 +260,6 @@ def batch_norm_join_sums_kernel(
     tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, eps), mask=c < channels)
 
 
-def _runs(x: torch.Tensor, elements: int) -> dict[str, int | bool]:
-    """How the programs of a sum part the map ``x``, so many elements at a time."""
-    (images, channels), columns = x.shape[:2], math.prod(x.shape[2:])
-    pixels, last = images * columns, mask_rows_are_pixels(x)
-    if last:
-        wide = min(32, max(8, runtime.power_of_two(channels)))
-        high = min(elements // wide, max(16, runtime.power_of_two(pixels)))
-        programs, unit = triton.cdiv(channels, wide), high
-    else:
-        wide = max(8, runtime.block_of(columns, elements))
-        # As many images as leave enough programs, each of whole images if of more than one.
-        rows = max(1, images * channels // SPLIT_PROGRAMS)
-        high = min(elements // wide, runtime.power_of_two(images), 1 << rows.bit_length() - 1)
-        programs, unit = channels, high * columns if high > 1 else wide
-    # At least a few blocks a run, as a sum over pixels has elsewhere.
-    unit *= max(1, SPLIT_PIXELS // unit)
-    runs, run_blocks = split_of(pixels, programs, unit)
-    return {
-        "runs": runs,
-        "programs": programs * runs,
-        "pixels": pixels,
-        "columns": columns,
-        "run_pixels": run_blocks * unit,
-        "ROWS": high,
-        "COLUMNS": wide,
-        "ROWS_ARE_PIXELS": last,
-    }
-
-
 def _parts(x: torch.Tensor, like: torch.Tensor, runs: int) -> Pair:
     shape = (runs, x.shape[1])
     plain = torch.contiguous_format
@@ -333,7 +275,7 @@ def batch_norm_stats(call: BatchNormStats) -> Pair:
     mean, var = call.results()
     if x.numel() == 0:
         return mean.zero_(), var.zero_()
-    parted = _runs(x, 8192 // x.element_size())
+    parted = runs_of(x, mask_rows_are_pixels(x), 8192 // x.element_size())
     runs, programs = parted.pop("runs"), parted.pop("programs")
     parts = _parts(x, mean, runs)
     axes = runtime.shape(x.shape), runtime.stride(x)
@@ -372,7 +314,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
     if x.numel() == 0:
         return sum_g.zero_(), sum_gx.zero_()
     # Two maps and their bits: half of what the statistics hold in registers.
-    parted = _runs(x, 4096 // x.element_size())
+    parted = runs_of(x, mask_rows_are_pixels(x), 4096 // x.element_size())
     runs, programs = parted.pop("runs"), parted.pop("programs")
     parts = _parts(x, sum_g, runs)
     runtime.launch(

@@ -168,7 +168,7 @@ def max_pool_backward_kernel(
     grad_y_last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
     index_step = grad_y_stride if TOGETHER else index_stride
     index_last = index_ptr + place(n, c, last_d, last_h, last_w, 0, index_step, False)
-    totals = sums_of(CELL, ROWS, COLUMNS, grad_y_ptr)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):
@@ -342,7 +342,7 @@ def avg_pool_backward_kernel(
     h, last_h, reach_h = cell_at(h, CELL[1], STRIDE[1], PADDING[1])
     w, last_w, reach_w = cell_at(w, CELL[2], STRIDE[2], PADDING[2])
     last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
-    totals = sums_of(CELL, ROWS, COLUMNS, grad_y_ptr)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):

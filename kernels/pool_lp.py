@@ -190,7 +190,7 @@ def lp_pool_backward_kernel(
     grad_y_last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
     y_step = grad_y_stride if TOGETHER else y_stride
     y_last = y_ptr + place(n, c, last_d, last_h, last_w, 0, y_step, False)
-    totals = sums_of(CELL, ROWS, COLUMNS, grad_y_ptr)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):

@@ -113,9 +113,10 @@ def tile(
     widest: int = 1024,
     flat: bool = False,
     size: Sequence[int] | None = None,
+    channels: int | None = None,
 ) -> dict[str, Any]:
     """How the programs of an element-wise kernel cover the dense result ``y``, or a map like it of
-    another ``size``: the arguments of :func:`elements.walk`.
+    another ``size`` and number of ``channels``: the arguments of :func:`elements.walk`.
 
     A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of
     a plane; ``flat``, where no element asks for its channel: everything. A program covers about
@@ -124,8 +125,9 @@ def tile(
     """
     last = channels_last(y) and not flat
     plane = math.prod(y.shape[2:] if size is None else size)
-    count = y.shape[0] * y.shape[1] * plane
-    columns = count if flat else y.shape[1] if last else plane
+    channels = y.shape[1] if channels is None else channels
+    count = y.shape[0] * channels * plane
+    columns = count if flat else channels if last else plane
     rows = count // columns
     block_columns = block_of(columns, min(elements, widest))
     block_rows = min(power_of_two(rows), elements // block_columns)

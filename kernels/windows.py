@@ -59,7 +59,8 @@ def cells(
 
 def cell_tile(grad_x: torch.Tensor, count: Sequence[int], cell: Sequence[int]) -> dict[str, Any]:
     """runtime.tile of the cells, of as many elements in all as lanes keep sums of."""
-    elements = max(128, min(2048 // grad_x.element_size(), 8192 // math.prod(cell)))
+    each = math.prod(cell)
+    elements = 1024 if each == 1 else max(128, min(2048 // grad_x.element_size(), 8192 // each))
     return runtime.tile(grad_x, elements, size=count)
 
 
@@ -198,10 +199,10 @@ def average(
 
 
 @inline
-def sums_of(CELL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, pointer):
-    """A sum for each element of a cell, zeros."""
+def sums_of(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, pointer):
+    """So many sums a lane, zeros."""
     out = ()
-    for _ in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+    for _ in tl.static_range(COUNT):
         out = out + (filled([ROWS, COLUMNS], 0.0, pointer),)
     return out
 
