@@ -360,6 +360,7 @@ def grad_input(
         TAPS=taps,
         UNROLL=math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS and not wide else 4,
         WIDE=wide,
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
 

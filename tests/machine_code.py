@@ -3,6 +3,8 @@ below which an H100 cannot run them.
 
     python tests/machine_code.py [--cases GLOB] [--objects DIR] [--write]    (`pydl roofline`)
 
+`--backend triton` counts the Triton kernels instead, which need no objects: tests/triton_code.py.
+
 Each case is called through the package, and what it launches is recorded instead of run
 (tests/sass/launches.py). The machine code of each kernel, from the objects that `make nvcc` leaves,
 is then executed for a few of the launch's threads (tests/sass/thread.py), through its loops and
@@ -321,7 +323,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"take the figures down in {TABLE.relative_to(ROOT)}"
     )
+    parser.add_argument(
+        "--backend", choices=("cuda", "triton"), default="cuda", help="triton: tests/triton_code.py"
+    )
     chosen = parser.parse_args(argv)
+    if chosen.backend == "triton":
+        import triton_code
+
+        return triton_code.main(["--cases", chosen.cases, *["--write"] * chosen.write])
     try:
         rows = list(counted(chosen.cases, chosen.objects))
     except (FileNotFoundError, LookupError, RuntimeError) as error:

@@ -9,6 +9,7 @@ those of the oldest Triton that pyproject.toml allows, which `make cubins` insta
 """
 
 import argparse
+import ctypes
 import fnmatch
 import os
 import struct
@@ -17,9 +18,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+import triton
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/tools")]
@@ -31,12 +34,16 @@ from machine_code import (  # noqa: E402
     Count,
     figures,
     launches,
+    read,
     show,
     write,
 )
 from machine_code import CASES as COMPARED  # noqa: E402
 from sass import listing  # noqa: E402
 from sass.launches import Launch  # noqa: E402
+from sass.thread import Thread  # noqa: E402
+
+from pydl import functional  # noqa: E402
 
 OLDEST = ROOT / ".venv/triton-3.6"
 TABLE = ROOT / "tests/tools/triton_code.csv"
@@ -61,6 +68,14 @@ CASES = (
     Case("classifier.dropout-4096", _ROWS),
 )
 
+
+# What the suite counts, of the case so much: all of it takes ten minutes.
+CHECKED = (
+    ("classifier.relu-4096", "*forward"),
+    ("alexnet.pool1", "bfloat16 nchw *"),
+    ("voc.loss", "bfloat16 channels_last forward"),
+    ("resnet50.layer1.0.bn1+relu", "bfloat16 nchw forward"),
+)
 
 _FORMATS = {"i1": "?", "i8": "b", "i32": "i", "u32": "I", "i64": "q", "u64": "Q"}
 _FORMATS |= {"fp32": "f", "fp64": "d"}
@@ -113,9 +128,8 @@ def _compiled(kernel, count: int, arguments: tuple, named: dict) -> Compiled:
 
 def recorded(run: Callable[[], object]) -> list[Launch]:
     """What ``run`` launches by the backend ``triton``. Results are as they were allocated."""
-    from pydl.kernels import runtime
-
     from pydl import backends
+    from pydl.kernels import runtime
 
     found: list[Launch] = []
     row, own = backends.BACKENDS["triton"], runtime.launch
@@ -149,8 +163,70 @@ def counted(pattern: str = "*", settings: str = "*") -> Iterator[Count]:
                         yield from count(case, dtype, layout, kind)
 
 
+def results(launch: Compiled) -> None:
+    """Executes every thread of a launch, one after the other, in the memory of its tensors: the
+    results are the kernel's where its threads exchange nothing."""
+    ranges = [(t.data_ptr(), t.untyped_storage().nbytes()) for t in launch.tensors]
+
+    def inside(address: int, width: int) -> int:
+        assert any(at <= address and address + width <= at + size for at, size in ranges)
+        return address
+
+    for number in range(launch.threads):
+        thread, block = launch.place(number)
+        one = Thread(
+            launch.code.instructions,
+            launch.parameters,
+            lambda address, width: ctypes.string_at(inside(address, width), width),
+            thread=thread,
+            block=block,
+            threads=launch.block,
+            blocks=launch.grid,
+        )
+        one.run()
+        for address, data in one.written.items():
+            ctypes.memmove(inside(address, len(data)), data, len(data))
+
+
+def check() -> Iterator[str]:
+    """What is wrong: a kernel that does more than the table allows, or whose machine code gives
+    other numbers than PyTorch."""
+    table = read(TABLE)
+    for name, settings in CHECKED:
+        for row in counted(name, settings):
+            if row.key not in table:
+                yield f"{' '.join(row.key)} is not in the table"
+            else:
+                yield from (f"{' '.join(row.key)}: {word}" for word in row.worse(table[row.key]))
+    for run in (
+        functional.relu,
+        partial(functional.max_pool2d, kernel_size=3, stride=2, padding=1),
+        partial(functional.avg_pool2d, kernel_size=2),
+        partial(functional.local_response_norm, size=3, alpha=0.5),
+    ):
+        if not torch.allclose(computed(run), run(X, backend="aten"), atol=1e-6):
+            yield f"the machine code of {run} gives other numbers than PyTorch"
+
+
+X = torch.arange(2 * 3 * 5 * 4, dtype=torch.float32).sin().reshape(2, 3, 5, 4)
+
+
+def computed(run: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """What the machine code makes of X."""
+    made: list[torch.Tensor] = []
+    for launch in recorded(lambda: made.append(run(X, backend="triton"))):
+        results(launch)
+    return made[0]
+
+
 def again(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """This file as a script, with the oldest Triton and without its interpreter."""
+    """This file as a script, with the oldest Triton and without its interpreter.
+
+    Raises:
+        FileNotFoundError: that Triton is not installed.
+    """
+    if not OLDEST.exists():
+        raise FileNotFoundError(f"no {OLDEST.relative_to(ROOT)}: `make cubins` installs it")
     environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(OLDEST)
     return subprocess.run([sys.executable, __file__, *arguments], env=environment, text=True)
@@ -169,8 +245,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"take the figures down in {TABLE.relative_to(ROOT)}"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="some kernels only, against the figures and PyTorch"
+    )
     chosen = parser.parse_args(argv)
+    if not triton.__version__.startswith(OLDEST.name.removeprefix("triton-")):
+        try:
+            return again(sys.argv[1:] if argv is None else argv).returncode
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 1
+    if chosen.check:
+        faults = list(check())
+        print("\n".join(faults), file=sys.stderr)
+        return len(faults) > 0
     rows = list(counted(chosen.cases, chosen.settings))
+    if not rows:
+        parser.error(f"no case matches {chosen.cases!r}; there are {names}")
     show(rows)
     if chosen.write:
         write(rows, TABLE, CASES)
