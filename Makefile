@@ -12,9 +12,8 @@
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
 #   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
-#   make cubins    compile every Triton kernel in every configuration for sm_80 and sm_90 with the
-#                  newest Triton, one of each with the oldest (cubins-oldest: all), and what `make
-#                  test` launched to Triton's IR with both
+#   make cubins    compile every Triton kernel in every configuration, and what `make test` launched
+#                  to Triton's IR, with the oldest and the newest Triton
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,
 #                  the emulated ones under ThreadSanitizer
 #   make mutants   take each barrier, wait, mask, guard, bound and clip out of each .cu in turn;
@@ -34,7 +33,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 # Options of CMakeLists.txt, which count for more than those below.
 CMAKE_ARGS ?=
 
-.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins cubins-oldest compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
+.PHONY: demo test test-whole lint format shown bench bench-of readme nvcc cubins compile-seconds sanitize mutants clean gpu gpu-build gpu-test gpu-sanitize gpu-bench
 
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # What the demonstration runs on, and what people who work on the project need besides.
@@ -72,7 +71,7 @@ test: $(VENV)/.built-for-tests
 	rm -rf $(LAUNCHES)
 	OMP_NUM_THREADS=1 $(PYTEST) --launches=$(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
-	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	  OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	    $(PYTEST) --isa avx2 $(AVX2_TESTS); \
 	fi
 
@@ -154,11 +153,9 @@ $(VENV)/triton-$(OLDEST)/.installed: $(VENV)/.installed-for-tests
 	@touch $@
 cubins: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
 	$(WITH_OLDEST) tests/tools/front_end.py $(LAUNCHES)
-	$(WITH_OLDEST) tests/tools/test_cubins.py --some
+	$(WITH_OLDEST) tests/tools/test_cubins.py
 	$(BIN)/python tests/tools/front_end.py $(LAUNCHES)
 	$(BIN)/python tests/tools/test_cubins.py
-cubins-oldest: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
-	$(WITH_OLDEST) tests/tools/test_cubins.py
 WITH_OLDEST = PYTHONPATH=$(CURDIR)/$(VENV)/triton-$(OLDEST) $(BIN)/python
 
 sanitize: $(VENV)/.built-for-tests

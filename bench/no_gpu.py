@@ -1,10 +1,11 @@
 """A GPU that is none: whatever comes before a launch runs as it would, and the launch does nothing.
 
 For measuring and testing the way to a GPU on a machine without one. Tensors lie on the CPU. The
-kernels in Triton are compiled, for sm_90, and never loaded.
+kernels in Triton are compiled, for sm_90, and never loaded; those in CUDA C++ are the emulated ones
+(csrc/emulator).
 """
 
-from collections.abc import Callable
+import importlib
 from types import SimpleNamespace
 
 import torch
@@ -51,30 +52,19 @@ def serve_triton() -> Launches:
     return launches
 
 
-class _Functions:
-    """The extension's functions for CUDA. Where there is one of the same name for the CPU it stands
-    for the launch: it reads the same arguments through the same bindings, and is done with tensors
-    of a few hundred bytes in less than a microsecond."""
+def serve_cuda() -> None:
+    """The same for the backend ``cuda``: the code that launches runs as it is, built against the
+    emulator, which is told to do nothing.
 
-    def __init__(self, launches: Launches) -> None:
-        self.launches = launches
-
-    def __getattr__(self, name: str) -> Callable:
-        if name.endswith(("_runs", "_parts")):  # how many parts a sum is split into
-            return lambda *arguments: 1
-        if name.startswith("keep_"):
-            return getattr(native.library("cpu").functions, name)
-        return getattr(native.library("cpu").functions, name, self.launches)
-
-
-def serve_cuda() -> Launches:
-    """The same for the backend ``cuda``, by the extension for the CPU."""
-    launches = Launches()
-    native._libraries["cuda"] = native.Library("cuda", _Functions(launches), on_gpu=True)
+    Raises:
+        ImportError: the emulated kernels are not built.
+    """
+    emulated = importlib.import_module("pydl._emulated")
+    emulated.emulator.set_idle(True)
+    native._libraries["cuda"] = native.Library("cuda", emulated.cuda, on_gpu=True)
     torch._C._cuda_getDevice = lambda: None
-    torch._C._cuda_getCurrentRawStream = lambda device: 1  # the number of threads, to a CPU's
+    torch._C._cuda_getCurrentRawStream = lambda device: 7
     _on_the_cpu("cuda")
-    return launches
 
 
 def _on_the_cpu(name: str) -> None:

@@ -424,8 +424,9 @@ _WAYS = {
 def _overhead() -> str:
     about = dedent("""\
         What a call of a few hundred bytes takes, in microseconds: by PyTorch's layer; under `auto`,
-        which leaves it to PyTorch (local response normalisation apart); by the native kernel; and
-        by Triton's and CUDA's up to the launch, which is replaced by nothing.""")
+        which leaves it to PyTorch where that has an operator; by the native kernel; and by Triton's
+        and CUDA's up to the launch, which is replaced by nothing. Empty: that backend has none. Max
+        unpooling by `cuda` and `nms` look at what a tensor holds before they are through.""")
     parts = ["## The way to a call", about]
     for isa, folder in ISAS.items():
         if not (folder / "overhead.csv").is_file():

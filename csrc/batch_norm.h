@@ -24,10 +24,19 @@
 // They are joined from partial ones by Chan's formula, never from a sum of squares, in an order
 // that depends on the shape alone, and on a GPU on whether memory begins at a multiple of 16 bytes.
 //
+// In training a batch moves running statistics towards its own, by momentum m:
+//
+//   running_mean = (1 - m) running_mean + m mean
+//   running_var  = (1 - m) running_var + m var P / (P - 1)     the unbiased variance
+//
+// rounded once, to the dtype of what is kept.
+//
 // The mask is made of rows of whole bytes, element i of a row in bit i % 8 of byte i / 8, the rest
 // 0. A row is what is contiguous in memory: a plane (n, c), or in channels last and for maps of one
 // pixel the channels of a pixel.
 #pragma once
+
+#include <optional>
 
 #include "bias_act.h"
 #include "tensor.h"
@@ -90,31 +99,52 @@ struct BatchNormGradInput {
   bool training;
 };
 
-// running = (1 - momentum) running + momentum batch, where the batch's variance is the unbiased one,
-// var * P / (P - 1). Rounded once, to what is kept.
-struct BatchNormMove {
-  Tensor running_mean;  // (1, C, 1, 1, 1), written; any floating dtype
+// All of a training step's forward: mean and var from x, running statistics moved, y and mask.
+struct BatchNormTrain {
+  BatchNormForward forward;
+  Tensor running_mean;  // (1, C, 1, 1, 1), written; any floating dtype; data == nullptr: none
   Tensor running_var;   // like running_mean, written
-  Tensor mean;          // (1, C, 1, 1, 1)
-  Tensor var;           // (1, C, 1, 1, 1)
-  double count;         // P
-  double momentum;
+  Tensor num_batches_tracked;  // one int64; data == nullptr: nobody counts
+  // With a momentum num_batches_tracked is incremented. Without, it counts this batch already and
+  // the momentum is 1 / num_batches_tracked, so that running statistics are the mean of all.
+  std::optional<double> momentum;
+  Tensor parts{};  // CUDA: as in BatchNormStats
 };
+
+inline void check_running(const BatchNormTrain& args) {
+  const auto& [forward, mean, var, batches, momentum, parts] = args;
+  for (const Tensor* vector : {&mean, &var}) {
+    check(vector->data == nullptr ||
+              (vector->numel() == forward.x.size[1] && vector->size[1] == vector->numel() &&
+               (vector->stride[1] == 1 || vector->numel() == 1) &&
+               (vector->dtype == DType::float32 || vector->dtype == DType::float64 ||
+                vector->dtype == DType::float16 || vector->dtype == DType::bfloat16)),
+          "batch_norm expects running statistics of ", forward.x.size[1],
+          " floating-point values, contiguous");
+  }
+  check((mean.data == nullptr) == (var.data == nullptr) && mean.dtype == var.dtype,
+        "batch_norm expects both running statistics, of one dtype, or neither");
+  check(batches.data == nullptr || (batches.dtype == DType::int64 && batches.numel() == 1),
+        "batch_norm expects num_batches_tracked to be one number of int64");
+  check(mean.data == nullptr || momentum.has_value() || batches.data != nullptr,
+        "batch_norm expects a momentum or num_batches_tracked");
+}
 
 // CPU: maps dense, all in one layout. CUDA: any strides except for y, grad_x and grad_residual,
 // which are dense in one layout, the mask's; `training` is false: the statistics and the sums come
-// from batch_norm_stats and batch_norm_grad_sums.
+// from batch_norm_stats, within batch_norm_train, and batch_norm_grad_sums.
 namespace cpu {
 void batch_norm_stats(const BatchNormStats& args, int64_t threads);
 void batch_norm_forward(const BatchNormForward& args, int64_t threads);
 void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t threads);
 void batch_norm_grad_input(const BatchNormGradInput& args, int64_t threads);
-void batch_norm_move(const BatchNormMove& args);  // a vector is short: one thread
+void batch_norm_train(const BatchNormTrain& args, int64_t threads);
 }  // namespace cpu
 
 namespace cuda {
 void batch_norm_stats(const BatchNormStats& args, int64_t stream);
 void batch_norm_forward(const BatchNormForward& args, int64_t stream);
+void batch_norm_train(const BatchNormTrain& args, int64_t stream);
 void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t stream);
 void batch_norm_grad_input(const BatchNormGradInput& args, int64_t stream);
 // Into how many runs the pixels of such a map are divided for its sums; depends on its sizes and

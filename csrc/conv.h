@@ -47,7 +47,9 @@ struct ConvGradWeight {
 
 struct ConvGradBias {
   Tensor grad_y;     // (N, F, OD, OH, OW)
-  Tensor grad_bias;  // (1, F, 1, 1, 1), written
+  Tensor grad_bias;  // (1, F, 1, 1, 1), written; contiguous
+  // CUDA: (1, conv_grad_bias_runs(grad_y), 1, 1, F), of the dtype of conv_grad_weight's parts.
+  Tensor parts{};
 };
 
 // CPU: depthwise convolution only (C/G == 1; F may be a multiple of C), every map dense in one
@@ -68,6 +70,8 @@ void conv_grad_weight(const ConvGradWeight& args, int64_t stream);
 void conv_grad_bias(const ConvGradBias& args, int64_t stream);
 // How much room conv_grad_weight wants for partial sums with these sizes, layouts and pointers.
 int64_t conv_grad_weight_parts(const ConvGradWeight& args);
+// In how many runs of pixels conv_grad_bias adds up such a map; 0 where it wants no room for parts.
+int64_t conv_grad_bias_runs(const Tensor& grad_y);
 }  // namespace cuda
 
 }  // namespace pydl

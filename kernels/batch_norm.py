@@ -30,7 +30,10 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    BatchNormTrain,
+    counted,
     mask_rows_are_pixels,
+    room,
 )
 
 from . import runtime
@@ -40,6 +43,7 @@ from .batch_norm_sums import (
     batch_norm_stats,
     inverse_deviation,
     left,
+    moments,
     unpacked,
 )
 from .bias_act import activate
@@ -179,11 +183,15 @@ def _tile(y: torch.Tensor, elements: int) -> dict[str, int | bool]:
 def batch_norm_apply(call: BatchNormApply) -> Pair:
     """y, in the layout of ``x``, and the mask of its activation, where it has one that is to be
     kept."""
-    x, residual = call.x, call.residual
     y, mask = call.results()
+    if y.numel() > 0:
+        _apply(call, y, mask)
+    return y, mask
+
+
+def _apply(call: BatchNormApply, y: torch.Tensor, mask: torch.Tensor) -> None:
+    x, residual = call.x, call.residual
     kept = call.keep_mask and call.activation != "none"
-    if y.numel() == 0:
-        return y, mask
     tiling = _tile(y, 1024)
     runtime.launch(
         batch_norm_forward_kernel,
@@ -207,7 +215,6 @@ def batch_norm_apply(call: BatchNormApply) -> Pair:
         DENSE=runtime.dense(tiling["CHANNELS_LAST"], x, residual),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
     )
-    return y, mask
 
 
 def batch_norm_forward(
@@ -217,6 +224,20 @@ def batch_norm_forward(
     x, *rest = call
     mean, var = batch_norm_stats(BatchNormStats(x))
     return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
+
+
+def batch_norm_train(
+    call: BatchNormTrain,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y and, where they are kept, the mask and the statistics of ``x``, which move running ones."""
+    x, weight, bias, residual, *running, momentum, eps, activation, slope, keep = call
+    y, mask, mean, var = call.results()
+    own_mean, own_var, _ = room(x, kept=(mean, var) if keep else None)
+    counted(call.num_batches_tracked, momentum)
+    moments(x, own_mean, own_var, running, momentum)
+    how = eps, activation, slope, keep
+    _apply(BatchNormApply(x, own_mean, own_var, weight, bias, residual, *how), y, mask)
+    return y, mask, mean, var
 
 
 def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:

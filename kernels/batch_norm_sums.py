@@ -5,10 +5,15 @@ A program covers a run of pixels, a tile at a time: of 32 channels where those a
 memory, else of one. Each lane adds up what comes to it, and the lanes are added at the run's end; a
 second kernel joins the runs in ascending order. The moments of a run are made about the mean of its
 first tile, from which its own mean differs by no more than a few deviations, and join by Chan's
-formula; nothing is a difference of large sums.
+formula; nothing is a difference of large sums. Where there is one run nothing is to be joined, and the
+first kernel does what is left to the second.
+
+In training whichever has the moments of a channel moves its running statistics.
 
 Least traffic: x once for the statistics; grad_y, x and one bit per element for the gradient's sums.
 """
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -58,16 +63,57 @@ def join(count, mean, squares, n, its_mean, its_squares):
     )
 
 
+@inline
+def move(running_ptr, c, to, momentum, mask):
+    """As PyTorch's lerp, exact at both ends."""
+    start = widen(tl.load(running_ptr + c, mask=mask, other=0.0))
+    way = to - start
+    moved = tl.where(momentum < 0.5, start + momentum * way, to - way * (1.0 - momentum))
+    tl.store(running_ptr + c, narrow(moved, running_ptr), mask=mask)
+
+
+@inline
+def train(
+    running_mean_ptr,
+    running_var_ptr,
+    batches_ptr,
+    momentum,
+    c,
+    mean,
+    squares,
+    count,
+    mask,
+    CUMULATIVE: tl.constexpr,
+):
+    """Counts the batch, unless it has been, and moves the running statistics of channels ``c``."""
+    if batches_ptr is not None and not CUMULATIVE:
+        tl.store(batches_ptr, tl.load(batches_ptr) + 1, mask=tl.program_id(0) == 0)
+    if running_mean_ptr is not None:
+        by = count * 0.0  # in the shape and dtype of sums
+        if CUMULATIVE:
+            by = 1.0 / (by + tl.load(batches_ptr))
+        else:
+            by += number(momentum, count)
+        move(running_mean_ptr, c, mean, by, mask)
+        move(running_var_ptr, c, squares / (count - 1.0), by, mask)
+
+
 @triton.jit
 def batch_norm_moments_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
     mean_ptr,  # (runs, C), dense, written
-    square_ptr,  # (runs, C), dense, written
+    square_ptr,  # (runs, C), dense, written; var where there is one run
+    running_mean_ptr,  # (C,), written, or None; and so on, where there is one run
+    running_var_ptr,
+    batches_ptr,
     shape,
     x_stride,
     pixels,
     columns,
     run_pixels,
+    momentum: tl.float64,
+    CUMULATIVE: tl.constexpr,
+    ONE_RUN: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
@@ -134,8 +180,23 @@ def batch_norm_moments_kernel(
     # Where they are nearly equal, the difference may come out below zero; a NaN stays one.
     square = tl.where(square < 0, 0.0, square)
     to = run * shape[1] + c
-    tl.store(mean_ptr + to, about + distance, mask=c < shape[1])
-    tl.store(square_ptr + to, square, mask=c < shape[1])
+    mean, squares = about + distance, square
+    if ONE_RUN:
+        train(
+            running_mean_ptr,
+            running_var_ptr,
+            batches_ptr,
+            momentum,
+            c,
+            mean,
+            squares,
+            count,
+            c < shape[1],
+            CUMULATIVE,
+        )
+        squares = squares / count
+    tl.store(mean_ptr + to, mean, mask=c < shape[1])
+    tl.store(square_ptr + to, squares, mask=c < shape[1])
 
 
 @triton.jit
@@ -144,10 +205,15 @@ def batch_norm_join_moments_kernel(
     square_part_ptr,  # (runs, C), dense
     mean_ptr,  # (C,), written
     var_ptr,  # (C,), written
+    running_mean_ptr,  # (C,), written, or None
+    running_var_ptr,  # (C,), written, or None
+    batches_ptr,  # one number, incremented or, where CUMULATIVE, read; or None
     channels,
     runs,
     pixels,
     run_pixels,
+    momentum: tl.float64,
+    CUMULATIVE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -164,6 +230,18 @@ def batch_norm_join_moments_kernel(
         square_part_ptr += channels
     tl.store(mean_ptr + c, mean, mask=c < channels)
     tl.store(var_ptr + c, squares / count, mask=c < channels)
+    train(
+        running_mean_ptr,
+        running_var_ptr,
+        batches_ptr,
+        momentum,
+        c,
+        mean,
+        squares,
+        count,
+        c < channels,
+        CUMULATIVE,
+    )
 
 
 @triton.jit
@@ -171,9 +249,10 @@ def batch_norm_grad_sums_kernel(
     grad_y_ptr,  # (N, C, D, H, W), any strides
     x_ptr,  # like grad_y, any strides
     mean_ptr,  # (C,)
+    var_ptr,  # (C,)
     mask_ptr,  # the mask, or None
     g_ptr,  # (runs, C), dense, written: sum of g
-    gx_ptr,  # (runs, C), dense, written: sum of g * (x - mean)
+    gx_ptr,  # (runs, C), dense, written: sum of g * (x - mean); of g * xhat where there is one run
     shape,
     grad_y_stride,
     x_stride,
@@ -181,12 +260,14 @@ def batch_norm_grad_sums_kernel(
     columns,
     run_pixels,
     bytes,
+    eps: tl.float64,
     slope: tl.float64,
     ACTIVATION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
     DENSE: tl.constexpr,
+    ONE_RUN: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     c0, c, run, first, begin, end = share_of(
@@ -230,9 +311,13 @@ def batch_norm_grad_sums_kernel(
         sum_g += g
         # Beyond the map x is 0 and the mean may be infinite.
         sum_gx += tl.where(mask, g * (x - mean), 0.0)
+    sum_g, sum_gx = added(sum_g, ROWS_ARE_PIXELS), added(sum_gx, ROWS_ARE_PIXELS)
+    if ONE_RUN:
+        var = tl.load(var_ptr + c, mask=c < shape[1], other=1.0)
+        sum_gx *= inverse_deviation(var, eps)
     to = run * shape[1] + c
-    tl.store(g_ptr + to, added(sum_g, ROWS_ARE_PIXELS), mask=c < shape[1])
-    tl.store(gx_ptr + to, added(sum_gx, ROWS_ARE_PIXELS), mask=c < shape[1])
+    tl.store(g_ptr + to, sum_g, mask=c < shape[1])
+    tl.store(gx_ptr + to, sum_gx, mask=c < shape[1])
 
 
 @triton.jit
@@ -260,12 +345,66 @@ def batch_norm_join_sums_kernel(
     tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, eps), mask=c < channels)
 
 
-def _parts(x: torch.Tensor, like: torch.Tensor, runs: int) -> Pair:
-    shape = (runs, x.shape[1])
-    plain = torch.contiguous_format
-    return (
-        layout.empty(shape, x, dtype=like.dtype, layout=plain),
-        layout.empty(shape, x, dtype=like.dtype, layout=plain),
+def _parts(results: Pair, runs: int) -> Pair:
+    """Where what is summed over each run goes: there where the results do if it is one."""
+    if runs == 1:
+        return results
+    shape, plain = (runs, results[0].numel()), torch.contiguous_format
+    one, other = (layout.empty(shape, result, layout=plain) for result in results)
+    return one, other
+
+
+def moments(
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    running: Sequence[torch.Tensor | None] = (None, None, None),
+    momentum: float | None = 0.0,
+) -> None:
+    """Writes mean and var, biased, of a map that has elements, and moves running statistics.
+
+    Args:
+        running: mean, var, number of batches; None: there is none.
+        momentum: None: the mean of all batches.
+    """
+    parted = runs_of(x, mask_rows_are_pixels(x), 8192 // x.element_size())
+    runs, programs = parted.pop("runs"), parted.pop("programs")
+    parts = _parts((mean, var), runs)
+    how = {"momentum": momentum or 0.0, "CUMULATIVE": momentum is None}
+    none = (None, None, None), {"momentum": 0.0, "CUMULATIVE": False}
+    at_once, named = (running, how) if runs == 1 else none
+    runtime.launch(
+        batch_norm_moments_kernel,
+        programs,
+        x.device,
+        x,
+        *parts,
+        *at_once,
+        runtime.shape(x.shape),
+        runtime.stride(x),
+        **parted,
+        **named,
+        ONE_RUN=runs == 1,
+        DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x),
+        WIDE=runtime.wide(x),
+    )
+    if runs == 1:
+        return
+    block = min(256, runtime.power_of_two(x.shape[1]))
+    runtime.launch(
+        batch_norm_join_moments_kernel,
+        triton.cdiv(x.shape[1], block),
+        x.device,
+        *parts,
+        mean,
+        var,
+        *running,
+        x.shape[1],
+        runs,
+        parted["pixels"],
+        parted["run_pixels"],
+        **how,
+        BLOCK=block,
     )
 
 
@@ -275,35 +414,7 @@ def batch_norm_stats(call: BatchNormStats) -> Pair:
     mean, var = call.results()
     if x.numel() == 0:
         return mean.zero_(), var.zero_()
-    parted = runs_of(x, mask_rows_are_pixels(x), 8192 // x.element_size())
-    runs, programs = parted.pop("runs"), parted.pop("programs")
-    parts = _parts(x, mean, runs)
-    axes = runtime.shape(x.shape), runtime.stride(x)
-    runtime.launch(
-        batch_norm_moments_kernel,
-        programs,
-        x.device,
-        x,
-        *parts,
-        *axes,
-        **parted,
-        DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x),
-        WIDE=runtime.wide(x),
-    )
-    block = min(256, runtime.power_of_two(x.shape[1]))
-    runtime.launch(
-        batch_norm_join_moments_kernel,
-        triton.cdiv(x.shape[1], block),
-        x.device,
-        *parts,
-        mean,
-        var,
-        x.shape[1],
-        runs,
-        parted["pixels"],
-        parted["run_pixels"],
-        BLOCK=block,
-    )
+    moments(x, mean, var)
     return mean, var
 
 
@@ -316,7 +427,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
     # Two maps and their bits: half of what the statistics hold in registers.
     parted = runs_of(x, mask_rows_are_pixels(x), 4096 // x.element_size())
     runs, programs = parted.pop("runs"), parted.pop("programs")
-    parts = _parts(x, sum_g, runs)
+    parts = _parts((sum_g, sum_gx), runs)
     runtime.launch(
         batch_norm_grad_sums_kernel,
         programs,
@@ -324,6 +435,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         grad_y,
         x,
         mean,
+        var,
         mask,
         *parts,
         runtime.shape(x.shape),
@@ -332,10 +444,14 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         **parted,
         bytes=1 if mask is None else mask.shape[2],
         ACTIVATION=activation,
+        eps=float(eps),
         slope=float(slope),
         DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x, grad_y),
+        ONE_RUN=runs == 1,
         WIDE=runtime.wide(x, grad_y),
     )
+    if runs == 1:
+        return sum_g, sum_gx
     block = min(256, runtime.power_of_two(x.shape[1]))
     runtime.launch(
         batch_norm_join_sums_kernel,

@@ -144,8 +144,8 @@ def product(
         "INPUT_PRECISION": input_precision(dtype),
         "num_warps": tile.warps,
         "num_stages": tile.stages,
-        # Products of float32 and tiles cut down would spill.
-        "maxnreg": runtime.ALL_REGISTERS if cut or dtype == torch.float32 else None,
+        # Products of float32 and float64, and tiles cut down, would spill.
+        "maxnreg": runtime.ALL_REGISTERS if cut or dtype.itemsize >= 4 else None,
     }
 
 

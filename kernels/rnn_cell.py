@@ -188,14 +188,15 @@ def rnn_cell_forward_kernel(
 
 
 def tile_of(sequences: int, hidden: int, whole_rows: bool) -> dict[str, int]:
-    """The tile of the kernels that go through a step's states, and its warps."""
+    """The tile of the kernels that go through a step's states, and its warps; whole rows, which are
+    normalised, keep more of each state in registers."""
     columns = runtime.power_of_two(hidden)
     columns = columns if whole_rows else min(columns, MOST_COLUMNS)
     rows = max(1, min(runtime.power_of_two(sequences), TILE // columns))
     return {
         "ROWS": rows,
         "COLUMNS": columns,
-        "num_warps": max(4, min(16, rows * columns // 128)),
+        "num_warps": max(4, min(16, rows * columns // (64 if whole_rows else 128))),
     }
 
 

@@ -183,4 +183,5 @@ def product(
         WIDE=runtime.wide(*tensors),
         num_warps=4,
         num_stages=stages,
+        maxnreg=runtime.ALL_REGISTERS if a.dtype == torch.float64 else None,
     )

@@ -167,7 +167,7 @@ def launch(kernel: Any, count: int, device: torch.device, *arguments: Any, **nam
     own = {name: value for name, value in named.items() if name in kernel.arg_names}
     bound = kernel.signature.bind(*arguments, **own)
     bound.apply_defaults()
-    recorder.note(_start_again, (compiled[(count, 1, 1)], device.index, *bound.args), {})
+    recorder.note(_starter(compiled, count, device), bound.args, {})
 
 
 def _on(device: torch.device) -> contextlib.AbstractContextManager:
@@ -186,10 +186,26 @@ def _interpret(kernel: Any, count: int, *arguments: Any, **named: Any) -> None:
     kernel[(count,)](*arguments, **named, enable_fp_fusion=True)
 
 
-def _start_again(start: Any, device: int | None, *arguments: Any) -> None:
-    """What was compiled, on the current stream of a GPU, which is made the current one."""
-    if device is None or torch._C._cuda_getDevice() == device:
-        start(*arguments)
-    else:
-        with torch.cuda.device(device):
-            start(*arguments)
+def _starter(compiled: Any, count: int, device: torch.device) -> Any:
+    """What starts ``count`` programs of what was compiled, on the current stream of a GPU, which is
+    made the current one. A profiler that hooks itself in before and after launches is told of
+    each; asking Triton for its hooks takes as long as all else, so it is done where there are
+    any."""
+    hooked = compiled[(count, 1, 1)]
+    run, function, packed = compiled.run, compiled.function, compiled.packed_metadata
+    knobs, driver = triton.knobs.runtime, triton.runtime.driver.active
+    # Lists, which hooks are added to and removed from, while nobody puts others in their place.
+    before, after = knobs.launch_enter_hook.calls, knobs.launch_exit_hook.calls
+    stream_of, index = driver.get_current_stream, device.index
+    here = None if index is None else torch._C._cuda_getDevice
+
+    def start(*arguments: Any) -> None:
+        if here is not None and here() != index:
+            with torch.cuda.device(index):
+                start(*arguments)
+        elif before or after:
+            hooked(*arguments)
+        else:
+            run(count, 1, 1, stream_of(index), function, packed, None, None, None, *arguments)
+
+    return start

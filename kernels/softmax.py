@@ -217,5 +217,6 @@ def softmax_backward(call: SoftmaxBackward) -> torch.Tensor:
         **covered,
         LOG=log,
         WIDE=runtime.wide(y),
+        maxnreg=runtime.ALL_REGISTERS if y.dtype == torch.float64 else None,
     )
     return grad_x

@@ -55,8 +55,8 @@ __all__ = [
 
 _EVERYTHING = (*FAMILIES, *(kind for kinds in KINDS.values() for kind in kinds))
 # What PyTorch has no operator for, nor is there a kernel in Triton.
-_NOT_IN_PYTORCH = ("roi", "nms")
-_NOT_IN_TRITON = (*_NOT_IN_PYTORCH, *KINDS["cross_entropy"])
+NOT_IN_PYTORCH = ("roi", "nms")
+_NOT_IN_TRITON = (*NOT_IN_PYTORCH, *KINDS["cross_entropy"])
 # Nor in native C++: a dense product is PyTorch's.
 _NOT_IN_CPU = ("conv", *KINDS["cross_entropy"])
 # What has no kernel in CUDA C++.
@@ -132,7 +132,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "aten",
             "pydl.aten",
-            tuple(family for family in _EVERYTHING if family not in _NOT_IN_PYTORCH),
+            tuple(family for family in _EVERYTHING if family not in NOT_IN_PYTORCH),
             (),
             None,
             "PyTorch's own operator",

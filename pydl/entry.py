@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from pydl import dispatch, plan
 from pydl.asked import around
+from pydl.backends import NOT_IN_PYTORCH
 from pydl.plan import STALE, Plans
 from pydl.tuning.when_new import measured_first
 
@@ -41,10 +42,12 @@ def entry(
             it may not be PyTorch's; if not given, those of the family.
     """
     plans = Plans(function)
-    bounds = dispatch.bounds_of_family(family)
+    bounds, possible = dispatch.bounds_of_family(family), family not in NOT_IN_PYTORCH
     at_once: Callable[..., Any] = stock or functools.partial(cast(Any, function), backend="auto")
 
     def is_pytorchs(input: Tensor, args: tuple) -> bool:
+        if not possible:
+            return False
         return not bounds or dispatch.is_pytorchs(bounds_of(args) if bounds_of else bounds, input)
 
     @functools.wraps(function)

@@ -99,7 +99,7 @@ def step(function: Callable[..., Result], *arguments: Any, **named: Any) -> Resu
 
 
 def launch(
-    function: Function, keep: Function | None, arguments: tuple, where: int, start: Function | None
+    function: Function, keep: Function | None, arguments: tuple, where: int, start: Any
 ) -> None:
     """A kernel's launch, which a plan is to do again: ``start(function, *arguments)``, or
     ``function(*arguments, where)`` where there is no ``start``.
@@ -107,6 +107,7 @@ def launch(
     Args:
         keep: of the extension (csrc/bindings/launch.h): gives what does that again, and takes
             nothing but memory; None: there is no such function.
+        start: its method ``bound`` gives what starts such a launch as it does a function.
     """
     how = (function, *arguments, where) if start is None else (start, function, *arguments)
     recorder = recording()

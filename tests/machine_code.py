@@ -3,12 +3,12 @@ below which an H100 cannot run them.
 
     python tests/machine_code.py [--cases GLOB] [--objects DIR] [--write]    (`pydl roofline`)
 
-`--backend triton` counts the Triton kernels instead, which need no objects: tests/triton_code.py.
-
 Each case is called through the package, and what it launches is recorded instead of run
 (tests/sass/launches.py). The machine code of each kernel, from the objects that `make nvcc` leaves,
 is then executed for a few of the launch's threads (tests/sass/thread.py), through its loops and
-branches, with random numbers for what is loaded. What a guard holds back is issued too and counts.
+branches, with random numbers for what is loaded. Where a kernel finds the ends of its loops in
+shared memory, all threads of a block go to their first barrier, so that those that are counted find
+what the others put there. What a guard holds back is issued too and counts.
 Lanes of a warp are taken to go one way: where they part, the true count is higher. A load or store
 outside the tensors of the call is an error.
 
@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from math import prod
 from pathlib import Path
 from statistics import fmean
 
@@ -50,6 +51,8 @@ MEMORY = 3.35e12  # bytes a second
 # Threads of a launch, and of one whose blocks share work, unevenly; or fewer that execute so many
 # instructions.
 SAMPLES, OF_BLOCKS, ENOUGH = 4, 64, 40_000
+# Files with loops whose ends other threads of the block have put in shared memory.
+STEERED = ("pool_adaptive_dense",)
 
 
 KINDS = ("forward", "backward")
@@ -172,28 +175,51 @@ def launches(
 
 
 def executed(
-    kernel: listing.Kernel, launch: Launch, number: int, seed: int = 0, exchanged: bool = False
+    kernel: listing.Kernel,
+    launch: Launch,
+    number: int,
+    seed: int = 0,
+    shared: dict[int, int] | None = None,
+    *,
+    to_barrier: bool = False,
+    exchanged: bool = False,
 ) -> Thread:
-    """One of the launch's threads, after its end."""
+    """One of the launch's threads, after its end or at its first barrier."""
     memory = _Memory(launch.tensors, seed, exchanged)
     thread, block = launch.place(number)
     sizes = {"threads": launch.block, "blocks": launch.grid}
-    where = {"thread": thread, "block": block, **sizes}
+    where = {"thread": thread, "block": block, **sizes, "shared": shared}
     one = Thread(kernel.instructions, launch.parameters, memory, jumps=kernel.jumps, **where)
-    one.run()
+    one.run(to_barrier=to_barrier)
     for address, data in one.written.items():
         memory.dtype(address, len(data))
     return one
 
 
-def figures(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> dict[str, float]:
-    """What a row says of a launch."""
-    draw, threads = random.Random(1), []
+def sampled(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> list[Thread]:
+    """Some of the launch's threads, after their end."""
+    draw, block = random.Random(1), prod(launch.block)
+    if launch.file in STEERED and not exchanged:  # evenly from one block
+        shared: dict[int, int] = {}
+        first = draw.randrange(launch.threads) // block * block
+        for number in range(first, first + block):
+            executed(kernel, launch, number, number, shared, to_barrier=True)
+        apart = block // OF_BLOCKS
+        numbers = range(first + apart // 2, first + block, apart)
+        return [executed(kernel, launch, number, number, dict(shared)) for number in numbers]
+    threads: list[Thread] = []
     wanted = SAMPLES
     while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
         number = draw.randrange(launch.threads)
-        threads.append(executed(kernel, launch, number, len(threads), exchanged))
+        one = executed(kernel, launch, number, len(threads), exchanged=exchanged)
+        threads.append(one)
         wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
+    return threads
+
+
+def figures(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> dict[str, float]:
+    """What a row says of a launch."""
+    threads = sampled(kernel, launch, exchanged)
     instructions = fmean(one.count for one in threads)
     loads = sum(one.loads.total() for one in threads)
     loaded = sum(width * times for one in threads for width, times in one.loads.items())
@@ -323,14 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"take the figures down in {TABLE.relative_to(ROOT)}"
     )
-    parser.add_argument(
-        "--backend", choices=("cuda", "triton"), default="cuda", help="triton: tests/triton_code.py"
-    )
     chosen = parser.parse_args(argv)
-    if chosen.backend == "triton":
-        import triton_code
-
-        return triton_code.main(["--cases", chosen.cases, *["--write"] * chosen.write])
     try:
         rows = list(counted(chosen.cases, chosen.objects))
     except (FileNotFoundError, LookupError, RuntimeError) as error:

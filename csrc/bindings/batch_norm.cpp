@@ -1,5 +1,7 @@
 #include "../batch_norm.h"
 
+#include <pybind11/stl.h>
+
 #include "activation.h"
 #include "families.h"
 #include "launch.h"
@@ -14,7 +16,7 @@ Epilogue epilogue_with_mask(const std::string& activation, double slope) {
   return epilogue_of(activation, slope);
 }
 
-template <auto stats, auto forward, auto grad_sums, auto grad_input>
+template <auto stats, auto forward, auto train, auto grad_sums, auto grad_input>
 void bind_batch_norm(py::module_& module) {
   def_launch(module, "batch_norm_stats",
              [](Tensor x, Tensor mean, Tensor var, Tensor parts, int64_t where) {
@@ -29,6 +31,21 @@ void bind_batch_norm(py::module_& module) {
                py::gil_scoped_release release;
                forward({x, mean, var, weight, bias, residual, y, mask, eps, epilogue, training},
                        where);
+             });
+  def_launch(module, "batch_norm_train",
+             [](Tensor x, Tensor mean, Tensor var, Tensor weight, Tensor bias, Tensor residual,
+                Tensor y, Tensor mask, double eps, const std::string& activation, double slope,
+                Tensor running_mean, Tensor running_var, Tensor num_batches_tracked,
+                std::optional<double> momentum, Tensor parts, int64_t where) {
+               const Epilogue epilogue = epilogue_with_mask(activation, slope);
+               py::gil_scoped_release release;
+               train({{x, mean, var, weight, bias, residual, y, mask, eps, epilogue, true},
+                      running_mean,
+                      running_var,
+                      num_batches_tracked,
+                      momentum,
+                      parts},
+                     where);
              });
   def_launch(module, "batch_norm_grad_sums",
              [](Tensor grad_y, Tensor x, Tensor mean, Tensor var, Tensor mask, Tensor sum_g,
@@ -57,19 +74,14 @@ void bind_batch_norm(py::module_& module) {
 
 #if defined(PYDL_BIND_CPU)
 void bind_batch_norm_cpu(py::module_& module) {
-  bind_batch_norm<cpu::batch_norm_stats, cpu::batch_norm_forward, cpu::batch_norm_grad_sums,
-                  cpu::batch_norm_grad_input>(module);
-  def_launch(module, "batch_norm_move",
-             [](Tensor running_mean, Tensor running_var, Tensor mean, Tensor var, double count,
-                double momentum, int64_t) {
-               cpu::batch_norm_move({running_mean, running_var, mean, var, count, momentum});
-             });
+  bind_batch_norm<cpu::batch_norm_stats, cpu::batch_norm_forward, cpu::batch_norm_train,
+                  cpu::batch_norm_grad_sums, cpu::batch_norm_grad_input>(module);
 }
 #endif
 #if defined(PYDL_BIND_CUDA)
 void bind_batch_norm_cuda(py::module_& module) {
-  bind_batch_norm<cuda::batch_norm_stats, cuda::batch_norm_forward, cuda::batch_norm_grad_sums,
-                  cuda::batch_norm_grad_input>(module);
+  bind_batch_norm<cuda::batch_norm_stats, cuda::batch_norm_forward, cuda::batch_norm_train,
+                  cuda::batch_norm_grad_sums, cuda::batch_norm_grad_input>(module);
   module.def("batch_norm_runs", cuda::batch_norm_runs);
 }
 #endif

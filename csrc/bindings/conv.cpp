@@ -48,10 +48,11 @@ void bind_conv(py::module_& module) {
         py::gil_scoped_release release;
         grad_weight({grad_y, x, grad_weight_out, window, parts}, where);
       });
-  def_launch(module, "conv_grad_bias", [](Tensor grad_y, Tensor grad_bias_out, int64_t where) {
-    py::gil_scoped_release release;
-    grad_bias({grad_y, grad_bias_out}, where);
-  });
+  def_launch(module, "conv_grad_bias",
+             [](Tensor grad_y, Tensor grad_bias_out, Tensor parts, int64_t where) {
+               py::gil_scoped_release release;
+               grad_bias({grad_y, grad_bias_out, parts}, where);
+             });
 }
 
 }  // namespace
@@ -72,6 +73,7 @@ void bind_conv_cuda(py::module_& module) {
                const ConvWindow window = conv_window_of(stride, padding, dilation, groups, tf32);
                return cuda::conv_grad_weight_parts({grad_y, x, grad_weight, window});
              });
+  module.def("conv_grad_bias_runs", cuda::conv_grad_bias_runs);
 }
 #endif
 

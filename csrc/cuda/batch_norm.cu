@@ -6,7 +6,9 @@
 // reads neighbouring channels. A thread adds up every 256th or 8th pixel of the run, several at a
 // time, so that it waits once for their loads, and the block its threads by halves. In a second
 // kernel a warp adds up a channel's runs, a lane every 32nd, then the lanes by halves: the same bits
-// every time. Moments join by Chan's formula, once for the values loaded together.
+// every time. Moments join by Chan's formula, once for the values loaded together. The lane that has
+// the moments of a channel moves its running statistics, in any dtype, by branches: a kernel for each
+// would be compiled once more.
 //
 // Where the maps lie alike the blocks are those of batch_norm_dense.cu; batch_norm_apply.cu has what
 // is done to each element.
@@ -96,11 +98,39 @@ __global__ void partial_moments(Map<const T> x, View<accumulate_t<T>> parts, Sha
   }
 }
 
-// The channel whose runs a thread's warp joins.
-__device__ int64_t channel_of_warp() { return thread_number() / warp_size; }
+// Running statistics and what a batch does to them.
+template <class A>
+struct Running {
+  void *mean = nullptr, *var = nullptr;  // (C,); nullptr: there are none
+  DType dtype = DType::float32;
+  int64_t* batches = nullptr;  // nullptr: nobody counts
+  A momentum = 0;
+  bool cumulative = false;  // then the momentum is 1 / *batches, which counts this one already
+};
+
+// As PyTorch's lerp, exact at both ends.
+template <class T, class A>
+__device__ void move(void* running, int64_t c, A to, A momentum) {
+  T& kept = static_cast<T*>(running)[c];
+  const A from = A(kept), way = to - from;
+  kept = T(momentum < A(0.5) ? from + momentum * way : to - way * (A(1) - momentum));
+}
 
 template <class A>
-__global__ void join_moments(View<const A> parts, View<A> mean, View<A> var, Shape shape) {
+__device__ void move(void* running, DType dtype, int64_t c, A to, A momentum) {
+  if (dtype == DType::float32)
+    move<float>(running, c, to, momentum);
+  else if (dtype == DType::float16)
+    move<float16>(running, c, to, momentum);
+  else if (dtype == DType::bfloat16)
+    move<bfloat16>(running, c, to, momentum);
+  else
+    move<double>(running, c, to, momentum);
+}
+
+template <class A>
+__global__ void join_moments(View<const A> parts, View<A> mean, View<A> var, Running<A> running,
+                             Shape shape) {
   const int64_t c = channel_of_warp();
   if (c >= shape.channels) return;  // the whole warp
   const int lane = threadIdx.x % warp_size;
@@ -126,6 +156,11 @@ __global__ void join_moments(View<const A> parts, View<A> mean, View<A> var, Sha
   if (lane > 0) return;
   mean.at(0, c, 0, 0, 0) = its_mean;
   var.at(0, c, 0, 0, 0) = count > 0 ? squares / count : A(0);
+  if (running.batches != nullptr && !running.cumulative && c == 0) ++*running.batches;
+  if (running.mean == nullptr) return;
+  const A momentum = running.cumulative ? A(1) / A(*running.batches) : running.momentum;
+  move(running.mean, running.dtype, c, its_mean, momentum);
+  move(running.var, running.dtype, c, squares / (count - 1), momentum);
 }
 
 template <class T>
@@ -187,19 +222,10 @@ __global__ void join_sums(View<const A> parts, View<const A> var, View<A> sum_g,
                           A eps, Shape shape) {
   const int64_t c = channel_of_warp();
   if (c >= shape.channels) return;  // the whole warp
-  const int lane = threadIdx.x % warp_size;
-  A g = 0, gx = 0;
-  for (int64_t run = lane; run < shape.runs; run += warp_size) {
-    g += parts.at(0, run, 0, 0, c);
-    gx += parts.at(1, run, 0, 0, c);
-  }
-  for (int half = warp_size / 2; half > 0; half /= 2) {
-    g += __shfl_down_sync(0xffffffffu, g, half);
-    gx += __shfl_down_sync(0xffffffffu, gx, half);
-  }
-  if (lane > 0) return;
-  sum_g.at(0, c, 0, 0, 0) = g;
-  sum_gx.at(0, c, 0, 0, 0) = gx * inverse_deviation(var.at(0, c, 0, 0, 0), eps);
+  const Vector<A, 2> sums = sum_of_runs<2>(parts, shape.runs, c);
+  if (threadIdx.x % warp_size > 0) return;
+  sum_g.at(0, c, 0, 0, 0) = sums.at[0];
+  sum_gx.at(0, c, 0, 0, 0) = sums.at[1] * inverse_deviation(var.at(0, c, 0, 0, 0), eps);
 }
 
 // Partial sums: two numbers per channel and run.
@@ -210,11 +236,8 @@ void check_parts(const Tensor& x, const Tensor& parts, const Shape& shape) {
         "batch_norm expects room for 2 x ", shape.runs, " x ", shape.channels, " partial sums");
 }
 
-}  // namespace
-
-int64_t batch_norm_runs(const Tensor& x) { return Shape(x).runs; }
-
-void batch_norm_stats(const BatchNormStats& args, int64_t stream) {
+// Statistics, and what they do to the running ones of a training step, if it is one.
+void launch_moments(const BatchNormStats& args, const BatchNormTrain* train, int64_t stream) {
   const auto& [x, mean, var, parts] = args;
   const Shape shape(x);
   check_channels(x, {&mean, &var});
@@ -227,9 +250,35 @@ void batch_norm_stats(const BatchNormStats& args, int64_t stream) {
     if (!served)
       launch(partial_moments<T>, shape.tiles * shape.runs, block_size, 0, stream, Map<const T>(x),
              View<A>(parts), shape);
+    Running<A> running;
+    if (train != nullptr) {
+      running = {train->running_mean.data,
+                 train->running_var.data,
+                 train->running_mean.dtype,
+                 static_cast<int64_t*>(train->num_batches_tracked.data),
+                 static_cast<A>(train->momentum.value_or(0)),
+                 !train->momentum.has_value()};
+    }
     launch(join_moments<A>, blocks_for(shape.channels, block_size / warp_size), block_size, 0,
-           stream, View<const A>(parts), View<A>(mean), View<A>(var), shape);
+           stream, View<const A>(parts), View<A>(mean), View<A>(var), running, shape);
   });
+}
+
+}  // namespace
+
+int64_t batch_norm_runs(const Tensor& x) { return Shape(x).runs; }
+
+void batch_norm_stats(const BatchNormStats& args, int64_t stream) {
+  launch_moments(args, nullptr, stream);
+}
+
+void batch_norm_train(const BatchNormTrain& args, int64_t stream) {
+  BatchNormForward forward = args.forward;
+  check(forward.training, "batch_norm_train makes the statistics");
+  check_running(args);
+  forward.training = false;  // of what is left to do
+  launch_moments({forward.x, forward.mean, forward.var, args.parts}, &args, stream);
+  batch_norm_forward(forward, stream);
 }
 
 void batch_norm_grad_sums(const BatchNormGradSums& args, int64_t stream) {

@@ -1,12 +1,8 @@
 // The sums of batch normalisation over a channel, where the maps lie alike (dense.h); batch_norm.cu
 // has them for any others, and adds up what either leaves of each run of pixels.
 //
-// A place is what a thread loads at a time: `width` neighbours in memory, 16 bytes where rows and
-// addresses permit it. Where w is innermost they are pixels of one channel, and the 256 threads of
-// a block take neighbouring places. Channels last they are channels of one pixel, and 32 / width
-// neighbouring threads take the block's 32 channels. So a thread has `width` sums either way. It
-// takes every step-th place of the block's run, four at a time, so that it waits once for all their
-// loads, and finds the next by additions.
+// channel_sums.h says which places are a thread's. It takes them four at a time, so that it waits once
+// for all their loads.
 //
 // Moments are those of four values about their own mean; they join by Chan's formula, whose
 // divisions serve all `width`. The block's threads join about the mean of all. Whether addresses
@@ -20,110 +16,11 @@ namespace pydl::cuda {
 namespace {
 
 constexpr int together = 4;  // places
-constexpr int warps = block_size / warp_size;
-
-// How the places of a channel lie: in rows, one for each image, or one in all where channels are
-// last.
-struct Places {
-  bool channels_last;
-  uint32_t channels;
-  uint32_t plane, period, next;         // elements to the next plane, row, place
-  uint32_t bytes;                       // of a row of the mask
-  uint32_t all, run;                    // places, of the channel and of a run
-  uint32_t step, step_rows, step_rest;  // places to a thread's next: in all; rows and what is left
-  Divisor row;                          // places
-
-  Places(const Dense& dense, const Shape& shape, int width)
-      : channels_last(dense.channels_last),
-        channels(static_cast<uint32_t>(shape.channels)),
-        plane(dense.row),
-        period(dense.period),
-        next(static_cast<uint32_t>(channels_last ? shape.channels : width)),
-        bytes((dense.row + 7) / 8),
-        all(dense.count / channels / (channels_last ? 1 : width)),
-        run(static_cast<uint32_t>(shape.run_length) / (channels_last ? 1 : width)),
-        step(static_cast<uint32_t>(channels_last ? warps * width : block_size)),
-        row(channels_last ? all : plane / width) {
-    step_rows = step / row.divisor;
-    step_rest = step % row.divisor;
-  }
-};
-
-// The channels of a thread, from c on, and its places, one after the other.
-template <int width>
-struct Walk {
-  const Places& places;
-  uint32_t c, first;     // first: the channel's offset
-  uint32_t pixels;       // of the run
-  uint32_t place, n, s;  // n, s: its row and where in that
-  uint32_t last = 0;     // after those of the run
-
-  __device__ explicit Walk(const Places& places) : places(places) {
-    const uint32_t across = places.channels_last ? warp_size / width : 1, t = threadIdx.x;
-    const uint32_t tile = places.channels_last ? warp_size : 1, start = blockIdx.y * places.run;
-    c = blockIdx.x * tile + t % across * width;
-    first = places.channels_last ? c : c * places.plane;
-    const uint32_t end = min(start + places.run, places.all);
-    pixels = (end - start) * (places.channels_last ? 1 : width);
-    place = start + t / across;
-    if (c < places.channels) last = end;
-    n = places.row.quotient(place);
-    s = place - n * places.row.divisor;
-  }
-  __device__ bool more() const { return place < last; }
-  __device__ uint32_t offset() const { return first + n * places.period + s * places.next; }
-  // Where the mask has the first bit.
-  __device__ uint32_t byte() const {
-    return (places.channels_last ? s : n * places.channels + c) * places.bytes + column() / 8;
-  }
-  __device__ uint32_t column() const { return places.channels_last ? c : s * width; }
-  __device__ void advance() {
-    place += places.step;
-    n += places.step_rows;
-    s += places.step_rest;
-    if (s >= places.row.divisor) s -= places.row.divisor, ++n;
-  }
-};
-
-// The sum over the block's threads of what they have for a channel, of its n * across the one with
-// the thread's number modulo these.
-template <int n, int across, class A>
-__device__ A sum_of_block(Vector<A, n> value, Vector<A, n> (&sums)[warps][across]) {
-  UNROLLED for (int lanes = warp_size / 2; lanes >= across; lanes /= 2) {
-    UNROLLED for (int j = 0; j < n; ++j) value.at[j] +=
-        __shfl_xor_sync(0xffffffffu, value.at[j], lanes);
-  }
-  const int lane = threadIdx.x % warp_size, column = threadIdx.x % (n * across);
-  if (lane < across) sums[threadIdx.x / warp_size][lane] = value;
-  __syncthreads();
-  A sum = 0;
-  UNROLLED for (int warp = 0; warp < warps; ++warp) sum += sums[warp][column / n].at[column % n];
-  return sum;
-}
-
-// Calls function(n, across): a thread has n channels, of n * across of the block.
-template <int width, class Function>
-__device__ __forceinline__ void with_columns(const Places& places, const Function& function) {
-  if (places.channels_last)
-    function(std::integral_constant<int, width>{},
-             std::integral_constant<int, warp_size / width>{});
-  else
-    function(std::integral_constant<int, 1>{}, std::integral_constant<int, 1>{});
-}
-
-// Stores a pair of sums for each of the block's channels.
-template <int columns, class A>
-__device__ void store_parts(const View<A>& parts, const Places& places, A one, A other) {
-  const uint32_t t = threadIdx.x, c = blockIdx.x * columns + t;
-  if (t >= columns || c >= places.channels) return;
-  parts.at(0, blockIdx.y, 0, 0, c) = one;
-  parts.at(1, blockIdx.y, 0, 0, c) = other;
-}
 
 template <class T, int width>
 __global__ void dense_moments(const T* x, View<accumulate_t<T>> parts, Places places) {
   using A = accumulate_t<T>;
-  Walk<width> walk(places);
+  ChannelWalk<width> walk(places);
   Vector<A, width> mean = {}, squares = {}, shift = {};  // shift: a value of each channel
   if (walk.c < places.channels) {
     const auto values = load<width>(x + walk.first);
@@ -186,7 +83,7 @@ __global__ void dense_sums(const T* grad_y, const T* x, const accumulate_t<T>* m
                            const uint8_t* mask, View<accumulate_t<T>> parts, Epilogue epilogue,
                            Places places) {
   using A = accumulate_t<T>;
-  Walk<width> walk(places);
+  ChannelWalk<width> walk(places);
   const bool masked = epilogue.activation != Activation::none;
   Vector<A, width> its_mean = {}, sum_g = {}, sum_gx = {};
   if (walk.more())
@@ -228,10 +125,6 @@ __global__ void dense_sums(const T* grad_y, const T* x, const accumulate_t<T>* m
     const A one = sum_of_block(g, sums[0]), other = sum_of_block(gx, sums[1]);
     store_parts<n * across>(parts, places, one, other);
   });
-}
-
-dim3 blocks_of(const Shape& shape) {
-  return dim3(static_cast<unsigned>(shape.tiles), static_cast<unsigned>(shape.runs));
 }
 
 }  // namespace

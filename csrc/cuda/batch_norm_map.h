@@ -5,13 +5,10 @@
 
 #include "../batch_norm.h"
 #include "activation.h"
+#include "channel_sums.h"
 #include "element.h"
 
 namespace pydl::cuda {
-
-constexpr int warp_size = 32;
-constexpr int64_t enough_blocks = 512;  // four waves of 132 multiprocessors
-constexpr int64_t least_per_thread = 16;
 
 // A map and the distance between its pixels, where there is one for all; else -1.
 template <class T>
@@ -36,39 +33,6 @@ struct Map : View<T> {
     const int64_t w = take(s, this->size[4]), h = take(s, this->size[3]);
     return this->at(n, c, s, h, w);
   }
-};
-
-// What the kernels know of a problem besides its tensors.
-struct Shape {
-  int64_t batch, channels, plane;
-  bool channels_last;
-  int64_t tiles, runs;  // of channels, of pixels: the blocks that add up
-  int64_t run_length;   // pixels; the last run may be shorter
-
-  explicit Shape(const Tensor& x)
-      : batch(x.size[0]),
-        channels(x.size[1]),
-        plane(x.size[2] * x.size[3] * x.size[4]),
-        channels_last(x.channels_last()) {
-    tiles = (channels + tile() - 1) / tile();
-    const int64_t room = pixels() / (block_size / tile() * least_per_thread);
-    const int64_t wanted = tiles == 0 ? 1 : (enough_blocks + tiles - 1) / tiles;
-    // Whole vectors, and channels last what each thread loads at a time.
-    const int64_t whole = channels_last ? block_size : 8;
-    const int64_t most = room < 1 ? 1 : room < wanted ? room : wanted;
-    run_length = whole * blocks_for(pixels(), whole * most);
-    runs = run_length == 0 ? 1 : blocks_for(pixels(), run_length);
-  }
-  PYDL_HOST_DEVICE int64_t pixels() const { return batch * plane; }
-  PYDL_HOST_DEVICE int tile() const { return channels_last ? warp_size : 1; }
-  PYDL_HOST_DEVICE int64_t first_pixel(int64_t run) const {
-    const int64_t first = run * run_length;
-    return first < pixels() ? first : pixels();
-  }
-  // Rows of the mask.
-  PYDL_HOST_DEVICE int64_t rows() const { return batch * (channels_last ? plane : channels); }
-  PYDL_HOST_DEVICE int64_t columns() const { return channels_last ? channels : plane; }
-  PYDL_HOST_DEVICE int64_t bytes() const { return (columns() + 7) / 8; }
 };
 
 template <class Function>

@@ -5,6 +5,8 @@
 //   few channels   forward with up to four channels per group: tensor cores would multiply padding
 //   gemm           float16 and bfloat16, and float32 where the caller allows tf32
 //   direct         everything else: float64, and float32 to the last bit
+//
+// A bias's gradient is that of a dense map or direct.
 #include "conv_kernels.h"
 #include "element.h"
 
@@ -134,13 +136,22 @@ void conv_grad_weight(const ConvGradWeight& args, int64_t stream) {
 }
 
 void conv_grad_bias(const ConvGradBias& args, int64_t stream) {
-  const auto& [grad_y, bias] = args;
+  const auto& [grad_y, bias, parts] = args;
   check(bias.dtype == grad_y.dtype && bias.numel() == grad_y.size[1] &&
-            bias.size[1] == grad_y.size[1],
-        "convolution expects a bias gradient of the output's dtype with ", grad_y.size[1],
-        " values, got ", bias.numel());
+            bias.size[1] == grad_y.size[1] && (bias.stride[1] == 1 || bias.size[1] <= 1),
+        "convolution expects a contiguous bias gradient of the output's dtype with ",
+        grad_y.size[1], " values, got ", bias.numel());
+  const int64_t runs = conv_grad_bias_runs(grad_y);
+  const DType sums = grad_y.dtype == DType::float64 ? DType::float64 : DType::float32;
+  check(runs == 0 ||
+            (parts.data != nullptr && parts.dtype == sums && parts.numel() == bias.numel() * runs &&
+             parts.size[1] == runs && parts.size[4] == bias.numel()),
+        "convolution expects room for ", runs, " x ", bias.numel(), " partial sums");
   if (bias.numel() == 0) return;
-  conv_grad_bias_direct(args, stream);
+  if (runs > 0)
+    launch_dense_bias(args, stream);
+  else
+    conv_grad_bias_direct(args, stream);
 }
 
 }  // namespace pydl::cuda

@@ -222,19 +222,19 @@ struct Walk {
   }
 };
 
-// A block owns one filter and adds up in double: these sums are the longest of all
-// (N * OD * OH * OW), and a single addition for each value loaded is not what they wait for, even
-// where doubles are slow. A thread loads eight values, then adds them, so that it waits once for
-// all.
+// Of a map with gaps, or one of more than 2^29 elements: conv_bias_dense.cu serves others. A block
+// owns one filter and adds up in double: these sums are the longest of all (N * OD * OH * OW), and a
+// single addition for each value loaded is not what they wait for, even where doubles are slow. A
+// thread loads eight values, then adds them, so that it waits once for all.
 template <class T>
 __global__ void bias_gradient(View<const T> grad_y, View<T> grad_bias) {
   using A = accumulate_t<T>;
   constexpr int together = 8;
   SHARED(double, partial, [1][block_size]);
-  const T* channel = &grad_y.at(0, blockIdx.x, 0, 0, 0);
   double sum = 0;
   const int64_t terms = grad_y.size[0] * grad_y.size[2] * grad_y.size[3] * grad_y.size[4];
   if (threadIdx.x < terms) {
+    const T* const channel = &grad_y.at(0, blockIdx.x, 0, 0, 0);
     Walk pixel(grad_y, threadIdx.x, block_size);
     for (int64_t term = threadIdx.x; term < terms; term += together * block_size) {
       A value[together] = {};
@@ -285,7 +285,7 @@ void conv_grad_weight_direct(const ConvGradWeight& args, int64_t stream) {
 }
 
 void conv_grad_bias_direct(const ConvGradBias& args, int64_t stream) {
-  const auto& [grad_y, bias] = args;
+  const Tensor &grad_y = args.grad_y, &bias = args.grad_bias;
   dispatch_floating(grad_y.dtype, "convolution", [&](auto type) {
     using T = decltype(type);
     launch(bias_gradient<T>, bias.size[1], block_size, 0, stream, View<const T>(grad_y),

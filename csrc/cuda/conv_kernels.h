@@ -11,6 +11,9 @@ void conv_grad_input_direct(const ConvGradInput& args, int64_t stream);
 void conv_grad_weight_direct(const ConvGradWeight& args, int64_t stream);
 void conv_grad_bias_direct(const ConvGradBias& args, int64_t stream);
 
+// grad_bias where conv_grad_bias_runs says that it is served: where grad_y lies without gaps.
+void launch_dense_bias(const ConvGradBias& args, int64_t stream);
+
 // Implicit products on tensor cores: float16, bfloat16, and float32 rounded to tf32.
 void conv_forward_gemm(const ConvForward& args, int64_t stream);
 void conv_grad_input_gemm(const ConvGradInput& args, int64_t stream);

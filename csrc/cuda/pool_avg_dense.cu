@@ -34,14 +34,7 @@ __global__ void dense_avg_forward(const T* x, T* y, Divided divided, DensePool p
   const Place<vector> place(pool);
   const Taps<kernel> taps(place, pool);
   Vector<T, vector> value[images][taps.count];
-  UNROLLED for (int i = 0; i < images; ++i) {
-    if (!place.has(i)) break;
-    UNROLLED for (int t = 0; t < taps.count; ++t) {
-      const uint32_t from = place.element(pool, taps.h(t), taps.w(t)) + i * pool.size;
-      value[i][t] = {};
-      if (taps.there(t)) value[i][t] = load<vector>(x + from);
-    }
-  }
+  load_taps<false>(value, x, place, taps, pool);
   const A divisor = static_cast<A>(divided.divisor<kernel>(place.row, place.column, pool));
   const uint32_t to = place.window(pool, place.row, place.column);
   UNROLLED for (int i = 0; i < images; ++i) {

@@ -110,6 +110,23 @@ struct Taps {
   }
 };
 
+// What a window covers of each of the thread's images. Taps off the map count as zeros, or where they
+// are `repeated` as those next to them on it.
+template <bool repeated, class T, int vector, int kernel, int images, int count>
+__device__ __forceinline__ void load_taps(Vector<T, vector> (&value)[images][count], const T* map,
+                                          const Place<vector>& place, const Taps<kernel>& taps,
+                                          const DensePool& pool) {
+  uint32_t from[count];
+  UNROLLED for (int t = 0; t < count; ++t) from[t] = place.element(pool, taps.h(t), taps.w(t));
+  UNROLLED for (int i = 0; i < images; ++i) {
+    if (!place.has(i)) break;
+    UNROLLED for (int t = 0; t < count; ++t) {
+      value[i][t] = {};
+      if (repeated || taps.there(t)) value[i][t] = load<vector>(map + (from[t] + i * pool.size));
+    }
+  }
+}
+
 // The windows that have a part of a cell, in ascending order. Some may be off the map of windows.
 template <int kernel>
 struct Reaching {

@@ -12,12 +12,21 @@
 namespace pydl::cuda {
 namespace {
 
-// What the sum over a window counts for: 1, or more where ceil mode lets it reach beyond the map.
+// What the sum over a window counts for along an axis: 1, or more where ceil mode lets it reach beyond
+// the map. These few quotients, and the product of two, are exact.
+template <int kernel>
+__device__ float weight_along(int output, int size) {
+  const int inside = size - output * DensePool::stride;
+  float weight = 1;
+  UNROLLED for (int taps = kernel - 1; taps > 0; --taps) {
+    if (inside <= taps) weight = static_cast<float>(kernel) / static_cast<float>(taps);
+  }
+  return weight;
+}
+
 template <int kernel>
 __device__ float weight_of(int oh, int ow, const DensePool& pool) {
-  const int inside = min(kernel, pool.height - oh * DensePool::stride) *
-                     min(kernel, pool.width - ow * DensePool::stride);
-  return static_cast<float>(kernel * kernel) / static_cast<float>(inside);
+  return weight_along<kernel>(oh, pool.height) * weight_along<kernel>(ow, pool.width);
 }
 
 template <class T, int vector, int kernel>
@@ -26,14 +35,7 @@ __global__ void dense_lp_forward(const T* x, T* y, DensePool pool) {
   const Place<vector> place(pool);
   const Taps<kernel> taps(place, pool);
   Vector<T, vector> value[images][taps.count];
-  UNROLLED for (int i = 0; i < images; ++i) {
-    if (!place.has(i)) break;
-    UNROLLED for (int t = 0; t < taps.count; ++t) {
-      const uint32_t from = place.element(pool, taps.h(t), taps.w(t)) + i * pool.size;
-      value[i][t] = {};
-      if (taps.there(t)) value[i][t] = load<vector>(x + from);
-    }
-  }
+  load_taps<false>(value, x, place, taps, pool);
   const float weight = weight_of<kernel>(place.row, place.column, pool);
   const uint32_t to = place.window(pool, place.row, place.column);
   UNROLLED for (int i = 0; i < images; ++i) {
@@ -64,7 +66,7 @@ __global__ void dense_lp_backward(const T* grad_y, const T* x, const T* y, T* gr
   UNROLLED for (int o = 0; o < windows.count; ++o) {
     const int oh = windows.h(o), ow = windows.w(o);
     const bool there = windows.there(o, pool);
-    weight[o] = there ? weight_of<kernel>(oh, ow, pool) : 0;
+    weight[o] = weight_of<kernel>(oh, ow, pool);
     UNROLLED for (int i = 0; i < images; ++i) {
       const uint32_t from = place.window(pool, oh, ow) + i * pool.out_size;
       gradient[i][o] = {}, root[i][o] = {};

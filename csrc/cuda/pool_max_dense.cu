@@ -17,20 +17,13 @@ __global__ void dense_max_forward(const T* x, T* y, Index* index, DensePool pool
   constexpr int images = Place<vector>::images;
   const Place<vector> place(pool);
   const Taps<kernel> taps(place, pool);
-  uint32_t from[taps.count];
   int number[taps.count];
   UNROLLED for (int t = 0; t < taps.count; ++t) {
     const int h = taps.h(t), w = taps.w(t);
-    from[t] = place.element(pool, h, w);
     number[t] = flat ? h * pool.width + w : (h - taps.first_h) * kernel + (w - taps.first_w);
   }
   Vector<T, vector> value[images][taps.count];
-  UNROLLED for (int i = 0; i < images; ++i) {
-    if (!place.has(i)) break;
-    UNROLLED for (int t = 0; t < taps.count; ++t) {
-      value[i][t] = load<vector>(x + (from[t] + i * pool.size));
-    }
-  }
+  load_taps<true>(value, x, place, taps, pool);
   const uint32_t to = place.window(pool, place.row, place.column);
   UNROLLED for (int i = 0; i < images; ++i) {
     if (!place.has(i)) break;

@@ -250,10 +250,9 @@ void launch_forward(const MaxUnpoolForward& args, bool channels_last, int64_t st
   auto* const table = static_cast<Reach*>(reach.data);
   const int64_t warps = maps * u.groups * u.runs;
   check(warps <= INT32_MAX, "max unpooling serves less than 2^31 runs of elements");
-  if (warps > 0)
-    launch(reaches, blocks_for(warps * lanes), block_size, 0, stream,
-           static_cast<const int64_t*>(index.data), table, u, Divisor(u.runs), Divisor(u.groups),
-           static_cast<uint32_t>(warps));
+  launch(reaches, blocks_for(warps * lanes), block_size, 0, stream,
+         static_cast<const int64_t*>(index.data), table, u, Divisor(u.runs), Divisor(u.groups),
+         static_cast<uint32_t>(warps));
   launch(place_values<T, vector, inside>, maps * tiles * u.chunks.divisor, block_size,
          u.chunk * tile * sizeof(uint32_t), stream, static_cast<const T*>(x.data),
          static_cast<const int64_t*>(index.data), static_cast<const Reach*>(table),

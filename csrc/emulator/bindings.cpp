@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "emulator.h"
+#include "idle.h"
 
 namespace pydl {
 namespace {
@@ -38,6 +39,8 @@ void bind_emulator(pybind11::module_& module) {
              "Run threads in their order, each until it waits (seed 0), or in a random order drawn "
              "from any other seed.");
   module.def("order", &emulator::order, "The seed in force.");
+  module.def("set_idle", &emulator::set_idle, pybind11::arg("idle"),
+             "Whether launches do nothing from now on: for measuring what comes before them.");
   module.def("record", &emulator::start_recording,
              "From now on record launches instead of running them.");
   module.def("recorded", &recorded,

@@ -13,6 +13,7 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    BatchNormTrain,
     pack,
     unpack,
 )
@@ -55,6 +56,52 @@ def batch_norm_forward(
     x, *rest = call
     mean, var = batch_norm_stats(BatchNormStats(x))
     return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
+
+
+def batch_norm_train(
+    call: BatchNormTrain,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, _, _, _, running_mean, running_var, batches, momentum, *_, keep = call
+    y, mask, mean, var = batch_norm_forward(call.without_running())
+    if batches is not None:
+        batches.add_(1)
+    by: Any = (
+        batches.double().reciprocal() if momentum is None and batches is not None else momentum
+    )
+    move(running_mean, running_var, mean, var, x.numel() // x.shape[1], by)
+    return (y, mask, mean, var) if keep else (y, mask, layout.nothing(x), layout.nothing(x))
+
+
+def move(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    count: int,
+    momentum: float | torch.Tensor | None,
+) -> None:
+    """Moves running statistics towards those of ``count`` elements a channel."""
+    with torch.no_grad():
+        _update(running_mean, mean, momentum)
+        _update(running_var, var * (count / (count - 1)), momentum)
+
+
+def _update(
+    running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor | None
+) -> None:
+    """running = (1 - momentum) running + momentum batch, in place.
+
+    What autograd has saved of ``running`` stays valid, as with PyTorch's own operator: no step that
+    has still to go backward is by these numbers.
+    """
+    if not torch.compiler.is_compiling():  # which follows what is written and to what
+        running = running.data
+    moved = running.to(batch.dtype)  # halves: round once
+    if isinstance(momentum, torch.Tensor):
+        momentum = momentum.to(moved.dtype)
+    moved.lerp_(batch, momentum)
+    if moved.dtype != running.dtype:
+        running.copy_(moved)
 
 
 def _passed(

@@ -16,7 +16,7 @@ from pydl.bench.results import folder
 
 # What PyTorch would do on a processor without AVX-512, MKL's products among it. What it compiles
 # for AVX2 is wrong where the compiler may use AVX-512.
-_AVX2 = {
+HELD_TO_AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
@@ -127,8 +127,8 @@ def add_isa_to(parser: argparse.ArgumentParser) -> None:
 def hold_to(isa: str | None) -> None:
     """Holds the CPU kernels, and to AVX2 PyTorch too, to an instruction set. PyTorch reads its part
     once, at its first call, so the process begins anew with it."""
-    if isa == "avx2" and not _AVX2.items() <= os.environ.items():
-        os.execve(sys.executable, sys.orig_argv, os.environ | _AVX2)
+    if isa == "avx2" and not HELD_TO_AVX2.items() <= os.environ.items():
+        os.execve(sys.executable, sys.orig_argv, os.environ | HELD_TO_AVX2)
     if isa:
         native.use_isa(isa)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from pydl import layout
-from pydl.contract.call import Four, Pair, Tensor
+from pydl import layout, plan
+from pydl.contract.call import Four, Pair, Tensor, Written
 
 _PLACES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -53,6 +53,39 @@ def unpack(mask: Tensor, x: Tensor) -> Tensor:
 def sums(x: Tensor) -> Pair:
     """Two unwritten numbers per channel."""
     return layout.channel_sums(x), layout.channel_sums(x)
+
+
+def room(
+    x: Tensor, runs: int = 0, kept: Pair | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """mean and var, in memory of their own unless there are some to be kept, and what sums over
+    ``runs`` runs of pixels leave, (2, runs, C). One allocation, which takes as long as a launch."""
+    rows, channels = 2 * runs + 2 * (kept is None), x.shape[1]
+    if rows == 0:
+        assert kept is not None
+        return *kept, None
+    width = -(-channels // 4) * 4  # each row begins at 16 bytes
+    plain = torch.contiguous_format
+    memory = layout.empty((rows, width), x, dtype=layout.sums_dtype(x), layout=plain)
+    parts = memory[: 2 * runs, :channels].view(2, runs, channels) if runs else None
+    mean, var = (memory[-2, :channels], memory[-1, :channels]) if kept is None else kept
+    return mean, var, parts
+
+
+def counted(batches: Tensor | None, momentum: float | None) -> None:
+    """What is left to do of counting a batch, for which a kernel with a momentum adds 1: a version
+    of the number, as by PyTorch's layers. Without a momentum the kernel reads, in all of its
+    blocks, what counts this batch already."""
+    if batches is not None:
+        plan.step(_count if momentum is None else _changed, batches)
+
+
+def _count(batches: Tensor) -> None:
+    batches.add_(1)
+
+
+def _changed(batches: Tensor) -> None:
+    torch._C._increment_version((batches,))
 
 
 def _result(x: Tensor, activation: str, keep_mask: bool) -> Pair:
@@ -107,6 +140,34 @@ class BatchNormForward(NamedTuple):
     def results(self) -> Four:
         """y and mask as of :class:`BatchNormApply`, mean, var."""
         return *_result(self.x, self.activation, self.keep_mask), *sums(self.x)
+
+
+class BatchNormTrain(NamedTuple):
+    """The same, moving running statistics towards the batch's."""
+
+    x: Tensor  # (N, C, ...)
+    weight: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None  # like x
+    running_mean: Written  # contiguous, of x's dtype or that of sums
+    running_var: Written  # like running_mean
+    num_batches_tracked: Written | None  # one int64: incremented first
+    momentum: float | None  # None: 1 / num_batches_tracked
+    eps: float
+    activation: str
+    slope: float
+    keep: bool  # what a backward needs
+
+    def results(self) -> Four:
+        """As of :class:`BatchNormForward`; mask, mean and var have no elements unless they are
+        kept."""
+        both = sums(self.x) if self.keep else (layout.nothing(self.x), layout.nothing(self.x))
+        return *_result(self.x, self.activation, self.keep), *both
+
+    def without_running(self) -> BatchNormForward:
+        """What is made of x, whatever becomes of the running statistics."""
+        x, weight, bias, residual, _, _, _, _, eps, activation, slope, keep = self
+        return BatchNormForward(x, weight, bias, residual, eps, activation, slope, keep)
 
 
 class BatchNormGradSums(NamedTuple):

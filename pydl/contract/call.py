@@ -14,13 +14,19 @@ Ints = Sequence[int]
 # Sizes may be symbols while a graph is made; those of windows and strides are numbers.
 Sizes = Annotated[Sequence[int], "SymInt[]"]
 
+# What a function writes to, of what it is given.
+Written = Annotated[torch.Tensor, "(!)"]
+
 _TYPES = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
+    Written: "Tensor(!)",
+    Written | None: "Tensor(!)?",
     Ints: "int[]",
     Sizes: "SymInt[]",
     int: "int",
     float: "float",
+    float | None: "float?",
     bool: "bool",
     str: "str",
     Pair: "(Tensor, Tensor)",
@@ -51,7 +57,13 @@ def name_of(call: type[Call[Any]]) -> str:
 
 def schema_of(call: type[Call[Any]]) -> str:
     """The operator's schema: these arguments, and ``str backend``."""
-    arguments = [f"{_TYPES[kind]} {name}" for name, kind in call.__annotations__.items()]
+    letters = iter("abcdef")  # what is written has a name of its own in a schema
+    arguments = [
+        f"{_TYPES[kind]} {name}".replace(
+            "(!)", f"({next(letters)}!)" if "(!)" in _TYPES[kind] else ""
+        )
+        for name, kind in call.__annotations__.items()
+    ]
     returned = call.results.__annotations__["return"]
     many = getattr(returned, "__args__", ())
     result = _TYPES.get(returned) or f"({', '.join('Tensor' for _ in many)})"

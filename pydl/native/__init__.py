@@ -7,9 +7,9 @@ results are allocated, and for the CPU kernels, which want dense memory in one l
 are neither contiguous nor channels last are copied.
 """
 
-import functools
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -40,16 +40,31 @@ class Library:
         keep = getattr(self.functions, f"keep_{function}", None)
         where, start = torch.get_num_threads(), None
         if self.on_gpu:
-            where, start = 0, functools.partial(_on_stream, on.device.index)
+            where, start = 0, _OnStream(on.device.index)
         plan.launch(run, keep, arguments, where, start)
 
 
-def _on_stream(device: int, run: Callable, *arguments: object) -> None:
-    """``run`` on the current stream of a GPU, which is made the current one if it is not."""
-    if torch._C._cuda_getDevice() != device:
-        with torch.cuda.device(device):
-            return _on_stream(device, run, *arguments)
-    run(*arguments, torch._C._cuda_getCurrentRawStream(device))
+class _OnStream:
+    """Starts a function on the current stream of a GPU, which is made the current one if it is
+    not."""
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+
+    def __call__(self, run: Callable, *arguments: object) -> None:
+        if torch._C._cuda_getDevice() != self.device:
+            with torch.cuda.device(self.device):
+                return self(run, *arguments)
+        run(*arguments, torch._C._cuda_getCurrentRawStream(self.device))
+
+    def bound(self, launch: Any) -> Callable:
+        """A launch of the extension's that does the same by itself, without a frame of Python's."""
+        asked = torch._C._cuda_getDevice, torch._C._cuda_getCurrentRawStream
+        return launch.on_stream(self.device, *asked, self._elsewhere)
+
+    def _elsewhere(self, launch: Callable, *tensors: torch.Tensor) -> None:
+        with torch.cuda.device(self.device):
+            launch(*tensors)
 
 
 _libraries: dict[str, Library] = {}

@@ -16,11 +16,14 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    BatchNormTrain,
+    counted,
     mask_rows_are_pixels,
+    room,
     sums,
 )
 from pydl.contract.call import Four, Pair, Tensor
-from pydl.native import Library, library
+from pydl.native import Library
 
 
 def _parts(library: Library, x: Tensor, like: Tensor) -> Tensor | None:
@@ -46,6 +49,11 @@ def batch_norm_stats(library: Library, call: BatchNormStats) -> Pair:
     return mean, var
 
 
+def _runs(library: Library, x: Tensor) -> int:
+    """Into how many runs of pixels the sums over a channel are divided."""
+    return 0 if library.name == "cpu" else plan.geometry(library.functions.batch_norm_runs, x)
+
+
 def _forward(library: Library, call: BatchNormApply, training: bool) -> Pair:
     x, mean, var, weight, bias, residual, *how, keep_mask = call
     y, mask = call.results()
@@ -66,6 +74,19 @@ def batch_norm_forward(library: Library, call: BatchNormForward) -> Four:
     fused = library.name == "cpu" and x.numel() > 0
     mean, var = sums(x) if fused else batch_norm_stats(library, BatchNormStats(x))
     return *_forward(library, BatchNormApply(x, mean, var, *rest), fused), mean, var
+
+
+def batch_norm_train(library: Library, call: BatchNormTrain) -> Four:
+    """By one call of the extension."""
+    x, weight, bias, residual, *running, batches, momentum, eps, activation, slope, keep = call
+    y, mask, mean, var = call.results()
+    x, residual = _operands(library, layout.memory_format(x), x, residual)
+    *both, parts = room(x, _runs(library, x), None if not keep else (mean, var))
+    kept = mask if keep and activation != "none" else None
+    counted(batches, momentum)
+    how = eps, activation, slope, *running, batches, momentum, parts
+    library.call("batch_norm_train", x, *both, weight, bias, residual, y, kept, *how, on=x)
+    return y, mask, mean, var
 
 
 def batch_norm_grad_sums(library: Library, call: BatchNormGradSums) -> Pair:
@@ -105,16 +126,3 @@ def batch_norm_backward(library: Library, call: BatchNormBackward) -> Four:
     operands = grad_y, x, mean, var, weight, mask
     given: tuple[Any, ...] = *operands, *both, count, *how, wants_residual
     return *_grad_input(library, BatchNormGradInput(*given), fused), *both
-
-
-def move(
-    running_mean: Tensor,
-    running_var: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    count: int,
-    momentum: float,
-) -> None:
-    """Moves running statistics on a CPU, all contiguous, towards those of ``count`` elements."""
-    vectors = running_mean, running_var, mean, var
-    library("cpu").call("batch_norm_move", *vectors, count, momentum, on=mean)

@@ -90,5 +90,14 @@ def conv_grad_bias(library: Library, call: ConvGradBias) -> torch.Tensor:
     (grad_y,) = call
     grad_bias = call.results()
     operand = library.operand(grad_y, layout.memory_format(grad_y))
-    library.call("conv_grad_bias", operand, grad_bias, on=grad_y)
+    parts = None
+    if library.name == "cuda":  # a partial sum for each run of pixels
+        runs = plan.geometry(library.functions.conv_grad_bias_runs, operand)
+        shape, sums = (1, runs, grad_bias.shape[0]), layout.sums_dtype(operand)
+        parts = (
+            layout.empty(shape, operand, dtype=sums, layout=torch.contiguous_format)
+            if runs
+            else None
+        )
+    library.call("conv_grad_bias", operand, grad_bias, parts, on=grad_y)
     return grad_bias

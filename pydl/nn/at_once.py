@@ -17,10 +17,10 @@ from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from pydl import asked, dispatch, plan
+from pydl.backends import NOT_IN_PYTORCH
 from pydl.ops.pool_adaptive import kind_of_average
 
 COMPUTES = ("forward", "_conv_forward")  # the methods by which a layer computes its result
-_OTHERS = ("roi",)  # PyTorch has none
 
 
 class _Question(NamedTuple):
@@ -145,7 +145,8 @@ def method(
         return ours(self, *args, **kwargs)
 
     parameters = theirs.__code__.co_varnames[1 : theirs.__code__.co_argcount]
-    plain = parameters[:1] == ("input",) and family not in _OTHERS and asked.PROCESS == "auto"
+    in_pytorch = family not in NOT_IN_PYTORCH
+    plain = parameters[:1] == ("input",) and in_pytorch and asked.PROCESS == "auto"
     possible = recurrent_at_once if family in ("rnn", "rnn_cell") else at_once
     code = possible if plain else always
     return standing_for(like, code)

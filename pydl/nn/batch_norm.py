@@ -13,23 +13,25 @@ from pydl.nn.layer import Layer
 from pydl.ops import batch_norm as ops
 from pydl.ops import sync_batch_norm
 
+# running_mean and running_var, whether a call normalises by the batch, the momentum (None: a
+# cumulative average's) and how many batches came before.
+_Statistics = tuple[
+    torch.Tensor | None, torch.Tensor | None, bool, float | None, torch.Tensor | None
+]
 
-def _statistics(
-    module: _NormBase,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, float | torch.Tensor]:
-    """running_mean and running_var for this call, whether it normalises by the batch, and its
-    momentum. Increments the count of batches."""
-    tracks = module.training and module.track_running_stats
-    momentum: float | torch.Tensor = 0.0 if module.momentum is None else module.momentum
-    count = held(module, "num_batches_tracked") if tracks else None
-    if count is not None:
-        count.add_(1)
-        if module.momentum is None:  # a cumulative average, as a tensor for torch.compile
-            momentum = count.to(torch.float64).reciprocal()
-    if module.training and not tracks:
-        return None, None, True, momentum
+
+def _statistics(module: _NormBase) -> _Statistics:
+    """What a call of the layer normalises by, and moves."""
+    if not module.training:
+        mean, var = held(module, "running_mean"), held(module, "running_var")
+        return mean, var, mean is None and var is None, 0.0, None
+    if not module.track_running_stats:
+        return None, None, True, 0.0, None
     mean, var = held(module, "running_mean"), held(module, "running_var")
-    return mean, var, module.training or (mean is None and var is None), momentum
+    batches, momentum = held(module, "num_batches_tracked"), module.momentum
+    if momentum is None and batches is None:
+        momentum = 0.0
+    return mean, var, True, momentum, batches
 
 
 def normalised(
@@ -40,7 +42,7 @@ def normalised(
     slope: float = 0.0,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    running_mean, running_var, by_batch, momentum = _statistics(module)
+    running_mean, running_var, by_batch, momentum, batches = _statistics(module)
     return ops.batch_norm(
         input,
         running_mean,
@@ -54,6 +56,7 @@ def normalised(
         slope,
         residual,
         backend=backend,
+        num_batches_tracked=batches,
     )
 
 
@@ -241,14 +244,16 @@ class SyncBatchNorm(Layer, _BatchNormBase):
         group = sync_batch_norm.group_of(self.process_group) if self.training else None
         if group is None:
             return normalised(self, self._pydl_backend, input)
-        running_mean, running_var, _, momentum = _statistics(self)
+        running_mean, running_var, _, momentum, batches = _statistics(self)
+        by = ops.momentum_of(momentum, batches)
+        ops.count_batch(batches)
         return sync_batch_norm.batch_norm(
             input,
             running_mean,
             running_var,
             self.weight,
             self.bias,
-            momentum,
+            by,
             self.eps,
             group,
             self._pydl_backend,

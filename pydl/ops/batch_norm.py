@@ -7,6 +7,7 @@ import torch
 
 from pydl import backends, dispatch, layout, plan
 from pydl.aten.batch_norm import batch_norm_stats as stats_by_pytorch
+from pydl.aten.batch_norm import move
 from pydl.aten.bias_act import finish
 from pydl.call_key import watching
 from pydl.contract.batch_norm import (
@@ -16,10 +17,10 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    BatchNormTrain,
     unpack,
 )
 from pydl.entry import entry
-from pydl.native.batch_norm import move as move_by_native
 from pydl.ops import checks
 from pydl.ops.derivatives import Function, apply, by_reference, needs_grad, save
 from pydl.ops.forward_mode import total
@@ -31,6 +32,7 @@ ACTIVATIONS = ("none", "relu", "leaky_relu")
 stats = operator(BatchNormStats)
 apply_stats = operator(BatchNormApply)
 _forward = operator(BatchNormForward)
+_train = operator(BatchNormTrain)
 grad_sums = operator(BatchNormGradSums)
 grad_input = operator(BatchNormGradInput)
 _backward = operator(BatchNormBackward)
@@ -48,23 +50,46 @@ def in_sums_dtype(
     return vector.detach().to(dtype, copy=copy).contiguous()
 
 
+def _computed(
+    x,
+    weight,
+    bias,
+    residual,
+    mean,
+    var,
+    batches,
+    training,
+    momentum,
+    eps,
+    activation,
+    slope,
+    keep,
+    backend,
+):
+    """y and mask, and in training mean and var. Inference is given these, training perhaps running
+    ones and a number of batches, which it writes to."""
+    affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), residual
+    how = eps, activation, slope, keep, backend
+    if not training:
+        return apply_stats(x, mean, var, *affine, *how)
+    if mean is None:
+        return _forward(x, *affine, *how)
+    return _train(x, *affine, mean, var, batches, momentum, *how)
+
+
 class _BatchNorm(Function):
-    """y and the mask of its activation, and in training mean and var; inference is given these. The
-    last three have no gradient: they are results because the backward needs them."""
+    """What is computed. All but y have no gradient: they are results because the backward needs
+    them."""
 
     @staticmethod
-    def forward(x, weight, bias, residual, mean, var, eps, activation, slope, backend):
-        affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), residual
-        how = eps, activation, slope, True, backend
-        if mean is None:
-            return _forward(x, *affine, *how)
-        return apply_stats(x, mean, var, *affine, *how)
+    def forward(*arguments):
+        *arguments, backend = arguments
+        return _computed(*arguments, keep=True, backend=backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, _, mean, var, *ctx.how = inputs
+        x, weight, bias, _, mean, var, _, ctx.training, _, *ctx.how = inputs
         _, mask, *statistics = output
-        ctx.training = mean is None
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.mark_non_differentiable(mask, *statistics)
         save(ctx, output, x, weight, *(statistics or (mean, var)), mask)
@@ -73,7 +98,7 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx, grad_y, *_):
         if grad_y is None:
-            return (None,) * 10
+            return (None,) * 13
         x, weight, mean, var, mask = ctx.saved_tensors
         activation = ctx.how[1]
         for_x, for_weight, for_bias, for_residual, *_ = ctx.needs_input_grad
@@ -88,7 +113,7 @@ class _BatchNorm(Function):
             sum_g.to(ctx.bias_dtype) if for_bias else None,
             (grad_residual if masked else grad_y) if for_residual else None,
         )
-        return *grads, None, None, None, None, None, None
+        return *grads, *[None] * 9
 
     @staticmethod
     def push(ctx, for_x, for_weight, for_bias, for_residual, *_):
@@ -102,12 +127,13 @@ class _BatchNorm(Function):
             rest = x, weight, mean, var, mask, True, (True, False, False), how
             terms.append(apply(_BatchNormGrad, for_x, *rest)[0])
         elif for_x is not None:
-            still = mean.new_zeros(mean.shape), var
+            still = mean.new_zeros(mean.shape), var, None, False, 0.0
             terms.append(apply(_BatchNorm, for_x, weight, None, None, *still, *how)[0])
         if for_weight is not None or for_bias is not None:
             gain = for_bias.new_zeros(for_bias.shape) if for_weight is None else for_weight
             statistics = (None, None) if ctx.training else (mean, var)
-            terms.append(apply(_BatchNorm, x, gain, for_bias, None, *statistics, *how)[0])
+            rest = *statistics, None, ctx.training, 0.0, *how
+            terms.append(apply(_BatchNorm, x, gain, for_bias, None, *rest)[0])
         tangent = total(terms)
         if activation != "none":
             tangent = torch.where(unpack(mask, x), tangent, slope * tangent)
@@ -242,71 +268,42 @@ def check_training(size: torch.Size, training: bool, eps: float) -> None:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
 
 
-def move(
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    count: int,
-    momentum: float | torch.Tensor,
-    backend: str,
-) -> None:
-    """Moves the running statistics towards those of ``count`` elements a channel."""
-    vectors = running_mean, running_var, mean, var
-    seen = torch.compiler.is_compiling() or watching()
-    plain = all(type(one) is torch.Tensor and one.is_contiguous() for one in vectors)
-    if backend == "cpu" and type(momentum) is float and plain and not seen:
-        move_by_native(*vectors, count, momentum)
-    elif (
-        type(momentum) is float
-        and running_mean.dtype == running_var.dtype == var.dtype
-        and not seen
-    ):
-        plan.step(_move_alike, *vectors, count, momentum)
-    else:
-        plan.step(_move, *vectors, count, momentum)
+def momentum_of(
+    momentum: float | None, batches: torch.Tensor | None
+) -> float | torch.Tensor | None:
+    """The momentum of the batch after those counted; None: a cumulative average's, as a tensor,
+    which torch.compile can follow."""
+    if momentum is not None or batches is None:
+        return momentum
+    return (batches + 1).to(torch.float64).reciprocal()
 
 
-def _move_alike(
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    count: int,
-    momentum: float,
-) -> None:
-    """:func:`_move` where all are of one dtype and autograd has nothing to do with them."""
-    running_mean.data.lerp_(mean, momentum)
-    running_var.data.lerp_(var * (count / (count - 1)), momentum)
+def count_batch(batches: torch.Tensor | None) -> None:
+    if batches is not None:
+        plan.step(torch.Tensor.add_, batches, 1)
 
 
-def _move(
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    count: int,
-    momentum: float | torch.Tensor,
-) -> None:
-    with torch.no_grad():
-        _update(running_mean, mean, momentum)
-        _update(running_var, var * (count / (count - 1)), momentum)
-
-
-def _update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
-    """running = (1 - momentum) running + momentum batch, in place.
-
-    What autograd has saved of ``running`` stays valid, as with PyTorch's own operator: no step that
-    has still to go backward is by these numbers.
-    """
-    if not torch.compiler.is_compiling():  # which follows what is written and to what
-        running = running.data
-    moved = running.to(batch.dtype)  # halves: round once
-    if isinstance(momentum, torch.Tensor):
-        momentum = momentum.to(moved.dtype)
-    moved.lerp_(batch, momentum)
-    if moved.dtype != running.dtype:
-        running.copy_(moved)
+def _are_a_kernels(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    batches: torch.Tensor | None,
+) -> bool:
+    """Whether running statistics that have been checked are for a kernel to move: nothing is to see
+    how, and they lie as it reads them."""
+    if running_mean is None or torch.compiler.is_compiling() or watching():
+        return False
+    for one in (running_mean, running_var):
+        if (
+            type(one) is not torch.Tensor
+            or not one.is_contiguous()
+            or one.dtype != running_mean.dtype
+        ):
+            return False
+    return batches is None or (
+        type(batches) is torch.Tensor
+        and (batches.dtype, batches.device, batches.numel()) == (torch.int64, x.device, 1)
+    )
 
 
 def as_map(x: torch.Tensor) -> torch.Tensor:
@@ -318,19 +315,38 @@ def as_map(x: torch.Tensor) -> torch.Tensor:
 
 def _batch_norm(
     x: torch.Tensor,
+    *rest: Any,
+    backend: str | None,
+    num_batches_tracked: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """:func:`_normalised`. A batch that is refused counts, as with PyTorch's layers, which count
+    before they look at it."""
+    given: tuple[Any, ...] = x, *rest, num_batches_tracked, backend
+    if num_batches_tracked is None or torch.compiler.is_compiling():
+        return _normalised(*given)
+    try:
+        return _normalised(*given)
+    except Exception:
+        num_batches_tracked.add_(1)
+        raise
+
+
+def _normalised(
+    x: torch.Tensor,
     running_mean: torch.Tensor | None,
     running_var: torch.Tensor | None,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     training: bool,
-    momentum: float | torch.Tensor,
+    momentum: float | None,
     eps: float,
     activation: str,
     slope: float,
     residual: torch.Tensor | None,
+    batches: torch.Tensor | None,
     backend: str | None,
 ) -> torch.Tensor:
-    """``momentum`` may be a tensor of one element: the layers' cumulative average."""
+    """``momentum`` is None for the layers' cumulative average, of ``batches``."""
     checks.tensor("batch_norm", "input", x)
     if activation != "none" or residual is not None:
         check_act(x, activation, residual)
@@ -338,31 +354,37 @@ def _batch_norm(
     arguments = activation, residual is not None
     backend = backends.choose(_kind(how), backend, x, arguments=arguments)
     if backend == "aten" or x.numel() == 0:  # of nothing, PyTorch checks and says nothing
-        return _by_pytorch(x, running_mean, running_var, weight, bias, *how)
+        return _by_pytorch(
+            x, running_mean, running_var, weight, bias, *how, num_batches_tracked=batches
+        )
     if x.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, ...), got shape {tuple(x.shape)}")
+    if momentum is None and batches is None:
+        raise TypeError("batch_norm(): argument 'momentum' must be float, not NoneType")
     check_training(x.shape, training, eps)
     check_parameters(x, running_mean, running_var, weight, bias, training)
     map = as_map(x).resolve_neg()
     added = None if residual is None else as_map(residual).resolve_neg()
-    epilogue = float(eps), activation, float(slope)
     wants_grad = needs_grad(x, weight, bias, residual)
-    mean = var = None
+    statistics: tuple[torch.Tensor | None, ...] = (None, None, None)
     if not training:
         # Copies where they are kept: training may move the originals before the backward.
-        mean, var = (in_sums_dtype(v, x, copy=wants_grad) for v in (running_mean, running_var))
+        both = (in_sums_dtype(v, x, copy=wants_grad) for v in (running_mean, running_var))
+        statistics = *both, None
+    elif _are_a_kernels(x, running_mean, running_var, batches):
+        statistics = running_mean, running_var, batches
+    operands = map, weight, bias, added, *statistics
+    rest: tuple[Any, ...] = training, momentum, float(eps), activation, float(slope)
     if wants_grad:
-        y, _, *statistics = _BatchNorm.apply(
-            map, weight, bias, added, mean, var, *epilogue, backend
-        )
+        y, _, *made = _BatchNorm.apply(*operands, *rest, backend)
     else:
-        affine = in_sums_dtype(weight, x), in_sums_dtype(bias, x), added
-        function, given = (_forward, ()) if training else (apply_stats, (mean, var))
-        y, _, *statistics = function(map, *given, *affine, *epilogue, False, backend)
-    if training and running_mean is not None:
-        count = x.numel() // x.shape[1]
-        mean, var = statistics
-        move(running_mean, running_var, mean, var, count, momentum, backend)
+        rest = *operands, *rest, False, backend
+        y, _, *made = _computed(*rest)
+    if training and statistics[0] is None:
+        if running_mean is not None:
+            count, by = x.numel() // x.shape[1], momentum_of(momentum, batches)
+            plan.step(move, running_mean, running_var, *made, count, by)
+        count_batch(batches)
     return y if map.shape == x.shape else y.reshape(x.shape)
 
 
@@ -374,20 +396,19 @@ def _kind(args: tuple) -> str:
     return "batch_norm" if activation == "none" and residual is None else "batch_norm_act"
 
 
-def _by_pytorch(*arguments: Any) -> torch.Tensor:
+def _by_pytorch(*arguments: Any, num_batches_tracked: torch.Tensor | None = None) -> torch.Tensor:
     """A call with the arguments of :func:`_batch_norm`, but for the backend."""
     *of_stock, activation, slope, residual = arguments
-    x, momentum = of_stock[0], of_stock[6]
     plain = activation == "none" and residual is None
     if not plain:
-        check_act(x, activation, residual)
-    if isinstance(momentum, torch.Tensor):
+        check_act(of_stock[0], activation, residual)
+    of_stock[6] = momentum_of(of_stock[6], num_batches_tracked)
+    if isinstance(of_stock[6], torch.Tensor):
         y = _by_tensor_momentum(*of_stock)
     else:
         y = plan.step(torch.nn.functional.batch_norm, *of_stock)
-    if plain:
-        return y
-    return finish(y, residual, activation, float(slope))
+    count_batch(num_batches_tracked)
+    return y if plain else finish(y, residual, activation, float(slope))
 
 
 batch_norm = entry(
@@ -410,7 +431,7 @@ def _by_tensor_momentum(
     if torch.compiler.is_compiling() and x.numel() > 0:
         count = x.numel() // x.shape[1]
         mean, var = stats_by_pytorch(BatchNormStats(x.detach()))
-        _move(running_mean, running_var, mean, var, count, momentum)
+        move(running_mean, running_var, mean, var, count, momentum)
         return torch.nn.functional.batch_norm(x, None, None, weight, bias, training, 0.0, eps)
     return torch.nn.functional.batch_norm(
         x, running_mean, running_var, weight, bias, training, float(momentum), eps

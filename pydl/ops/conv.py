@@ -13,6 +13,7 @@ import torch
 
 from pydl import backends, dispatch, layout, plan
 from pydl.aten.bias_act import finish
+from pydl.backends import transformed
 from pydl.contract.conv import (
     ConvForward,
     ConvGradBias,
@@ -68,7 +69,7 @@ class _Conv(Function):
             grad_y = apply(BiasActGrad, grad_y, y[0], *ctx.epilogue, window[-1].forward)
         grad_x = grad_weight = grad_bias = None
         if needs[0]:
-            grad_x = apply(_ConvGradInput, grad_y, weight, tuple(x.shape[2:]), window)
+            grad_x = apply(_ConvGradInput, grad_y, weight, None, tuple(x.shape[2:]), window)
         if needs[1]:
             grad_weight = apply(_ConvGradWeight, grad_y, x, tuple(weight.shape[2:]), window)
             grad_weight = _as_result(grad_weight, x, weight)
@@ -80,7 +81,7 @@ class _Conv(Function):
     def push(ctx, for_x, for_weight, for_bias, for_residual, *_):
         x, weight, *y = ctx.saved_tensors
         if for_bias is not None:
-            for_bias = for_bias.reshape(-1, *[1] * (x.ndim - 2)).expand(ctx.results[0].shape)
+            for_bias = _along_channels(for_bias, x.ndim).expand(ctx.results[0].shape)
 
         def product(x, weight):
             return apply(_Conv, x, weight, None, None, ctx.window, NO_EPILOGUE)
@@ -99,21 +100,22 @@ def _as_result(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tor
 
 
 class _ConvGradInput(Function):
+    """A transposed convolution's has a bias."""
+
     @staticmethod
-    def forward(grad_y, weight, input_size, window):
-        *geometry, servers = window
-        return _grad_input(grad_y, weight, input_size, *geometry, servers.grad_input)
+    def forward(grad_y, weight, bias, input_size, window):
+        return _transposed(grad_y, weight, bias, input_size, window)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *operands, ctx.input_size, ctx.window = inputs
+        *operands, _, ctx.input_size, ctx.window = inputs
         save(ctx, output, *operands)
 
     @staticmethod
     def backward(ctx, grad_grad_x):
         grad_y, weight = ctx.saved_tensors
         grad_grad_x = _as_result(grad_grad_x, grad_y, weight)
-        for_grad_y = for_weight = None
+        for_grad_y = for_weight = for_bias = None
         if ctx.needs_input_grad[0]:
             for_grad_y = apply(_Conv, grad_grad_x, weight, None, None, ctx.window, NO_EPILOGUE)
             # A transposed convolution's output_padding may make the map large enough for more.
@@ -123,14 +125,19 @@ class _ConvGradInput(Function):
             kernel_size = tuple(weight.shape[2:])
             for_weight = apply(_ConvGradWeight, grad_y, grad_grad_x, kernel_size, ctx.window)
             for_weight = _as_result(for_weight, grad_y, weight)
-        return for_grad_y, for_weight, None, None
+        if ctx.needs_input_grad[2]:
+            for_bias = apply(_ConvGradBias, grad_grad_x, ctx.window[-1].forward)
+        return for_grad_y, for_weight, for_bias, None, None
 
     @staticmethod
-    def push(ctx, for_grad_y, for_weight, *_):
+    def push(ctx, for_grad_y, for_weight, for_bias, *_):
         def product(grad_y, weight):
-            return apply(_ConvGradInput, grad_y, weight, ctx.input_size, ctx.window)
+            return apply(_ConvGradInput, grad_y, weight, None, ctx.input_size, ctx.window)
 
-        return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_weight)))
+        if for_bias is not None:
+            for_bias = _along_channels(for_bias, ctx.results[0].ndim).expand(ctx.results[0].shape)
+        terms = of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_weight))
+        return total([*terms, for_bias])
 
 
 class _ConvGradWeight(Function):
@@ -154,7 +161,7 @@ class _ConvGradWeight(Function):
                 for_grad_y = for_grad_y.narrow(axis, 0, n)
         if ctx.needs_input_grad[1]:
             input_size = tuple(x.shape[2:])
-            for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, input_size, ctx.window)
+            for_x = apply(_ConvGradInput, grad_y, grad_grad_weight, None, input_size, ctx.window)
         return for_grad_y, for_x, None, None
 
     @staticmethod
@@ -163,6 +170,25 @@ class _ConvGradWeight(Function):
             return apply(_ConvGradWeight, grad_y, x, ctx.kernel_size, ctx.window)
 
         return total(of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_x)))
+
+
+def _transposed(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    size: Sequence[int],
+    window: tuple,
+) -> torch.Tensor:
+    *geometry, servers = window
+    y = _grad_input(x, weight, size, *geometry, servers.grad_input)
+    if bias is None:
+        return y
+    add = torch.add if transformed() else torch.Tensor.add_  # vmap may map the bias alone
+    return plan.step(add, y, _along_channels(bias, y.ndim))
+
+
+def _along_channels(vector: torch.Tensor, axes: int) -> torch.Tensor:
+    return vector.reshape(-1, *[1] * (axes - 2))
 
 
 class _ConvGradBias(Function):
@@ -177,8 +203,7 @@ class _ConvGradBias(Function):
 
     @staticmethod
     def backward(ctx, grad_grad_bias):
-        shape = ctx.shape
-        return grad_grad_bias.reshape(-1, *[1] * (len(shape) - 2)).expand(shape), None
+        return _along_channels(grad_grad_bias, len(ctx.shape)).expand(ctx.shape), None
 
     @staticmethod
     def push(ctx, tangent, *_):
@@ -372,13 +397,8 @@ def conv_transpose(
         )
     conv_checks.has_positions(x)
     # The data gradient of the convolution that leads from the result to x.
-    geometry = stride, padding, dilation, groups
-    if needs_grad(x, weight):
-        y = _ConvGradInput.apply(x, weight, tuple(output_size), (*geometry, servers))
-    else:
-        y = _grad_input(x, weight, output_size, *geometry, servers.grad_input)
-    if bias is not None:
-        y = plan.step(torch.add, y, bias.reshape(-1, *[1] * axes))
+    made = _ConvGradInput.apply if needs_grad(x, weight, bias) else _transposed
+    y = made(x, weight, bias, tuple(output_size), (stride, padding, dilation, groups, servers))
     return y.squeeze(0) if unbatched else y
 
 

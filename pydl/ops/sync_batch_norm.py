@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from pydl import backends
+from pydl.aten.batch_norm import move
 from pydl.ops import checks
 from pydl.ops.batch_norm import (
     apply_stats,
@@ -14,7 +15,6 @@ from pydl.ops.batch_norm import (
     grad_input,
     grad_sums,
     in_sums_dtype,
-    move,
     stats,
 )
 from pydl.ops.derivatives import Function, save
@@ -107,7 +107,7 @@ def batch_norm(
     running_var: torch.Tensor | None,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
-    momentum: float | torch.Tensor,
+    momentum: float | torch.Tensor | None,
     eps: float,
     group: dist.ProcessGroup,
     backend: str | None,
@@ -128,6 +128,6 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {x.shape}"
         )
     if running_mean is not None and count > 0:
-        move(running_mean, running_var, mean, var, count, momentum, backend)
+        move(running_mean, running_var, mean, var, count, momentum)
     y = _SyncBatchNorm.apply(map, weight, bias, mean, var, count, float(eps), group, backend)
     return y if map.shape == x.shape else y.reshape(x.shape)

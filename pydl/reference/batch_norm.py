@@ -13,6 +13,7 @@ from pydl.contract.batch_norm import (
     BatchNormGradInput,
     BatchNormGradSums,
     BatchNormStats,
+    BatchNormTrain,
     pack,
     unpack,
 )
@@ -82,6 +83,23 @@ def batch_norm_forward(
     x, *rest = call
     mean, var = batch_norm_stats(BatchNormStats(x))
     return *batch_norm_apply(BatchNormApply(x, mean, var, *rest)), mean, var
+
+
+def batch_norm_train(
+    call: BatchNormTrain,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same, kept or not, and running statistics moved."""
+    x, _, _, _, running_mean, running_var, batches, momentum, *_, keep = call
+    y, mask, mean, var = batch_norm_forward(call.without_running())
+    if batches is not None:
+        batches += 1
+    by: Any = 1 / batches.double() if momentum is None and batches is not None else momentum
+    count = x.numel() // x.shape[1]
+    unbiased = var * count / (count - 1)
+    with torch.no_grad():
+        for running, to in ((running_mean, mean), (running_var, unbiased)):
+            running.data.copy_((1 - by) * _raised(running) + by * to)
+    return (y, mask, mean, var) if keep else (y, mask, layout.nothing(x), layout.nothing(x))
 
 
 def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:

@@ -20,6 +20,7 @@ from contract import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pydl
 from pydl import backends, functional, layout
 from pydl.contract.batch_norm import mask as empty_mask
 from pydl.contract.batch_norm import pack, unpack
@@ -200,6 +201,59 @@ def test_by_hand(server):
     torch.testing.assert_close(y.flatten().cpu(), torch.tensor([0.0, 0.0, 0.0, 2.0]))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("runs", (1, 2), ids=("one run of pixels", "several"))
+@pytest.mark.parametrize("momentum", (0.0, 0.3, 0.75, 1.0, None), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    (
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_running_statistics(server, dtype, kept, momentum, runs):
+    """Of a layer that counts its batches; the same numbers whether something is kept for a backward
+    or not."""
+    backend, device = server
+    more = {"momentum": momentum, "device": device, "affine": False}
+    ours, without = (pydl.nn.BatchNorm2d(5, **more, dtype=kept, backend=backend) for _ in "12")
+    theirs, same = (torch.nn.BatchNorm2d(5, **more, dtype=dtype) for dtype in (torch.float64, kept))
+    for step in range(3):
+        shape = (2, 5, 3, 4) if runs == 1 else (3, 5, 33, 29)
+        x = (torch.randn(shape, device=device) + step).to(dtype)
+        y = ours(x.clone().requires_grad_())
+        assert torch.equal(without(x), y) and y.requires_grad
+        theirs(x.double()), same(x)
+    counts = {int(one.num_batches_tracked) for one in (ours, without, theirs)}
+    versions = {one.num_batches_tracked._version for one in (ours, without, theirs)}
+    assert counts == {3} and len(versions) == 1
+    for name in ("running_mean", "running_var"):
+        value, exact = getattr(ours, name), getattr(theirs, name)
+        assert value.dtype == kept and torch.equal(getattr(without, name), value)
+        hold(value, getattr(same, name), exact, name)
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_running_statistics_that_no_kernel_writes_to(server):
+    """Every other number of some memory, a count on a layer that has none, and of another dtype."""
+    backend, device = server
+    x = torch.randn(3, 4, 5, 5, device=device)
+    for batches in (None, torch.tensor(0, dtype=torch.int32, device=device)):
+        layers = pydl.nn.BatchNorm2d(4, backend=backend), torch.nn.BatchNorm2d(4)
+        for layer in layers:
+            layer.running_mean = torch.zeros(8, device=device)[::2]
+            layer.running_var = torch.ones(8, device=device)[::2]
+            layer.num_batches_tracked = None if batches is None else batches.clone()
+            layer.to(device)(x)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            torch.testing.assert_close(*(getattr(layer, name) for layer in layers))
+
+
 @pytest.mark.parametrize("server", servers("batch_norm"))
 def test_every_other_plane(server):
     """Dense but for the outermost axis: one distance says where the pixels of a plane lie, but not
@@ -343,6 +397,14 @@ def test_operators_are_registered_correctly(server):
             "stats": (map, backend),
             "forward": forward,
             "apply": (map, mean, var, *forward[1:]),
+            "train": (
+                *forward[:4],
+                mean + 1,
+                var + 1,
+                torch.tensor(2, device=device),
+                0.1,
+                *forward[4:],
+            ),
             "grad_sums": (*operands[:4], mask, *how, backend),
             "grad_input": (*operands, *sums, 30.0, *how, True, backend),
             "backward": (*operands, *how, False, backend),

@@ -28,29 +28,31 @@ def map_for(name: str, step: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_several_steps_and_inference(name, options):
+@pytest.mark.parametrize("server", servers("batch_norm"))
+def test_several_steps_and_inference(server, name, options):
     """The same outputs, gradients and state after steps of training as torch.nn's."""
-    for backend in ("cpu", "reference"):
-        ours = getattr(pydl.nn, name)(4, **options, backend=backend)
-        theirs = getattr(nn, name)(4, **options)
-        optimizers = [
-            torch.optim.SGD(m.parameters(), 0.1) if list(m.parameters()) else None
-            for m in (ours, theirs)
-        ]
-        for step in range(4):
-            seen = []
-            for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
-                x = map_for(name, step).requires_grad_()
-                y = layer(x)
-                y.square().mean().backward()
-                seen.append((y.detach(), x.grad))
-                if optimizer is not None:
-                    optimizer.step()
-                    optimizer.zero_grad()
-            torch.testing.assert_close(*seen)
-        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
-        ours.eval(), theirs.eval()
-        torch.testing.assert_close(ours(map_for(name, 9)), theirs(map_for(name, 9)))
+    backend, device = server
+    ours = getattr(pydl.nn, name)(4, **options, backend=backend).to(device)
+    theirs = getattr(nn, name)(4, **options).to(device)
+    optimizers = [
+        torch.optim.SGD(m.parameters(), 0.1) if list(m.parameters()) else None
+        for m in (ours, theirs)
+    ]
+    for step in range(4):
+        seen = []
+        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+            x = map_for(name, step).to(device).requires_grad_()
+            y = layer(x)
+            y.square().mean().backward()
+            seen.append((y.detach(), x.grad))
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+        torch.testing.assert_close(*seen)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    ours.eval(), theirs.eval()
+    x = map_for(name, 9).to(device)
+    torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_ranks_are_checked_in_pytorchs_words():

@@ -78,6 +78,25 @@ def test_what_the_extension_refuses(name):
     ):
         with pytest.raises(ValueError, match=message):
             forward(**wrong)
+    running = mean.clone(), var.clone(), torch.zeros((), dtype=torch.int64, device=x.device), 0.1
+    parts = None if name == "cpu" else torch.empty(2, library.functions.batch_norm_runs(x), 3)
+
+    def train(running):
+        maps = x, mean.clone(), var.clone(), None, None, None, y, None
+        library.call("batch_norm_train", *maps, *how[:3], *running, parts, on=x)
+
+    train(running)
+    for wrong, message in (
+        ((mean[:2], *running[1:]), "running statistics of 3"),
+        ((mean.long(), *running[1:]), "running statistics of 3"),
+        ((running[0], torch.ones(6)[::2], *running[2:]), "running statistics of 3"),
+        ((running[0], None, *running[2:]), "both running statistics"),
+        ((running[0], var.double(), *running[2:]), "both running statistics"),
+        ((*running[:2], mean, 0.1), "one number of int64"),
+        ((*running[:2], None, None), "a momentum or num_batches_tracked"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(wrong)
     grads = (x, x, mean, var, None, None, mean, None, y, None, 32.0, *how)
     with pytest.raises(ValueError, match="both sums or neither"):
         library.call("batch_norm_grad_input", *grads, on=x)
@@ -86,10 +105,19 @@ def test_what_the_extension_refuses(name):
         library.call("batch_norm_grad_input", *grads, on=x)
 
 
-def test_a_batch_that_is_refused_is_counted_as_by_pytorch() -> None:
+@pytest.mark.parametrize("backend", (None, "aten", "cpu", "reference"))
+def test_a_batch_that_is_refused_is_counted_as_by_pytorch(backend) -> None:
     counts = []
-    for layer in (torch.nn.BatchNorm1d(3), pydl.nn.BatchNorm1d(3)):
-        with pytest.raises(ValueError, match="more than 1 value per channel"):
-            layer(torch.randn(1, 3))
-        counts.append(layer.num_batches_tracked)
-    assert counts[0] == counts[1]
+    for layer in (torch.nn.BatchNorm1d(3), pydl.nn.BatchNorm1d(3, backend=backend)):
+        layer(torch.randn(2, 3))
+        for _ in range(3):
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                layer(torch.randn(1, 3))
+        counts.append(int(layer.num_batches_tracked))
+    assert counts == [4, 4]
+
+
+def test_a_momentum_is_a_number() -> None:
+    for backend in ("aten", "cpu"):
+        with pytest.raises(TypeError, match="momentum"):
+            functional.batch_norm(X, *STATISTICS, training=True, momentum=None, backend=backend)

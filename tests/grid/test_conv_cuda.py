@@ -186,6 +186,7 @@ DEPTHWISE = (
     Shape("three axes", (1, 16, 4, 5, 6), (16, 1, 3, 3, 3), (1, 2, 1), (1, 1, 1), (1, 1, 2), 16),
     Shape("one axis", (2, 40, 37), (40, 1, 3), (1,), (1,), groups=40),
     Shape("pixels in several splits", (3, 2, 40, 41), (2, 1, 3, 3), padding=(1, 1), groups=2),
+    Shape("a last split with room to spare", (5, 264, 5, 4), (264, 1, 3, 3), (), (1, 1), (), 264),
     Shape("an empty batch", (0, 8, 5, 5), (8, 1, 3, 3), groups=8),
 )
 
@@ -200,6 +201,21 @@ def test_depthwise_against_reference(shape, view, dtype):
     results = _three(shape, dtype, VIEWS[view])
     for what, *three in zip(("y", "grad_x", "grad_weight"), *results, strict=True):
         hold(*three, what)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+def test_taps_meet_only_their_rows(view, dtype):
+    """The last row is infinite, and only the lowest taps meet it: rows of the output that a strip
+    has room for, but the map has not, multiply nothing."""
+    x = _operand((2, 16, 13, 9), dtype, view, 1)
+    x[:, :, -1] = torch.inf
+    grad_y = _operand((2, 16, 11, 7), dtype, view, 2).abs() + 1
+    function = backends.function("cuda", "conv_grad_weight")
+    grad_weight = function(grad_y, x, [3, 3], [1, 1], [0, 0], [1, 1], 16)
+    assert (grad_weight[..., -1, :] == torch.inf).all()
+    assert grad_weight[..., :-1, :].isfinite().all()
 
 
 FEW_CHANNELS = (
@@ -332,6 +348,35 @@ def test_the_gradient_of_a_bias_reads_a_part_of_a_map_alone(size):
     grad_y = whole[tuple(map(slice, size))].copy_(torch.randint(-9, 9, size))
     exact = grad_y.transpose(0, 1).flatten(1).sum(1)
     assert torch.equal(backends.function("cuda", "conv_grad_bias")(grad_y), exact)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    "size, view",
+    (
+        ((2, 3, 100, 60), "contiguous"),  # two runs, whole turns of a thread's and a part
+        ((3, 2, 33, 7), "contiguous"),  # rows that are no whole vectors
+        ((2, 5, 3, 8), "contiguous"),  # threads without a part
+        ((1, 40, 92, 92), "channels_last"),  # more runs than a warp joins at a time
+        ((2, 7, 9, 8), "channels_last"),  # channels that are no whole vectors
+        ((2, 64, 1, 3), "channels_last"),
+    ),
+    ids=str,
+)
+def test_the_gradient_of_a_bias_of_a_dense_map(size, view, dtype):
+    grad_y = _lies(torch.randint(-9, 10, size).to(DEVICE, dtype), view)
+    exact = grad_y.double().transpose(0, 1).flatten(1).sum(1).to(dtype)
+    assert torch.equal(backends.function("cuda", "conv_grad_bias")(grad_y), exact)
+    runs = native.library("cuda").functions.conv_grad_bias_runs
+    assert runs(grad_y) > 0 and runs(grad_y[..., 1:]) == 0
+
+
+def test_the_gradient_of_a_bias_wants_room_for_its_runs():
+    grad_y, grad_bias = torch.zeros(2, 3, 4, 5, device=DEVICE), torch.empty(3, device=DEVICE)
+    library = native.library("cuda")
+    for parts in (None, torch.empty(1, 2, 3, device=DEVICE)):
+        with pytest.raises(ValueError, match="room for 1 x 3 partial sums"):
+            library.call("conv_grad_bias", grad_y, grad_bias, parts, on=grad_y)
 
 
 @pytest.mark.parametrize("channels, groups", ((8, 1), (2, 2)))

@@ -145,7 +145,9 @@ def test_moments_of_more_pixels_than_32_bits_count():
     pixels = runs * run_pixels
     runtime.launch(
         *(batch_norm_sums.batch_norm_join_moments_kernel, 1, mean.device),
-        *(*parts, mean, var, 1, runs, pixels, run_pixels),
+        *(*parts, mean, var, None, None, None, 1, runs, pixels, run_pixels),
+        momentum=0.0,
+        CUMULATIVE=False,
         BLOCK=1,
     )
     means, squares = (part.double() for part in parts)

@@ -46,6 +46,9 @@ CASES = (
     (2, Case("vectors with ties", (1, 40, 7, 8), {"output_size": 3}, "channels_last", "ties")),
     (2, Case("a part of a block", (53, 72, 8, 8), {"output_size": 3}, "channels_last")),
     (2, Case("many planes of few places", (3, 67, 3, 2), {"output_size": 2})),
+    # CUDA C++: 132 blocks that take sixteen planes at a time.
+    (2, Case("more planes a thread", (3, 705, 3, 4), {"output_size": 2})),
+    (2, Case("more channels a thread", (66, 32, 3, 4), {"output_size": 2}, "channels_last")),
     (2, Case("more places than shared memory has room for", (1, 2, 41, 40), {"output_size": 7})),
     (2, Case("a slice of a larger map", (2, 3, 9, 8), {"output_size": 5}, "sliced")),
     (2, Case("an odd storage offset", (1, 3, 9, 8), {"output_size": 5}, "offset")),
@@ -139,6 +142,7 @@ PYRAMIDS = (
     ((1, 3), Case("NaN", (1, 4, 9, 10), values="nan")),
     ((1, 2, 3), Case("channels last", (1, 67, 7, 8), view="channels_last")),
     ((3, 2, 1), Case("whole vectors of channels", (2, 24, 7, 8), view="channels_last")),
+    ((2, 1), Case("more channels a thread", (66, 32, 3, 4), view="channels_last")),
     ((4, 1), Case("channels last with NaN", (2, 9, 7, 8), view="channels_last", values="nan")),
     ((1, 2), Case("a slice of a larger map", (2, 3, 9, 8), view="sliced")),
     ((1, 2), Case("an expanded gradient", (2, 3, 9, 8), view="expanded")),

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from pydl import nn
+from pydl.bench.options import HELD_TO_AVX2
 from pydl.ops import rnn_layers
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -28,7 +29,6 @@ KINDS = (
 )
 # steps, sequences: few enough for PyTorch's operators, and enough for ours
 SIZES = ((3, 2), (40, 16))
-HELD_TO_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def outputs(module, x, packed, autocast, dtype):

@@ -96,13 +96,43 @@ def test_the_last_in_scan_order_stays(server, view):
 @pytest.mark.parametrize("channels", (3, 8))
 def test_places_in_any_order(server, view, channels):
     """Every run of elements names places of every chunk, some of them twice."""
+    generator = torch.Generator().manual_seed(1)
+    index = torch.randint(40 * 190, (2, channels, 30, 25), generator=generator)
+    hold_to_reference(server, index, (40, 190), view)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
+)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+def test_the_only_place_is_the_first_of_a_chunk(server, view):
+    """Chunks begin at multiples of 16: an image for each."""
+    index = torch.arange(0, 2048, 16).reshape(-1, 1, 1, 1).expand(-1, 4, 1, 1)
+    hold_to_reference(server, index, (32, 64), view)
+
+
+@pytest.mark.parametrize(
+    "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
+)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
+def test_runs_far_apart_name_one_chunk(server, view):
+    """The first run of 64 elements and the last; the 31 between name places of other chunks, so
+    that one lane has both, in two turns."""
+    index = torch.arange(33 * 64)
+    index[64:-64] += 8192
+    index[-64:] = torch.arange(64, 128)
+    index = index.reshape(1, 1, 32, 66).expand(1, 8, 32, 66)
+    hold_to_reference(server, index, (64, 161), view)
+
+
+def hold_to_reference(server, index, size, view):
+    """Both passes, of random values."""
     backend, device = server
     generator = torch.Generator().manual_seed(1)
-    index = torch.randint(40 * 190, (2, channels, 30, 25), generator=generator).to(device)
-    x = torch.randn(2, channels, 30, 25, generator=generator).to(device)
-    if view == "channels_last":
-        x, index = (t.contiguous(memory_format=torch.channels_last) for t in (x, index))
-    arguments = (x, index, [40, 190])
+    lies = torch.channels_last if view == "channels_last" else torch.contiguous_format
+    x = torch.randn(index.shape, generator=generator)
+    x, index = (t.to(device).contiguous(memory_format=lies) for t in (x, index))
+    arguments = (x, index, list(size))
     y = backends.function(backend, "max_unpool_forward")(*arguments)
     assert torch.equal(y, backends.function("reference", "max_unpool_forward")(*arguments))
     arguments = (torch.randn(y.shape, generator=generator).to(device), index)

@@ -357,6 +357,36 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> _Functions:
     plan.forget()
 
 
+def test_a_kept_launch_goes_to_the_stream_of_its_gpu_and_makes_it_the_current_one():
+    functions, x = native.library("cpu").functions, x_of()
+    y, here, asked, moved = torch.empty_like(x), [1], [], []
+    given = x, None, None, y, "relu", 0.0
+    launch = functions.keep_bias_act_forward([x, y], *given, 0)
+
+    def stream(device: int) -> int:
+        asked.append(device)
+        return 1  # threads, to a CPU's kernel
+
+    def elsewhere(launch: Callable, *tensors: torch.Tensor) -> None:
+        moved.append(len(tensors))
+        here[0] = 1
+        launch(*tensors)
+
+    assert launch.on_stream(1, lambda: here[0], stream, elsewhere) is launch
+    for current in (1, 0):
+        here[0] = current
+        x = x_of() - 0.5
+        launch(x, y.fill_(torch.nan))
+        assert torch.equal(y, x.relu())
+    assert asked == [1, 1] and moved == [2]
+    with pytest.raises(ValueError, match="2 tensors got"):
+        launch(x, y, y)
+    with pytest.raises(RuntimeError, match="has a device"):
+        launch.on_stream(1, None, None, None)
+    with pytest.raises(TypeError, match="on_stream expected 4"):
+        functions.keep_bias_act_forward([x, y], *given, 0).on_stream(1)
+
+
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("family", [name for name in CALLS if "cuda" in backends.serving(name)])
 def test_a_launch_waits_for_nothing(family, training, launches, monkeypatch):
@@ -377,7 +407,7 @@ def test_a_launch_waits_for_nothing(family, training, launches, monkeypatch):
 
 # Without a GPU Triton still compiles; a driver that does nothing says what would be launched.
 COMPILED = """
-import no_gpu, torch
+import no_gpu, torch, triton
 from pydl import functional
 
 launches = no_gpu.serve_triton()
@@ -399,6 +429,11 @@ for call in (
             assert one.shape == other.shape and one.stride() == other.stride()
         else:
             assert one == other, (one, other)
+seen, hooks = [], triton.knobs.runtime
+hooks.launch_enter_hook.add(lambda metadata: seen.append(metadata.get()["name"]))
+call()
+launches.last[7](launches.last[6])  # as the launch, which does nothing here, would
+assert seen == ["bias_act_forward_kernel"], seen
 """
 
 

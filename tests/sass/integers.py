@@ -91,6 +91,15 @@ def _extreme(thread, one):
     put(thread, target, min(x, y) if predicate(thread, rest[0]) else max(x, y))
 
 
+def _extreme_of_three(thread, one):
+    """VIMNMX3 a, b, c: the least where the predicate holds."""
+    target, *sources, least = one.operands
+    values = [integer(thread, operand) for operand in sources]
+    if "U32" not in one.modifiers:
+        values = [signed(value) for value in values]
+    put(thread, target, min(values) if predicate(thread, least) else max(values))
+
+
 def _compare(thread, one):
     first, second, a, b, joined, *low = one.operands
     x, y = integer(thread, a), integer(thread, b)
@@ -253,6 +262,7 @@ OPERATIONS = {
     "IMNMX": _extreme,
     "VIMNMX": _extreme,
     "VIADDMNMX": _extreme,
+    "VIMNMX3": _extreme_of_three,
     "ISETP": _compare,
     "LOP3": _logic,
     "PLOP3": _logic_of_predicates,

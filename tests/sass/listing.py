@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Instruction:
     def reads(self) -> frozenset[str]:
         """The registers whose values it needs: those of its operands but the first, unless it
         stores, and of neighbours that are read together the first."""
-        stores = self.name in ("STG", "ST", "STS", "STL", "RED")
+        stores = self.name in ("STG", "ST", "STS", "STL", "RED", "REDG")
         operands = [o for i, o in enumerate(self.operands) if i > 0 or stores or "[" in o]
         return frozenset(_REGISTER.findall(",".join(operands)))
 
@@ -101,10 +102,10 @@ def short(mangled: list[str]) -> list[str]:
     filtered = subprocess.run(
         ["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True
     ).stdout.splitlines()
-    return [_without_parameters(name) for name in filtered]
+    return [without_parameters(name) for name in filtered]
 
 
-def _without_parameters(name: str) -> str:
+def without_parameters(name: str) -> str:
     name = re.sub(r"\(anonymous namespace\)::|pydl::(cuda::)?", "", name).removeprefix("void ")
     depth = 0
     for at, letter in enumerate(name):
@@ -125,11 +126,16 @@ def read(file: Path, architecture: str, wanted: set[str]) -> dict[str, Kernel]:
     Raises:
         LookupError: the file has no kernel of a name.
     """
-    usage = {row[0]: row[1:] for row in _USAGE.findall(_dump(file, architecture, "-res-usage"))}
+    usage = _usage(file, architecture)
     names = dict(zip(short(list(usage)), usage, strict=True))
     if missing := wanted - names.keys():
         raise LookupError(f"{file} has no {', '.join(sorted(missing))}; built from other sources?")
-    chosen = {names[name]: name for name in wanted}
+    return named(file, architecture, {names[name]: name for name in wanted})
+
+
+def named(file: Path, architecture: str, chosen: Mapping[str, str]) -> dict[str, Kernel]:
+    """The kernels of these mangled names, by the names that they are to have."""
+    usage = _usage(file, architecture)
     text = _dump(file, architecture, "-sass", "-fun", ",".join(chosen))
     jumps = {}
     if "c[0x2]" in text:
@@ -143,6 +149,12 @@ def read(file: Path, architecture: str, wanted: set[str]) -> dict[str, Kernel]:
         name = chosen[mangled]
         out[name] = Kernel(name, registers, stack + local, its_jumps, instructions(part))
     return out
+
+
+@functools.cache
+def _usage(file: Path, architecture: str) -> dict[str, tuple[str, ...]]:
+    """Registers, stack, shared and local memory, by mangled name."""
+    return {row[0]: row[1:] for row in _USAGE.findall(_dump(file, architecture, "-res-usage"))}
 
 
 def _numbers(words: str) -> list[int]:

@@ -1,10 +1,10 @@
 """One thread of a kernel, executed instruction by instruction, and what was counted on the way.
 
 What the lanes of a warp do together is not executed: a shuffle gives a thread its own value, a vote
-its own, HMMA nothing. Shared memory holds what this thread put there and else zeros. So the numbers
-are those of the kernel only where no other thread has a part in them; which way the thread goes,
-and with that the count, depends on its parameters and its place, and on values in memory as far as
-the kernel asks for them.
+its own, HMMA nothing. Shared memory holds what this thread put there, what it was given, and else
+zeros. So the numbers are those of the kernel only where no other thread has a part in them; which
+way the thread goes, and with that the count, depends on its parameters and its place, and on values
+in memory as far as the kernel asks for them.
 """
 
 import struct
@@ -35,6 +35,7 @@ class Thread:
         loads, stores: of global memory, by their width in bytes; asynchronous copies are loads.
         waits: how often an instruction needed a value, or the group of copies, still on its way.
         barriers: of the block.
+        shared: the block's shared memory, by words.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Thread:
         threads: Sequence[int] = (256, 1, 1),
         blocks: Sequence[int] = (1, 1, 1),
         jumps: bytes = b"",
+        shared: dict[int, int] | None = None,
     ) -> None:
         self.code, self.memory = code, memory
         self.place = {one.address: i for i, one in enumerate(code)}
@@ -61,7 +63,7 @@ class Thread:
         for axis, its_thread, its_block in special:
             self.special[f"SR_TID.{axis}"] = its_thread
             self.special[f"SR_CTAID.{axis}"] = its_block
-        self.shared: dict[int, int] = {}
+        self.shared: dict[int, int] = {} if shared is None else shared
         self.local: dict[int, int] = {}
         self.written: dict[int, bytes] = {}
         self.count = self.waits = self.barriers = 0
@@ -70,14 +72,14 @@ class Thread:
         self._awaited: set[str] = set()  # registers that a load has yet to fill
         self._next = 0
 
-    def run(self, most: int = 1_000_000) -> None:
-        """Until the thread ends.
+    def run(self, most: int = 1_000_000, *, to_barrier: bool = False) -> None:
+        """Until the thread ends, or to its first barrier.
 
         Raises:
             RuntimeError: it has issued ``most`` instructions and not ended.
             NotImplementedError: there is an instruction that is not known here.
         """
-        while self._next is not None:
+        while self._next is not None and not (to_barrier and self.barriers):
             if self.count == most:
                 raise RuntimeError(f"a thread that does not end: {most} instructions")
             self.step(self.code[self._next])
@@ -226,11 +228,14 @@ def _shuffle(thread: Thread, one: Instruction) -> None:
 
 
 def _atomic(thread: Thread, one: Instruction) -> None:
+    """Zero was there, or where it is to be compared and swapped, what is expected."""
     targets = [o for o in one.operands if "[" not in o]
     if targets[0].lstrip("U").startswith("P"):
         operands.set_predicate(thread, targets[0], True)
         targets = targets[1:]
-    operands.put(thread, targets[0], 0)
+    expected = targets[1] if "CAS" in one.modifiers else "RZ"
+    words = 2 if "64" in one.modifiers else 1
+    operands.put(thread, targets[0], operands.integer(thread, expected, words), words)
 
 
 _LOAD_SHARED, _STORE_SHARED = _of("shared")

@@ -392,6 +392,11 @@ def batch_norm_cases() -> Iterator[Case]:
         if not (residual or affine) or reason.startswith("ResNet"):
             # Statistics know nothing of what follows them, inference nothing of sums.
             calls["stats"] = partial(triton("batch_norm_stats"), x)
+            running, batches = sums.to(dtype), torch.empty((), dtype=torch.int64, device="meta")
+            for momentum in (0.1, None):
+                moving = running, running, batches, momentum, *how, True
+                kind = "training" if momentum else "training, cumulative"
+                calls[kind] = partial(triton("batch_norm_train"), x, weight, weight, added, *moving)
             calls["grad x of inference"] = partial(
                 triton("batch_norm_grad_input"), *grads, None, None, 1.0, *how, residual
             )
@@ -404,6 +409,9 @@ def batch_norm_cases() -> Iterator[Case]:
     yield from every("bfloat16", BF16, True, "leaky_relu")
     yield from every("no residual, no weight", FLOAT, False, "none", residual=False, affine=False)
     yield from every("few channels", FLOAT, True, "relu", shape=(8, 3, 56, 56))
+    for last in (True, False):
+        plain = last, "none", False, False, (8, 64, 5, 5)
+        yield from every("one run of pixels", HALF, *plain)
     yield from every("a plane of 7 x 7", HALF, False, "relu", shape=(8, 512, 7, 7))
     yield from every("no pixels", FLOAT, False, "relu", shape=(128, 120, 1, 1))
     yield from every("64-bit offsets", HALF, True, "relu", shape=(2**13, 64, 64, 64))

@@ -11,7 +11,7 @@ turn and expects the suite to fail.
                                             what would be tried
 
 A mutant is one small change to one `.cu`, or to a header that belongs to one family
-(`batch_norm_*.h`, `conv_*.h`, `pool_*.h`, `rnn_*.h`):
+(`batch_norm_*.h`, `conv_*.h`, `pool_*.h`, `rnn_*.h`) or to two (`channel_*.h`):
 
     barrier      __syncthreads(), __syncwarp(), grid_barrier() taken out
     wait         cp_async_wait<n>() taken out, or one group short

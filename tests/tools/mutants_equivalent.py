@@ -23,6 +23,10 @@ _ONCE_MORE = "The general kernel then computes and stores the same once more."
 _FOUR_PERIODS = (
     "The gradient depends on no channel, so its maps are four periods and have no fifth."
 )
+_MORE_RUNS = "Runs are read that name no place of the chunk; the choice is one of speed."
+_NO_PLACE = "The element too many is given place -1, which nobody has."
+_ONE_APART = "Pixels of a contiguous map are one apart."
+_NOT_USED = "The row too many is loaded where there is one, and not used."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
@@ -408,9 +412,9 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): "The channel's numbers are made again and come out the same.",
     ("batch_norm_apply.cu", "if (inside) y.pixel", "if (true) y.pixel"): _TWICE,
     ("batch_norm_apply.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
-    ("batch_norm_map.h", "room < 1 ?", "room <= 1 ?"): _SAME,
-    ("batch_norm_map.h", "room < wanted ?", "room <= wanted ?"): _SAME,
-    ("batch_norm_map.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
+    ("channel_sums.h", "room < 1 ?", "room <= 1 ?"): _SAME,
+    ("channel_sums.h", "room < wanted ?", "room <= wanted ?"): _SAME,
+    ("channel_sums.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
     (
         "batch_norm.cu",
         "if (!served) launch(partial_moments",
@@ -489,4 +493,76 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
     ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,
     ("roi.cu", "low <= A(last + 1)", "low < A(last + 1)"): _SPARE,
+    (
+        *("unpool.cu", "const bool inside = u.channels > 1;"),
+        "const bool inside = u.channels >= 1;",
+    ): "A lane then has a plane's run to itself; the choice is one of speed.",
+    ("unpool.cu", "min(its_run * run + run, u.elements)", "(u.elements)"): _MORE_RUNS,
+    ("unpool.cu", "e < end; e += 4 * at_once", "e <= end; e += 4 * at_once"): _NO_PLACE,
+    (
+        *("unpool.cu", "if (static_cast<uint64_t>(place[i]) >= u.places) continue;"),
+        "if (false) continue;",
+    ): _MORE_RUNS,
+    ("unpool.cu", "(place[i]) >= u.places", "(place[i]) > u.places"): _MORE_RUNS,
+    (
+        *("unpool.cu", "if (its.least < first + size && its.greatest >= first) {"),
+        "if (true) {",
+    ): _MORE_RUNS,
+    ("unpool.cu", "its.least < first + size", "its.least <= first + size"): _MORE_RUNS,
+    ("unpool.cu", "max(to_run, i + 1)", "(i + 1)"): "A lane's runs ascend.",
+    ("unpool.cu", "min(to_run * run, u.elements)", "(u.elements)"): _MORE_RUNS,
+    ("unpool.cu", "i < end; i += 4 * blockDim.x", "i <= end; i += 4 * blockDim.x"): _NO_PLACE,
+    (
+        "unpool.cu",
+        "if (!is_dense(grad_y, false) || !is_dense(index, false) || !is_dense(grad_x, false)) {",
+        "if (true) {",
+    ): _AS_ONE,
+    (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        0,
+    ): _ONCE_MORE,
+    (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        1,
+    ): _ONCE_MORE,
+    (
+        "conv_depthwise_dense.cu",
+        "__launch_bounds__(strip_threads, vector > 1 ?",
+        "__launch_bounds__(strip_threads, vector >= 1 ?",
+    ): "The emulator has no registers to divide.",
+    (
+        "conv_depthwise_dense.cu",
+        "vector > 1 ? p.from.pixel",
+        "vector >= 1 ? p.from.pixel",
+    ): _ONE_APART,
+    (
+        "conv_depthwise_dense.cu",
+        "r < (rows - 1) * stride + kernel",
+        "r <= (rows - 1) * stride + kernel",
+    ): "No tap of the strip meets the row too many.",
+    (
+        *("conv_depthwise_dense.cu", "if (tensor.data == nullptr) return;"),
+        "if (false) return;",
+    ): _AS_ONE,
+    ("conv_depthwise_dense.cu", "numel() <= 1 << 29", "numel() < 1 << 29"): _SAME,
+    ("conv_depthwise_dense.cu", "stride > (turned ? 1 : 2)", "stride >= (turned ? 1 : 2)"): _AS_ONE,
+    (
+        "conv_depthwise_dense.cu",
+        "lanes > 1 ? p.of_x.pixel",
+        "lanes >= 1 ? p.of_x.pixel",
+    ): _ONE_APART,
+    (
+        "conv_depthwise_dense.cu",
+        "lanes > 1 ? p.of_grad_y.pixel",
+        "lanes >= 1 ? p.of_grad_y.pixel",
+    ): _ONE_APART,
+    ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (true) fetch"): _NOT_USED,
+    ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (o + 1 <= rows) fetch"): _NOT_USED,
+    ("conv_depthwise_dense.cu", "columns = lanes > 1", "columns = lanes >= 1"): _SAME,
+    ("conv_depthwise_dense.cu", "window.stride[1] > 2", "window.stride[1] >= 2"): _AS_ONE,
+    ("conv_depthwise_dense.cu", "grad_weight.size[2] > 1", "grad_weight.size[2] >= 1"): _AS_ONE,
 }

@@ -11,8 +11,12 @@ from mutants_equivalent import EQUIVALENT
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
 KERNELS = ROOT / "csrc/cuda"
-# Tests of a family's CUDA kernels in files that bear another name.
-ELSEWHERE = {"conv": ["test_conv_bias_act", "test_conv_transpose"]}
+# Tests of a family's CUDA kernels in files that bear another name; `channel` is no family, but has
+# what two share.
+ELSEWHERE = {
+    "channel": ["test_batch_norm", "test_conv_cuda"],
+    "conv": ["test_conv_bias_act", "test_conv_transpose"],
+}
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,10 @@ def statement(code: str, start: int, end: int) -> tuple[int, int]:
 
 
 def sources() -> list[Path]:
-    """What is mutated: every `.cu`, and the headers that belong to one family."""
+    """What is mutated: every `.cu`, the headers that belong to one family, and `channel_sums.h`."""
     headers = (
         path
-        for family in ("batch_norm", "conv", "pool", "rnn")
+        for family in ("batch_norm", "channel", "conv", "pool", "rnn")
         for path in KERNELS.glob(f"{family}_*.h")
     )
     return sorted([*KERNELS.glob("*.cu"), *headers])

@@ -237,6 +237,6 @@ if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].isdigit():
         _compile_share(int(sys.argv[1]), "--whole" in sys.argv)
     else:
-        results = compile_all(whole="--some" not in sys.argv)
+        results = compile_all(whole=True)
         print(table(results))
         sys.exit("\n".join(faults(results)) or 0)

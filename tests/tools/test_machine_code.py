@@ -65,11 +65,16 @@ def test_a_listing_is_read_with_guards_modifiers_and_loops() -> None:
         ("LEA.HI R0, R1, R2, RZ, 0x3", {"R1": 0xE0000000, "R2": 1}, 8),
         ("PRMT R0, R1, 0x7610, R2", {"R1": 0x1111AAAA, "R2": 0x2222BBBB}, 0x2222AAAA),
         ("VIADDMNMX R0, R1, 0x1, R2, !PT", {"R1": -5, "R2": -9}, -4),
+        ("VIMNMX3 R0, R1, R2, R3, !PT", {"R1": -5, "R2": 4, "R3": -9}, 4),
+        ("VIMNMX3 R0, R1, R2, 0x7, PT", {"R1": -5, "R2": 4}, -5),
         ("SGXT R0, R1, 0x8", {"R1": 0x80}, -128),
         ("FLO.U32 R0, R1", {"R1": 0x500}, 10),
         ("F2I.TRUNC.NTZ R0, R1", {"R1": operands.bits_of(-2.75)}, -2),
         ("I2FP.F32.S32 R0, R1", {"R1": -3}, operands.bits_of(-3.0)),
         ("HADD2.F32 R0, -RZ, R1.H1_H1", {"R1": 0x3E000000}, operands.bits_of(1.5)),
+        ("HADD2.BF16_V2 R0, R1, R2.H0_H0", {"R1": 0x3F804000, "R2": 0x3F80}, 0x40004040),
+        ("HADD2 R0, R1, -R2.H1_H1", {"R1": 0x3C004000, "R2": 0x3C000000}, 0x00003C00),
+        ("ATOMG.E.CAS.STRONG.GPU PT, R0, [R4], R1, R2", {"R1": 7, "R2": 8}, 7),
         ("HFMA2.MMA R0, -RZ, RZ, 1.875, 0", {}, 0x3F800000),
         ("F2FP.BF16.F32.PACK_AB R0, RZ, R1", {"R1": operands.bits_of(1.00390625)}, 0x3F80),
         ("HFMA2.BF16_V2 R0, R1, 1, 2, R2", {"R1": 0x3F804000, "R2": 0x3F80BF80}, 0x40004040),
@@ -125,6 +130,24 @@ def test_a_thread_goes_its_way_by_place_and_parameters() -> None:
         ran("BRA 0x0")
     with pytest.raises(NotImplementedError, match="UNHEARD"):
         ran("UNHEARD.OF R0, R1")
+
+
+def test_what_others_put_in_shared_memory_is_found() -> None:
+    """Two threads go to their barrier; one goes on and finds what the other left."""
+    lines = (
+        "S2R R0, SR_TID.X", "IMAD.SHL.U32 R1, R0, 0x4, RZ", "STS [R1], R0",
+        "BAR.SYNC.DEFER_BLOCKING 0x0", "LDS R2, [R3+0x4]",
+    )  # fmt: skip
+    shared: dict[int, int] = {}
+    for number in range(2):
+        thread = Thread(
+            program(*lines), b"", lambda _, width: bytes(width), thread=number, shared=shared
+        )
+        thread.run(to_barrier=True)
+        assert (thread.count, thread.barriers) == (4, 1)
+    assert shared == {0: 0, 4: 1}
+    assert ran(*lines, shared=shared).registers["R2"] == 1
+    assert ran(*lines).registers["R2"] == 0
 
 
 X = torch.arange(2 * 3 * 5 * 4, dtype=torch.float32).sin().reshape(2, 3, 5, 4)

@@ -40,6 +40,27 @@ void check_mask(const Tensor& x, const Tensor& mask, bool last, bool needed) {
         " bytes");
 }
 
+// running = (1 - momentum) running + momentum batch: as PyTorch's lerp, exact at both ends.
+template <class A>
+void move(const Tensor& running, const Tensor& batch, A momentum, A factor) {
+  dispatch_floating(running.dtype, "batch_norm", [&]<class T>(T) {
+    for (int64_t c = 0; c < running.numel(); ++c) {
+      T& kept = static_cast<T*>(running.data)[c];
+      const A from = static_cast<A>(kept), to = static_cast<const A*>(batch.data)[c] * factor;
+      kept = static_cast<T>(momentum < A(0.5) ? from + momentum * (to - from)
+                                              : to - (to - from) * (A(1) - momentum));
+    }
+  });
+}
+
+// A vector is short: one thread.
+template <class A>
+void move_both(const BatchNormTrain& args, double momentum, double unbiased) {
+  const A by = static_cast<A>(momentum);
+  move<A>(args.running_mean, args.forward.mean, by, A(1));
+  move<A>(args.running_var, args.forward.var, by, static_cast<A>(unbiased));
+}
+
 }  // namespace
 
 void batch_norm_stats(const BatchNormStats& args, int64_t threads) {
@@ -75,35 +96,22 @@ void batch_norm_grad_input(const BatchNormGradInput& args, int64_t threads) {
   kernels().batch_norm_grad_input(args, last, threads);
 }
 
-void batch_norm_move(const BatchNormMove& args) {
-  const int64_t channels = args.mean.numel();
-  for (const Tensor* vector : {&args.running_mean, &args.running_var, &args.mean, &args.var})
-    check(vector->data != nullptr && vector->numel() == channels && dense(*vector, {1}),
-          "batch_norm needs running statistics of ", channels, " values");
-  const bool wide = args.mean.dtype == DType::float64;
-  check(args.running_var.dtype == args.running_mean.dtype && args.var.dtype == args.mean.dtype &&
-            (wide || args.mean.dtype == DType::float32),
-        "batch_norm needs a mean and a variance of one dtype, float32 or float64");
-  dispatch_floating(args.running_mean.dtype, "batch_norm", [&]<class T>(T) {
-    const auto move = [&]<class A>(const Tensor& running, const Tensor& batch, A factor) {
-      const A weight = static_cast<A>(args.momentum);
-      for (int64_t c = 0; c < channels; ++c) {
-        T& kept = static_cast<T*>(running.data)[c];
-        const A from = static_cast<A>(kept), to = static_cast<const A*>(batch.data)[c] * factor;
-        // As PyTorch's lerp, exact at both ends.
-        kept = static_cast<T>(weight < A(0.5) ? from + weight * (to - from)
-                                              : to - (to - from) * (A(1) - weight));
-      }
-    };
-    const double unbiased = args.count / (args.count - 1);
-    if (wide) {
-      move(args.running_mean, args.mean, 1.0);
-      move(args.running_var, args.var, unbiased);
-    } else {
-      move(args.running_mean, args.mean, 1.0f);
-      move(args.running_var, args.var, static_cast<float>(unbiased));
-    }
-  });
+void batch_norm_train(const BatchNormTrain& args, int64_t threads) {
+  const auto& [forward, running_mean, running_var, batches, momentum, parts] = args;
+  check(forward.training, "batch_norm_train makes the statistics");
+  check_running(args);
+  batch_norm_forward(forward, threads);
+  if (forward.x.numel() == 0) return;
+  int64_t* const counted = static_cast<int64_t*>(batches.data);
+  if (counted != nullptr && momentum) ++*counted;
+  if (running_mean.data == nullptr) return;
+  const double m = momentum ? *momentum : 1.0 / static_cast<double>(*counted);
+  const double channels = static_cast<double>(forward.x.size[1]);
+  const double count = static_cast<double>(forward.x.numel()) / channels;
+  if (forward.x.dtype == DType::float64)
+    move_both<double>(args, m, count / (count - 1));
+  else
+    move_both<float>(args, m, count / (count - 1));
 }
 
 }  // namespace pydl::cpu
