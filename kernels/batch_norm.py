@@ -42,11 +42,23 @@ from .batch_norm_sums import (
     batch_norm_grad_sums,
     batch_norm_stats,
     inverse_deviation,
+    left,
     moments,
-    passed,
+    unpacked,
 )
 from .bias_act import activate
-from .elements import as_offset, filled, narrow, walk, widen
+from .elements import as_offset, filled, inline, narrow, place, walk, widen
+
+
+@inline
+def bytes_of(rows, columns, bytes, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
+    """The row and column of the bytes [ROWS, COLUMNS / 8] that hold a program's bits, and which
+    there are."""
+    program = as_offset(tl.program_id(0), WIDE)
+    blocks = (columns + COLUMNS - 1) // COLUMNS
+    row = (program // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
+    byte = (program % blocks) * (COLUMNS // 8) + tl.arange(0, COLUMNS // 8)[None, :]
+    return row, byte, (row < rows) & (byte < bytes)
 
 
 @triton.jit
@@ -71,10 +83,11 @@ def batch_norm_forward_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    at = place(n, c, d, h, w, offset, x_stride, DENSE)
     x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
     real = c < shape[1]
     scale = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), eps)
@@ -84,8 +97,7 @@ def batch_norm_forward_kernel(
     if bias_ptr is not None:
         z += tl.load(bias_ptr + c, mask=real, other=0.0)
     if residual_ptr is not None:
-        at = n * residual_stride[0] + c * residual_stride[1] + d * residual_stride[2]
-        at += h * residual_stride[3] + w * residual_stride[4]
+        at = place(n, c, d, h, w, offset, residual_stride, DENSE)
         z += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
     tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, slope), y_ptr), mask=mask)
     if mask_ptr is not None:
@@ -93,11 +105,7 @@ def batch_norm_forward_kernel(
         flags = (passes & mask).to(tl.int32)
         places = tl.reshape(flags, [ROWS, COLUMNS // 8, 8]) << tl.arange(0, 8)[None, None, :]
         packed = tl.sum(places, 2)  # [ROWS, COLUMNS / 8]
-        program = as_offset(tl.program_id(0), WIDE)
-        blocks = (columns + COLUMNS - 1) // COLUMNS
-        row = (program // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
-        byte = (program % blocks) * (COLUMNS // 8) + tl.arange(0, COLUMNS // 8)[None, :]
-        inside = (row < rows) & (byte < bytes)
+        row, byte, inside = bytes_of(rows, columns, bytes, ROWS, COLUMNS, WIDE)
         tl.store(mask_ptr + row * bytes + byte, packed.to(tl.uint8), mask=inside)
 
 
@@ -126,14 +134,17 @@ def batch_norm_grad_input_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = n * grad_y_stride[0] + c * grad_y_stride[1] + d * grad_y_stride[2]
-    at += h * grad_y_stride[3] + w * grad_y_stride[4]
+    at = place(n, c, d, h, w, offset, grad_y_stride, DENSE)
     grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
-    row = offset // columns
-    g = passed(grad_y, mask_ptr, row, offset - row * columns, bytes, mask, ACTIVATION, slope)
+    g = grad_y
+    if ACTIVATION != "none":
+        row, byte, inside = bytes_of(rows, columns, bytes, ROWS, COLUMNS, WIDE)
+        packed = tl.load(mask_ptr + row * bytes + byte, mask=inside, other=0)
+        g = left(grad_y, unpacked(packed, ROWS, COLUMNS), ACTIVATION, slope)
     real = c < shape[1]
     inverse = inverse_deviation(tl.load(var_ptr + c, mask=real, other=1.0), eps)
     scale = inverse
@@ -141,7 +152,7 @@ def batch_norm_grad_input_kernel(
         scale *= tl.load(weight_ptr + c, mask=real, other=0.0)
     grad_x = g
     if g_ptr is not None:
-        at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+        at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
         x -= tl.load(mean_ptr + c, mask=real, other=0.0)
         total = filled([1, 1], 0.0, g_ptr) + values
@@ -158,7 +169,7 @@ def _tile(y: torch.Tensor, elements: int) -> dict[str, int | bool]:
     last = mask_rows_are_pixels(y)
     columns = y.shape[1] if last else math.prod(y.shape[2:])
     rows = y.numel() // columns
-    wide = min(max(runtime.power_of_two(columns), 8), elements)
+    wide = max(runtime.block_of(columns, elements), 8)
     return {
         "rows": rows,
         "columns": columns,
@@ -201,6 +212,7 @@ def _apply(call: BatchNormApply, y: torch.Tensor, mask: torch.Tensor) -> None:
         eps=float(call.eps),
         ACTIVATION=call.activation,
         slope=float(call.slope),
+        DENSE=runtime.dense(tiling["CHANNELS_LAST"], x, residual),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
     )
 
@@ -258,6 +270,7 @@ def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
         eps=float(call.eps),
         ACTIVATION=call.activation,
         slope=float(call.slope),
+        DENSE=runtime.dense(tiling["CHANNELS_LAST"], x, grad_y),
         WIDE=runtime.wide(x, grad_y),
     )
     return grad_x, grad_residual

@@ -1,11 +1,12 @@
 """The sums over a channel that batch normalisation makes: mean and var of its values, sum_g and
 sum_gx of its gradient (definition: csrc/batch_norm.h).
 
-A program covers CHANNELS channels and a run of pixels, PIXELS at a time, of maps of any strides: 32
-channels where they are neighbours in memory, else one, so that loads coalesce either way. A second
-kernel joins the runs in ascending order. The moments of a tile are made about its own mean, from
-registers, and join by Chan's formula; nothing is a difference of large sums. Where there is one run
-nothing is to be joined, and the first kernel does what is left to the second.
+A program covers a run of pixels, a tile at a time: of 32 channels where those are neighbours in
+memory, else of one. Each lane adds up what comes to it, and the lanes are added at the run's end; a
+second kernel joins the runs in ascending order. The moments of a run are made about the mean of its
+first tile, from which its own mean differs by no more than a few deviations, and join by Chan's
+formula; nothing is a difference of large sums. Where there is one run nothing is to be joined, and the
+first kernel does what is left to the second.
 
 In training whichever has the moments of a channel moves its running statistics.
 
@@ -22,8 +23,8 @@ from pydl import layout
 from pydl.contract.batch_norm import BatchNormGradSums, BatchNormStats, mask_rows_are_pixels
 
 from . import runtime
-from .elements import as_offset, filled, inline, narrow, number, pixel, widen
-from .split import SPLIT_PIXELS, split_of
+from .channel_sums import added, runs_of, share_of, tile_at
+from .elements import filled, inline, narrow, number, place, widen
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -34,17 +35,19 @@ def inverse_deviation(var, eps):
 
 
 @inline
-def passed(grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION: tl.constexpr, slope):
+def left(grad_y, bit, ACTIVATION: tl.constexpr, slope):
     """g: grad_y where its bit is set, else what the activation leaves of it."""
-    if ACTIVATION == "none":
-        return grad_y
+    if ACTIVATION == "leaky_relu":
+        return tl.where(bit != 0, grad_y, grad_y * number(slope, grad_y))
     else:
-        byte = tl.load(mask_ptr + row * bytes + column // 8, mask=mask, other=0).to(tl.int32)
-        bit = (byte >> (column % 8).to(tl.int32)) & 1
-        if ACTIVATION == "leaky_relu":
-            return tl.where(bit != 0, grad_y, grad_y * number(slope, grad_y))
-        else:
-            return tl.where(bit != 0, grad_y, 0.0)
+        return tl.where(bit != 0, grad_y, 0.0)
+
+
+@inline
+def unpacked(packed, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The bits [ROWS, COLUMNS] of bytes [ROWS, COLUMNS / 8]: each byte is loaded once."""
+    bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
+    return tl.reshape(bits & 1, [ROWS, COLUMNS])
 
 
 @inline
@@ -95,15 +98,6 @@ def train(
         move(running_var_ptr, c, squares / (count - 1.0), by, mask)
 
 
-@inline
-def tile_of(channels, CHANNELS: tl.constexpr, WIDE: tl.constexpr):
-    """The channels [1, CHANNELS] of a program that adds up, and which run of pixels is its own."""
-    program = as_offset(tl.program_id(0), WIDE)
-    blocks = (channels + CHANNELS - 1) // CHANNELS
-    c = (program % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    return c, program // blocks
-
-
 @triton.jit
 def batch_norm_moments_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
@@ -115,32 +109,78 @@ def batch_norm_moments_kernel(
     shape,
     x_stride,
     pixels,
+    columns,
     run_pixels,
     momentum: tl.float64,
     CUMULATIVE: tl.constexpr,
     ONE_RUN: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS_ARE_PIXELS: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    c, run = tile_of(shape[1], CHANNELS, WIDE)
-    first = run * run_pixels
-    last = tl.minimum(first + run_pixels, pixels)
-    mean = filled([1, CHANNELS], 0.0, mean_ptr)
-    squares = filled([1, CHANNELS], 0.0, mean_ptr)
-    count = squares
-    for start in range(first, last, PIXELS):
-        p = start + tl.arange(0, PIXELS)[:, None]
-        n, d, h, w = pixel(p, shape[2], shape[3], shape[4])
-        at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
-        mask = (p < last) & (c < shape[1])
-        x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))  # [PIXELS, CHANNELS]
-        there = filled([1, CHANNELS], 0.0, mean_ptr) + tl.minimum(last - start, PIXELS)
-        its_mean = tl.sum(x, 0)[None, :] / there
-        deviation = tl.where(mask, x - its_mean, 0.0)
-        own = tl.sum(deviation * deviation, 0)[None, :]
-        count, mean, squares = join(count, mean, squares, there, its_mean, own)
+    c0, c, run, first, begin, end = share_of(
+        tl.program_id(0),
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
+    )
+    n, d, h, w, offset, mask, _, _, _ = tile_at(
+        begin,
+        c0,
+        c,
+        first,
+        shape,
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
+    )
+    at = place(n, c, d, h, w, offset, x_stride, DENSE)
+    sample = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
+    taken = tl.where(mask, filled([ROWS, COLUMNS], 1.0, mean_ptr), 0.0)
+    about = added(sample, ROWS_ARE_PIXELS) / tl.maximum(added(taken, ROWS_ARE_PIXELS), 1)
+    about = tl.where(about - about == 0, about, 0.0)  # finite
+    # As a value of x, so that what is masked is nothing and not a rounding.
+    about = widen(narrow(about, x_ptr))
+    sums = filled([ROWS, COLUMNS], 0.0, mean_ptr)
+    squares = filled([ROWS, COLUMNS], 0.0, mean_ptr)
+    for tile in range(begin, end):
+        n, d, h, w, offset, mask, _, _, _ = tile_at(
+            tile,
+            c0,
+            c,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
+        )
+        at = place(n, c, d, h, w, offset, x_stride, DENSE)
+        x = tl.load(x_ptr + at, mask=mask, other=narrow(about, x_ptr))
+        distance = widen(x) - about
+        sums += distance
+        squares += distance * distance
+    count = filled([1, 1], 0.0, mean_ptr) + tl.minimum(run_pixels, pixels - first)
+    distance = added(sums, ROWS_ARE_PIXELS) / count
+    square = added(squares, ROWS_ARE_PIXELS) - distance * distance * count
+    # Where they are nearly equal, the difference may come out below zero; a NaN stays one.
+    square = tl.where(square < 0, 0.0, square)
     to = run * shape[1] + c
+    mean, squares = about + distance, square
     if ONE_RUN:
         train(
             running_mean_ptr,
@@ -217,38 +257,61 @@ def batch_norm_grad_sums_kernel(
     grad_y_stride,
     x_stride,
     pixels,
+    columns,
     run_pixels,
     bytes,
     eps: tl.float64,
     slope: tl.float64,
     ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
+    DENSE: tl.constexpr,
     ONE_RUN: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    c, run = tile_of(shape[1], CHANNELS, WIDE)
-    first = run * run_pixels
-    last = tl.minimum(first + run_pixels, pixels)
+    c0, c, run, first, begin, end = share_of(
+        tl.program_id(0),
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
+    )
     mean = tl.load(mean_ptr + c, mask=c < shape[1], other=0.0)
-    sum_g = filled([1, CHANNELS], 0.0, g_ptr)
-    sum_gx = filled([1, CHANNELS], 0.0, g_ptr)
-    for start in range(first, last, PIXELS):
-        p = start + tl.arange(0, PIXELS)[:, None]
-        n, d, h, w = pixel(p, shape[2], shape[3], shape[4])
-        mask = (p < last) & (c < shape[1])
-        at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    sum_g = filled([ROWS, COLUMNS], 0.0, g_ptr)
+    sum_gx = filled([ROWS, COLUMNS], 0.0, g_ptr)
+    for tile in range(begin, end):
+        n, d, h, w, offset, mask, row, byte, there = tile_at(
+            tile,
+            c0,
+            c,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
+        )
+        at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
-        at = n * grad_y_stride[0] + c * grad_y_stride[1] + d * grad_y_stride[2]
-        at += h * grad_y_stride[3] + w * grad_y_stride[4]
-        grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
-        row = p if ROWS_ARE_PIXELS else n * shape[1] + c
-        column = c if ROWS_ARE_PIXELS else (d * shape[3] + h) * shape[4] + w
-        g = passed(grad_y, mask_ptr, row, column, bytes, mask, ACTIVATION, slope)
-        sum_g += tl.sum(g, 0)[None, :]
+        at = place(n, c, d, h, w, offset, grad_y_stride, DENSE)
+        g = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+        if ACTIVATION != "none":
+            bytes_at = byte + tl.arange(0, COLUMNS // 8)[None, :]
+            inside = there & (bytes_at < bytes)
+            packed = tl.load(mask_ptr + row * bytes + bytes_at, mask=inside, other=0)
+            g = left(g, unpacked(packed, ROWS, COLUMNS), ACTIVATION, slope)
+        sum_g += g
         # Beyond the map x is 0 and the mean may be infinite.
-        sum_gx += tl.sum(tl.where(mask, g * (x - mean), 0.0), 0)[None, :]
+        sum_gx += tl.where(mask, g * (x - mean), 0.0)
+    sum_g, sum_gx = added(sum_g, ROWS_ARE_PIXELS), added(sum_gx, ROWS_ARE_PIXELS)
     if ONE_RUN:
         var = tl.load(var_ptr + c, mask=c < shape[1], other=1.0)
         sum_gx *= inverse_deviation(var, eps)
@@ -282,26 +345,6 @@ def batch_norm_join_sums_kernel(
     tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, eps), mask=c < channels)
 
 
-def _runs(x: torch.Tensor, elements: int) -> dict[str, int]:
-    """How the programs of a sum part the map ``x``, so many elements at a time."""
-    channels, pixels = x.shape[1], x.numel() // x.shape[1]
-    last = mask_rows_are_pixels(x)
-    wide = min(32, runtime.power_of_two(channels)) if last else 1
-    block = min(elements // wide, max(16, runtime.power_of_two(pixels)))
-    programs = triton.cdiv(channels, wide)
-    # At least a few blocks a run, as a sum over pixels has elsewhere.
-    block_pixels = max(block, SPLIT_PIXELS)
-    runs, run_blocks = split_of(pixels, programs, block_pixels)
-    return {
-        "runs": runs,
-        "programs": programs * runs,
-        "pixels": pixels,
-        "run_pixels": run_blocks * block_pixels,
-        "PIXELS": block,
-        "CHANNELS": wide,
-    }
-
-
 def _parts(results: Pair, runs: int) -> Pair:
     """Where what is summed over each run goes: there where the results do if it is one."""
     if runs == 1:
@@ -324,7 +367,7 @@ def moments(
         running: mean, var, number of batches; None: there is none.
         momentum: None: the mean of all batches.
     """
-    parted = _runs(x, 1024)
+    parted = runs_of(x, mask_rows_are_pixels(x), 8192 // x.element_size())
     runs, programs = parted.pop("runs"), parted.pop("programs")
     parts = _parts((mean, var), runs)
     how = {"momentum": momentum or 0.0, "CUMULATIVE": momentum is None}
@@ -342,6 +385,7 @@ def moments(
         **parted,
         **named,
         ONE_RUN=runs == 1,
+        DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x),
         WIDE=runtime.wide(x),
     )
     if runs == 1:
@@ -381,7 +425,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
     if x.numel() == 0:
         return sum_g.zero_(), sum_gx.zero_()
     # Two maps and their bits: half of what the statistics hold in registers.
-    parted = _runs(x, 512)
+    parted = runs_of(x, mask_rows_are_pixels(x), 4096 // x.element_size())
     runs, programs = parted.pop("runs"), parted.pop("programs")
     parts = _parts((sum_g, sum_gx), runs)
     runtime.launch(
@@ -402,7 +446,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         ACTIVATION=activation,
         eps=float(eps),
         slope=float(slope),
-        ROWS_ARE_PIXELS=mask_rows_are_pixels(x),
+        DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x, grad_y),
         ONE_RUN=runs == 1,
         WIDE=runtime.wide(x, grad_y),
     )

@@ -19,7 +19,7 @@ import triton.language as tl
 from pydl.contract.bias_act import BiasActBackward, BiasActForward
 
 from . import runtime
-from .elements import divide, inline, narrow, number, walk, widen
+from .elements import divide, inline, narrow, number, place, walk, widen
 
 
 @inline
@@ -67,16 +67,16 @@ def bias_act_forward_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = n * x_stride[0] + c * x_stride[1] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
+    at = place(n, c, d, h, w, offset, x_stride, DENSE)
     z = widen(tl.load(x_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
     if bias_ptr is not None:
         z += widen(tl.load(bias_ptr + c * bias_stride, mask=c < shape[1], other=0.0))
     if residual_ptr is not None:
-        at = n * residual_stride[0] + c * residual_stride[1] + d * residual_stride[2]
-        at += h * residual_stride[3] + w * residual_stride[4]
+        at = place(n, c, d, h, w, offset, residual_stride, DENSE)
         z += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
     tl.store(y_ptr + offset, narrow(activate(z, ACTIVATION, slope), y_ptr), mask=mask)
 
@@ -87,7 +87,8 @@ def bias_act_forward(call: BiasActForward) -> torch.Tensor:
     y = call.results()
     if y.numel() == 0:
         return y
-    tiling = runtime.tile(y)
+    dense = runtime.dense(runtime.channels_last(y), x, residual)
+    tiling = runtime.tile(y, flat=dense and bias is None)
     runtime.launch(
         bias_act_forward_kernel,
         runtime.programs(tiling),
@@ -101,6 +102,7 @@ def bias_act_forward(call: BiasActForward) -> torch.Tensor:
         0 if bias is None else bias.stride(0),
         runtime.stride(x if residual is None else residual),
         **tiling,
+        DENSE=dense,
         ACTIVATION=activation,
         slope=float(slope),
         WIDE=runtime.wide(x, y, *([] if residual is None else [residual])),
@@ -123,14 +125,13 @@ def bias_act_backward_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = n * grad_y_stride[0] + c * grad_y_stride[1] + d * grad_y_stride[2]
-    at += h * grad_y_stride[3] + w * grad_y_stride[4]
+    at = place(n, c, d, h, w, offset, grad_y_stride, DENSE)
     grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))  # [ROWS, COLUMNS]
-    at = n * saved_stride[0] + c * saved_stride[1] + d * saved_stride[2]
-    at += h * saved_stride[3] + w * saved_stride[4]
+    at = place(n, c, d, h, w, offset, saved_stride, DENSE)
     saved = widen(tl.load(saved_ptr + at, mask=mask, other=0.0))
     grad_x = activation_gradient(grad_y, saved, ACTIVATION, slope)
     tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
@@ -142,7 +143,8 @@ def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
     grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
-    tiling = runtime.tile(grad_x)
+    dense = runtime.dense(runtime.channels_last(grad_x), grad_y, saved)
+    tiling = runtime.tile(grad_x, flat=dense)
     runtime.launch(
         bias_act_backward_kernel,
         runtime.programs(tiling),
@@ -154,6 +156,7 @@ def bias_act_backward(call: BiasActBackward) -> torch.Tensor:
         runtime.stride(grad_y),
         runtime.stride(saved),
         **tiling,
+        DENSE=dense,
         ACTIVATION=activation,
         slope=float(slope),
         WIDE=runtime.wide(grad_y, saved, grad_x),

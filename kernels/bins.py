@@ -9,19 +9,19 @@ import triton.language as tl
 from pydl.contract.pool_adaptive import split
 
 from . import runtime
-from .elements import divide, inline, widen
+from .elements import divide, divided, inline, widen
 
 
 @inline
 def bin_start(o, size, BINS: tl.constexpr):
     """Where bin ``o`` of an axis begins."""
-    return o * size // BINS
+    return divided(o * size, BINS)[0]
 
 
 @inline
 def bin_end(o, size, BINS: tl.constexpr):
     """Where bin ``o`` of an axis ends."""
-    return ((o + 1) * size + (BINS - 1)) // BINS
+    return divided((o + 1) * size + (BINS - 1), BINS)[0]
 
 
 @inline

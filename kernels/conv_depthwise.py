@@ -35,13 +35,58 @@ import triton.language as tl
 
 from . import conv_tiles, runtime
 from .bias_act import activate
+from .channel_sums import added, runs_of, share_of, tile_at
 from .conv_tiles import residue_class
-from .elements import as_offset, filled, narrow, pixel, read_at, walk, widen
-from .split import parts_of, split_of, sum_parts
+from .elements import as_offset, filled, inline, narrow, place, walk, widen
+from .split import parts_of, sum_parts
+from .windows import apart, sums_of, tap_of
 
 # Grad input unrolls no more taps than this entirely, and none with 64-bit offsets: with a stride
 # each lane has taps of its own, whose offsets take registers.
 UNROLLED_TAPS = 9
+# Rows of y that a lane computes, one under the other, of windows of no more taps than those: an
+# element of x that several of the rows read is loaded and widened once.
+STRIP = 4
+# Taps whose sums a program of grad weight keeps.
+TAPS_AT_ONCE = 9
+
+
+@inline
+def weight_at(tap, stride, KERNEL: tl.constexpr, TURNED: tl.constexpr):
+    """How far into its filter a tap lies."""
+    d, h, w = tap // (KERNEL[1] * KERNEL[2]), tap // KERNEL[2] % KERNEL[1], tap % KERNEL[2]
+    if TURNED:
+        d, h, w = KERNEL[0] - 1 - d, KERNEL[1] - 1 - h, KERNEL[2] - 1 - w
+    return apart(d, h, w, stride)
+
+
+@inline
+def grown(
+    total,
+    x,
+    inside,
+    weights,
+    ELEMENT: tl.constexpr,
+    OWN: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    SPAN: tl.constexpr,
+    TURNED: tl.constexpr,
+):
+    """The sum of the strip's row OWN with the product of the ELEMENT-th that the strip reads,
+    where the row reads that."""
+    TAPS: tl.constexpr = KERNEL[1]
+    for h in tl.static_range(TAPS):
+        if OWN * STRIDE[1] + h * DILATION[1] == ELEMENT // SPAN[2] % SPAN[1]:
+            product = (
+                x
+                * weights[
+                    (ELEMENT // (SPAN[1] * SPAN[2]) * KERNEL[1] + h) * KERNEL[2] + ELEMENT % SPAN[2]
+                ]
+            )
+            total = tl.where(inside, total + product, total) if TURNED else total + product
+    return total
 
 
 @triton.jit
@@ -57,6 +102,8 @@ def depthwise_forward_kernel(
     bias_stride,
     residual_stride,
     y_shape,
+    y_stride,
+    strips,  # y_shape with so many strips of rows
     multiplier,  # F / C
     rows,
     columns,
@@ -66,45 +113,66 @@ def depthwise_forward_kernel(
     PADDING: tl.constexpr,
     DILATION: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    TURNED: tl.constexpr,  # a gradient: of turned filters, and what is not there is no factor
+    STRIP: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, f, od, oh, ow, offset, mask = walk(
-        y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE
-    )
+    n, f, od, oh, ow, _, mask = walk(strips, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    oh *= STRIP
     in_f = f < y_shape[1]
-    plane = x_ptr + n * x_stride[0] + f // multiplier * x_stride[1]
+    start_d, start_h = od * STRIDE[0] - PADDING[0], oh * STRIDE[1] - PADDING[1]
+    start_w = ow * STRIDE[2] - PADDING[2]
+    corner = x_ptr + place(n, f // multiplier, start_d, start_h, start_w, 0, x_stride, False)
     filter = weight_ptr + f * weight_stride[0]
-    total = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    for step in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
-        tap = as_offset(step, WIDE)
-        td = tap // (KERNEL[1] * KERNEL[2])
-        th = tap // KERNEL[2] % KERNEL[1]
-        tw = tap % KERNEL[2]
-        d, in_d = read_at(od, td, x_shape[2], STRIDE[0], PADDING[0], DILATION[0])
-        h, in_h = read_at(oh, th, x_shape[3], STRIDE[1], PADDING[1], DILATION[1])
-        w, in_w = read_at(ow, tw, x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
-        x = tl.load(
-            plane + d * x_stride[2] + h * x_stride[3] + w * x_stride[4],
-            mask=mask & in_d & in_h & in_w,
-            other=0.0,
-        )  # [ROWS, COLUMNS]
-        weight = tl.load(
-            filter + td * weight_stride[2] + th * weight_stride[3] + tw * weight_stride[4],
-            mask=in_f,
-            other=0.0,
-        )
-        total += widen(x) * widen(weight)
-    if bias_ptr is not None:
-        total += widen(tl.load(bias_ptr + f * bias_stride, mask=in_f, other=0.0))
-    if residual_ptr is not None:
-        at = n * residual_stride[0] + f * residual_stride[1] + od * residual_stride[2]
-        at += oh * residual_stride[3] + ow * residual_stride[4]
-        total += widen(tl.load(residual_ptr + at, mask=mask, other=0.0))
-    tl.store(y_ptr + offset, narrow(activate(total, ACTIVATION, slope), y_ptr), mask=mask)
+    totals = sums_of(STRIP, ROWS, COLUMNS, x_ptr)
+    if STRIP == 1:
+        (total,) = totals
+        for tap in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
+            at, inside = tap_of(
+                tap, start_d, start_h, start_w, mask, x_shape, x_stride, KERNEL, DILATION, False
+            )
+            x = widen(tl.load(corner + at, mask=inside, other=0.0))  # [ROWS, COLUMNS]
+            at = weight_at(tap, weight_stride, KERNEL, TURNED)
+            weight = widen(tl.load(filter + at, mask=in_f, other=0.0))
+            more = total + x * weight
+            total = tl.where(inside, more, total) if TURNED else more
+        totals = (total,)
+    else:
+        weights = ()
+        for tap in tl.static_range(KERNEL[0] * KERNEL[1] * KERNEL[2]):
+            at = weight_at(tap, weight_stride, KERNEL, TURNED)
+            weights = weights + (widen(tl.load(filter + at, mask=in_f, other=0.0)),)
+        HEIGHT: tl.constexpr = (STRIP - 1) * STRIDE[1] + (KERNEL[1] - 1) * DILATION[1] + 1
+        SPAN: tl.constexpr = (KERNEL[0], HEIGHT, KERNEL[2])
+        STEP: tl.constexpr = (DILATION[0], 1, DILATION[2])
+        for i in tl.static_range(KERNEL[0] * HEIGHT * KERNEL[2]):
+            # The i-th element that the strip reads, of which no row of outputs may want any.
+            at, inside = tap_of(
+                i, start_d, start_h, start_w, mask, x_shape, x_stride, SPAN, STEP, False
+            )
+            x = widen(tl.load(corner + at, mask=inside, other=0.0))
+            more = ()
+            for own in tl.static_range(STRIP):
+                total = grown(
+                    totals[own], x, inside, weights, i, own, KERNEL, STRIDE, DILATION, SPAN, TURNED
+                )
+                more = more + (total,)
+            totals = more
+    first = y_ptr + place(n, f, od, oh, ow, 0, y_stride, False)
+    for own in tl.static_range(STRIP):
+        there = mask & (oh + own < y_shape[3])
+        total = totals[own]
+        if bias_ptr is not None:
+            total += widen(tl.load(bias_ptr + f * bias_stride, mask=in_f, other=0.0))
+        if residual_ptr is not None:
+            at = place(n, f, od, oh + own, ow, 0, residual_stride, False)
+            total += widen(tl.load(residual_ptr + at, mask=there, other=0.0))
+        total = narrow(activate(total, ACTIVATION, slope), y_ptr)
+        tl.store(first + apart(0, own, 0, y_stride), total, mask=there)
 
 
 def _tiling(out: torch.Tensor) -> dict[str, Any]:
@@ -125,11 +193,18 @@ def forward(
     window: dict[str, Any],
     activation: str,
     slope: float,
+    turned: bool = False,
 ) -> torch.Tensor:
     """``y``, written."""
     if y.numel() == 0:
         return y
-    tiling = _tiling(y)
+    wide = runtime.wide(x, weight, y, *([] if residual is None else [residual]))
+    taps = math.prod(window["KERNEL"])
+    strip = STRIP if taps <= UNROLLED_TAPS and y.ndim > 3 and not wide else 1
+    depth, height, width = runtime.spread(y.shape[2:], 1)
+    size = depth, triton.cdiv(height, strip), width
+    # As many elements a thread as 16 bytes of x are.
+    tiling = runtime.tile(y, 2048 // y.element_size() if strip > 1 else 1024, size=size)
     runtime.launch(
         depthwise_forward_kernel,
         runtime.programs(tiling),
@@ -145,13 +220,18 @@ def forward(
         0 if bias is None else bias.stride(0),
         runtime.stride(y if residual is None else residual),
         runtime.shape(y.shape),
+        runtime.stride(y),
+        (*y.shape[:2], *size),
         y.shape[1] // x.shape[1],
         **tiling,
         **window,
         ACTIVATION=activation,
         slope=float(slope),
-        UNROLL=runtime.unroll(math.prod(window["KERNEL"])),
-        WIDE=runtime.wide(x, weight, y, *([] if residual is None else [residual])),
+        TURNED=turned,
+        STRIP=strip,
+        UNROLL=runtime.unroll(taps),
+        WIDE=wide,
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return y
 
@@ -252,6 +332,12 @@ def grad_input(
     """``grad_x``, written."""
     if grad_x.numel() == 0:
         return grad_x
+    if set(window["STRIDE"]) == {1} and grad_y.shape[1] == grad_x.shape[1]:
+        # A convolution of grad_y with the filters turned round.
+        axes = zip(window["KERNEL"], window["PADDING"], window["DILATION"], strict=True)
+        padding = tuple((taps - 1) * step - before for taps, before, step in axes)
+        window = window | {"PADDING": padding}
+        return forward(grad_y, weight, None, None, grad_x, window, "none", 0.0, turned=True)
     tiling = _tiling(grad_x)
     wide = runtime.wide(grad_y, weight, grad_x)
     steps = conv_tiles.tap_steps(window["STRIDE"], window["DILATION"])
@@ -274,6 +360,7 @@ def grad_input(
         TAPS=taps,
         UNROLL=math.prod(taps) if math.prod(taps) <= UNROLLED_TAPS and not wide else 4,
         WIDE=wide,
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
 
@@ -282,85 +369,101 @@ def grad_input(
 def depthwise_grad_weight_kernel(
     grad_y_ptr,  # (N, F, OD, OH, OW), any strides
     x_ptr,  # (N, C, D, H, W), any strides
-    part_ptr,  # (splits, F, taps), dense, written
-    y_shape,
+    part_ptr,  # (runs, F, taps), dense, written
+    shape,
     grad_y_stride,
     x_shape,
     x_stride,
     multiplier,  # F / C
     pixels,  # N * OD * OH * OW
-    split_blocks,  # blocks of BLOCK_M pixels a split
+    columns,
+    run_pixels,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
     DILATION: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    TAPS: tl.constexpr,  # of a program
+    GROUPS: tl.constexpr,  # of so many taps
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS_ARE_PIXELS: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = as_offset(tl.program_id(0), WIDE)
-    KERNEL_TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    K_BLOCKS: tl.constexpr = (KERNEL_TAPS + BLOCK_K - 1) // BLOCK_K
-    features = y_shape[1]
-    n_blocks = (features + BLOCK_N - 1) // BLOCK_N
-    f = program // K_BLOCKS % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    tap = program % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
-    split = program // K_BLOCKS // n_blocks
-    m = tl.arange(0, BLOCK_M)
-    # The lanes, which follow the last axis, run along what is contiguous in memory.
-    if CHANNELS_LAST:
-        m = m[None, :, None]
-        f = f[None, None, :]
-        total = filled([BLOCK_K, BLOCK_M, BLOCK_N], 0.0, x_ptr)
-    else:
-        m = m[None, None, :]
-        f = f[None, :, None]
-        total = filled([BLOCK_K, BLOCK_N, BLOCK_M], 0.0, x_ptr)
-    tap = tap[:, None, None]
-    td = tap // (KERNEL[1] * KERNEL[2])
-    th = tap // KERNEL[2] % KERNEL[1]
-    tw = tap % KERNEL[2]
-    grad_y_feature = grad_y_ptr + f * grad_y_stride[1]
-    x_channel = x_ptr + f // multiplier * x_stride[1]
-    for block in range(split_blocks):
-        index = (split * split_blocks + block) * BLOCK_M + m
-        image, od, oh, ow = pixel(index, y_shape[2], y_shape[3], y_shape[4])
-        at = image * grad_y_stride[0] + od * grad_y_stride[2]
-        at += oh * grad_y_stride[3] + ow * grad_y_stride[4]
-        mask = (index < pixels) & (f < features)
-        grad_y = tl.load(grad_y_feature + at, mask=mask, other=0.0)
-        d, in_d = read_at(od, td, x_shape[2], STRIDE[0], PADDING[0], DILATION[0])
-        h, in_h = read_at(oh, th, x_shape[3], STRIDE[1], PADDING[1], DILATION[1])
-        w, in_w = read_at(ow, tw, x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
-        at = image * x_stride[0] + d * x_stride[2] + h * x_stride[3] + w * x_stride[4]
-        x = tl.load(x_channel + at, mask=mask & (tap < KERNEL_TAPS) & in_d & in_h & in_w, other=0.0)
-        total += widen(grad_y) * widen(x)
-    # [BLOCK_K, 1, BLOCK_N] or [BLOCK_K, BLOCK_N, 1], as f
-    total = tl.sum(total, axis=1 if CHANNELS_LAST else 2, keep_dims=True)
-    offset = (split * features + f) * KERNEL_TAPS + tap
-    tl.store(part_ptr + offset, narrow(total, part_ptr), mask=(f < features) & (tap < KERNEL_TAPS))
+    ALL_TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
+    program = tl.program_id(0)
+    first_tap = as_offset(program % GROUPS * TAPS, WIDE)
+    f0, f, run, first, begin, end = share_of(
+        program // GROUPS,
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
+    )
+    totals = sums_of(TAPS, ROWS, COLUMNS, x_ptr)
+    for tile in range(begin, end):
+        n, od, oh, ow, offset, mask, _, _, _ = tile_at(
+            tile,
+            f0,
+            f,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
+        )
+        at = place(n, f, od, oh, ow, offset, grad_y_stride, DENSE)
+        grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+        start_d, start_h = od * STRIDE[0] - PADDING[0], oh * STRIDE[1] - PADDING[1]
+        start_w = ow * STRIDE[2] - PADDING[2]
+        at = place(n, f // multiplier, start_d, start_h, start_w, 0, x_stride, False)
+        more = ()
+        for i in tl.static_range(TAPS):
+            back, inside = tap_of(
+                first_tap + i,
+                start_d,
+                start_h,
+                start_w,
+                mask,
+                x_shape,
+                x_stride,
+                KERNEL,
+                DILATION,
+                False,
+            )
+            x = widen(tl.load(x_ptr + at + back, mask=inside, other=0.0))
+            more = more + (totals[i] + grad_y * x,)
+        totals = more
+    for i in tl.static_range(TAPS):
+        # As many as lanes, for the interpreter spreads no scalar condition. A tap beyond the last
+        # read what is in the map, for nothing.
+        tap = f * 0 + first_tap + i
+        total = narrow(added(totals[i], ROWS_ARE_PIXELS), part_ptr)
+        to = part_ptr + (run * shape[1] + f) * ALL_TAPS + tap
+        tl.store(to, total, mask=(f < shape[1]) & (tap < ALL_TAPS))
 
 
 def grad_weight(
     grad_y: torch.Tensor, x: torch.Tensor, grad_weight: torch.Tensor, window: dict[str, Any]
 ) -> torch.Tensor:
     """``grad_weight``, written. ``grad_y`` is not empty."""
-    features, taps = grad_y.shape[1], math.prod(window["KERNEL"])
-    pixels = grad_y.numel() // features
+    taps = math.prod(window["KERNEL"])
+    groups = triton.cdiv(taps, TAPS_AT_ONCE)
     last = runtime.channels_last(grad_y)
-    (row,) = conv_tiles.rows(x.dtype, "depthwise", last)
-    block_m = min(row.block_m, runtime.power_of_two(pixels))
-    block_n = min(row.block_n, runtime.power_of_two(features))
-    block_k = min(row.block_k, runtime.power_of_two(taps))
-    programs = triton.cdiv(features, block_n) * triton.cdiv(taps, block_k)
-    splits, split_blocks = split_of(pixels, programs, block_m)
-    parts = parts_of(grad_weight, splits)
-    wide = runtime.wide(grad_y, x, parts)
+    parted = runs_of(grad_y, last, 2048 // max(grad_y.element_size(), 2), groups)
+    runs, programs = parted.pop("runs"), parted.pop("programs")
+    parts = parts_of(grad_weight, runs)
     runtime.launch(
         depthwise_grad_weight_kernel,
-        programs * splits,
+        programs,
         x.device,
         grad_y,
         x,
@@ -369,16 +472,13 @@ def grad_weight(
         runtime.stride(grad_y),
         runtime.shape(x.shape),
         runtime.stride(x),
-        features // x.shape[1],
-        pixels,
-        split_blocks,
+        grad_y.shape[1] // x.shape[1],
+        **parted,
         **window,
-        CHANNELS_LAST=last,
-        BLOCK_M=block_m,
-        BLOCK_N=block_n,
-        BLOCK_K=block_k,
-        WIDE=wide,
-        num_warps=row.warps,
-        maxnreg=runtime.ALL_REGISTERS if wide else None,
+        TAPS=triton.cdiv(taps, groups),
+        GROUPS=groups,
+        DENSE=runtime.dense(last, grad_y),
+        WIDE=runtime.wide(grad_y, x, parts),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return sum_parts(parts, grad_weight)

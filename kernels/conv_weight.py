@@ -24,8 +24,9 @@ import triton.language as tl
 from pydl.contract.conv import ConvGradBias, ConvGradWeight
 
 from . import conv_depthwise, conv_tiles, runtime
+from .channel_sums import added, runs_of, share_of, tile_at
 from .conv_tiles import taps_of
-from .elements import as_offset, filled, narrow, operand, pixel, read_at, widen
+from .elements import as_offset, filled, narrow, operand, pixel, place, read_at, widen
 from .split import parts_of, split_of, sum_parts
 
 
@@ -118,38 +119,49 @@ def conv_grad_weight_kernel(
 @triton.jit
 def conv_grad_bias_kernel(
     grad_y_ptr,  # (N, F, OD, OH, OW), any strides
-    part_ptr,  # (splits, F), dense, written
-    grad_y_shape,
+    part_ptr,  # (runs, F), dense, written
+    shape,
     grad_y_stride,
     pixels,  # N * OD * OH * OW
-    split_blocks,  # blocks of BLOCK_K pixels a split
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    columns,
+    run_pixels,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS_ARE_PIXELS: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    program = as_offset(tl.program_id(0), WIDE)
-    features = grad_y_shape[1]
-    m_blocks = (features + BLOCK_M - 1) // BLOCK_M
-    split = program // m_blocks
-    m = program % m_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
-    k = tl.arange(0, BLOCK_K)
-    y_m = m[None, :] if CHANNELS_LAST else m[:, None]
-    y_k = k[:, None] if CHANNELS_LAST else k[None, :]
-    total = filled([BLOCK_K, BLOCK_M] if CHANNELS_LAST else [BLOCK_M, BLOCK_K], 0.0, grad_y_ptr)
-    for block in range(split_blocks):
-        index = (split * split_blocks + block) * BLOCK_K + y_k
-        image, d, h, w = pixel(index, grad_y_shape[2], grad_y_shape[3], grad_y_shape[4])
-        offset = (
-            image * grad_y_stride[0]
-            + d * grad_y_stride[2]
-            + h * grad_y_stride[3]
-            + w * grad_y_stride[4]
+    f0, f, run, first, begin, end = share_of(
+        tl.program_id(0),
+        shape[1],
+        pixels,
+        columns,
+        run_pixels,
+        ROWS,
+        COLUMNS,
+        ROWS_ARE_PIXELS,
+        WIDE,
+    )
+    total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
+    for tile in range(begin, end):
+        n, d, h, w, offset, mask, _, _, _ = tile_at(
+            tile,
+            f0,
+            f,
+            first,
+            shape,
+            pixels,
+            columns,
+            run_pixels,
+            ROWS,
+            COLUMNS,
+            ROWS_ARE_PIXELS,
+            WIDE,
         )
-        mask = (index < pixels) & (y_m < features)
-        total += widen(tl.load(grad_y_ptr + offset + y_m * grad_y_stride[1], mask=mask, other=0.0))
-    total = tl.sum(total, axis=0 if CHANNELS_LAST else 1)  # [BLOCK_M]
-    tl.store(part_ptr + split * features + m, narrow(total, part_ptr), mask=m < features)
+        at = place(n, f, d, h, w, offset, grad_y_stride, DENSE)
+        total += widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
+    total = added(total, ROWS_ARE_PIXELS)
+    tl.store(part_ptr + run * shape[1] + f, narrow(total, part_ptr), mask=f < shape[1])
 
 
 def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
@@ -198,35 +210,23 @@ def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
 
 def conv_grad_bias(call: ConvGradBias) -> torch.Tensor:
     """grad_bias (F,); zeros for an empty batch."""
-    grad_y = call.grad_y
-    features = grad_y.shape[1]
-    grad_bias = call.results()
+    grad_y, grad_bias = call.grad_y, call.results()
     if grad_y.numel() == 0:
         return grad_bias.zero_()
-    pixels = grad_y.numel() // features
     last = runtime.channels_last(grad_y)
-    # Wide along what is contiguous in memory.
-    block_m, block_k = (128, 32) if last else (8, 512)
-    block_m, block_k = (
-        min(block_m, runtime.power_of_two(features)),
-        min(block_k, runtime.power_of_two(pixels)),
-    )
-    programs = triton.cdiv(features, block_m)
-    splits, split_blocks = split_of(pixels, programs, block_k)
-    parts = parts_of(grad_bias, splits)
+    parted = runs_of(grad_y, last, 8192 // grad_y.element_size())
+    runs, programs = parted.pop("runs"), parted.pop("programs")
+    parts = parts_of(grad_bias, runs)
     runtime.launch(
         conv_grad_bias_kernel,
-        programs * splits,
+        programs,
         grad_y.device,
         grad_y,
         parts,
         runtime.shape(grad_y.shape),
         runtime.stride(grad_y),
-        pixels,
-        split_blocks,
-        CHANNELS_LAST=last,
-        BLOCK_M=block_m,
-        BLOCK_K=block_k,
+        **parted,
+        DENSE=runtime.dense(last, grad_y),
         WIDE=runtime.wide(grad_y, parts),
     )
     return sum_parts(parts, grad_bias)

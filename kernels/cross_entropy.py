@@ -106,7 +106,8 @@ def cross_entropy_forward_kernel(
     c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
     peak = filled([BLOCK_COLUMNS], -float("inf"), x_ptr)
     total = filled([BLOCK_COLUMNS], 0.0, x_ptr)
-    for first in range(0, classes, BLOCK_CLASSES):
+    UNROLL: tl.constexpr = 4 if BLOCK_CLASSES == 1 else 1
+    for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
         mask = inside & (first + c < classes)
         at = start + (first + c) * class_stride
         x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
@@ -350,7 +351,7 @@ def _problem(
     x = layout.dense(x)
     target = layout.dense(target, like) if target.is_floating_point() else target.contiguous()
     outer, classes, inner = layout.columns(x, 1).shape
-    programs, covered = cover(outer, classes, inner)
+    programs, covered = cover(outer, classes, inner, lanes=True)
     del covered["ONE_BLOCK"]
     return x, target, covered, programs
 

@@ -106,14 +106,53 @@ def as_offset(index, WIDE: tl.constexpr):
 
 
 @inline
+def divided(index, size):
+    """Quotient and remainder of an index that is not negative: in 32 bits by the division without
+    sign, of half as many instructions."""
+    if index.dtype == tl.int32:
+        whole = (index.to(tl.uint32) // tl.cast(size, tl.uint32)).to(tl.int32)
+    else:
+        whole = index // size
+    return whole, index - whole * size
+
+
+@inline
+def within(position, size):
+    """Whether a position of an axis is in [0, size), by one comparison without sign."""
+    if position.dtype == tl.int32:
+        return position.to(tl.uint32, bitcast=True) < tl.cast(size, tl.uint32)
+    else:
+        return (position >= 0) & (position < size)
+
+
+@inline
 def pixel(index, D, H, W):
     """The (n, d, h, w) of the index-th pixel of a map, counted with w fastest."""
     # Axis by axis: a product of sizes, which come in 32 bits, could be too large for them.
-    w = index % W
-    index = index // W
-    h = index % H
-    index = index // H
-    return index // D, index % D, h, w
+    index, w = divided(index, W)
+    index, h = divided(index, H)
+    n, d = divided(index, D)
+    return n, d, h, w
+
+
+@inline
+def known_one(size):
+    """Whether a size is the constant that Triton makes of 1."""
+    if isinstance(size, int):
+        return size == 1
+    else:
+        return False
+
+
+@inline
+def pixel_of_plane(index, shape):
+    """The (d, h, w) of the index-th pixel of a plane; of two axes, by one division."""
+    rest, w = divided(index, shape[4])
+    if known_one(shape[2]):
+        return rest * 0, rest, w
+    else:
+        d, h = divided(rest, shape[3])
+        return d, h, w
 
 
 @inline
@@ -143,10 +182,20 @@ def walk(
         n, d, h, w = pixel(row, shape[2], shape[3], shape[4])
         c = column
     else:
-        _, d, h, w = pixel(column, shape[2], shape[3], shape[4])
-        n = row // shape[1]
-        c = row % shape[1]
+        d, h, w = pixel_of_plane(column, shape)
+        n, c = divided(row, shape[1])
     return n, c, d, h, w, row * columns + column, (row < rows) & (column < columns)
+
+
+@inline
+def place(n, c, d, h, w, offset, stride, DENSE: tl.constexpr):
+    """Where the elements that :func:`walk` found lie in a map of these strides: as in the result
+    where the map is dense as that is (runtime.dense). Without axes that are taken apart the
+    compiler sees neighbours, and loads 16 bytes at once."""
+    if DENSE:
+        return offset
+    else:
+        return n * stride[0] + c * stride[1] + d * stride[2] + h * stride[3] + w * stride[4]
 
 
 @inline

@@ -19,7 +19,6 @@ Why this form: one kernel for both layouts and 1 to 3 axes. The taps of small wi
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
@@ -28,18 +27,22 @@ import triton.language as tl
 from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward, MaxPoolForward
 
 from . import runtime
-from .elements import divide, filled, inline, narrow, read_at, walk, widen, window_over
-
-
-def candidates(
-    kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1, 1)
-) -> tuple[int, int, int]:
-    """How many windows of each axis may cover one element: one reaches (kernel - 1) * dilation + 1
-    elements."""
-    reach = [(taps - 1) * step + 1 for taps, step in zip(kernel_size, dilation, strict=False)]
-    return runtime.spread(
-        [-(-length // step) for length, step in zip(reach, stride, strict=True)], 1
-    )
+from .elements import filled, narrow, place, walk, widen
+from .windows import (
+    apart,
+    average,
+    cell_at,
+    cell_tile,
+    cells,
+    covers,
+    element_at,
+    first_tap,
+    sums_of,
+    tap_of,
+    tap_over,
+    window_at,
+)
+from .windows import inside as windows_inside
 
 
 @triton.jit
@@ -57,6 +60,7 @@ def max_pool_forward_kernel(
     PADDING: tl.constexpr,
     DILATION: tl.constexpr,
     INDEX: tl.constexpr,
+    INSIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -66,40 +70,33 @@ def max_pool_forward_kernel(
     n, c, od, oh, ow, offset, mask = walk(
         y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE
     )
-    plane = x_ptr + n * x_stride[0] + c * x_stride[1]
+    start_d, start_h = od * STRIDE[0] - PADDING[0], oh * STRIDE[1] - PADDING[1]
+    start_w = ow * STRIDE[2] - PADDING[2]
+    corner = x_ptr + place(n, c, start_d, start_h, start_w, 0, x_stride, False)
     best = filled([ROWS, COLUMNS], float("-inf"), x_ptr)
-    best_tap = tl.full([ROWS, COLUMNS], -1, tl.int32)
+    best_tap = tl.zeros([ROWS, COLUMNS], tl.int32)
+    if not INSIDE:
+        d, any_d = first_tap(start_d, x_shape[2], KERNEL[0], DILATION[0])
+        h, any_h = first_tap(start_h, x_shape[3], KERNEL[1], DILATION[1])
+        w, any_w = first_tap(start_w, x_shape[4], KERNEL[2], DILATION[2])
+        best_tap += tl.where(any_d & any_h & any_w, (d * KERNEL[1] + h) * KERNEL[2] + w, -1)
     for tap in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
-        d, in_d = read_at(
-            od, tap // (KERNEL[1] * KERNEL[2]), x_shape[2], STRIDE[0], PADDING[0], DILATION[0]
+        at, inside = tap_of(
+            tap, start_d, start_h, start_w, mask, x_shape, x_stride, KERNEL, DILATION, INSIDE
         )
-        h, in_h = read_at(
-            oh, tap // KERNEL[2] % KERNEL[1], x_shape[3], STRIDE[1], PADDING[1], DILATION[1]
-        )
-        w, in_w = read_at(ow, tap % KERNEL[2], x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
-        inside = mask & in_d & in_h & in_w
-        value = tl.load(
-            plane + d * x_stride[2] + h * x_stride[3] + w * x_stride[4],
-            mask=inside,
-            other=float("-inf"),
-        )
-        value = widen(value)  # [ROWS, COLUMNS]
-        # The first tap inside, then whatever is greater, then any NaN: a later NaN replaces it,
+        value = widen(tl.load(corner + at, mask=inside, other=float("-inf")))  # [ROWS, COLUMNS]
+        # From the first tap inside on whatever is greater, then any NaN: a later NaN replaces it,
         # nothing else is greater.
-        take = inside & ((best_tap < 0) | (value > best) | (value != value))
+        take = (value > best) | (value != value)
         best = tl.where(take, value, best)
         best_tap = tl.where(take, tap, best_tap)
     tl.store(y_ptr + offset, narrow(best, y_ptr), mask=mask)
     if INDEX == "offset":
         tl.store(index_ptr + offset, tl.maximum(best_tap, 0).to(tl.uint8), mask=mask)
     if INDEX == "flat":
-        d, _ = read_at(
-            od, best_tap // (KERNEL[1] * KERNEL[2]), x_shape[2], STRIDE[0], PADDING[0], DILATION[0]
-        )
-        h, _ = read_at(
-            oh, best_tap // KERNEL[2] % KERNEL[1], x_shape[3], STRIDE[1], PADDING[1], DILATION[1]
-        )
-        w, _ = read_at(ow, best_tap % KERNEL[2], x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
+        d = start_d + best_tap // (KERNEL[1] * KERNEL[2]) * DILATION[0]
+        h = start_h + best_tap // KERNEL[2] % KERNEL[1] * DILATION[1]
+        w = start_w + best_tap % KERNEL[2] * DILATION[2]
         position = (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w
         tl.store(index_ptr + offset, tl.where(best_tap < 0, -1, position), mask=mask)
 
@@ -131,6 +128,7 @@ def max_pool_forward(call: MaxPoolForward) -> tuple[torch.Tensor, torch.Tensor]:
         **tiling,
         **runtime.window(kernel_size, stride, padding, dilation),
         INDEX=index,
+        INSIDE=windows_inside(x, y.shape[2:], kernel_size, stride, padding, dilation),
         UNROLL=runtime.unroll(math.prod(kernel_size)),
         WIDE=runtime.wide(x, y),
     )
@@ -146,8 +144,12 @@ def max_pool_backward_kernel(
     grad_y_stride,
     index_stride,
     x_shape,
+    x_stride,
+    cells,  # N, C and how many cells each axis has
     rows,
     columns,
+    TOGETHER: tl.constexpr,  # the strides of grad_y are those of index
+    CELL: tl.constexpr,
     CANDIDATES: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -159,42 +161,45 @@ def max_pool_backward_kernel(
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(x_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    grad_y_plane = grad_y_ptr + n * grad_y_stride[0] + c * grad_y_stride[1]
-    index_plane = index_ptr + n * index_stride[0] + c * index_stride[1]
-    total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
+    n, c, d, h, w, _, mask = walk(cells, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    d, last_d, reach_d = cell_at(d, CELL[0], STRIDE[0], PADDING[0])
+    h, last_h, reach_h = cell_at(h, CELL[1], STRIDE[1], PADDING[1])
+    w, last_w, reach_w = cell_at(w, CELL[2], STRIDE[2], PADDING[2])
+    grad_y_last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
+    index_step = grad_y_stride if TOGETHER else index_stride
+    index_last = index_ptr + place(n, c, last_d, last_h, last_w, 0, index_step, False)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):
-        which_d = which // (CANDIDATES[1] * CANDIDATES[2])
-        which_h = which // CANDIDATES[2] % CANDIDATES[1]
-        which_w = which % CANDIDATES[2]
-        od, td, on_d = window_over(
-            d, which_d, y_shape[2], CANDIDATES[0], KERNEL[0], STRIDE[0], PADDING[0], DILATION[0]
+        back_d, back_h, back_w, there = window_at(
+            which, last_d, last_h, last_w, mask, y_shape, CANDIDATES
         )
-        oh, th, on_h = window_over(
-            h, which_h, y_shape[3], CANDIDATES[1], KERNEL[1], STRIDE[1], PADDING[1], DILATION[1]
-        )
-        ow, tw, on_w = window_over(
-            w, which_w, y_shape[4], CANDIDATES[2], KERNEL[2], STRIDE[2], PADDING[2], DILATION[2]
-        )
-        covered = mask & on_d & on_h & on_w
         chosen = tl.load(
-            index_plane + od * index_stride[2] + oh * index_stride[3] + ow * index_stride[4],
-            mask=covered,
-            other=0,
+            index_last - apart(back_d, back_h, back_w, index_step), mask=there, other=0
         )
-        if index_ptr.dtype.element_ty == tl.uint8:
-            mine = chosen.to(tl.int32) == (td * KERNEL[1] + th) * KERNEL[2] + tw
-        else:
-            mine = chosen == (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w
         grad_y = tl.load(
-            grad_y_plane + od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4],
-            mask=covered & mine,
-            other=0.0,
+            grad_y_last - apart(back_d, back_h, back_w, grad_y_stride), mask=there, other=0.0
         )
-        total += widen(grad_y)  # [ROWS, COLUMNS]
-    tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
+        chosen = chosen.to(tl.int32) if index_ptr.dtype.element_ty == tl.uint8 else chosen
+        grad_y = widen(grad_y)  # [ROWS, COLUMNS]
+        own = ()
+        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+            own_d, own_h, own_w = i // (CELL[1] * CELL[2]), i // CELL[2] % CELL[1], i % CELL[2]
+            td, on_d = tap_over(reach_d + own_d + back_d * STRIDE[0], KERNEL[0], DILATION[0])
+            th, on_h = tap_over(reach_h + own_h + back_h * STRIDE[1], KERNEL[1], DILATION[1])
+            tw, on_w = tap_over(reach_w + own_w + back_w * STRIDE[2], KERNEL[2], DILATION[2])
+            if index_ptr.dtype.element_ty == tl.uint8:
+                tap = (td * KERNEL[1] + th) * KERNEL[2] + tw
+            else:
+                tap = ((d + own_d).to(tl.int64) * x_shape[3] + h + own_h) * x_shape[4] + w + own_w
+            mine = (chosen == tap) & (on_d & on_h & on_w)
+            own = own + (totals[i] + tl.where(mine, grad_y, 0.0),)
+        totals = own
+    first = grad_x_ptr + place(n, c, d, h, w, 0, x_stride, False)
+    for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+        at, there = element_at(i, d, h, w, mask, x_shape, x_stride, CELL)
+        tl.store(first + at, narrow(totals[i], grad_x_ptr), mask=there)
 
 
 def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
@@ -204,8 +209,8 @@ def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
     grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
-    tiling = runtime.tile(grad_x)
-    over = candidates(kernel_size, stride, dilation)
+    count, cell = cells(grad_x.shape[2:], kernel_size, stride, padding, dilation)
+    tiling = cell_tile(grad_x, count, cell["CELL"])
     runtime.launch(
         max_pool_backward_kernel,
         runtime.programs(tiling),
@@ -217,56 +222,15 @@ def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
         runtime.stride(grad_y),
         runtime.stride(index),
         runtime.shape(grad_x.shape),
+        runtime.stride(grad_x),
+        runtime.shape((*grad_x.shape[:2], *count)),
         **tiling,
         **runtime.window(kernel_size, stride, padding, dilation),
-        CANDIDATES=over,
-        UNROLL=runtime.unroll(math.prod(over)),
+        **cell,
+        TOGETHER=grad_y.stride() == index.stride(),
         WIDE=runtime.wide(grad_y, index, grad_x),
     )
     return grad_x
-
-
-@inline
-def averaged(
-    position,
-    size,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PADDING: tl.constexpr,
-    COUNT_INCLUDE_PAD: tl.constexpr,
-):
-    """How many taps of the window ``position`` of one axis count in its average."""
-    start = position * STRIDE - PADDING
-    if COUNT_INCLUDE_PAD:
-        return tl.minimum(start + KERNEL, size + PADDING) - start
-    else:
-        return tl.minimum(start + KERNEL, size) - tl.maximum(start, 0)
-
-
-@inline
-def average(
-    total,
-    od,
-    oh,
-    ow,
-    x_shape,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PADDING: tl.constexpr,
-    COUNT_INCLUDE_PAD: tl.constexpr,
-    DIVISOR: tl.constexpr,
-):
-    """``total`` over the divisor of the window (od, oh, ow); the sum 0 of a window with no tap that
-    counts stays 0."""
-    if DIVISOR != 0:
-        return divide(total, tl.full([1, 1], DIVISOR, tl.int32))
-    else:
-        taps = (
-            averaged(od, x_shape[2], KERNEL[0], STRIDE[0], PADDING[0], COUNT_INCLUDE_PAD)
-            * averaged(oh, x_shape[3], KERNEL[1], STRIDE[1], PADDING[1], COUNT_INCLUDE_PAD)
-            * averaged(ow, x_shape[4], KERNEL[2], STRIDE[2], PADDING[2], COUNT_INCLUDE_PAD)
-        )
-        return divide(total, tl.maximum(taps, 1))
 
 
 @triton.jit
@@ -284,6 +248,7 @@ def avg_pool_forward_kernel(
     DILATION: tl.constexpr,
     COUNT_INCLUDE_PAD: tl.constexpr,
     DIVISOR: tl.constexpr,
+    INSIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -293,24 +258,28 @@ def avg_pool_forward_kernel(
     n, c, od, oh, ow, offset, mask = walk(
         y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE
     )
-    plane = x_ptr + n * x_stride[0] + c * x_stride[1]
+    start_d, start_h = od * STRIDE[0] - PADDING[0], oh * STRIDE[1] - PADDING[1]
+    start_w = ow * STRIDE[2] - PADDING[2]
+    corner = x_ptr + place(n, c, start_d, start_h, start_w, 0, x_stride, False)
     total = filled([ROWS, COLUMNS], 0.0, x_ptr)
     for tap in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
-        d, in_d = read_at(
-            od, tap // (KERNEL[1] * KERNEL[2]), x_shape[2], STRIDE[0], PADDING[0], DILATION[0]
+        at, inside = tap_of(
+            tap, start_d, start_h, start_w, mask, x_shape, x_stride, KERNEL, DILATION, INSIDE
         )
-        h, in_h = read_at(
-            oh, tap // KERNEL[2] % KERNEL[1], x_shape[3], STRIDE[1], PADDING[1], DILATION[1]
-        )
-        w, in_w = read_at(ow, tap % KERNEL[2], x_shape[4], STRIDE[2], PADDING[2], DILATION[2])
-        inside = mask & in_d & in_h & in_w
-        total += widen(
-            tl.load(
-                plane + d * x_stride[2] + h * x_stride[3] + w * x_stride[4], mask=inside, other=0.0
-            )
-        )
+        total += widen(tl.load(corner + at, mask=inside, other=0.0))
     y = average(
-        total, od, oh, ow, x_shape, KERNEL, STRIDE, PADDING, COUNT_INCLUDE_PAD, DIVISOR
+        total,
+        od,
+        oh,
+        ow,
+        x_shape,
+        KERNEL,
+        STRIDE,
+        PADDING,
+        COUNT_INCLUDE_PAD,
+        DIVISOR,
+        INSIDE,
+        y_ptr,
     )  # [ROWS, COLUMNS]
     tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
 
@@ -335,6 +304,7 @@ def avg_pool_forward(call: AvgPoolForward) -> torch.Tensor:
         **runtime.window(kernel_size, stride, padding),
         COUNT_INCLUDE_PAD=bool(count_include_pad),
         DIVISOR=int(divisor),
+        INSIDE=windows_inside(x, y.shape[2:], kernel_size, stride, padding),
         UNROLL=runtime.unroll(math.prod(kernel_size)),
         WIDE=runtime.wide(x, y),
     )
@@ -348,8 +318,11 @@ def avg_pool_backward_kernel(
     y_shape,
     grad_y_stride,
     x_shape,
+    x_stride,
+    cells,  # N, C and how many cells each axis has
     rows,
     columns,
+    CELL: tl.constexpr,
     CANDIDATES: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -357,40 +330,56 @@ def avg_pool_backward_kernel(
     DILATION: tl.constexpr,
     COUNT_INCLUDE_PAD: tl.constexpr,
     DIVISOR: tl.constexpr,
+    INSIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(x_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    plane = grad_y_ptr + n * grad_y_stride[0] + c * grad_y_stride[1]
-    total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
+    n, c, d, h, w, _, mask = walk(cells, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    d, last_d, reach_d = cell_at(d, CELL[0], STRIDE[0], PADDING[0])
+    h, last_h, reach_h = cell_at(h, CELL[1], STRIDE[1], PADDING[1])
+    w, last_w, reach_w = cell_at(w, CELL[2], STRIDE[2], PADDING[2])
+    last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):
-        which_d = which // (CANDIDATES[1] * CANDIDATES[2])
-        which_h = which // CANDIDATES[2] % CANDIDATES[1]
-        which_w = which % CANDIDATES[2]
-        od, _, on_d = window_over(
-            d, which_d, y_shape[2], CANDIDATES[0], KERNEL[0], STRIDE[0], PADDING[0], DILATION[0]
+        back_d, back_h, back_w, there = window_at(
+            which, last_d, last_h, last_w, mask, y_shape, CANDIDATES
         )
-        oh, _, on_h = window_over(
-            h, which_h, y_shape[3], CANDIDATES[1], KERNEL[1], STRIDE[1], PADDING[1], DILATION[1]
-        )
-        ow, _, on_w = window_over(
-            w, which_w, y_shape[4], CANDIDATES[2], KERNEL[2], STRIDE[2], PADDING[2], DILATION[2]
-        )
-        covered = mask & on_d & on_h & on_w
-        grad_y = tl.load(
-            plane + od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4],
-            mask=covered,
-            other=0.0,
-        )
-        total += average(
-            widen(grad_y), od, oh, ow, x_shape, KERNEL, STRIDE, PADDING, COUNT_INCLUDE_PAD, DIVISOR
-        )
-    tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
+        grad_y = tl.load(last - apart(back_d, back_h, back_w, grad_y_stride), there, other=0.0)
+        share = average(
+            widen(grad_y),
+            last_d - back_d,
+            last_h - back_h,
+            last_w - back_w,
+            x_shape,
+            KERNEL,
+            STRIDE,
+            PADDING,
+            COUNT_INCLUDE_PAD,
+            DIVISOR,
+            INSIDE,
+            grad_x_ptr,
+        )  # [ROWS, COLUMNS]
+        own = ()
+        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+            covered = covers(
+                i,
+                reach_d + back_d * STRIDE[0],
+                reach_h + back_h * STRIDE[1],
+                reach_w + back_w * STRIDE[2],
+                CELL,
+                KERNEL,
+            )
+            own = own + (totals[i] + tl.where(covered, share, 0.0),)
+        totals = own
+    first = grad_x_ptr + place(n, c, d, h, w, 0, x_stride, False)
+    for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+        at, there = element_at(i, d, h, w, mask, x_shape, x_stride, CELL)
+        tl.store(first + at, narrow(totals[i], grad_x_ptr), mask=there)
 
 
 def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
@@ -398,8 +387,9 @@ def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     grad_y, grad_x = call.grad_y, call.results()
     if grad_x.numel() == 0:
         return grad_x
-    tiling = runtime.tile(grad_x)
-    over = candidates(call.kernel_size, call.stride)
+    window = call.kernel_size, call.stride, call.padding
+    count, cell = cells(grad_x.shape[2:], *window)
+    tiling = cell_tile(grad_x, count, cell["CELL"])
     runtime.launch(
         avg_pool_backward_kernel,
         runtime.programs(tiling),
@@ -409,12 +399,14 @@ def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
         runtime.shape(grad_y.shape),
         runtime.stride(grad_y),
         runtime.shape(grad_x.shape),
+        runtime.stride(grad_x),
+        runtime.shape((*grad_x.shape[:2], *count)),
         **tiling,
         **runtime.window(call.kernel_size, call.stride, call.padding),
         COUNT_INCLUDE_PAD=bool(call.count_include_pad),
         DIVISOR=int(call.divisor),
-        CANDIDATES=over,
-        UNROLL=runtime.unroll(math.prod(over)),
+        **cell,
+        INSIDE=windows_inside(grad_x, grad_y.shape[2:], *window),
         WIDE=runtime.wide(grad_y, grad_x),
     )
     return grad_x

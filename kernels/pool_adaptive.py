@@ -36,7 +36,7 @@ from pydl.contract.pool_adaptive import (
 
 from . import runtime
 from .bins import bin_end, bin_start, flat_position, levels_of, longest, reduce_bin, wide
-from .elements import divide, filled, narrow, walk, widen
+from .elements import divide, divided, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
 
 
@@ -158,9 +158,9 @@ def adaptive_pool_backward_kernel(
             + n * grad_y_stride[5 * level]
             + c * grad_y_stride[5 * level + 1]
         )
-        first_d = d * LEVELS[3 * level] // x_shape[2]
-        first_h = h * LEVELS[3 * level + 1] // x_shape[3]
-        first_w = w * LEVELS[3 * level + 2] // x_shape[4]
+        first_d, _ = divided(d * LEVELS[3 * level], x_shape[2])
+        first_h, _ = divided(h * LEVELS[3 * level + 1], x_shape[3])
+        first_w, _ = divided(w * LEVELS[3 * level + 2], x_shape[4])
         for which_d in range(longest(LEVELS[3 * level], x_shape[2])):
             for which_h in range(longest(LEVELS[3 * level + 1], x_shape[3])):
                 for which_w in range(longest(LEVELS[3 * level + 2], x_shape[4])):
@@ -188,10 +188,10 @@ def adaptive_pool_backward_kernel(
                         if index_ptr.dtype.element_ty == tl.uint8:
                             tap = (d - d0) * longest(x_shape[3], LEVELS[3 * level + 1]) + h - h0
                             tap = tap * longest(x_shape[4], LEVELS[3 * level + 2]) + w - w0
-                            held = held & (chosen.to(tl.int32) == tap)
+                            mine = chosen.to(tl.int32) == tap
                         else:
                             place = (d.to(tl.int64) * x_shape[3] + h) * x_shape[4] + w
-                            held = held & (chosen == place)
+                            mine = chosen == place
                     grad_y = widen(
                         tl.load(
                             gradients
@@ -202,7 +202,9 @@ def adaptive_pool_backward_kernel(
                             other=0.0,
                         )
                     )
-                    if not MAXIMUM:
+                    if MAXIMUM:
+                        grad_y = tl.where(mine, grad_y, 0.0)
+                    else:
                         taps = bin_end(od, x_shape[2], LEVELS[3 * level]) - d0
                         taps *= bin_end(oh, x_shape[3], LEVELS[3 * level + 1]) - h0
                         taps *= bin_end(ow, x_shape[4], LEVELS[3 * level + 2]) - w0

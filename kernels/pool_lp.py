@@ -23,8 +23,20 @@ import triton.language as tl
 from pydl.contract.pool_lp import LpPoolBackward, LpPoolForward
 
 from . import runtime
-from .elements import divide, filled, inline, narrow, read_at, walk, widen, window_over
-from .pool import averaged, candidates
+from .elements import divide, filled, inline, narrow, place, walk, widen
+from .windows import (
+    apart,
+    averaged,
+    cell_at,
+    cell_tile,
+    cells,
+    covers,
+    element_at,
+    sums_of,
+    tap_of,
+    window_at,
+)
+from .windows import inside as windows_inside
 
 UNROLLED_POWER = tl.constexpr(8)
 
@@ -57,14 +69,26 @@ def power(value, EXPONENT: tl.constexpr):
 
 
 @inline
-def over_count(total, od, oh, ow, x_shape, KERNEL: tl.constexpr, STRIDE: tl.constexpr):
+def over_count(
+    total,
+    od,
+    oh,
+    ow,
+    x_shape,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    INSIDE: tl.constexpr,
+):
     """``total`` for a whole window: times the taps of one, over those of (od, oh, ow) inside."""
-    taps = (
-        averaged(od, x_shape[2], KERNEL[0], STRIDE[0], 0, False)
-        * averaged(oh, x_shape[3], KERNEL[1], STRIDE[1], 0, False)
-        * averaged(ow, x_shape[4], KERNEL[2], STRIDE[2], 0, False)
-    )
-    return divide(total * (KERNEL[0] * KERNEL[1] * KERNEL[2]), tl.maximum(taps, 1))
+    if INSIDE:
+        return total
+    else:
+        taps = (
+            averaged(od, x_shape[2], KERNEL[0], STRIDE[0], 0, False)
+            * averaged(oh, x_shape[3], KERNEL[1], STRIDE[1], 0, False)
+            * averaged(ow, x_shape[4], KERNEL[2], STRIDE[2], 0, False)
+        )
+        return divide(total * (KERNEL[0] * KERNEL[1] * KERNEL[2]), tl.maximum(taps, 1))
 
 
 @triton.jit
@@ -80,6 +104,7 @@ def lp_pool_forward_kernel(
     ROOT: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    INSIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -89,18 +114,16 @@ def lp_pool_forward_kernel(
     n, c, od, oh, ow, offset, mask = walk(
         y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE
     )
-    plane = x_ptr + n * x_stride[0] + c * x_stride[1]
+    start_d, start_h, start_w = od * STRIDE[0], oh * STRIDE[1], ow * STRIDE[2]
+    corner = x_ptr + place(n, c, start_d, start_h, start_w, 0, x_stride, False)
     total = filled([ROWS, COLUMNS], 0.0, x_ptr)
     for tap in tl.range(0, KERNEL[0] * KERNEL[1] * KERNEL[2], loop_unroll_factor=UNROLL):
-        d, in_d = read_at(od, tap // (KERNEL[1] * KERNEL[2]), x_shape[2], STRIDE[0], 0, 1)
-        h, in_h = read_at(oh, tap // KERNEL[2] % KERNEL[1], x_shape[3], STRIDE[1], 0, 1)
-        w, in_w = read_at(ow, tap % KERNEL[2], x_shape[4], STRIDE[2], 0, 1)
-        inside = mask & in_d & in_h & in_w
-        value = tl.load(
-            plane + d * x_stride[2] + h * x_stride[3] + w * x_stride[4], mask=inside, other=1.0
+        at, inside = tap_of(
+            tap, start_d, start_h, start_w, mask, x_shape, x_stride, KERNEL, (1, 1, 1), INSIDE
         )
-        total += tl.where(inside, power(widen(value), P), 0.0)  # [ROWS, COLUMNS]
-    total = over_count(total, od, oh, ow, x_shape, KERNEL, STRIDE)
+        value = power(widen(tl.load(corner + at, mask=inside, other=1.0)), P)
+        total += value if INSIDE else tl.where(inside, value, 0.0)  # [ROWS, COLUMNS]
+    total = over_count(total, od, oh, ow, x_shape, KERNEL, STRIDE, INSIDE)
     tl.store(y_ptr + offset, narrow(power(total, ROOT), y_ptr), mask=mask)
 
 
@@ -125,6 +148,7 @@ def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
         ROOT=1 / norm_type,
         KERNEL=runtime.spread(kernel_size, 1),
         STRIDE=runtime.spread(stride, 1),
+        INSIDE=windows_inside(x, y.shape[2:], kernel_size, stride, [0, 0, 0]),
         UNROLL=runtime.unroll(math.prod(kernel_size)),
         WIDE=runtime.wide(x, y),
     )
@@ -142,59 +166,73 @@ def lp_pool_backward_kernel(
     y_stride,
     x_shape,
     x_stride,
+    grad_x_stride,
+    cells,  # N, C and how many cells each axis has
     rows,
     columns,
     P: tl.constexpr,
+    TOGETHER: tl.constexpr,  # the strides of grad_y are those of y
+    CELL: tl.constexpr,
     CANDIDATES: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    INSIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(x_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    grad_y_plane = grad_y_ptr + n * grad_y_stride[0] + c * grad_y_stride[1]
-    y_plane = y_ptr + n * y_stride[0] + c * y_stride[1]
-    total = filled([ROWS, COLUMNS], 0.0, grad_y_ptr)
+    n, c, d, h, w, _, mask = walk(cells, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    d, last_d, reach_d = cell_at(d, CELL[0], STRIDE[0], 0)
+    h, last_h, reach_h = cell_at(h, CELL[1], STRIDE[1], 0)
+    w, last_w, reach_w = cell_at(w, CELL[2], STRIDE[2], 0)
+    grad_y_last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
+    y_step = grad_y_stride if TOGETHER else y_stride
+    y_last = y_ptr + place(n, c, last_d, last_h, last_w, 0, y_step, False)
+    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):
-        which_d = which // (CANDIDATES[1] * CANDIDATES[2])
-        which_h = which // CANDIDATES[2] % CANDIDATES[1]
-        which_w = which % CANDIDATES[2]
-        od, _, on_d = window_over(d, which_d, y_shape[2], CANDIDATES[0], KERNEL[0], STRIDE[0], 0, 1)
-        oh, _, on_h = window_over(h, which_h, y_shape[3], CANDIDATES[1], KERNEL[1], STRIDE[1], 0, 1)
-        ow, _, on_w = window_over(w, which_w, y_shape[4], CANDIDATES[2], KERNEL[2], STRIDE[2], 0, 1)
-        covered = mask & on_d & on_h & on_w
-        root = tl.load(
-            y_plane + od * y_stride[2] + oh * y_stride[3] + ow * y_stride[4],
-            mask=covered,
-            other=0.0,
+        back_d, back_h, back_w, there = window_at(
+            which, last_d, last_h, last_w, mask, y_shape, CANDIDATES
         )
+        root = widen(tl.load(y_last - apart(back_d, back_h, back_w, y_step), there, other=0.0))
         grad_y = tl.load(
-            grad_y_plane + od * grad_y_stride[2] + oh * grad_y_stride[3] + ow * grad_y_stride[4],
-            mask=covered,
-            other=0.0,
+            grad_y_last - apart(back_d, back_h, back_w, grad_y_stride), there, other=0.0
         )
-        root = widen(root)
-        share = over_count(widen(grad_y), od, oh, ow, x_shape, KERNEL, STRIDE)
-        passes = covered & (root != 0)
-        share = share * power(tl.where(passes, root, 1.0), 1 - P)
-        total += tl.where(passes, share, 0.0)  # [ROWS, COLUMNS]
-    x = tl.load(
-        x_ptr
-        + n * x_stride[0]
-        + c * x_stride[1]
-        + d * x_stride[2]
-        + h * x_stride[3]
-        + w * x_stride[4],
-        mask=mask,
-        other=1.0,
-    )
-    grad_x = total * power(widen(x), P - 1)
-    tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
+        share = over_count(
+            widen(grad_y),
+            last_d - back_d,
+            last_h - back_h,
+            last_w - back_w,
+            x_shape,
+            KERNEL,
+            STRIDE,
+            INSIDE,
+        )
+        share *= power(tl.where(root != 0, root, 1.0), 1 - P)
+        share = tl.where(root != 0, share, 0.0)  # [ROWS, COLUMNS]
+        own = ()
+        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+            covered = covers(
+                i,
+                reach_d + back_d * STRIDE[0],
+                reach_h + back_h * STRIDE[1],
+                reach_w + back_w * STRIDE[2],
+                CELL,
+                KERNEL,
+            )
+            own = own + (totals[i] + tl.where(covered, share, 0.0),)
+        totals = own
+    x_first = x_ptr + place(n, c, d, h, w, 0, x_stride, False)
+    first = grad_x_ptr + place(n, c, d, h, w, 0, grad_x_stride, False)
+    for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+        at, there = element_at(i, d, h, w, mask, x_shape, x_stride, CELL)
+        x = widen(tl.load(x_first + at, mask=there, other=1.0))
+        at, there = element_at(i, d, h, w, mask, x_shape, grad_x_stride, CELL)
+        grad_x = totals[i] * power(x, P - 1)
+        tl.store(first + at, narrow(grad_x, grad_x_ptr), mask=there)
 
 
 def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
@@ -203,8 +241,9 @@ def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
     grad_x = call.results()
     if grad_x.numel() == 0:
         return grad_x
-    tiling = runtime.tile(grad_x)
-    over = candidates(kernel_size, stride)
+    none = [0] * len(stride)
+    count, cell = cells(grad_x.shape[2:], kernel_size, stride, none)
+    tiling = cell_tile(grad_x, count, cell["CELL"])
     runtime.launch(
         lp_pool_backward_kernel,
         runtime.programs(tiling),
@@ -218,12 +257,15 @@ def lp_pool_backward(call: LpPoolBackward) -> torch.Tensor:
         runtime.stride(y),
         runtime.shape(x.shape),
         runtime.stride(x),
+        runtime.stride(grad_x),
+        runtime.shape((*x.shape[:2], *count)),
         **tiling,
         P=float(norm_type),
-        CANDIDATES=over,
+        **cell,
+        TOGETHER=grad_y.stride() == y.stride(),
+        INSIDE=windows_inside(x, y.shape[2:], kernel_size, stride, none),
         KERNEL=runtime.spread(kernel_size, 1),
         STRIDE=runtime.spread(stride, 1),
-        UNROLL=runtime.unroll(math.prod(over)),
         WIDE=runtime.wide(grad_y, x, y, grad_x),
     )
     return grad_x

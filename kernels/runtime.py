@@ -83,18 +83,53 @@ def unroll(trips: int) -> int:
     return trips if trips <= 16 else 4
 
 
-def tile(y: torch.Tensor, elements: int = 1024, widest: int = 1024) -> dict[str, Any]:
-    """How the programs of an element-wise kernel cover the dense result ``y``: the arguments of
-    :func:`elements.walk`.
+def dense(last: bool, *operands: torch.Tensor | None) -> bool:
+    """Whether these maps are dense, with their channels last or as PyTorch lays a tensor."""
+    for x in operands:
+        if x is None:
+            continue
+        step, axes = 1, [*range(x.ndim - 1, 0, -1)]
+        for axis in (1, *axes[:-1], 0) if last else (*axes, 0):
+            if x.shape[axis] > 1 and x.stride(axis) != step:
+                return False
+            step *= x.shape[axis]
+    return True
+
+
+def block_of(columns: int, most: int) -> int:
+    """How many columns a program covers of a row: a power of two, and the widest whose blocks leave
+    at most one lane of nine idle, down to 32; else that of the fewest."""
+    widths = [min(power_of_two(columns), most)]
+    while widths[-1] > 32:
+        widths.append(widths[-1] // 2)
+    covered = [-(-columns // width) * width for width in widths]
+    enough = max(min(covered), columns + columns // 8)
+    return next(w for w, count in zip(widths, covered, strict=True) if count <= enough)
+
+
+def tile(
+    y: torch.Tensor,
+    elements: int = 1024,
+    widest: int = 1024,
+    flat: bool = False,
+    size: Sequence[int] | None = None,
+    channels: int | None = None,
+) -> dict[str, Any]:
+    """How the programs of an element-wise kernel cover the dense result ``y``, or a map like it of
+    another ``size`` and number of ``channels``: the arguments of :func:`elements.walk`.
 
     A row is what is contiguous in memory: the channels of a pixel (channels last) or the pixels of
-    a plane. A program covers about ``elements`` elements, of the usual 1,024 each of its 128
-    threads 8: wide rows first, up to ``widest``, then as many rows as fit.
+    a plane; ``flat``, where no element asks for its channel: everything. A program covers about
+    ``elements`` elements, of the usual 1,024 each of its 128 threads 8: wide rows first, up to
+    ``widest``, then as many rows as fit.
     """
-    last = channels_last(y)
-    columns = y.shape[1] if last else math.prod(y.shape[2:])
-    rows = y.numel() // columns
-    block_columns = min(power_of_two(columns), elements, widest)
+    last = channels_last(y) and not flat
+    plane = math.prod(y.shape[2:] if size is None else size)
+    channels = y.shape[1] if channels is None else channels
+    count = y.shape[0] * channels * plane
+    columns = count if flat else channels if last else plane
+    rows = count // columns
+    block_columns = block_of(columns, min(elements, widest))
     block_rows = min(power_of_two(rows), elements // block_columns)
     return {
         "rows": rows,

@@ -26,6 +26,8 @@ from .elements import as_offset, divide, filled, inline, narrow, widen
 # The most classes a program holds at once, and elements of its tile.
 MOST_CLASSES = 4096
 TILE = 2048
+# Rows of no more classes are a lane's.
+FEW_CLASSES = 32
 
 
 @inline
@@ -66,6 +68,7 @@ def softmax_forward_kernel(
     group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
     start = group * columns * classes + column * column_stride
     c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
+    UNROLL: tl.constexpr = 4 if BLOCK_CLASSES == 1 else 1
     peak = filled([BLOCK_COLUMNS], -float("inf"), x_ptr)
     total = filled([BLOCK_COLUMNS], 0.0, x_ptr)
     if ONE_BLOCK:
@@ -79,12 +82,12 @@ def softmax_forward_kernel(
         y = z - tl.log(total)[:, None] if LOG else divide(e, total[:, None] + tl.zeros_like(e))
         tl.store(y_ptr + at, narrow(y, y_ptr), mask=mask)
     else:
-        for first in range(0, classes, BLOCK_CLASSES):
+        for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
             mask = inside & (first + c < classes)
             at = start + (first + c) * class_stride
             x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
             peak, total = accumulate(peak, total, x)
-        for first in range(0, classes, BLOCK_CLASSES):
+        for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
             mask = inside & (first + c < classes)
             at = start + (first + c) * class_stride
             z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak[:, None]
@@ -141,11 +144,30 @@ def softmax_backward_kernel(
             tl.store(grad_x_ptr + at, narrow(grad_x, grad_x_ptr), mask=mask)
 
 
-def cover(outer: int, classes: int, inner: int, elements: int = TILE) -> tuple[int, dict[str, int]]:
+def cover(
+    outer: int, classes: int, inner: int, elements: int = TILE, lanes: bool = False
+) -> tuple[int, dict[str, int]]:
     """How programs cover (outer, classes, inner): how many, and a kernel's arguments. Rows of one
-    group where the classes are innermost, else a group each outer index."""
+    group where the classes are innermost, else a group each outer index. ``lanes``: one class at a
+    time where that is no worse for memory, so that a column is one lane's and no lanes exchange
+    anything."""
     rows = inner == 1
     groups, columns = (1, outer) if rows else (outer, inner)
+    if lanes and (not rows or classes <= FEW_CLASSES):
+        # Four columns a lane where that leaves programs enough.
+        wide = min(512, max(128, runtime.power_of_two(outer * inner // 512)))
+        block_columns = min(wide, max(16, runtime.power_of_two(columns)))
+        blocks = triton.cdiv(columns, block_columns)
+        return groups * blocks, {
+            "classes": classes,
+            "columns": columns,
+            "blocks": blocks,
+            "column_stride": classes if rows else 1,
+            "class_stride": 1 if rows else inner,
+            "BLOCK_COLUMNS": block_columns,
+            "BLOCK_CLASSES": 1,
+            "ONE_BLOCK": False,
+        }
     block_classes = min(runtime.power_of_two(classes), MOST_CLASSES if rows else 128)
     least = 1 if rows else 16  # columns side by side fill at least a few sectors of memory
     block_columns = max(least, min(elements // block_classes, runtime.power_of_two(columns)))
@@ -169,7 +191,7 @@ def softmax_forward(call: SoftmaxForward) -> torch.Tensor:
     if y.numel() == 0:
         return y
     x = layout.dense(x)
-    programs, covered = cover(*layout.columns(x, dim).shape)
+    programs, covered = cover(*layout.columns(x, dim).shape, lanes=True)
     runtime.launch(
         softmax_forward_kernel, programs, x.device, x, y, **covered, LOG=log, WIDE=runtime.wide(x)
     )

@@ -26,10 +26,11 @@ from pydl import layout, plan
 from pydl.contract.unpool import MaxUnpoolBackward, MaxUnpoolForward, check_positions
 
 from . import runtime
-from .elements import pixel, walk
+from .elements import as_offset, inline, pixel, place, walk
 
 # What a position that is none enters: more than the number of any element.
-NOWHERE = tl.constexpr(2**62)
+NOWHERE = tl.constexpr(2**31 - 1)
+NOWHERE_WIDE = tl.constexpr(2**62)
 
 
 def _check(index: torch.Tensor, size: Sequence[int]) -> None:
@@ -39,45 +40,59 @@ def _check(index: torch.Tensor, size: Sequence[int]) -> None:
         check_positions(index, size)
 
 
+@inline
+def nowhere(WIDE: tl.constexpr):
+    return NOWHERE_WIDE if WIDE else NOWHERE
+
+
+@inline
+def place_in(n, c, position, shape, stride, CHANNELS_LAST: tl.constexpr, DENSE: tl.constexpr):
+    """Where the position-th element of a plane lies in a map; and whether there is one. In a dense
+    map without taking the position apart."""
+    count = tl.cast(shape[2], position.dtype) * shape[3] * shape[4]
+    exists = (position >= 0) & (position < count)
+    position = tl.where(exists, position, 0)
+    if DENSE:
+        inside = tl.cast(position, n.dtype)
+        count = tl.cast(shape[2], n.dtype) * shape[3] * shape[4]
+        if CHANNELS_LAST:
+            return (n * count + inside) * shape[1] + c, exists
+        else:
+            return (n * shape[1] + c) * count + inside, exists
+    else:
+        _, d, h, w = pixel(position, shape[2], shape[3], shape[4])
+        return place(n, c, d, h, w, 0, stride, False), exists
+
+
 @triton.jit
 def enter_kernel(
     index_ptr,  # (N, C, D, H, W) int64, any strides
-    winner_ptr,  # (N, C, OD, OH, OW) int64, zeros
+    winner_ptr,  # (N, C, OD, OH, OW) int32, int64 with 64-bit offsets, dense, zeros
     shape,
     index_stride,
     winner_shape,
-    winner_stride,
     rows,
     columns,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, _, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = tl.load(
-        index_ptr
-        + n * index_stride[0]
-        + c * index_stride[1]
-        + d * index_stride[2]
-        + h * index_stride[3]
-        + w * index_stride[4],
-        mask=mask,
-        other=0,
-    )
-    beyond, od, oh, ow = pixel(at, winner_shape[2], winner_shape[3], winner_shape[4])
-    exists = (at >= 0) & (beyond == 0)
-    place = od * winner_stride[2] + oh * winner_stride[3] + ow * winner_stride[4]
-    place = n * winner_stride[0] + c * winner_stride[1] + tl.where(exists, place, 0)
-    mine = (d.to(tl.int64) * shape[3] + h) * shape[4] + w + 1
-    mine = tl.where(exists, mine, NOWHERE)  # [ROWS, COLUMNS]
-    tl.atomic_max(winner_ptr + place, mine, mask=mask)
+    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    at = place(n, c, d, h, w, offset, index_stride, DENSE)
+    position = tl.load(index_ptr + at, mask=mask, other=0)
+    to, exists = place_in(n, c, position, winner_shape, winner_shape, CHANNELS_LAST, True)
+    mine = (as_offset(d, WIDE) * shape[3] + h) * shape[4] + w + 1
+    mine = tl.where(exists, mine, nowhere(WIDE))  # [ROWS, COLUMNS]
+    # Only the largest counts, and it is read by a launch of its own: nothing waits for another.
+    tl.atomic_max(winner_ptr + to, mine, mask=mask, sem="relaxed")
 
 
 @triton.jit
 def fetch_kernel(
     x_ptr,  # (N, C, D, H, W), any strides
-    winner_ptr,  # (N, C, OD, OH, OW) int64, dense
+    winner_ptr,  # (N, C, OD, OH, OW), dense
     y_ptr,  # like winner, dense, written
     shape,
     x_stride,
@@ -87,21 +102,15 @@ def fetch_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, _, _, _, offset, mask = walk(y_shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     won = tl.load(winner_ptr + offset, mask=mask, other=0)
-    _, d, h, w = pixel(tl.maximum(won - 1, 0), shape[2], shape[3], shape[4])
-    named = (won > 0) & (won != NOWHERE)
+    none = won == nowhere(WIDE)
+    at, named = place_in(n, c, won - 1, shape, x_stride, CHANNELS_LAST, DENSE)
     value = tl.load(
-        x_ptr
-        + n * x_stride[0]
-        + c * x_stride[1]
-        + d * x_stride[2]
-        + h * x_stride[3]
-        + w * x_stride[4],
-        mask=mask & named,
-        other=tl.where(won == NOWHERE, float("nan"), 0.0),
+        x_ptr + at, mask=mask & named & (none == 0), other=tl.where(none, float("nan"), 0.0)
     )
     tl.store(y_ptr + offset, value, mask=mask)
 
@@ -113,10 +122,10 @@ def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
     y = call.results()
     if y.numel() == 0:
         return y
-    winner = layout.resized(x, output_size, dtype=torch.int64)
-    plan.step(torch.zero_, winner)
-    tiling = runtime.tile(layout.resized(x, x.shape[2:]))
     wide = runtime.wide(x, index, y)
+    winner = layout.resized(x, output_size, dtype=torch.int64 if wide else torch.int32)
+    plan.step(torch.zero_, winner)
+    tiling = runtime.tile(y, size=x.shape[2:])
     runtime.launch(
         enter_kernel,
         runtime.programs(tiling),
@@ -126,8 +135,8 @@ def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
         runtime.shape(x.shape),
         runtime.stride(index),
         runtime.shape(y.shape),
-        runtime.stride(winner),
         **tiling,
+        DENSE=runtime.dense(tiling["CHANNELS_LAST"], index),
         WIDE=wide,
     )
     tiling = runtime.tile(y)
@@ -142,6 +151,7 @@ def max_unpool_forward(call: MaxUnpoolForward) -> torch.Tensor:
         runtime.stride(x),
         runtime.shape(y.shape),
         **tiling,
+        DENSE=runtime.dense(tiling["CHANNELS_LAST"], x),
         WIDE=wide,
     )
     return y
@@ -161,31 +171,14 @@ def gather_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    DENSE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
-    at = tl.load(
-        index_ptr
-        + n * index_stride[0]
-        + c * index_stride[1]
-        + d * index_stride[2]
-        + h * index_stride[3]
-        + w * index_stride[4],
-        mask=mask,
-        other=0,
-    )
-    beyond, od, oh, ow = pixel(at, y_shape[2], y_shape[3], y_shape[4])
-    exists = (at >= 0) & (beyond == 0)
-    value = tl.load(
-        grad_y_ptr
-        + n * grad_y_stride[0]
-        + c * grad_y_stride[1]
-        + od * grad_y_stride[2]
-        + oh * grad_y_stride[3]
-        + ow * grad_y_stride[4],
-        mask=mask & exists,
-        other=tl.where(exists, 0.0, float("nan")),
-    )
+    at = place(n, c, d, h, w, offset, index_stride, DENSE)
+    position = tl.load(index_ptr + at, mask=mask, other=0)
+    at, exists = place_in(n, c, position, y_shape, grad_y_stride, CHANNELS_LAST, DENSE)
+    value = tl.load(grad_y_ptr + at, mask=mask & exists, other=tl.where(exists, 0.0, float("nan")))
     tl.store(grad_x_ptr + offset, value, mask=mask)
 
 
@@ -212,6 +205,7 @@ def max_unpool_backward(call: MaxUnpoolBackward) -> torch.Tensor:
         runtime.shape(index.shape),
         runtime.stride(index),
         **tiling,
+        DENSE=runtime.dense(tiling["CHANNELS_LAST"], grad_y, index),
         WIDE=wide,
     )
     return layout.contiguous(grad_x)

@@ -24,7 +24,7 @@ import fnmatch
 import random
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from math import prod
@@ -56,6 +56,7 @@ STEERED = ("pool_adaptive_dense",)
 
 
 KINDS = ("forward", "backward")
+Record = Callable[[Callable[[], object]], list[Launch]]
 FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
 
 
@@ -127,15 +128,19 @@ class Count:
 
 class _Memory:
     """Random numbers between a half and one and a half in the tensors of floating point, random
-    bytes in those of bytes, zeros in others."""
+    bytes in those of bytes, zeros in others; and, where ``exchanged``, at addresses that threads
+    hand each other in shared memory, of which a lone one reads zero."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor], seed: int) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor], seed: int, exchanged: bool) -> None:
+        self._exchanged = exchanged
         self._ranges = [
             (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), t.dtype) for t in tensors
         ]
         self._random = random.Random(seed)
 
     def dtype(self, address: int, width: int) -> torch.dtype:
+        if self._exchanged and address < 1 << 32:
+            return torch.int64
         for start, size, dtype in self._ranges:
             if start <= address and address + width <= start + size:
                 return dtype
@@ -152,7 +157,9 @@ class _Memory:
         return struct.pack(f"<{len(values)}{code}", *values)
 
 
-def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
+def launches(
+    case: Case, dtype: str, layout: str, kind: str, backend: str = "cuda", record: Record = recorded
+) -> list[Launch]:
     """Those of one pass."""
     call = next(one for one in BENCHED if one.name == case.name).call()
     tensors = [
@@ -160,11 +167,11 @@ def launches(case: Case, dtype: str, layout: str, kind: str) -> list[Launch]:
         for t in call.empty(dtype=getattr(torch, dtype))
     ]
     if kind == "forward":
-        return recorded(lambda: call.ours(tensors, "cuda"))
+        return record(lambda: call.ours(tensors, backend))
     leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
     made: list[torch.Tensor] = []
-    recorded(lambda: made.append(call.ours(tensors, "cuda")))
-    return recorded(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
+    record(lambda: made.append(call.ours(tensors, backend)))
+    return record(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
 
 
 def executed(
@@ -175,9 +182,10 @@ def executed(
     shared: dict[int, int] | None = None,
     *,
     to_barrier: bool = False,
+    exchanged: bool = False,
 ) -> Thread:
     """One of the launch's threads, after its end or at its first barrier."""
-    memory = _Memory(launch.tensors, seed)
+    memory = _Memory(launch.tensors, seed, exchanged)
     thread, block = launch.place(number)
     sizes = {"threads": launch.block, "blocks": launch.grid}
     where = {"thread": thread, "block": block, **sizes, "shared": shared}
@@ -188,10 +196,10 @@ def executed(
     return one
 
 
-def sampled(kernel: listing.Kernel, launch: Launch) -> list[Thread]:
+def sampled(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> list[Thread]:
     """Some of the launch's threads, after their end."""
     draw, block = random.Random(1), prod(launch.block)
-    if launch.file in STEERED:  # evenly from one block
+    if launch.file in STEERED and not exchanged:  # evenly from one block
         shared: dict[int, int] = {}
         first = draw.randrange(launch.threads) // block * block
         for number in range(first, first + block):
@@ -202,9 +210,32 @@ def sampled(kernel: listing.Kernel, launch: Launch) -> list[Thread]:
     threads: list[Thread] = []
     wanted = SAMPLES
     while len(threads) < wanted and sum(one.count for one in threads) < ENOUGH:
-        threads.append(executed(kernel, launch, draw.randrange(launch.threads), len(threads)))
+        number = draw.randrange(launch.threads)
+        one = executed(kernel, launch, number, len(threads), exchanged=exchanged)
+        threads.append(one)
         wanted = OF_BLOCKS if threads[0].barriers else SAMPLES
     return threads
+
+
+def figures(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> dict[str, float]:
+    """What a row says of a launch."""
+    threads = sampled(kernel, launch, exchanged)
+    instructions = fmean(one.count for one in threads)
+    loads = sum(one.loads.total() for one in threads)
+    loaded = sum(width * times for one in threads for width, times in one.loads.items())
+    waits = sum(one.waits for one in threads)
+    out = {
+        "instructions": instructions,
+        "longest": max(one.count for one in threads),
+        "loads": loads / len(threads),
+        "width": loaded / max(loads, 1),
+        "in_flight": loads / max(waits, 1),
+        "barriers": fmean(one.barriers for one in threads),
+        "per_product": kernel.per_product or 0,
+        "issue": instructions * launch.threads / ISSUE * 1e6,
+        "memory": launch.bytes / MEMORY * 1e6,
+    }
+    return {name: round(value, 2) for name, value in out.items()}
 
 
 def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
@@ -212,22 +243,6 @@ def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iter
     found = launches(case, dtype, layout, kind)
     for launch in found:
         kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
-        threads = sampled(kernel, launch)
-        instructions = fmean(one.count for one in threads)
-        loads = sum(one.loads.total() for one in threads)
-        loaded = sum(width * times for one in threads for width, times in one.loads.items())
-        waits = sum(one.waits for one in threads)
-        figures = {
-            "instructions": instructions,
-            "longest": max(one.count for one in threads),
-            "loads": loads / len(threads),
-            "width": loaded / max(loads, 1),
-            "in_flight": loads / max(waits, 1),
-            "barriers": fmean(one.barriers for one in threads),
-            "per_product": kernel.per_product or 0,
-            "issue": instructions * launch.threads / ISSUE * 1e6,
-            "memory": launch.bytes / MEMORY * 1e6,
-        }
         yield Count(
             case.name,
             kind,
@@ -236,7 +251,7 @@ def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iter
             f"{launch.file}: {launch.kernel}",
             kernel.registers,
             kernel.spilled,
-            **{name: round(value, 2) for name, value in figures.items()},
+            **figures(kernel, launch),
         )
 
 
@@ -263,10 +278,10 @@ def counted(pattern: str = "*", objects: Path = OBJECTS) -> Iterator[Count]:
                     yield from count(case, dtype, layout, kind, objects)
 
 
-def read() -> dict[tuple[str, ...], Count]:
-    """The table, by key."""
+def read(table: Path = TABLE) -> dict[tuple[str, ...], Count]:
+    """A table, by key."""
     numbers = [one.name for one in fields(Count) if one.type in (int, float)]
-    with TABLE.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         rows = [
             Count(**{name: float(v) if name in numbers else v for name, v in row.items()})
             for row in csv.DictReader(file)
@@ -274,13 +289,13 @@ def read() -> dict[tuple[str, ...], Count]:
     return {row.key: row for row in rows}
 
 
-def write(rows: Sequence[Count]) -> None:
+def write(rows: Sequence[Count], table: Path = TABLE, of: Sequence[Case] = CASES) -> None:
     """Takes the rows down, in place of those of the same cases."""
     cases = {row.case for row in rows}
-    kept = [row for row in read().values() if row.case not in cases] if TABLE.exists() else []
-    order = [case.name for case in CASES]
+    kept = [row for row in read(table).values() if row.case not in cases] if table.exists() else []
+    order = [case.name for case in of]
     everything = sorted([*kept, *rows], key=lambda row: order.index(row.case))
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
+    with table.open("w", newline="", encoding="utf-8") as file:
         names = [one.name for one in fields(Count)]
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()

@@ -2,7 +2,6 @@
 functions are exact but for that."""
 
 import math
-import re
 import struct
 
 from sass.integers import join
@@ -186,39 +185,72 @@ def _pack(thread, one):
     put(thread, target, upper << 16 | lower)
 
 
-def _both(thread, operand, kind):
-    """The two halves of an operand, the lower one first."""
-    sign, rest, magnitude, suffixes = plain(operand)
-    if rest[0] not in "RUc":
-        raise NotImplementedError(f"{operand}: tests/sass has no halves in constants")
-    bits = raw(thread, rest)
-    halves = [bits & 0xFFFF, bits >> 16]
-    halves = [halves[int(s[1])] for s in suffixes if re.fullmatch(r"H[01]_H[01]", s)] * 2 or halves
-    values = [
-        float_of(h << 16) if kind == "BF16" else struct.unpack("<e", struct.pack("<H", h))[0]
-        for h in halves
-    ]
-    values = [abs(value) if magnitude else value for value in values]
-    return [-value if sign == "-" else value for value in values]
+def _pairs(thread, one, operands):
+    """The two halves, lower and upper, of each operand: R1, R1.H1_H1 twice the upper, and of
+    constants two operands, the upper in front."""
+    bf16 = any(m.startswith("BF16") for m in one.modifiers)
+    out, rest = [], list(operands)
+    while rest:
+        sign, name, magnitude, suffixes = plain(rest.pop(0))
+        if name[0] not in "RUc":
+            upper, (sign_of_lower, lower, _, _) = float(sign + name), plain(rest.pop(0))
+            out.append((float(sign_of_lower + lower), upper))
+            continue
+        bits = raw(thread, name)
+        both = [bits & 0xFFFF, bits >> 16]
+        if suffixes:
+            both = [both[suffixes[0] == "H1_H1"]] * 2
+        if bf16:
+            values = [float_of(half << 16) for half in both]
+        else:
+            values = [struct.unpack("<e", struct.pack("<H", half))[0] for half in both]
+        values = [abs(v) for v in values] if magnitude else values
+        out.append(tuple(-v for v in values) if sign == "-" else tuple(values))
+    return out
 
 
 def _halves(combine):
-    """HADD2, HMUL2, HFMA2 with F32: of halves, the sum in float32. Without: of both halves, or what
-    makes a constant, HFMA2 R0, -RZ, RZ, 1.875, 0."""
+    """HADD2, HMUL2, HFMA2 of two halves at once; with F32 of one, the sum in float32."""
 
     def operation(thread, one):
         target, *sources = one.operands
         if "F32" in one.modifiers:
             return put_number(thread, target, combine(*(number(thread, o) for o in sources)))
-        if [s.lstrip("-") for s in sources[:2]] != ["RZ", "RZ"]:
-            kind = "BF16" if "BF16_V2" in one.modifiers else "F16"
-            pairs = zip(*(_both(thread, o, kind) for o in sources), strict=True)
-            lower, upper = (_half(combine(*pair), kind) for pair in pairs)
-            return put(thread, target, upper << 16 | lower)
-        upper, lower = (_half(float(o), "F16") for o in sources[2:])
+        kind = "BF16" if any(m.startswith("BF16") for m in one.modifiers) else "F16"
+        results = [combine(*each) for each in zip(*_pairs(thread, one, sources), strict=True)]
+        if "RELU" in one.modifiers:
+            results = [max(value, 0.0) for value in results]
+        lower, upper = (_half(value, kind) for value in results)
         return put(thread, target, upper << 16 | lower)
 
     return operation
+
+
+def _extreme_of_halves(thread, one):
+    """HMNMX2 R0, R1, R2, PT: the least where the predicate holds."""
+    target, *sources, least = one.operands
+
+    def pick(x, y):
+        if math.isnan(x) or math.isnan(y):
+            return math.nan if "NAN" in one.modifiers else x if math.isnan(y) else y
+        return min(x, y) if predicate(thread, least) else max(x, y)
+
+    kind = "BF16" if any(m.startswith("BF16") for m in one.modifiers) else "F16"
+    results = [pick(*each) for each in zip(*_pairs(thread, one, sources), strict=True)]
+    lower, upper = (_half(value, kind) for value in results)
+    put(thread, target, upper << 16 | lower)
+
+
+def _comparison_of_halves(thread, one):
+    """HSETP2: a predicate for each half."""
+    lower, upper, *sources, joined = one.operands
+    how = next(m for m in one.modifiers if m in _COMPARE or m.removesuffix("U") in _COMPARE)
+    other = predicate(thread, joined)
+    for target, each in zip(
+        (lower, upper), zip(*_pairs(thread, one, sources), strict=True), strict=True
+    ):
+        holds = _holds(how, *each)
+        set_predicate(thread, target, holds or other if "OR" in one.modifiers else holds and other)
 
 
 _SINGLE, _DOUBLE = (number, put_number), (double, put_double)
@@ -245,4 +277,6 @@ OPERATIONS = {
     "HADD2": _halves(lambda x, y: x + y),
     "HMUL2": _halves(lambda x, y: x * y),
     "HFMA2": _halves(lambda x, y, z: x * y + z),
+    "HMNMX2": _extreme_of_halves,
+    "HSETP2": _comparison_of_halves,
 }

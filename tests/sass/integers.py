@@ -233,19 +233,20 @@ def _reverse(thread, one):
 
 def _to_predicates(thread, one):
     """R2P PR, R0.B1, 0x7f: the bits under the mask."""
-    _, source, under = one.operands
+    targets, source, under = one.operands
     _, register, _, suffixes = plain(source)
     byte = next((int(s[1]) for s in suffixes if re.fullmatch(r"B\d", s)), 0)
     value = raw(thread, register) >> 8 * byte
     for i in range(7):
         if int(under, 16) >> i & 1:
-            set_predicate(thread, f"P{i}", bool(value >> i & 1))
+            set_predicate(thread, f"{targets[:-1]}{i}", bool(value >> i & 1))
 
 
 def _from_predicates(thread, one):
-    target, _, source, under = one.operands
+    target, sources, source, under = one.operands
     byte = next((int(m[1]) for m in one.modifiers if re.fullmatch(r"B\d", m)), 0)
-    held = sum(thread.predicates[f"P{i}"] << i for i in range(7)) & int(under, 16)
+    held = sum(thread.predicates[f"{sources[:-1]}{i}"] << i for i in range(7))
+    held &= int(under, 16)
     kept = integer(thread, source) & ~(int(under, 16) << 8 * byte)
     put(thread, target, kept | held << 8 * byte)
 
@@ -276,4 +277,6 @@ OPERATIONS = {
     "BREV": _reverse,
     "R2P": _to_predicates,
     "P2R": _from_predicates,
+    "R2UP": _to_predicates,
+    "P2UR": _from_predicates,
 }

@@ -22,7 +22,7 @@ Read = Callable[[int, int], bytes]  # address, bytes
 _NOTHING = (
     *("BSSY", "BSYNC", "BREAK", "NOP", "YIELD", "WARPSYNC", "NANOSLEEP"),
     *("BAR", "DEPBAR", "LDGDEPBAR", "FENCE", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL"),
-    *("HMMA", "LDSM", "LDGSTS", "RED", "REDG"),
+    *("HMMA", "LDSM", "STSM", "LDGSTS", "RED", "REDG"),
 )
 
 
