@@ -5,8 +5,8 @@ A program covers a run of pixels, a tile at a time: of 32 channels where those a
 memory, else of one. Each lane adds up what comes to it, and the lanes are added at the run's end; a
 second kernel joins the runs in ascending order. The moments of a run are made about the mean of its
 first tile, from which its own mean differs by no more than a few deviations, and join by Chan's
-formula; nothing is a difference of large sums. Where there is one run nothing is to be joined, and the
-first kernel does what is left to the second.
+formula; nothing is a difference of large sums. Where there is one run nothing is to be joined, and
+the first kernel does what is left to the second.
 
 In training whichever has the moments of a channel moves its running statistics.
 

@@ -43,7 +43,7 @@ from sass import listing  # noqa: E402
 from sass.launches import Launch  # noqa: E402
 from sass.thread import Thread  # noqa: E402
 
-from pydl import functional  # noqa: E402
+from pydl import backends, functional  # noqa: E402
 
 OLDEST = ROOT / ".venv/triton-3.6"
 TABLE = ROOT / "tests/tools/triton_code.csv"
@@ -128,7 +128,6 @@ def _compiled(kernel, count: int, arguments: tuple, named: dict) -> Compiled:
 
 def recorded(run: Callable[[], object]) -> list[Launch]:
     """What ``run`` launches by the backend ``triton``. Results are as they were allocated."""
-    from pydl import backends
     from pydl.kernels import runtime
 
     found: list[Launch] = []
