@@ -135,7 +135,8 @@ class _ConvGradInput(Function):
             return apply(_ConvGradInput, grad_y, weight, None, ctx.input_size, ctx.window)
 
         if for_bias is not None:
-            for_bias = _along_channels(for_bias, ctx.results[0].ndim).expand(ctx.results[0].shape)
+            shape = ctx.results[0].shape
+            for_bias = _along_channels(for_bias, len(shape)).expand(shape)
         terms = of_product(product, *ctx.saved_tensors, along=(for_grad_y, for_weight))
         return total([*terms, for_bias])
 
