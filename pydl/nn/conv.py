@@ -1,6 +1,7 @@
 """Convolution layers."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -88,9 +89,10 @@ class _ConvTranspose(Layer, _Transposed):
 
     def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         axes = len(self.kernel_size)
-        how = self.stride, self.padding, self.kernel_size, axes, self.dilation
-        # To PyTorch's annotations these are lists, and the padding may be a word, which is refused.
-        output_padding = self._output_padding(input, output_size, *how)  # type: ignore[arg-type]
+        output_padding: Sequence[int] = self.output_padding
+        if output_size is not None:
+            how: Any = self.stride, self.padding, self.kernel_size, axes, self.dilation
+            output_padding = self._output_padding(input, output_size, *how)
         return _TRANSPOSED[axes](
             input,
             held(self, "weight"),

@@ -239,6 +239,24 @@ def test_running_statistics(server, dtype, kept, momentum, runs):
 
 
 @pytest.mark.parametrize("server", servers("batch_norm"))
+def test_running_statistics_in_inference_mode(server):
+    """Where tensors have no versions, and those made outside of it still do."""
+    backend, device = server
+    x = torch.randn(3, 4, 5, 5, device=device)
+    outside = pydl.nn.BatchNorm2d(4, device=device, backend=backend)
+    with torch.inference_mode():
+        inside, stock = (
+            one(4, device=device) for one in (torch.nn.BatchNorm2d, torch.nn.BatchNorm2d)
+        )
+        pydl.accelerate(inside, backend)
+        for layer in (outside, inside, stock):
+            layer(x), layer(x + 1)
+    for layer in (outside, inside):
+        torch.testing.assert_close(layer.state_dict(), stock.state_dict())
+    assert not outside.num_batches_tracked.is_inference()
+
+
+@pytest.mark.parametrize("server", servers("batch_norm"))
 def test_running_statistics_that_no_kernel_writes_to(server):
     """Every other number of some memory, a count on a layer that has none, and of another dtype."""
     backend, device = server
