@@ -224,6 +224,8 @@ class Recorder(TorchFunctionMode):
             name = self._names.get(id(value))
             self.failed |= name is None
             return str(name)
+        if type(value) is tuple and holds_tensors(value):
+            return f"({' '.join(f'{self._said(one)},' for one in value)})"
         self.failed |= holds_tensors(value)
         plain = value is None or type(value) in (bool, int, str)
         return repr(value) if plain else self._value(value)

@@ -76,16 +76,12 @@ def counted(batches: Tensor | None, momentum: float | None) -> None:
     """What is left to do of counting a batch, for which a kernel with a momentum adds 1: a version
     of the number, as by PyTorch's layers. Without a momentum the kernel reads, in all of its
     blocks, what counts this batch already."""
-    if batches is not None:
-        plan.step(_count if momentum is None else _changed, batches)
-
-
-def _count(batches: Tensor) -> None:
-    batches.add_(1)
-
-
-def _changed(batches: Tensor) -> None:
-    torch._C._increment_version((batches,))
+    if batches is None:
+        return
+    if momentum is None:
+        plan.step(torch.Tensor.add_, batches, 1)
+    else:
+        plan.step(torch._C._increment_version, (batches,))
 
 
 def _result(x: Tensor, activation: str, keep_mask: bool) -> Pair:

@@ -22,13 +22,17 @@ _Statistics = tuple[
 
 def _statistics(module: _NormBase) -> _Statistics:
     """What a call of the layer normalises by, and moves."""
-    if not module.training:
-        mean, var = held(module, "running_mean"), held(module, "running_var")
-        return mean, var, mean is None and var is None, 0.0, None
-    if not module.track_running_stats:
+    if module.training and not module.track_running_stats:
         return None, None, True, 0.0, None
-    mean, var = held(module, "running_mean"), held(module, "running_var")
-    batches, momentum = held(module, "num_batches_tracked"), module.momentum
+    buffers = module._buffers  # `held`, in half of the time where each is there
+    mean, var = buffers.get("running_mean"), buffers.get("running_var")
+    if mean is None or var is None:
+        mean, var = held(module, "running_mean"), held(module, "running_var")
+    if not module.training:
+        return mean, var, mean is None and var is None, 0.0, None
+    batches, momentum = buffers.get("num_batches_tracked"), module.momentum
+    if batches is None:
+        batches = held(module, "num_batches_tracked")
     if momentum is None and batches is None:
         momentum = 0.0
     return mean, var, True, momentum, batches
@@ -43,12 +47,14 @@ def normalised(
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
     running_mean, running_var, by_batch, momentum, batches = _statistics(module)
+    parameters = module._parameters
+    weight, bias = parameters.get("weight"), parameters.get("bias")
     return ops.batch_norm(
         input,
         running_mean,
         running_var,
-        held(module, "weight"),
-        held(module, "bias"),
+        held(module, "weight") if weight is None else weight,
+        held(module, "bias") if bias is None else bias,
         by_batch,
         momentum,
         module.eps,
