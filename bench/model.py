@@ -36,8 +36,6 @@ import torch_kernels  # noqa: E402
 from folders import MODEL  # noqa: E402
 from sass.launches import bytes_of  # noqa: E402
 
-from pydl.bench.cases import CASES  # noqa: E402
-
 OUT = MODEL / "sm_90.csv"
 
 
@@ -70,7 +68,7 @@ def row(
 ) -> Row:
     """Of the kernels of a pass, the tensors that they are given, and PyTorch's kernels."""
     one = counts[0]
-    case = next(case for case in CASES if case.name == one.case)
+    case = machine_code.CALLS[one.case]
     issue = sum(count.issue for count in counts)
     predicted = sum(max(count.issue, count.memory) for count in counts)
     copy = bytes_of(tensors) / machine_code.MEMORY * 1e6
@@ -104,7 +102,7 @@ def rows() -> Iterator[Row]:
     rivals = torch_kernels.read()
     for case in machine_code.CASES:
         for dtype, layout in case.settings:
-            for kind in machine_code.KINDS:
+            for kind in case.passes:
                 key = case.name, kind, dtype, layout
                 counts = [one for one in table if one.key[:4] == key]
                 launches = machine_code.launches(case, dtype, layout, kind)

@@ -20,16 +20,18 @@ After a change that is better, or has to be worse, --write takes them down.
 
 import argparse
 import csv
+import ctypes
 import fnmatch
 import random
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from math import prod
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
 import torch
 
@@ -40,8 +42,10 @@ from sass import listing  # noqa: E402
 from sass.launches import Launch, recorded  # noqa: E402
 from sass.thread import Thread  # noqa: E402
 
+from pydl import functional  # noqa: E402
 from pydl.bench.cases import CASES as BENCHED  # noqa: E402
 from pydl.bench.options import LAYOUTS  # noqa: E402
+from pydl.native import conv  # noqa: E402
 
 ARCHITECTURE = "sm_90a"
 OBJECTS = ROOT / "build/cmake"
@@ -58,14 +62,46 @@ STEERED = ("pool_adaptive_dense",)
 KINDS = ("forward", "backward")
 Record = Callable[[Callable[[], object]], list[Launch]]
 FLOATS, HALVES = (("float32", "nchw"),), (("bfloat16", "channels_last"),)
+TF32 = (("tf32", "channels_last"),)  # float32, its products rounded
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A layer of bench/rnn.py, of few steps, since one is as the other; the inputs' products are
+    PyTorch's own."""
+
+    name: str
+    operator: str
+    batch: int
+    input: tuple[int, int]  # T, H
+    boxes: None = None
+    grad_input: bool = True
+
+    def call(self) -> "Recurrent":
+        return self
+
+    def empty(self, *, dtype: torch.dtype) -> list[torch.Tensor]:
+        steps, units = self.input
+        gates = 4 * units
+        shapes = (steps, self.batch, units), (gates, units), (gates, units), (gates,), (gates,)
+        return [torch.empty(shape, dtype=dtype) for shape in shapes]
+
+    def ours(self, tensors: Sequence[torch.Tensor], backend: str) -> torch.Tensor:
+        return getattr(functional, self.operator)(*tensors, backend=backend)[0]
+
+
+RECURRENT = (Recurrent("LSTM-8x32x256", "lstm", 32, (8, 256)),)
+CALLS = {one.name: one for one in (*BENCHED, *RECURRENT)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of pydl/bench/cases.py, in each of these (dtype, layout), forward and backward."""
+    """One of CALLS in each of these (dtype, layout)."""
 
     name: str
     settings: tuple[tuple[str, str], ...] = FLOATS + HALVES
+    passes: tuple[str, ...] = KINDS
 
 
 CASES = (
@@ -84,7 +120,13 @@ CASES = (
     Case("resnet50.layer1.0.bn1+relu"),
     Case("mobilenetv2.depthwise-144-56"),
     Case("vgg16.conv3_2", HALVES),
-    Case("resnet50.layer1.0.conv1", HALVES),
+    Case("resnet50.layer1.0.conv1", HALVES + TF32),
+    Case("alexnet.conv1", passes=("forward",)),
+    Case("deepface.l6"),
+    # Backward a block lists the boxes that reach it by votes of warps, which are not executed here.
+    Case("maskrcnn.roi_align", passes=("forward",)),
+    Case("fasterrcnn.nms-2000", FLOATS, ("forward",)),
+    Case("LSTM-8x32x256"),
 )
 
 
@@ -128,14 +170,17 @@ class Count:
 
 class _Memory:
     """Random numbers between a half and one and a half in the tensors of floating point, random
-    bytes in those of bytes, zeros in others; and, where ``exchanged``, at addresses that threads
-    hand each other in shared memory, of which a lone one reads zero."""
+    bytes in those of bytes, zeros in others; in those that a launch calls real, what is there; and,
+    where ``exchanged``, at addresses that threads hand each other in shared memory, of which a lone
+    one reads zero."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor], seed: int, exchanged: bool) -> None:
+    def __init__(self, launch: Launch, seed: int, exchanged: bool) -> None:
         self._exchanged = exchanged
         self._ranges = [
-            (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), t.dtype) for t in tensors
+            (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), t.dtype)
+            for t in launch.tensors
         ]
+        self._real = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in launch.real]
         self._random = random.Random(seed)
 
     def dtype(self, address: int, width: int) -> torch.dtype:
@@ -148,6 +193,8 @@ class _Memory:
 
     def __call__(self, address: int, width: int) -> bytes:
         dtype = self.dtype(address, width)
+        if any(start <= address < end for start, end in self._real):
+            return ctypes.string_at(address, width)
         if not dtype.is_floating_point:
             return self._random.randbytes(width) if dtype.itemsize == 1 else bytes(width)
         values = [0.5 + self._random.random() for _ in range(width // dtype.itemsize)]
@@ -161,17 +208,28 @@ def launches(
     case: Case, dtype: str, layout: str, kind: str, backend: str = "cuda", record: Record = recorded
 ) -> list[Launch]:
     """Those of one pass."""
-    call = next(one for one in BENCHED if one.name == case.name).call()
+    call = CALLS[case.name].call()
+    given = call.empty if call.boxes is None else call.random  # boxes say which way a thread goes
     tensors = [
         t.contiguous(memory_format=LAYOUTS[layout]) if t.ndim == 4 else t
-        for t in call.empty(dtype=getattr(torch, dtype))
+        for t in given(dtype=DTYPES[dtype])
     ]
-    if kind == "forward":
-        return record(lambda: call.ours(tensors, backend))
-    leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
-    made: list[torch.Tensor] = []
-    record(lambda: made.append(call.ours(tensors, backend)))
-    return record(lambda: torch.autograd.grad(made, leaves, [torch.empty_like(made[0])]))
+    with patch.object(conv, "allows_tf32", lambda _: dtype == "tf32"):
+        if kind == "forward":
+            found = record(lambda: call.ours(tensors, backend))
+        else:
+            floats = [t for t in tensors if t.is_floating_point()]
+            leaves = floats[:1] if call.boxes is not None else floats[not call.grad_input :]
+            made: list[torch.Tensor] = []
+            for leaf in leaves:
+                leaf.requires_grad_()
+            record(lambda: made.append(call.ours(tensors, backend)))
+            gradient = [torch.empty_like(made[0])]
+            found = record(lambda: torch.autograd.grad(made, leaves, gradient))
+    if call.boxes is None:
+        return found
+    sizes = 4 * call.boxes, 5 * call.boxes
+    return [replace(one, real=tuple(t for t in one.tensors if t.numel() in sizes)) for one in found]
 
 
 def executed(
@@ -185,7 +243,7 @@ def executed(
     exchanged: bool = False,
 ) -> Thread:
     """One of the launch's threads, after its end or at its first barrier."""
-    memory = _Memory(launch.tensors, seed, exchanged)
+    memory = _Memory(launch, seed, exchanged)
     thread, block = launch.place(number)
     sizes = {"threads": launch.block, "blocks": launch.grid}
     where = {"thread": thread, "block": block, **sizes, "shared": shared}
@@ -274,7 +332,7 @@ def counted(pattern: str = "*", objects: Path = OBJECTS) -> Iterator[Count]:
     for case in CASES:
         if fnmatch.fnmatchcase(case.name, pattern):
             for dtype, layout in case.settings:
-                for kind in KINDS:
+                for kind in case.passes:
                     yield from count(case, dtype, layout, kind, objects)
 
 

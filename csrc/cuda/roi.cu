@@ -5,18 +5,21 @@
 //   pool forward     y[k, o, p] = max of x over the pixels of the bin, and where it is
 //   pool backward    grad_x[h, w] = sum of grad_y[k, o, p] of the bins that took (h, w)
 //
-// Forward a thread owns one element of y; its neighbours' bins are neighbours, so what they share
-// of x comes from L1. Backward gathers: a block owns a tile of pixels of an image and some
+// Forward a thread owns one element of y, of RoIAlign those of several channels, for which it works
+// out once where the samples lie and what they weigh; its neighbours' bins are neighbours, so what
+// they share of x comes from L1. Backward gathers: a block owns a tile of pixels of an image and some
 // channels. It looks through the boxes, 256 at a time, for those that reach its tile, lists them in
 // order, and each of its threads adds up for one pixel and several channels what the bins near it
 // give it, so that a weight is computed once for all of those. No atomics, nothing written
 // beforehand, the same bits every time.
 //
 // Least traffic: forward reads the pixels under the boxes and writes y, backward reads grad_y (and
-// index) once per tile that a box reaches and writes grad_x.
+// index) once per tile that a box reaches and writes grad_x. What bounds RoIAlign's forward are not
+// these bytes but its sixteen loads and products an element, with two samples a bin along an axis.
 #include <cmath>
 
 #include "../roi.h"
+#include "dense.h"
 #include "element.h"
 
 namespace pydl::cuda {
@@ -39,19 +42,41 @@ struct Box {
         y2(boxes[5 * k + 4]) {}
 };
 
-template <class T>
+// `wide`: a thread's channels are neighbours in whole vectors; else they are every `groups`-th, so
+// that neighbouring threads have neighbours.
+template <class T, bool wide>
 __global__ void align_forward(View<const T> x, const T* boxes, View<T> y, Align align,
-                              bool channels_last, int64_t count) {
+                              bool channels_last, int64_t groups, int64_t count) {
   using A = accumulate_t<T>;
+  using Channels = Vector<T, channels_per_thread>;
   const int64_t number = thread_number();
   if (number >= count) return;
-  const auto [k, c, _, o, p] = element_of(number, y.size, channels_last);
+  const int64_t sizes[5] = {y.size[0], groups, 1, y.size[3], y.size[4]};
+  const auto [k, group, _, o, p] = element_of(number, sizes, channels_last);
+  const int64_t c = wide ? group * channels_per_thread : group, step = wide ? 1 : groups;
   const Box<T> box(boxes, k, x.size[0]);
-  A sum = 0;
+  A sums[channels_per_thread] = {};
   if (box.image >= 0) {
     const auto rows = samples_of(box.y1, box.y2, align, y.size[3]),
                cols = samples_of(box.x1, box.x2, align, y.size[4]);
-    const T* plane = &x.at(box.image, c, 0, 0, 0);  // [H, W]
+    // [H, W]; channels too many read the first, and are not stored.
+    const T* planes[wide ? 1 : channels_per_thread];
+    planes[0] = &x.at(box.image, c, 0, 0, 0);
+    if constexpr (!wide) {
+      const int64_t next = step * x.stride[1];
+      UNROLLED for (int i = 1; i < channels_per_thread; ++i) {
+        planes[i] = planes[0] + (c + i * step < x.size[1] ? i * next : 0);
+      }
+    }
+    const auto read = [&](int64_t from) {
+      Channels values;
+      if constexpr (wide) {
+        values = load<channels_per_thread>(planes[0] + from);
+      } else {
+        UNROLLED for (int i = 0; i < channels_per_thread; ++i) values.at[i] = planes[i][from];
+      }
+      return values;
+    };
     const int64_t first = cols.first(p, A(-1));
     for (int64_t i = rows.first(o, A(-1)); i < rows.count; ++i) {
       Between<A> h, w;
@@ -59,25 +84,41 @@ __global__ void align_forward(View<const T> x, const T* boxes, View<T> y, Align 
         if (rows.bin > 0) break;
         continue;
       }
-      const T *low = plane + h.low * x.stride[3], *high = plane + h.high * x.stride[3];  // [W]
-      const auto at = [&](int64_t column) {
+      const int64_t low_row = h.low * x.stride[3], high_row = h.high * x.stride[3];
+      const auto add = [&](int64_t column, A weight) {
         column *= x.stride[4];
-        A value = h.low_weight * A(low[column]);
-        if (h.high_weight != 0) value += h.high_weight * A(high[column]);
-        return value;
+        const Channels low = read(low_row + column);
+        Channels high = {};
+        if (h.high_weight != 0) high = read(high_row + column);
+        UNROLLED for (int j = 0; j < channels_per_thread; ++j) {
+          A value = h.low_weight * A(low.at[j]);
+          if (h.high_weight != 0) value += h.high_weight * A(high.at[j]);
+          sums[j] += weight * value;
+        }
       };
       for (int64_t j = first; j < cols.count; ++j) {
         if (!interpolate(cols.at(p, j), x.size[4], w)) {
           if (cols.bin > 0) break;
           continue;
         }
-        sum += w.low_weight * at(w.low);
-        if (w.high_weight != 0) sum += w.high_weight * at(w.high);
+        add(w.low, w.low_weight);
+        if (w.high_weight != 0) add(w.high, w.high_weight);
       }
     }
-    sum = rows.count > 0 && cols.count > 0 ? sum / A(rows.count) / A(cols.count) : A(0);
+    const A samples = rows.count > 0 && cols.count > 0 ? A(rows.count) * A(cols.count) : A(1);
+    UNROLLED for (int i = 0; i < channels_per_thread; ++i) sums[i] /= samples;
   }
-  y.at(k, c, 0, o, p) = T(sum);
+  Channels out;
+  UNROLLED for (int i = 0; i < channels_per_thread; ++i) out.at[i] = T(sums[i]);
+  T* to = &y.at(k, c, 0, o, p);
+  if constexpr (wide) {
+    store(to, out);
+  } else {
+    const int64_t next = step * y.stride[1];
+    UNROLLED for (int i = 0; i < channels_per_thread; ++i) {
+      if (c + i * step < y.size[1]) to[i * next] = out.at[i];
+    }
+  }
 }
 
 template <class T>
@@ -294,6 +335,15 @@ void launch_gather(const Grad& grad, const Tensor& boxes, const Tensor& grad_y,
          count, View<T>(grad_x), tiling);
 }
 
+// Whether a thread's channels are neighbours, in whole vectors.
+template <class T>
+bool in_vectors(const Tensor& map) {
+  bool whole = reinterpret_cast<uintptr_t>(map.data) % alignof(Vector<T, channels_per_thread>) == 0;
+  for (const int axis : {0, 3, 4})
+    whole = whole && (map.size[axis] <= 1 || map.stride[axis] % channels_per_thread == 0);
+  return whole && map.stride[1] == 1 && map.size[1] % channels_per_thread == 0;
+}
+
 }  // namespace
 
 void roi_align_forward(const RoiAlignForward& args, int64_t stream) {
@@ -302,8 +352,12 @@ void roi_align_forward(const RoiAlignForward& args, int64_t stream) {
   if (y.numel() == 0) return;
   dispatch_floating(x.dtype, "roi_align", [&](auto type) {
     using T = decltype(type);
-    launch(align_forward<T>, blocks_for(y.numel()), block_size, 0, stream, View<const T>(x),
-           static_cast<const T*>(boxes.data), View<T>(y), align, y.channels_last(), y.numel());
+    const int64_t groups = blocks_for(y.size[1], channels_per_thread);
+    const int64_t count = y.numel() / y.size[1] * groups;
+    const bool wide = in_vectors<T>(x) && in_vectors<T>(y);
+    launch(wide ? align_forward<T, true> : align_forward<T, false>, blocks_for(count), block_size,
+           0, stream, View<const T>(x), static_cast<const T*>(boxes.data), View<T>(y), align,
+           y.channels_last(), groups, count);
   });
 }
 

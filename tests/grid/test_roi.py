@@ -45,6 +45,8 @@ CASES = (
     ("align", Case("every axis its own", (2, 3, 20, 24), ALIGN | {"output_size": (2, 9)})),
     ("align", Case("one bin", (2, 3, 20, 24), ALIGN | {"output_size": 1, "sampling_ratio": 0})),
     ("align", Case("channels last", (2, 37, 20, 24), ALIGN, "channels_last")),
+    ("align", Case("whole vectors of channels", (2, 24, 20, 24), ALIGN, "channels_last")),
+    ("align", Case("more channels than a thread's", (2, 19, 20, 24), ALIGN)),
     ("align", Case("a slice of a larger map", (2, 3, 20, 24), ALIGN, "sliced")),
     ("align", Case("an odd storage offset", (2, 3, 20, 24), ALIGN, "offset")),
     ("align", Case("an expanded gradient", (2, 3, 20, 24), ALIGN, "expanded")),

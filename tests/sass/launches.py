@@ -26,7 +26,7 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 @dataclass(frozen=True)
 class Launch:
     """``file`` is the .cu that launches; ``tensors``, of those that the extension got, are those
-    that the kernel is given."""
+    that the kernel is given, and ``real`` those of them whose numbers count."""
 
     file: str
     kernel: str
@@ -34,6 +34,7 @@ class Launch:
     block: tuple[int, int, int]
     parameters: bytes
     tensors: tuple[torch.Tensor, ...]
+    real: tuple[torch.Tensor, ...] = ()
 
     @property
     def threads(self) -> int:

@@ -15,6 +15,8 @@ from sass import floats, integers, operands
 from sass.listing import Instruction
 
 PARAMETERS = 0x210  # where they begin in constant bank 0, compute capability 9.0
+# There, too, is where a cooperative grid's barrier lies, high word first. All arrive there at once.
+GRID_BARRIER, BARRIER = 0x44, 1 << 32 | 1 << 12
 MASK = 0xFFFFFFFF
 
 Read = Callable[[int, int], bytes]  # address, bytes
@@ -55,7 +57,9 @@ class Thread:
         self.place = {one.address: i for i, one in enumerate(code)}
         self.registers: dict[str, int] = defaultdict(int)  # R7, UR7; RZ is never written
         self.predicates: dict[str, bool] = defaultdict(bool, PT=True, UPT=True)
-        bank = struct.pack("<6I", *threads, *blocks).ljust(PARAMETERS, b"\0") + parameters
+        bank = struct.pack("<6I", *threads, *blocks).ljust(GRID_BARRIER, b"\0")
+        bank += struct.pack("<2I", BARRIER >> 32, BARRIER & MASK)
+        bank = bank.ljust(PARAMETERS, b"\0") + parameters
         self.banks = {0: bank, 2: jumps}
         x, rest = thread % threads[0], thread // threads[0]
         special = zip("XYZ", (x, rest % threads[1], rest // threads[1]), block, strict=True)
@@ -66,6 +70,7 @@ class Thread:
         self.shared: dict[int, int] = {} if shared is None else shared
         self.local: dict[int, int] = {}
         self.written: dict[int, bytes] = {}
+        self.turned = 0  # the grid barrier's highest bit, which turns when all have arrived
         self.count = self.waits = self.barriers = 0
         self.loads: Counter[int] = Counter()
         self.stores: Counter[int] = Counter()
@@ -140,7 +145,12 @@ class Thread:
 
 
 def _load(thread: Thread, one: Instruction) -> None:
-    data = thread.memory(operands.address(thread, one.operands[1]), one.width)
+    address = operands.address(thread, one.operands[1])
+    if address == BARRIER + 4:
+        thread.turned ^= 1 << 31
+        data = thread.turned.to_bytes(4, "little")
+    else:
+        data = thread.memory(address, one.width)
     if len(data) < 4:
         signed = one.modifiers[-1] in ("S8", "S16") or "S8" in one.modifiers
         value = int.from_bytes(data, "little", signed=signed)
