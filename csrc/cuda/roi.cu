@@ -91,9 +91,7 @@ __global__ void align_forward(View<const T> x, const T* boxes, View<T> y, Align 
         Channels high = {};
         if (h.high_weight != 0) high = read(high_row + column);
         UNROLLED for (int j = 0; j < channels_per_thread; ++j) {
-          A value = h.low_weight * A(low.at[j]);
-          if (h.high_weight != 0) value += h.high_weight * A(high.at[j]);
-          sums[j] += weight * value;
+          sums[j] += weight * (h.low_weight * A(low.at[j]) + h.high_weight * A(high.at[j]));
         }
       };
       for (int64_t j = first; j < cols.count; ++j) {

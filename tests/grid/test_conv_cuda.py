@@ -371,6 +371,12 @@ def test_the_gradient_of_a_bias_of_a_dense_map(size, view, dtype):
     assert runs(grad_y) > 0 and runs(grad_y[..., 1:]) == 0
 
 
+@pytest.mark.parametrize("size", ((0, 3, 4, 5), (2, 3, 0, 5)), ids=str)
+def test_the_gradient_of_a_bias_of_no_pixels(size):
+    grad_bias = backends.function("cuda", "conv_grad_bias")(torch.empty(size, device=DEVICE))
+    assert torch.equal(grad_bias, torch.zeros_like(grad_bias))
+
+
 def test_the_gradient_of_a_bias_wants_room_for_its_runs():
     grad_y, grad_bias = torch.zeros(2, 3, 4, 5, device=DEVICE), torch.empty(3, device=DEVICE)
     library = native.library("cuda")

@@ -109,6 +109,12 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "i < filters_per_block; ++i) {",
         "i <= filters_per_block; ++i) {",
     ): "The line below passes over the turn too many: no block has more than filters_per_block.",
+    (
+        "conv_bias_dense.cu",
+        "if (walk.more()) add(std::false_type{});",
+        "if (true) add(std::false_type{});",
+    ): "A thread without places adds zeros.",
+    ("conv_bias_dense.cu", "<= 1 << 29", "< 1 << 29"): _AS_ONE,
     ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (true) {"): _NO_TERMS,
     ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (threadIdx.x <= terms) {"): _NO_TERMS,
     (
@@ -277,6 +283,12 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ("lrn_dense.cu", "output.numel() > 1 << 29", "output.numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "tensor->numel() > 1 << 29", "tensor->numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "map.size[2] > 1", "map.size[2] >= 1"): _AS_ONE,
+    (
+        "pool_lp_dense.cu",
+        "taps > 0; --taps",
+        "taps >= 0; --taps",
+    ): "A window of which nothing is inside is off the map, and its weight is not used.",
+    ("roi.cu", "map.size[axis] <= 1 ||", "map.size[axis] < 1 ||"): _AS_ONE,
     ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,
     (
         "pool_max_dense.cu",
