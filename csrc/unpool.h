@@ -1,7 +1,8 @@
 // Max unpooling over D, H, W: every value of x goes to the place that its index names, a flat
 // position in the plane of y; the rest of y is 0. Where two name one place, the last in scan order
 // of x (d, h, w) stays. Its gradient gathers: grad_x[i] = grad_y[index[i]], of all that named a
-// place.
+// place. On a CPU an index that is no place is refused; on a GPU, where nobody waits for the answer,
+// it makes the first place of its plane NaN, and its own grad_x.
 #pragma once
 
 #include "tensor.h"

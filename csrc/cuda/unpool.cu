@@ -31,6 +31,7 @@ namespace {
 
 constexpr uint32_t run = kUnpoolRun;        // elements
 constexpr uint32_t lanes = 32;              // of a warp
+constexpr uint32_t nobody = 0xffffffff;     // who wins a plane's first place from all: no place
 constexpr int64_t most_winners = 6 * 1024;  // that a block has room for: eight blocks at a time
 constexpr int64_t enough_blocks = 4 * 132;  // four for each multiprocessor of a large GPU
 
@@ -46,7 +47,16 @@ struct Unpool {
   Divisor chunks, tiles;                // of a plane or of some channels; of an image's channels
 };
 
-// A warp has a run of elements: of one plane, or of 32 channels.
+__device__ bool is_place(int64_t index, uint32_t places) {
+  return static_cast<uint64_t>(index) < places;
+}
+
+// What an index that is no place makes, in values that only move: a NaN of any dtype so wide.
+template <class T>
+constexpr T not_a_number = static_cast<T>(static_cast<T>(~T{}) >> 1);
+
+// A warp has a run of elements: of one plane, or of 32 channels. An index that is no place counts
+// as the first, which it makes NaN.
 __global__ void reaches(const int64_t* index, Reach* table, Unpool u, Divisor runs, Divisor groups,
                         uint32_t count) {
   const uint32_t number = static_cast<uint32_t>(thread_number()) / lanes,
@@ -66,13 +76,13 @@ __global__ void reaches(const int64_t* index, Reach* table, Unpool u, Divisor ru
     for (uint32_t e = first; e < end; e += 4 * at_once) {
       int64_t place[4];
       UNROLLED for (int i = 0; i < 4; ++i) {
-        const uint32_t at = e + i * at_once;
-        place[i] = at < end ? own[(at - (inside ? 0 : lane)) * u.channels] : -1;
+        const uint32_t at = min(e + i * at_once, end - 1);  // that once more changes nothing
+        place[i] = own[(at - (inside ? 0 : lane)) * u.channels];
       }
       UNROLLED for (int i = 0; i < 4; ++i) {
-        if (static_cast<uint64_t>(place[i]) >= u.places) continue;
-        reach.least = min(reach.least, static_cast<uint32_t>(place[i]));
-        reach.greatest = max(reach.greatest, static_cast<uint32_t>(place[i]));
+        const uint32_t named = is_place(place[i], u.places) ? static_cast<uint32_t>(place[i]) : 0;
+        reach.least = min(reach.least, named);
+        reach.greatest = max(reach.greatest, named);
       }
     }
   }
@@ -128,6 +138,8 @@ __global__ void place_values(const T* x, const int64_t* index, const Reach* tabl
       const uint64_t own = static_cast<uint64_t>(place[j]) - first;
       if (own < size)
         atomicMax(&winner[static_cast<uint32_t>(own) * tile + at % tile], at / tile + 1);
+      else if (first == 0 && at < end && !is_place(place[j], u.places))
+        atomicMax(&winner[at % tile], nobody);
     }
   }
   __syncthreads();
@@ -136,7 +148,10 @@ __global__ void place_values(const T* x, const int64_t* index, const Reach* tabl
     const auto who = load<vector>(winner + i * vector);
     Vector<T, vector> its = {};
     UNROLLED for (int j = 0; j < vector; ++j) {
-      if (who.at[j] > 0) its.at[j] = values[(who.at[j] - 1) * u.channels + (inside ? j : 0)];
+      if (who.at[j] == nobody)
+        its.at[j] = not_a_number<T>;
+      else if (who.at[j] > 0)
+        its.at[j] = values[(who.at[j] - 1) * u.channels + (inside ? j : 0)];
     }
     store(out + (inside ? (first + i) * u.channels : (first + i * vector) * u.channels), its);
   }
@@ -153,8 +168,8 @@ __global__ void gather(const T* grad_y, const int64_t* index, T* grad_x, uint32_
   const auto place = load<vector>(index + first);
   Vector<T, vector> its = {};
   UNROLLED for (int i = 0; i < vector; ++i) {
-    if (static_cast<uint64_t>(place.at[i]) < places)
-      its.at[i] = gradients[static_cast<uint32_t>(place.at[i])];
+    its.at[i] = is_place(place.at[i], places) ? gradients[static_cast<uint32_t>(place.at[i])]
+                                              : not_a_number<T>;
   }
   store(grad_x + first, its);
 }
@@ -187,8 +202,8 @@ __global__ void gather_across(const T* grad_y, const int64_t* index, T* grad_x, 
       place[i] = indices[c * of_index.channel + e * of_index.element];
   }
   UNROLLED for (int i = 0; i < turns; ++i) {
-    T value = {};
-    if (static_cast<uint64_t>(place[i]) < places)
+    T value = not_a_number<T>;
+    if (is_place(place[i], places))
       value = gradients[(channel + lane) * of_grad_y.channel +
                         static_cast<uint32_t>(place[i]) * of_grad_y.element];
     tile[line + i * (block_size / lanes)][lane] = value;

@@ -144,20 +144,21 @@ def hold_to_reference(server, index, size, view):
     "server", [server for server in servers("unpool") if server.values[0][0] == "cuda"]
 )
 def test_the_kernels_pass_over_places_outside(server):
-    """The operator refuses them; a kernel, which cannot raise, must not touch a neighbour's."""
+    """A kernel cannot raise: it makes NaN of them, and does not touch a neighbour's."""
     _, device = server
     library = native.library("cuda")
     index = torch.tensor([[8, 1, -1, 3], [-8, 2, 8, 100]], device=device).reshape(1, 2, 2, 2)
     x = torch.arange(8.0, device=device).reshape(1, 2, 2, 2) + 1
     y, room = (torch.zeros(1, 2, 2, 4, device=device, dtype=t) for t in (x.dtype, torch.int64))
     library.call("max_unpool_forward", x, index, y, room, on=x)
-    assert y.flatten(2).tolist() == [[[0, 2, 0, 4, 0, 0, 0, 0], [0, 0, 6, 0, 0, 0, 0, 0]]]
+    expected = [[[-1, 2, 0, 4, 0, 0, 0, 0], [-1, 0, 6, 0, 0, 0, 0, 0]]]
+    assert y.flatten(2).nan_to_num(-1).tolist() == expected
     grad_x = torch.empty_like(x)
     library.call("max_unpool_backward", torch.ones_like(y), index, grad_x, on=x)
-    assert grad_x.flatten(2).tolist() == [[[0, 1, 0, 1], [0, 1, 0, 0]]]
+    assert grad_x.flatten(2).nan_to_num(-1).tolist() == [[[-1, 1, -1, 1], [-1, 1, -1, -1]]]
     across = torch.empty_like(x), index.contiguous(memory_format=torch.channels_last)
     library.call("max_unpool_backward", torch.ones_like(y), *across[::-1], on=x)
-    assert torch.equal(across[0], grad_x)
+    assert torch.equal(across[0].nan_to_num(-1), grad_x.nan_to_num(-1))
 
 
 @pytest.mark.parametrize(
@@ -178,24 +179,31 @@ def test_the_kernels_refuse_what_they_do_not_serve(server):
             library.call("max_unpool_forward", *arguments, on=x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("view", ("contiguous", "channels_last"))
 @pytest.mark.parametrize(
-    "server", [server for server in servers("unpool") if server.values[0][0] == "triton"]
+    "server", [server for server in servers("unpool") if server.values[0][0] in ("cuda", "triton")]
 )
-def test_a_place_outside_makes_nan_where_nothing_looks(server, monkeypatch):
+def test_a_place_outside_makes_nan_where_nothing_looks(server, view, dtype, monkeypatch):
     """On a GPU the operator does not wait until the places have been looked at."""
-    from pydl.kernels import unpool
-
-    _, device = server
-    monkeypatch.setattr(unpool, "check_positions", lambda *_: None)
+    backend, device = server
+    kernels = "pydl.kernels.unpool" if backend == "triton" else "pydl.native.unpool"
+    monkeypatch.setattr(f"{kernels}.check_positions", lambda *_: None)
+    lies = torch.channels_last if view == "channels_last" else torch.contiguous_format
     index = torch.tensor([[8, 1, 2, 3], [-1, 2, 7, 1]], device=device).reshape(1, 2, 2, 2)
-    x = torch.arange(8.0, device=device).reshape(1, 2, 2, 2) + 1
-    y = backends.function("triton", "max_unpool_forward")(x, index, [2, 4])
+    x = torch.arange(8.0, device=device, dtype=dtype).reshape(1, 2, 2, 2) + 1
+    x, index = (t.repeat(2, 8, 1, 1).contiguous(memory_format=lies) for t in (x, index))
+    y = backends.function(backend, "max_unpool_forward")(x, index, [2, 4])
     nan = float("nan")
-    expected = torch.tensor([[nan, 2, 3, 4, 0, 0, 0, 0], [nan, 8, 6, 0, 0, 0, 0, 7]])
-    assert torch.equal(y.flatten(2)[0].cpu().nan_to_num(-1), expected.nan_to_num(-1))
-    grad_x = backends.function("triton", "max_unpool_backward")(torch.ones_like(y), index)
-    assert grad_x.flatten(2)[0].isnan().tolist() == [[True] + [False] * 3] * 2
-    assert grad_x.nan_to_num(1).eq(1).all()
+    expected = torch.tensor([[nan, 2, 3, 4, 0, 0, 0, 0], [nan, 8, 6, 0, 0, 0, 0, 7]], dtype=dtype)
+    for image in y.flatten(2).cpu():
+        assert torch.equal(image.nan_to_num(-1), expected.nan_to_num(-1).repeat(8, 1))
+    grad_y = torch.ones_like(y)
+    for lying in (grad_y, grad_y.contiguous()):
+        grad_x = backends.function(backend, "max_unpool_backward")(lying, index)
+        for image in grad_x.flatten(2).isnan().tolist():
+            assert image == [[True] + [False] * 3] * 16
+        assert grad_x.nan_to_num(1).eq(1).all()
 
 
 @pytest.mark.parametrize("server", servers("unpool"))
