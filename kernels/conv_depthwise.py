@@ -203,8 +203,10 @@ def forward(
     strip = STRIP if taps <= UNROLLED_TAPS and y.ndim > 3 and not wide else 1
     depth, height, width = runtime.spread(y.shape[2:], 1)
     size = depth, triton.cdiv(height, strip), width
-    # As many elements a thread as 16 bytes of x are.
-    tiling = runtime.tile(y, 2048 // y.element_size() if strip > 1 else 1024, size=size)
+    # As many elements a thread as 16 bytes of x are; half with a stride, whose strips read twice as
+    # many rows.
+    elements = 2048 // y.element_size() // (1 if set(window["STRIDE"]) == {1} else 2)
+    tiling = runtime.tile(y, elements if strip > 1 else 1024, size=size)
     runtime.launch(
         depthwise_forward_kernel,
         runtime.programs(tiling),
