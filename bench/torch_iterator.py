@@ -42,7 +42,7 @@ def launch(
     i, j, k = (*block, 1, 1)[:3]
     tensors = (*writes, *reads)
     results = tuple(writes) if alone else ()
-    return TorchLaunch("", kernel, (x, y, z), (i, j, k), parameters, tensors, results)
+    return TorchLaunch("", kernel, (x, y, z), (i, j, k), parameters, tensors, results=results)
 
 
 def pack(layout: str, *values: object) -> bytes:

@@ -55,7 +55,6 @@ from torch_composed import NotOwnError  # noqa: E402
 from torch_iterator import TorchLaunch  # noqa: E402
 from torch_launches import OPERATORS  # noqa: E402
 
-from pydl.bench.cases import CASES as BENCHED  # noqa: E402
 from pydl.bench.options import LAYOUTS  # noqa: E402
 
 VERSION = "2.13.0"
@@ -154,8 +153,10 @@ def _to(of: torch.dtype, to: torch.dtype):
 
 def calls(case: machine_code.Case, dtype: str, layout: str, kind: str) -> list[Call]:
     """Of one pass by PyTorch, on random numbers."""
-    call = next(one for one in BENCHED if one.name == case.name).call()
-    tensors = call.random(dtype=getattr(torch, dtype), memory_format=LAYOUTS[layout], seed=1)
+    if case.name in {one.name for one in machine_code.RECURRENT}:
+        raise NotOwnError("cuDNN")
+    call = machine_code.CALLS[case.name].call()
+    tensors = call.random(dtype=machine_code.DTYPES[dtype], memory_format=LAYOUTS[layout], seed=1)
     leaves = [t.requires_grad_(kind == "backward") for t in tensors if t.is_floating_point()]
     with Calls() as forward:
         y = call.theirs(tensors)
@@ -343,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         library = Library(chosen.library, Path(folder))
         for case in cases:
             for dtype, layout in case.settings:
-                for kind in machine_code.KINDS:
+                for kind in case.passes:
                     key = case.name, kind, dtype, layout
                     try:
                         rows += count(key, library, calls(case, dtype, layout, kind))
