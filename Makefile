@@ -57,6 +57,9 @@ $(VENV)/.built-for-tests: $(VENV)/.installed-for-tests $(SOURCES)
 	$(call BUILD,-DPYDL_ISAS=all -DPYDL_EMULATOR=ON)
 	@touch $(VENV)/.built $@
 
+# The oldest Triton that pyproject.toml allows; the newest is among what is installed for the tests.
+OLDEST := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]$$/\1/p' pyproject.toml)
+
 demo: $(VENV)/.built
 	$(BIN)/pydl demo
 
@@ -67,7 +70,7 @@ AVX2_TESTS := tests/grid/test_rnn_layers.py tests/grid/test_rnn_halves.py tests/
 
 # What the suite launches of the Triton kernels: a file a worker.
 LAUNCHES := build/launches
-test: $(VENV)/.built-for-tests
+test: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
 	rm -rf $(LAUNCHES)
 	OMP_NUM_THREADS=1 $(PYTEST) --launches=$(LAUNCHES)
 	if grep -q avx512f /proc/cpuinfo; then \
@@ -76,7 +79,7 @@ test: $(VENV)/.built-for-tests
 	fi
 
 # Every row of every table in every dtype, in Triton's interpreter too.
-test-whole: $(VENV)/.built-for-tests
+test-whole: $(VENV)/.built-for-tests $(VENV)/triton-$(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(PYTEST) --whole
 
 lint: $(VENV)/.installed-for-tests
@@ -146,8 +149,6 @@ nvcc: $(VENV)/.installed-for-tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake -S . -B build/cmake -G Ninja -DPYDL_CUDA=AUTO -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake --build build/cmake --target cuda_objects
 
-# The oldest Triton that pyproject.toml allows; the newest is among what is installed for the tests.
-OLDEST := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]$$/\1/p' pyproject.toml)
 $(VENV)/triton-$(OLDEST)/.installed: $(VENV)/.installed-for-tests
 	$(PIP) install --no-deps --target $(@D) triton==$(OLDEST)
 	@touch $@

@@ -3,7 +3,7 @@
 import struct
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -34,7 +34,7 @@ class Launch:
     block: tuple[int, int, int]
     parameters: bytes
     tensors: tuple[torch.Tensor, ...]
-    real: tuple[torch.Tensor, ...] = ()
+    real: tuple[torch.Tensor, ...] = field(default=(), kw_only=True)
 
     @property
     def threads(self) -> int:
