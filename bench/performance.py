@@ -161,7 +161,7 @@ def document(every: Mapping[str, Sequence[Figure]]) -> str:
         _compiled(every),
         _kept(figures),
         _overhead(),
-        "\n\n".join([predicted.about(), _table(*predicted.lines(), 4)]),
+        "\n\n".join([predicted.about(), _table(*predicted.lines(), 4), predicted.not_fused()]),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -38,7 +38,7 @@ def sentence() -> str:
         f"([{RIVALS.name}]({RIVALS.relative_to(ROOT)})), serve {len(times)} of these passes and "
         f"permit them in {shown(min(times))} to {shown(max(times))} times the time of ours, in "
         f"geometric mean {shown(geometric_mean(times))} times, *predicted* too; the others are "
-        "cuDNN's."
+        "cuDNN's, or of locally connected layers and boxes."
     )
 
 
@@ -52,12 +52,32 @@ def about() -> str:
         in CUDA C++ execute and the bytes that they move, without launches and without a wait for
         memory. **Nothing of this was measured.** *PyTorch's*: the kernels of its CUDA wheel,
         counted alike (`python bench/torch_kernels.py`), in brackets how many times as long they
-        need; empty where PyTorch calls cuDNN. On both sides each thread is counted as if it had an
-        issue slot of its own: a warp whose threads part, or idle, takes longer, above all in
-        PyTorch's adaptive pools (`longest` in the second file). And on both each kernel reads and
-        writes memory: where a cache keeps what the one before wrote, a pass of several kernels, as
-        most of PyTorch's are, takes less. A ratio of two such figures bounds nothing itself.
+        need; empty where PyTorch calls cuDNN, and for locally connected layers and boxes. On both
+        sides each thread is counted as if it had an issue slot of its own: a warp whose threads
+        part, or idle, takes longer, above all in PyTorch's adaptive pools (`longest` in the second
+        file). And on both each kernel reads and writes memory: where a cache keeps what the one
+        before wrote, a pass of several kernels, as most of PyTorch's are, takes less. A ratio of
+        two such figures bounds nothing itself.
         From {" and ".join(links)}.""")
+
+
+def not_fused() -> str:
+    """Which kernels stay apart, and why."""
+    lrn, pool = (
+        next(r for r in _rows() if (r["case"], r["kind"], r["layout"]) == (case, "forward", "nchw"))
+        for case in ("alexnet.lrn1", "alexnet.pool1")
+    )
+    apart = float(lrn["predicted_us"]) + float(pool["predicted_us"])
+    # Windows of 3 x 3 with stride 2 read each value 9 / 4 times.
+    joined = 9 / 4 * float(lrn["issue_us"]) + float(pool["issue_us"])
+    return dedent(f"""\
+        Batch normalisation, a residual and an activation are one pass with one bit an element kept;
+        no further kernels are joined. Response normalisation with the max pooling after it,
+        AlexNet's pair, would read the map once; but each window would normalise its nine values
+        anew, so that instructions, not bytes, would bound it: {joined:.1f} us *predicted* of
+        `alexnet.lrn1` and `alexnet.pool1` for the {apart:.1f} of the two apart, for one network.
+        The statistics of a batch norm are not summed up by the convolution before it: the contract
+        of a convolution returns its map alone.""")
 
 
 def lines() -> tuple[list[str], list[list[str]]]:
@@ -69,4 +89,4 @@ def lines() -> tuple[list[str], list[list[str]]]:
         rival = f"{float(rival):.3g} ({shown(_times(row))}x)" if rival else ""
         found.setdefault(key, []).extend([f"{float(row['predicted_us']):.3g}", rival])
     head = ["case", "input", "layout", "dtype", "forward", "PyTorch's", "backward", "PyTorch's"]
-    return head, [[*key, *cells] for key, cells in found.items()]
+    return head, [[*key, *cells, "", ""][: len(head)] for key, cells in found.items()]

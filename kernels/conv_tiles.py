@@ -57,7 +57,8 @@ _FLOAT_MERGED = (Tile(64, 16, 16, 8, 2), Tile(64, 32, 16, 8, 2))
 _DOUBLE = (Tile(32, 16, 16, 4, 2), Tile(32, 32, 16, 4, 2))
 TILES: dict[tuple[str, str, str], tuple[Tile, ...]] = {
     ("half", "dense", "channels last"): _HALF,
-    ("half", "dense", "contiguous"): _HALF[:-1],
+    # Gathered element by element, whose offsets would not fit into the registers of four warps.
+    ("half", "dense", "contiguous"): (_HALF[0]._replace(warps=8), *_HALF[1:-1]),
     ("half", "merged", "channels last"): _HALF_MERGED,
     ("half", "merged", "contiguous"): _HALF_MERGED,
     ("half", "depthwise", "channels last"): (Tile(8, 128, 4, 4, 1),),
@@ -144,8 +145,8 @@ def product(
         "INPUT_PRECISION": input_precision(dtype),
         "num_warps": tile.warps,
         "num_stages": tile.stages,
-        # Products of float32 and float64, and tiles cut down, would spill.
-        "maxnreg": runtime.ALL_REGISTERS if cut or dtype.itemsize >= 4 else None,
+        # Without, all but whole tiles of TF32 spill a value or two.
+        "maxnreg": None if not cut and operands(dtype) == "tf32" else runtime.ALL_REGISTERS,
     }
 
 

@@ -343,5 +343,6 @@ def local_grad_weight(call: LocalGradWeight) -> torch.Tensor:
         **runtime.window(kernel_size, stride, padding, dilation),
         **tile,
         WIDE=runtime.wide(grad_y, x, grad_weight),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_weight

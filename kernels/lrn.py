@@ -323,7 +323,8 @@ def lrn_backward(call: LrnBackward) -> torch.Tensor:
         x_stride,
         **tiling,
         **_constants(size, alpha, beta, k),
-        WIDE=runtime.wide(grad_y, x, grad_x),
+        WIDE=(wide := runtime.wide(grad_y, x, grad_x)),
+        maxnreg=runtime.ALL_REGISTERS if wide else None,
     )
     return grad_x
 

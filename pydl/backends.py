@@ -154,7 +154,7 @@ BACKENDS: dict[str, Backend] = {
             ("cpu",) if _interpreting else ("cuda",),
             _triton(),
             "Triton, in its interpreter" if _interpreting else "Triton",
-            "Triton's interpreter; compiled for sm_80 and sm_90; has never run on a GPU",
+            "Triton's interpreter; compiled for sm_80, sm_90 and sm_100; has never run on a GPU",
             ("cuda",),
         ),
         Backend(
@@ -164,7 +164,7 @@ BACKENDS: dict[str, Backend] = {
             ("cuda",),
             _native("cuda"),
             "CUDA C++",
-            "the emulator; compiled for sm_80 and sm_90a; has never run on a GPU",
+            "the emulator; compiled for sm_80, sm_90a and sm_100; has never run on a GPU",
         ),
     )
 }

@@ -1,8 +1,9 @@
 """Mutants that compute the same: (file, words of the statement, what became of them) and why. Where
 the file says the same several times: the whole statement, and which of them it is, from 0."""
 
+from mutants_equivalent_rnn import RNN, SAME
+
 _EITHER_PATH = "At the limit itself the tensor cores and the direct kernels are both right."
-_SAME = "Where both are the same it does not matter which."
 _AS_ONE = "The other way computes the same; the choice is one of speed."
 _ANY_TILE = "Sums do not depend on the tile; the choice is one of speed."
 _ALL_OFF = "Once one is off the map, so are the bin's others, which ascend or lie at one place."
@@ -10,15 +11,7 @@ _SPARE = "A box is listed with a pixel to spare on either side."
 _TWICE = "Its coordinates are those of lane 0, which computes and stores the same."
 _NO_ROOM = "The last condition refuses whatever reaches that far."
 _NOT_FINITE = "Such a bin is of a box that is not finite, which took no pixel: its indices are -1."
-_NO_SEQUENCE = "The tile too many has no sequences."
-_ALL_STEPS = "The checks refuse a step without sequences."
 _ANY_STEP = "Without one distance the pixels are found axis by axis; the choice is one of speed."
-_NOBODY_USES = "Without layer norm of c nobody uses what is computed then."
-_OWN = (
-    "Each thread reads back what it wrote itself, and the sum over the block has its own barriers."
-)
-_SPARE_SUMS = "What the threads too many add up is not stored."
-_SPARE_GROUP = "What is read in its place lies in the block's shared memory; the sum is not stored."
 _ONCE_MORE = "The general kernel then computes and stores the same once more."
 _FOUR_PERIODS = (
     "The gradient depends on no channel, so its maps are four periods and have no fifth."
@@ -29,27 +22,7 @@ _ONE_APART = "Pixels of a contiguous map are one apart."
 _NOT_USED = "The row too many is loaded where there is one, and not used."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
-    ("rnn_step.cu", "__syncthreads();", ";", 1): _OWN,
-    ("rnn_step_backward.cu", "__syncthreads();", ";", 0): _OWN,
-    ("rnn_step_backward.cu", "__syncthreads();", ";", 1): _OWN,
-    ("rnn_step_backward.cu", "if (f.norm_c != nullptr) {", "if (true) {", 0): _NOBODY_USES,
-    ("rnn_step_backward.cu", "if (f.norm_c != nullptr) {", "if (true) {", 3): _NOBODY_USES,
-    (
-        *("rnn_persistent_backward.cu", "if (f.grad_peephole == nullptr) return;"),
-        *("if (false) return;", 0),
-    ): "Every LSTM has that room, and without peepholes nobody reads the sums.",
-    (
-        "rnn_persistent.cu",
-        "sizeof(T) < sizeof(int)",
-        "sizeof(T) <= sizeof(int)",
-    ): "As many bytes as an int has make one int.",
-    ("rnn_slice.h", "if (group + i >= groups) continue;", "if (false) continue;", 0): _SPARE_GROUP,
-    (
-        *("rnn_slice.h", "if (group + i >= groups) continue;"),
-        *("if (group + i > groups) continue;", 0),
-    ): _SPARE_GROUP,
-    ("rnn_slice.h", "if (part < parts(rows)) {", "if (true) {", 0): _SPARE_SUMS,
-    ("rnn_slice.h", "if (part < parts(rows)) {", "if (part <= parts(rows)) {", 0): _SPARE_SUMS,
+    **RNN,
     ("bias_act.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
     ("bias_act.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
     (
@@ -100,6 +73,18 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "tap = (first_tap + i)",
     ): "The taps too many come out as some that are there, and their sums are not stored.",
     (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        0,
+    ): _ONCE_MORE,
+    (
+        "conv_depthwise.cu",
+        "if (launch_dense_depthwise(args, stream)) return;",
+        "if (false) return;",
+        1,
+    ): _ONCE_MORE,
+    (
         "conv_direct.cu",
         "from < count;",
         "from <= count;",
@@ -109,12 +94,6 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "i < filters_per_block; ++i) {",
         "i <= filters_per_block; ++i) {",
     ): "The line below passes over the turn too many: no block has more than filters_per_block.",
-    (
-        "conv_bias_dense.cu",
-        "if (walk.more()) add(std::false_type{});",
-        "if (true) add(std::false_type{});",
-    ): "A thread without places adds zeros.",
-    ("conv_bias_dense.cu", "<= 1 << 29", "< 1 << 29"): _AS_ONE,
     ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (true) {"): _NO_TERMS,
     ("conv_direct.cu", "if (threadIdx.x < terms) {", "if (threadIdx.x <= terms) {"): _NO_TERMS,
     (
@@ -127,6 +106,12 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (threadIdx.x == 0) grad_bias.at",
         "if (true) grad_bias.at",
     ): "All threads of the block store the same value.",
+    (
+        "conv_bias_dense.cu",
+        "if (walk.more()) add(std::false_type{});",
+        "if (true) add(std::false_type{});",
+    ): "A thread without places adds zeros.",
+    ("conv_bias_dense.cu", "<= 1 << 29", "< 1 << 29"): _AS_ONE,
     ("conv_few_channels.cu", "weight.size[1] <= few", "weight.size[1] < few"): _AS_ONE,
     ("conv_few_channels.cu", ">= tile_rows / 2", "> tile_rows / 2"): _AS_ONE,
     ("conv_few_channels.cu", "tile_rows) < most", "tile_rows) <= most"): _NO_ROOM,
@@ -168,100 +153,11 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (output.channels_last()) {",
         "if (true) {",
     ): "Either strip gives the same bits; the choice is one of speed.",
-    ("rnn.cu", "there < step.count ?", "there <= step.count ?"): _SAME,
-    ("rnn.cu", "if (all) return", "if (false) return"): "The counts that it writes say the same.",
     (
-        "rnn.cu",
-        "from < count; from +=",
-        "from <= count; from +=",
-    ): "The launch too many writes no counts.",
-    ("rnn.cu", "count - from < counts_a_launch ?", "count - from <= counts_a_launch ?"): _SAME,
-    ("rnn_cell.cu", "&& hidden > 0)", "&& hidden >= 0)"): "The checks refuse cells of no units.",
-    (
-        "rnn_kernels.h",
-        "if (threadIdx.x % 32 == 0) parts",
-        "if (true) parts",
-    ): "All lanes of a warp have the same sum.",
-    (
-        "rnn_persistent.cu",
-        "first > second ? first : second",
-        "first >= second ? first : second",
-    ): _SAME,
-    ("rnn_persistent.cu", "H - first_unit < units ?", "H - first_unit <= units ?"): _SAME,
-    (
-        "rnn_persistent.cu",
-        "tile < count; tile +=",
-        "tile <= count; tile +=",
-    ): _NO_SEQUENCE,
-    (
-        "rnn_persistent.cu",
-        "return e < Slice::tile * units",
-        "return e <= Slice::tile * units",
-    ): "The thread behind the last loads what it does not use.",
-    (
-        "rnn_persistent.cu",
-        "gate < 4; ++gate",
-        "gate <= 4; ++gate",
-    ): "The next line passes over the turn too many: no cell has five gates.",
-    (
-        "rnn_persistent.cu",
-        "tile + s < count ?",
-        "tile + s <= count ?",
-    ): "The row too many lies in `work` like the others, and nobody reads its sums.",
-    (
-        "rnn_persistent.cu",
-        "e < Slice::tile * units; e +=",
-        "e <= Slice::tile * units; e +=",
-    ): "The next line passes over the turn too many.",
-    (
-        "rnn_persistent.cu",
-        "if (e >= block_size) load",
-        "if (true) load",
-    ): "It would load the same once more.",
-    (
-        "rnn_persistent_backward.cu",
-        "H - first_unit < units ?",
-        "H - first_unit <= units ?",
-    ): _SAME,
-    (
-        "rnn_persistent_backward.cu",
-        "tile < step.count; tile +=",
-        "tile <= step.count; tile +=",
-    ): _NO_SEQUENCE,
-    (
-        "rnn_product.cu",
-        "if (first >= count) return",
-        "if (false) return",
-    ): "A warp without sequences adds up nothing and stores nothing.",
-    (
-        "rnn_product.cu",
-        "if (first >= count) return",
-        "if (first > count) return",
-    ): "A warp without sequences adds up nothing and stores nothing.",
-    (
-        "rnn_slice.h",
-        "group < groups; group +=",
-        "group <= groups; group +=",
-    ): "The turn too many passes over all its groups.",
-    (
-        "rnn_slice.h",
-        "from < columns; from +=",
-        "from <= columns; from +=",
-    ): "The stretch too many has no columns.",
-    ("rnn_slice.h", "columns - from < rnn_stretch ?", "columns - from <= rnn_stretch ?"): _SAME,
-    (
-        "rnn_step.cu",
-        "if (f.norm_c != nullptr) {",
-        "if (true) {",
-    ): "Without layer norm nobody uses the moments.",
-    ("rnn_step.cu", "if (count == 0) continue;", "if (false) continue;"): _ALL_STEPS,
-    (
-        "rnn_step_backward.cu",
-        "i < f.sequences * sums_a_sequence",
-        "i <= f.sequences * sums_a_sequence",
-    ): "The number behind the last is room in `work` that these kernels do not use.",
-    ("rnn_step_backward.cu", "H > adds ?", "H >= adds ?"): _SAME,
-    ("rnn_step_backward.cu", "if (step.count == 0) continue;", "if (false) continue;"): _ALL_STEPS,
+        "lrn.cu",
+        "if (beta == A(0.75)) return three_quarters(reciprocal_sqrt(scale));",
+        "if (false) return three_quarters(reciprocal_sqrt(scale));",
+    ): _AS_ONE,
     (
         "pool_window.h",
         "skipped = start < 0",
@@ -273,187 +169,23 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "reach >= span",
     ): "At the span itself the first window is 0: (stride - 1) / stride is 0.",
     (
-        "lrn.cu",
-        "if (beta == A(0.75)) return three_quarters(reciprocal_sqrt(scale));",
-        "if (false) return three_quarters(reciprocal_sqrt(scale));",
-    ): _AS_ONE,
+        "pool_window.h",
+        "if (dilation == 1) return distance;",
+        "if (false) return distance;",
+    ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
     (
         *("lrn_dense.cu", "i < strip + outside; i += vector", "i <= strip + outside; i += vector"),
     ): "The vector too many has no channel that the strip's windows reach.",
     ("lrn_dense.cu", "output.numel() > 1 << 29", "output.numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "tensor->numel() > 1 << 29", "tensor->numel() >= 1 << 29"): _AS_ONE,
     ("pool_dense.h", "map.size[2] > 1", "map.size[2] >= 1"): _AS_ONE,
+    ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,
     (
         "pool_lp_dense.cu",
         "taps > 0; --taps",
         "taps >= 0; --taps",
     ): "A window of which nothing is inside is off the map, and its weight is not used.",
     ("roi.cu", "map.size[axis] <= 1 ||", "map.size[axis] < 1 ||"): _AS_ONE,
-    ("pool_dense.h", "vector > 1 && (", "vector >= 1 && ("): _AS_ONE,
-    (
-        "pool_max_dense.cu",
-        "UNROLLED for (int o = 0; o < windows.count; ++o) {",
-        "UNROLLED for (int o = 0; o <= windows.count; ++o) {",
-        1,
-    ): "The window too many begins behind the cell, whose elements are no taps of it.",
-    (
-        "pool_max_dense.cu",
-        "if (tap < 0) continue;",
-        "if (false) continue;",
-    ): "A window that has not this element did not choose it: 255 is what those off the map chose, "
-    "whose gradient is 0.",
-    ("pool.cu", "if (launch_dense_max_forward(args, stream)) return;", "if (false) return;"): (
-        _ONCE_MORE
-    ),
-    ("pool.cu", "if (launch_dense_max_backward(args, stream)) return;", "if (false) return;"): (
-        _ONCE_MORE
-    ),
-    ("pool.cu", "if (launch_dense_avg_forward(args, stream)) return;", "if (false) return;"): (
-        _ONCE_MORE
-    ),
-    ("pool.cu", "if (launch_dense_avg_backward(args, stream)) return;", "if (false) return;"): (
-        _ONCE_MORE
-    ),
-    ("pool.cu", "taps >= 32", "taps > 32"): _AS_ONE,
-    ("pool.cu", "plane <= INT32_MAX", "plane < INT32_MAX"): _AS_ONE,
-    ("pool.cu", "if (are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
-    ("pool.cu", "if (are_large_bins(grad_x, grad_y, window))", "if (false)"): _AS_ONE,
-    ("pool.cu", "if (divisor == 0 && are_large_bins(grad_x, grad_y, window))", "if (false)"): (
-        _AS_ONE
-    ),
-    ("pool_adaptive_dense.cu", "count >= together", "count > together"): _AS_ONE,
-    (
-        "pool_adaptive_dense.cu",
-        "if (wide) return load<together>(from);",
-        "if (false) return load<together>(from);",
-    ): _AS_ONE,
-    (
-        "pool_adaptive_dense.cu",
-        "if (wide) return store(to, values);",
-        "if (false) return store(to, values);",
-    ): _AS_ONE,
-    ("pool.cu", "if (divisor == 0 && are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
-    ("pool_adaptive.cu", "if (bins == 1 || size == 1)", "if (false)"): _AS_ONE,
-    ("pool_adaptive.cu", "if (elements < 32)", "if (false)"): _AS_ONE,
-    ("pool_adaptive.cu", "elements < 32", "elements <= 32"): _AS_ONE,
-    ("pool_adaptive.cu", "elements < 64 ?", "elements <= 64 ?"): _AS_ONE,
-    ("pool_adaptive.cu", "elements < 128 ?", "elements <= 128 ?"): _AS_ONE,
-    ("pool_adaptive.cu", "elements < 256 ?", "elements <= 256 ?"): _AS_ONE,
-    ("pool_adaptive.cu", "its_threads > 1", "its_threads >= 1"): _AS_ONE,
-    ("pool_adaptive.cu", "its_threads < threads", "its_threads <= threads"): _SAME,
-    ("pool_adaptive.cu", "if (is_large && its_threads < threads)", "if (true)"): _AS_ONE,
-    (
-        "pool_adaptive.cu",
-        "e < elements; e += together * threads",
-        "e <= elements; e += together * threads",
-    ): "The turn too many loads nothing: it adds zeros, or compares nothing.",
-    (
-        "pool_adaptive.cu",
-        "its_place > place",
-        "its_place >= place",
-    ): "At one place both have the same value.",
-    (
-        "pool_adaptive.cu",
-        "part > 0 || number >= count",
-        "part > 0 || number > count",
-    ): "The bin too many is the last one again, which is stored twice.",
-    (
-        "pool.cu",
-        "if (tap_d < 0) continue;",
-        "if (false) continue;",
-    ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
-    (
-        "pool_window.h",
-        "if (dilation == 1) return distance;",
-        "if (false) return distance;",
-    ): "The shortcut for a dilation of 1: the division by 1 finds the same tap.",
-    ("pool_lp.cu", "if (inside != taps) sum", "if (true) sum"): "taps / taps is 1.",
-    ("pool_lp.cu", "if (inside != taps) share", "if (true) share"): "taps / taps is 1.",
-    ("pool_lp.cu", "if (p == 1) return", "if (false) return"): _AS_ONE,
-    ("pool_lp.cu", "if (p == 2) return", "if (false) return"): _AS_ONE,
-    (
-        "spatial_norm.cu",
-        "first_h = max(at.h - reach.before, int64_t{0})",
-        "first_h = (int64_t{0})",
-    ): "The lines before are in no box of the strip, and the loop passes over them.",
-    (
-        "spatial_norm.cu",
-        "last_h = min(at.h + strip - 1 + reach.after, values.size[3] - 1)",
-        "last_h = (values.size[3] - 1)",
-    ): "The lines after are in no box of the strip, and the loop passes over them.",
-    ("nms.cu", "kept.x2 < other.x2", "kept.x2 <= other.x2"): _SAME,
-    ("nms.cu", "kept.x1 > other.x1", "kept.x1 >= other.x1"): _SAME,
-    ("nms.cu", "kept.y2 < other.y2", "kept.y2 <= other.y2"): _SAME,
-    ("nms.cu", "kept.y1 > other.y1", "kept.y1 >= other.y1"): _SAME,
-    ("nms.cu", "width > 0", "width >= 0"): "The width is 0 either way.",
-    ("nms.cu", "height > 0", "height >= 0"): "The height is 0 either way.",
-    (
-        "nms.cu",
-        "if (column < row) return;",
-        "if (false) return;",
-    ): "Nobody reads the words below the diagonal; making them costs time.",
-    (
-        "nms.cu",
-        "against <= k",
-        "against < k",
-    ): "A box that suppresses itself has been chosen by then.",
-    ("nms.cu", "against >= count", "against > count"): "Nobody asks about the box behind the last.",
-    (
-        "nms.cu",
-        "if (threadIdx.x == 0) {",
-        "if (true) {",
-    ): "All threads of the block compute and store the same.",
-    (
-        "batch_norm_map.h",
-        "if (tensor.size[axis] == 1) continue;",
-        "if (false) continue;",
-    ): _ANY_STEP,
-    ("batch_norm_map.h", "if (span == 1) step", "if (true) step"): _ANY_STEP,
-    ("batch_norm_map.h", "if (tensor.stride[axis] != step * span) {", "if (true) {"): _ANY_STEP,
-    ("batch_norm_map.h", "if (step >= 0) return", "if (false) return"): _ANY_STEP,
-    ("batch_norm_map.h", "step >= 0", "step > 0"): _ANY_STEP,
-    (
-        "batch_norm_apply.cu",
-        "i < pieces; ++i",
-        "i <= pieces; ++i",
-    ): "The piece too many is the next warp's first, which stores the same.",
-    (
-        "batch_norm_apply.cu",
-        "if (c != channel) {",
-        "if (true) {",
-    ): "The channel's numbers are made again and come out the same.",
-    ("batch_norm_apply.cu", "if (inside) y.pixel", "if (true) y.pixel"): _TWICE,
-    ("batch_norm_apply.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
-    ("channel_sums.h", "room < 1 ?", "room <= 1 ?"): _SAME,
-    ("channel_sums.h", "room < wanted ?", "room <= wanted ?"): _SAME,
-    ("channel_sums.h", "first < pixels() ?", "first <= pixels() ?"): _SAME,
-    (
-        "batch_norm.cu",
-        "if (!served) launch(partial_moments",
-        "if (true) launch(partial_moments",
-    ): _ONCE_MORE,
-    (
-        "batch_norm.cu",
-        "if (!served) launch(partial_sums",
-        "if (true) launch(partial_sums",
-    ): _ONCE_MORE,
-    ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
-    ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
-    (
-        "batch_norm.cu",
-        "p < at.last; p += together * at.step",
-        "p <= at.last; p += together * at.step",
-    ): "The turn too many loads nothing: it joins no pixels, or adds zeros.",
-    (
-        "batch_norm.cu",
-        "run < shape.runs; run += together * warp_size",
-        "run <= shape.runs; run += together * warp_size",
-    ): "The turn too many joins runs of no pixels, which change nothing.",
-    (
-        "nms.cu",
-        "first + bit < count; ++bit",
-        "first + bit <= count; ++bit",
-    ): "Nobody asks about the box behind the last, which is of the last group.",
     (
         "roi.cu",
         "if (rows.bin > 0) break;",
@@ -501,10 +233,169 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "grad_y.numel() > 0 ?",
         "grad_y.numel() >= 0 ?",
     ): "Boxes without bins have nothing to give.",
-    ("roi.cu", "low = end < start", "low = end <= start"): _SAME,
-    ("roi.cu", "high = end < start", "high = end <= start"): _SAME,
+    ("roi.cu", "low = end < start", "low = end <= start"): SAME,
+    ("roi.cu", "high = end < start", "high = end <= start"): SAME,
     ("roi.cu", "high >= A(first - 2)", "high > A(first - 2)"): _SPARE,
     ("roi.cu", "low <= A(last + 1)", "low < A(last + 1)"): _SPARE,
+    (
+        "pool_max_dense.cu",
+        "UNROLLED for (int o = 0; o < windows.count; ++o) {",
+        "UNROLLED for (int o = 0; o <= windows.count; ++o) {",
+        1,
+    ): "The window too many begins behind the cell, whose elements are no taps of it.",
+    (
+        "pool_max_dense.cu",
+        "if (tap < 0) continue;",
+        "if (false) continue;",
+    ): "A window that has not this element did not choose it: 255 is what those off the map chose, "
+    "whose gradient is 0.",
+    ("pool.cu", "if (launch_dense_max_forward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_max_backward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_avg_forward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "if (launch_dense_avg_backward(args, stream)) return;", "if (false) return;"): (
+        _ONCE_MORE
+    ),
+    ("pool.cu", "taps >= 32", "taps > 32"): _AS_ONE,
+    ("pool.cu", "plane <= INT32_MAX", "plane < INT32_MAX"): _AS_ONE,
+    ("pool.cu", "if (are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
+    ("pool.cu", "if (are_large_bins(grad_x, grad_y, window))", "if (false)"): _AS_ONE,
+    ("pool.cu", "if (divisor == 0 && are_large_bins(grad_x, grad_y, window))", "if (false)"): (
+        _AS_ONE
+    ),
+    ("pool.cu", "if (divisor == 0 && are_large_bins(x, y, window))", "if (false)"): _AS_ONE,
+    (
+        "pool.cu",
+        "if (tap_d < 0) continue;",
+        "if (false) continue;",
+    ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
+    ("pool_adaptive_dense.cu", "count >= together", "count > together"): _AS_ONE,
+    (
+        "pool_adaptive_dense.cu",
+        "if (wide) return load<together>(from);",
+        "if (false) return load<together>(from);",
+    ): _AS_ONE,
+    (
+        "pool_adaptive_dense.cu",
+        "if (wide) return store(to, values);",
+        "if (false) return store(to, values);",
+    ): _AS_ONE,
+    ("pool_adaptive.cu", "if (bins == 1 || size == 1)", "if (false)"): _AS_ONE,
+    ("pool_adaptive.cu", "if (elements < 32)", "if (false)"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 32", "elements <= 32"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 64 ?", "elements <= 64 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 128 ?", "elements <= 128 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "elements < 256 ?", "elements <= 256 ?"): _AS_ONE,
+    ("pool_adaptive.cu", "its_threads > 1", "its_threads >= 1"): _AS_ONE,
+    ("pool_adaptive.cu", "its_threads < threads", "its_threads <= threads"): SAME,
+    ("pool_adaptive.cu", "if (is_large && its_threads < threads)", "if (true)"): _AS_ONE,
+    (
+        "pool_adaptive.cu",
+        "e < elements; e += together * threads",
+        "e <= elements; e += together * threads",
+    ): "The turn too many loads nothing: it adds zeros, or compares nothing.",
+    (
+        "pool_adaptive.cu",
+        "its_place > place",
+        "its_place >= place",
+    ): "At one place both have the same value.",
+    (
+        "pool_adaptive.cu",
+        "part > 0 || number >= count",
+        "part > 0 || number > count",
+    ): "The bin too many is the last one again, which is stored twice.",
+    ("pool_lp.cu", "if (inside != taps) sum", "if (true) sum"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (inside != taps) share", "if (true) share"): "taps / taps is 1.",
+    ("pool_lp.cu", "if (p == 1) return", "if (false) return"): _AS_ONE,
+    ("pool_lp.cu", "if (p == 2) return", "if (false) return"): _AS_ONE,
+    (
+        "spatial_norm.cu",
+        "first_h = max(at.h - reach.before, int64_t{0})",
+        "first_h = (int64_t{0})",
+    ): "The lines before are in no box of the strip, and the loop passes over them.",
+    (
+        "spatial_norm.cu",
+        "last_h = min(at.h + strip - 1 + reach.after, values.size[3] - 1)",
+        "last_h = (values.size[3] - 1)",
+    ): "The lines after are in no box of the strip, and the loop passes over them.",
+    ("nms.cu", "kept.x2 < other.x2", "kept.x2 <= other.x2"): SAME,
+    ("nms.cu", "kept.x1 > other.x1", "kept.x1 >= other.x1"): SAME,
+    ("nms.cu", "kept.y2 < other.y2", "kept.y2 <= other.y2"): SAME,
+    ("nms.cu", "kept.y1 > other.y1", "kept.y1 >= other.y1"): SAME,
+    ("nms.cu", "width > 0", "width >= 0"): "The width is 0 either way.",
+    ("nms.cu", "height > 0", "height >= 0"): "The height is 0 either way.",
+    (
+        "nms.cu",
+        "if (column < row) return;",
+        "if (false) return;",
+    ): "Nobody reads the words below the diagonal; making them costs time.",
+    (
+        "nms.cu",
+        "against <= k",
+        "against < k",
+    ): "A box that suppresses itself has been chosen by then.",
+    ("nms.cu", "against >= count", "against > count"): "Nobody asks about the box behind the last.",
+    (
+        "nms.cu",
+        "if (threadIdx.x == 0) {",
+        "if (true) {",
+    ): "All threads of the block compute and store the same.",
+    (
+        "nms.cu",
+        "first + bit < count; ++bit",
+        "first + bit <= count; ++bit",
+    ): "Nobody asks about the box behind the last, which is of the last group.",
+    (
+        "batch_norm_map.h",
+        "if (tensor.size[axis] == 1) continue;",
+        "if (false) continue;",
+    ): _ANY_STEP,
+    ("batch_norm_map.h", "if (span == 1) step", "if (true) step"): _ANY_STEP,
+    ("batch_norm_map.h", "if (tensor.stride[axis] != step * span) {", "if (true) {"): _ANY_STEP,
+    ("batch_norm_map.h", "if (step >= 0) return", "if (false) return"): _ANY_STEP,
+    ("batch_norm_map.h", "step >= 0", "step > 0"): _ANY_STEP,
+    (
+        "batch_norm_apply.cu",
+        "i < pieces; ++i",
+        "i <= pieces; ++i",
+    ): "The piece too many is the next warp's first, which stores the same.",
+    (
+        "batch_norm_apply.cu",
+        "if (c != channel) {",
+        "if (true) {",
+    ): "The channel's numbers are made again and come out the same.",
+    ("batch_norm_apply.cu", "if (inside) y.pixel", "if (true) y.pixel"): _TWICE,
+    ("batch_norm_apply.cu", "if (!inside) return;", "if (false) return;"): _TWICE,
+    ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
+    ("batch_norm_apply.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
+    ("channel_sums.h", "room < 1 ?", "room <= 1 ?"): SAME,
+    ("channel_sums.h", "room < wanted ?", "room <= wanted ?"): SAME,
+    ("channel_sums.h", "first < pixels() ?", "first <= pixels() ?"): SAME,
+    (
+        "batch_norm.cu",
+        "if (!served) launch(partial_moments",
+        "if (true) launch(partial_moments",
+    ): _ONCE_MORE,
+    (
+        "batch_norm.cu",
+        "if (!served) launch(partial_sums",
+        "if (true) launch(partial_sums",
+    ): _ONCE_MORE,
+    (
+        "batch_norm.cu",
+        "p < at.last; p += together * at.step",
+        "p <= at.last; p += together * at.step",
+    ): "The turn too many loads nothing: it joins no pixels, or adds zeros.",
+    (
+        "batch_norm.cu",
+        "run < shape.runs; run += together * warp_size",
+        "run <= shape.runs; run += together * warp_size",
+    ): "The turn too many joins runs of no pixels, which change nothing.",
     (
         *("unpool.cu", "const bool inside = u.channels > 1;"),
         "const bool inside = u.channels >= 1;",
@@ -530,18 +421,6 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (true) {",
     ): _AS_ONE,
     (
-        "conv_depthwise.cu",
-        "if (launch_dense_depthwise(args, stream)) return;",
-        "if (false) return;",
-        0,
-    ): _ONCE_MORE,
-    (
-        "conv_depthwise.cu",
-        "if (launch_dense_depthwise(args, stream)) return;",
-        "if (false) return;",
-        1,
-    ): _ONCE_MORE,
-    (
         "conv_depthwise_dense.cu",
         "__launch_bounds__(strip_threads, vector > 1 ?",
         "__launch_bounds__(strip_threads, vector >= 1 ?",
@@ -560,7 +439,7 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         *("conv_depthwise_dense.cu", "if (tensor.data == nullptr) return;"),
         "if (false) return;",
     ): _AS_ONE,
-    ("conv_depthwise_dense.cu", "numel() <= 1 << 29", "numel() < 1 << 29"): _SAME,
+    ("conv_depthwise_dense.cu", "numel() <= 1 << 29", "numel() < 1 << 29"): SAME,
     ("conv_depthwise_dense.cu", "stride > (turned ? 1 : 2)", "stride >= (turned ? 1 : 2)"): _AS_ONE,
     (
         "conv_depthwise_dense.cu",
@@ -574,7 +453,7 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): _ONE_APART,
     ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (true) fetch"): _NOT_USED,
     ("conv_depthwise_dense.cu", "if (o + 1 < rows) fetch", "if (o + 1 <= rows) fetch"): _NOT_USED,
-    ("conv_depthwise_dense.cu", "columns = lanes > 1", "columns = lanes >= 1"): _SAME,
+    ("conv_depthwise_dense.cu", "columns = lanes > 1", "columns = lanes >= 1"): SAME,
     ("conv_depthwise_dense.cu", "window.stride[1] > 2", "window.stride[1] >= 2"): _AS_ONE,
     ("conv_depthwise_dense.cu", "grad_weight.size[2] > 1", "grad_weight.size[2] >= 1"): _AS_ONE,
 }

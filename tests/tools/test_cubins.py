@@ -1,10 +1,10 @@
-"""Every Triton kernel compiles for sm_80 and sm_90 in every configuration it can choose, without a
-GPU and without spills.
+"""Every Triton kernel compiles for sm_80, sm_90 and sm_100 in every configuration it can choose,
+without a GPU and without spills.
 
 The kernels' own launchers are called on tensors of the meta device, and what they would launch is
 compiled instead: the configurations are those that real calls of these shapes get. The suite takes
-one configuration of each kernel, for one architecture or the other; ``--whole`` and ``make
-cubins``, which prints the table and is part of CI, compile every one for both. Compilation needs
+one configuration of each kernel, for one architecture after the other; ``--whole`` and ``make
+cubins``, which prints the table and is part of CI, compile every one for all. Compilation needs
 Triton without its interpreter, so it happens in two processes of this file run as a script.
 """
 
@@ -29,6 +29,7 @@ from pydl.contract.rnn import GATES
 TARGETS = {
     80: 163 * 1024,
     90: 227 * 1024,
+    100: 227 * 1024,
 }  # the most shared memory a block of that architecture may have
 PROCESSES = 2
 # The kernels that are to use the tensor cores.
@@ -100,7 +101,9 @@ def _compile(case: Case, target: int, launched: Specialisation, directory: Path)
     out.promised = _promised(launched, case.dtype)
     out.matrix_units = "mma" in compiled.asm["ptx"]
     precision = launched.constant("INPUT_PRECISION")
-    out.wants_matrix_units = case.dtype != torch.float32 or precision == "tf32"
+    # Of float64 Triton makes no matrix instructions for sm_100.
+    double = case.dtype == torch.float64 and target == 100
+    out.wants_matrix_units = not double and (case.dtype != torch.float32 or precision == "tf32")
     return out
 
 
@@ -154,7 +157,7 @@ def _compile_share(share: int, whole: bool) -> None:
 
 
 def compile_all(whole: bool) -> list[Compiled]:
-    """Compiles all cases, for both architectures where ``whole``, in PROCESSES processes, into a
+    """Compiles all cases, for all architectures where ``whole``, in PROCESSES processes, into a
     cache that starts empty."""
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(PROCESSES) as pool:
         environment = {
