@@ -11,7 +11,7 @@
 #                  tables that auto goes by, into pydl/tables/
 #   make readme    what README and docs/ say of operators and speed, from the code and
 #                  bench/results
-#   make nvcc      compile every .cu for sm_80, sm_90a and sm_100, where nvcc is
+#   make nvcc      compile every .cu for sm_80 and sm_90a, where nvcc is
 #   make cubins    compile every Triton kernel in every configuration, and what `make test` launched
 #                  to Triton's IR, with the oldest and the newest Triton
 #   make sanitize  the native and emulated kernels under AddressSanitizer and UBSan,

@@ -47,8 +47,9 @@ UNROLLED_TAPS = 9
 # Rows of y that a lane computes, one under the other, of windows of no more taps than those: an
 # element of x that several of the rows read is loaded and widened once.
 STRIP = 4
-# Taps whose sums a program of grad weight keeps.
-TAPS_AT_ONCE = 9
+# Taps whose sums a program of grad weight keeps where it cannot have all. Of other numbers ptxas
+# spills one register.
+TAPS_AT_ONCE = 7
 
 
 @inline
@@ -204,8 +205,10 @@ def forward(
     depth, height, width = runtime.spread(y.shape[2:], 1)
     size = depth, triton.cdiv(height, strip), width
     # As many elements a thread as 16 bytes of x are; half with a stride, whose strips read twice as
-    # many rows.
+    # many rows. Of planes four, or the registers of eight columns' windows would spill.
     elements = 2048 // y.element_size() // (1 if set(window["STRIDE"]) == {1} else 2)
+    if not runtime.channels_last(y):
+        elements = min(elements, 512)
     tiling = runtime.tile(y, elements if strip > 1 else 1024, size=size)
     runtime.launch(
         depthwise_forward_kernel,
@@ -231,7 +234,7 @@ def forward(
         slope=float(slope),
         TURNED=turned,
         STRIP=strip,
-        UNROLL=runtime.unroll(taps),
+        UNROLL=taps if taps <= 16 else 1,  # two at once spill a register of float64
         WIDE=wide,
         maxnreg=runtime.ALL_REGISTERS,
     )
@@ -458,7 +461,8 @@ def grad_weight(
 ) -> torch.Tensor:
     """``grad_weight``, written. ``grad_y`` is not empty."""
     taps = math.prod(window["KERNEL"])
-    groups = triton.cdiv(taps, TAPS_AT_ONCE)
+    together = taps if taps <= UNROLLED_TAPS else TAPS_AT_ONCE
+    groups = triton.cdiv(taps, together)
     last = runtime.channels_last(grad_y)
     parted = runs_of(grad_y, last, 2048 // max(grad_y.element_size(), 2), groups)
     runs, programs = parted.pop("runs"), parted.pop("programs")
@@ -477,7 +481,7 @@ def grad_weight(
         grad_y.shape[1] // x.shape[1],
         **parted,
         **window,
-        TAPS=triton.cdiv(taps, groups),
+        TAPS=together,
         GROUPS=groups,
         DENSE=runtime.dense(last, grad_y),
         WIDE=runtime.wide(grad_y, x, parts),

@@ -135,18 +135,18 @@ def product(
     many channels, and how it multiplies."""
     choices = rows(dtype, "merged" if channels < MERGED_BELOW else "dense", channels_last)
     tile = next((row for row in choices if row.block_n >= n), choices[-1])
-    cut = runtime.power_of_two(m) < tile.block_m
-    if cut:
+    precision = input_precision(dtype)
+    if runtime.power_of_two(m) < tile.block_m:
         tile = tile._replace(block_m=max(16, runtime.power_of_two(m)), warps=4)
     return {
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
-        "INPUT_PRECISION": input_precision(dtype),
+        "INPUT_PRECISION": precision,
         "num_warps": tile.warps,
         "num_stages": tile.stages,
-        # Without, all but whole tiles of TF32 spill a value or two.
-        "maxnreg": None if not cut and operands(dtype) == "tf32" else runtime.ALL_REGISTERS,
+        # Without, all but the largest tile of TF32 spill a value or two.
+        "maxnreg": None if tile.block_n == 128 and precision == "tf32" else runtime.ALL_REGISTERS,
     }
 
 

@@ -151,6 +151,7 @@ def lp_pool_forward(call: LpPoolForward) -> torch.Tensor:
         INSIDE=windows_inside(x, y.shape[2:], kernel_size, stride, [0, 0, 0]),
         UNROLL=runtime.unroll(math.prod(kernel_size)),
         WIDE=runtime.wide(x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return y
 

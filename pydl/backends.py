@@ -164,7 +164,7 @@ BACKENDS: dict[str, Backend] = {
             ("cuda",),
             _native("cuda"),
             "CUDA C++",
-            "the emulator; compiled for sm_80, sm_90a and sm_100; has never run on a GPU",
+            "the emulator; compiled for sm_80 and sm_90a; has never run on a GPU",
         ),
     )
 }

@@ -17,7 +17,7 @@ except ImportError:
 
 PERSISTENT = ("rnn_persistent", "rnn_persistent_backward")
 KERNELS = ("conv_gemm", "conv_gemm_weight", "conv_depthwise", *PERSISTENT)
-ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
+ARCHITECTURES = ("sm_80", "sm_90a")
 
 
 def _cuobjdump() -> str | None:
