@@ -71,7 +71,14 @@ def pool_by_loops(x, boxes, output_size, spatial_scale):
     return y
 
 
-@pytest.mark.parametrize("kind, case", CASES[:9] + CASES[14:18], ids=str)
+FEW = {"align": 9, "pool": 4}  # of each kind: loops take their time, and know no NaN
+
+
+@pytest.mark.parametrize(
+    "kind, case",
+    [one for kind, few in FEW.items() for one in [case for case in CASES if case[0] == kind][:few]],
+    ids=str,
+)
 def test_the_reference_is_what_loops_give(kind, case):
     x = operand(case, torch.float64, "cpu")[:, :2]
     boxes = boxes_for(torch.float64)
