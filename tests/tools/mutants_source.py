@@ -204,8 +204,12 @@ def all_mutants() -> list[Mutant]:
 
 
 def alone(mutant: Mutant) -> bool:
-    """Whether the compiler decides what the mutant changes, so that no switch can."""
-    return "constexpr" in mutant.before
+    """Whether the compiler decides what the mutant changes, so that no switch can: a constant, or
+    what stands in a function that makes one."""
+    if "constexpr" in mutant.before:
+        return True
+    before = mutant.path.read_text()[: mutant.change.start]
+    return re.search(r"constexpr [\w:<> ]+\([^()]*\) \{[^{}]*$", before) is not None
 
 
 def switched(path: Path, mutants: list[Mutant]) -> str:
