@@ -17,7 +17,7 @@ _FOUR_PERIODS = (
     "The gradient depends on no channel, so its maps are four periods and have no fifth."
 )
 _MORE_RUNS = "Runs are read that name no place of the chunk; the choice is one of speed."
-_NO_PLACE = "The element too many is given place -1, which nobody has."
+_NO_PLACE = "The element too many is the last once more, or is given place -1, which nobody has."
 _ONE_APART = "Pixels of a contiguous map are one apart."
 _NOT_USED = "The row too many is loaded where there is one, and not used."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
@@ -402,11 +402,6 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     ): "A lane then has a plane's run to itself; the choice is one of speed.",
     ("unpool.cu", "min(its_run * run + run, u.elements)", "(u.elements)"): _MORE_RUNS,
     ("unpool.cu", "e < end; e += 4 * at_once", "e <= end; e += 4 * at_once"): _NO_PLACE,
-    (
-        *("unpool.cu", "if (static_cast<uint64_t>(place[i]) >= u.places) continue;"),
-        "if (false) continue;",
-    ): _MORE_RUNS,
-    ("unpool.cu", "(place[i]) >= u.places", "(place[i]) > u.places"): _MORE_RUNS,
     (
         *("unpool.cu", "if (its.least < first + size && its.greatest >= first) {"),
         "if (true) {",
