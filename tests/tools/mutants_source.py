@@ -14,6 +14,7 @@ KERNELS = ROOT / "csrc/cuda"
 # Tests of a family's CUDA kernels in files that bear another name; `channel` is no family, but has
 # what two share.
 ELSEWHERE = {
+    "batch_norm": ["test_batch_norm_running"],
     "channel": ["test_batch_norm", "test_conv_cuda"],
     "conv": ["test_conv_bias_act", "test_conv_transpose"],
 }

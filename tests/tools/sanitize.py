@@ -17,7 +17,15 @@ FAMILIES = sorted(path.stem for path in (ROOT / "csrc/bindings").glob("*.cpp"))
 FAMILIES.remove("module")
 FILES = [
     f"tests/grid/test_{name}.py"
-    for name in (*FAMILIES, "conv_cuda", "depthwise", "pool_refused", "rnn_cuda", "rnn_layers")
+    for name in (
+        *FAMILIES,
+        "batch_norm_running",
+        "conv_cuda",
+        "depthwise",
+        "pool_refused",
+        "rnn_cuda",
+        "rnn_layers",
+    )
 ]
 
 
