@@ -34,9 +34,9 @@ from .windows import (
     cell_at,
     cell_tile,
     cells,
-    covers,
     element_at,
     first_tap,
+    given,
     sums_of,
     tap_of,
     tap_over,
@@ -364,18 +364,15 @@ def avg_pool_backward_kernel(
             INSIDE,
             grad_x_ptr,
         )  # [ROWS, COLUMNS]
-        own = ()
-        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
-            covered = covers(
-                i,
-                reach_d + back_d * STRIDE[0],
-                reach_h + back_h * STRIDE[1],
-                reach_w + back_w * STRIDE[2],
-                CELL,
-                KERNEL,
-            )
-            own = own + (totals[i] + tl.where(covered, share, 0.0),)
-        totals = own
+        totals = given(
+            totals,
+            share,
+            reach_d + back_d * STRIDE[0],
+            reach_h + back_h * STRIDE[1],
+            reach_w + back_w * STRIDE[2],
+            CELL,
+            KERNEL,
+        )
     first = grad_x_ptr + place(n, c, d, h, w, 0, x_stride, False)
     for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
         at, there = element_at(i, d, h, w, mask, x_shape, x_stride, CELL)

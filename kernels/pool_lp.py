@@ -30,8 +30,8 @@ from .windows import (
     cell_at,
     cell_tile,
     cells,
-    covers,
     element_at,
+    given,
     sums_of,
     tap_of,
     window_at,
@@ -214,18 +214,15 @@ def lp_pool_backward_kernel(
         )
         share *= power(tl.where(root != 0, root, 1.0), 1 - P)
         share = tl.where(root != 0, share, 0.0)  # [ROWS, COLUMNS]
-        own = ()
-        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
-            covered = covers(
-                i,
-                reach_d + back_d * STRIDE[0],
-                reach_h + back_h * STRIDE[1],
-                reach_w + back_w * STRIDE[2],
-                CELL,
-                KERNEL,
-            )
-            own = own + (totals[i] + tl.where(covered, share, 0.0),)
-        totals = own
+        totals = given(
+            totals,
+            share,
+            reach_d + back_d * STRIDE[0],
+            reach_h + back_h * STRIDE[1],
+            reach_w + back_w * STRIDE[2],
+            CELL,
+            KERNEL,
+        )
     x_first = x_ptr + place(n, c, d, h, w, 0, x_stride, False)
     first = grad_x_ptr + place(n, c, d, h, w, 0, grad_x_stride, False)
     for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):

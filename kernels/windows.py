@@ -141,11 +141,15 @@ def tap_over(reach, KERNEL: tl.constexpr, DILATION: tl.constexpr):
 
 
 @inline
-def covers(i, reach_d, reach_h, reach_w, CELL: tl.constexpr, KERNEL: tl.constexpr):
-    """Whether a window without gaps, whose first tap lies so far before a cell, covers the cell's
-    i-th element."""
-    d, h, w = i // (CELL[1] * CELL[2]), i // CELL[2] % CELL[1], i % CELL[2]
-    return (reach_d + d < KERNEL[0]) & (reach_h + h < KERNEL[1]) & (reach_w + w < KERNEL[2])
+def given(totals, share, reach_d, reach_h, reach_w, CELL: tl.constexpr, KERNEL: tl.constexpr):
+    """The totals of a cell's elements, each that the window covers with its share more: a window
+    without gaps, whose first tap lies so far before the cell."""
+    own = ()
+    for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
+        d, h, w = i // (CELL[1] * CELL[2]), i // CELL[2] % CELL[1], i % CELL[2]
+        covered = (reach_d + d < KERNEL[0]) & (reach_h + h < KERNEL[1]) & (reach_w + w < KERNEL[2])
+        own = own + (totals[i] + tl.where(covered, share, 0.0),)
+    return own
 
 
 @inline
