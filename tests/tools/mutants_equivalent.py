@@ -23,6 +23,9 @@ _NOT_USED = "The row too many is loaded where there is one, and not used."
 _NO_TERMS = "A thread without terms adds none, wherever its walk would begin."
 EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
     **RNN,
+    ("batch_norm.cu", "momentum < A(0.5)", "momentum <= A(0.5)"): (
+        "At one half either end is as near, and both ways are right."
+    ),
     ("bias_act.cu", "if (served) return;", "if (false) return;", 0): _ONCE_MORE,
     ("bias_act.cu", "if (served) return;", "if (false) return;", 1): _ONCE_MORE,
     (
@@ -42,6 +45,9 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "UNROLLED for (int i = 0; i <= Dense::periods; ++i) {",
         3,
     ): _FOUR_PERIODS,
+    ("conv_bias_dense.cu", "grad_y.numel() > 0", "grad_y.numel() >= 0"): (
+        "An empty map has one run of no pixels, whose sum is 0 as the general kernel's is."
+    ),
     ("conv.cu", "x.size[0] < longest", "x.size[0] <= longest"): _EITHER_PATH,
     ("conv.cu", "x.size[1] < longest", "x.size[1] <= longest"): _EITHER_PATH,
     ("conv.cu", "y.size[1] < longest", "y.size[1] <= longest"): _EITHER_PATH,
