@@ -21,8 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydl import backends, functional, layout
-from pydl.contract.batch_norm import mask as empty_mask
-from pydl.contract.batch_norm import pack, unpack
 
 CASES = (
     Case("a map of two axes, odd sizes", (3, 5, 7, 9)),
@@ -487,16 +485,3 @@ def test_every_instruction_set(isa):
                     against_reference("cpu", "cpu", case, dtype, training, sums=sums)
         test_edges(("cpu", "cpu"))
         test_statistics_lose_no_digits(("cpu", "cpu"))
-
-
-def test_masks_pack_and_unpack():
-    for shape in ((2, 3, 5), (2, 3, 1), (2, 13, 3, 4), (1, 1, 9, 1)):
-        x = torch.randn(shape)
-        maps = [x] if x.ndim < 4 else [x, x.contiguous(memory_format=torch.channels_last)]
-        for map in maps:
-            mask = pack(map > 0, map)
-            assert mask.shape == empty_mask(map).shape
-            assert torch.equal(unpack(mask, map), map > 0)
-    assert pack(torch.tensor([[[True, False, True] + [False] * 6]]), torch.zeros(1, 1, 9)).tolist()[
-        0
-    ] == [[5, 0]]

@@ -1,5 +1,6 @@
-"""Batch norm's running statistics move between a forward and its backward: what autograd saved must
-not be affected, whichever backend serves which call."""
+"""What batch norm keeps for a backward. Its running statistics move before that: what autograd
+saved must not be affected, whichever backend serves which call. A ReLU's mask is one bit per
+element."""
 
 import itertools
 
@@ -8,6 +9,8 @@ import torch
 from contract import servers
 
 from pydl import functional
+from pydl.contract.batch_norm import mask as empty_mask
+from pydl.contract.batch_norm import pack, unpack
 
 SIZES = {"small": (2, 4, 6, 6), "large": (8, 4, 64, 64)}
 WHO = ("auto", "cpu", "reference", "aten")
@@ -97,3 +100,15 @@ def test_training_keeps_a_bit_an_element(server):
         ("torch.float32", 150),
         ("torch.uint8", 2 * 3 * 4),
     ]
+
+
+def test_masks_pack_and_unpack():
+    for shape in ((2, 3, 5), (2, 3, 1), (2, 13, 3, 4), (1, 1, 9, 1)):
+        x = torch.randn(shape)
+        maps = [x] if x.ndim < 4 else [x, x.contiguous(memory_format=torch.channels_last)]
+        for map in maps:
+            mask = pack(map > 0, map)
+            assert mask.shape == empty_mask(map).shape
+            assert torch.equal(unpack(mask, map), map > 0)
+    bits = torch.tensor([[[True, False, True] + [False] * 6]])
+    assert pack(bits, torch.zeros(1, 1, 9))[0].tolist() == [[5, 0]]
