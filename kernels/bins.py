@@ -9,7 +9,7 @@ import triton.language as tl
 from pydl.contract.pool_adaptive import split
 
 from . import runtime
-from .elements import divide, divided, inline, widen
+from .elements import INTERPRETING, divide, divided, inline, widen
 
 
 @inline
@@ -25,12 +25,46 @@ def bin_end(o, size, BINS: tl.constexpr):
 
 
 @inline
+def bounds(o, size, BINS: tl.constexpr):
+    """Where bin ``o`` of an axis begins and ends."""
+    return bin_start(o, size, BINS), bin_end(o, size, BINS)
+
+
+@inline
 def longest(size, bins):
     """The elements of the longest bin of an axis; of bins and an input's size, the most bins that
     hold an element. Not the host's, as a constant would make a kernel of its own for each size."""
     rest = size % bins
     uneven = tl.where(bins % tl.maximum(rest, 1) == 0, 1, 2)
     return size // bins + tl.where(rest == 0, 0, uneven)
+
+
+@inline
+def quotient(index, size):
+    """``index // size`` by a multiplication, for a size that all elements of a program share: exact
+    where index * size < 2**31 (Granlund, Montgomery 1994: the factor is 2**31 / size, rounded
+    up)."""
+    size = tl.cast(size, tl.uint32)
+    return tl.umulhi(index.to(tl.uint32) * 2, (size + 0x7FFFFFFF) // size).to(tl.int32)
+
+
+@inline
+def portion(value, taps, inverse, pointer):
+    """``value / taps``, for what ``pointer`` stores, by the inverse of ``taps``, which all planes
+    share."""
+    if INTERPRETING or value.dtype == tl.float64:
+        return divide(value, taps)
+    else:
+        divisor = taps.to(tl.float32)
+        about = value * inverse
+        if pointer.dtype.element_ty.primitive_bitwidth == 16:
+            # Good to more digits than are kept.
+            return about
+        else:
+            # Rounded correctly up to 2**18 taps: no quotient by so few is as near to the middle
+            # between two numbers as this is to the quotient. The rest is NaN for an infinity.
+            rest = tl.fma(-about, divisor, value)
+            return tl.where(rest == rest, tl.fma(rest, inverse, about), about)
 
 
 @inline

@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward, MaxPoolForward
 
-from . import runtime
+from . import pool_adaptive_dense, runtime
 from .elements import filled, narrow, place, walk, widen
 from .windows import (
     apart,
@@ -385,6 +385,13 @@ def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     if grad_x.numel() == 0:
         return grad_x
     window = call.kernel_size, call.stride, call.padding
+    last, bins = runtime.channels_last(grad_x), [1] * (grad_x.ndim - 2)
+    whole = list(call.kernel_size) == list(grad_x.shape[2:]) and not any(call.padding)
+    whole = whole and not call.divisor and list(grad_y.shape[2:]) == bins
+    if whole and pool_adaptive_dense.serves(grad_x, last, bins, False, grad_y):
+        # The one window is a bin.
+        pool_adaptive_dense.backward(grad_y, None, grad_x, bins, last, False)
+        return grad_x
     count, cell = cells(grad_x.shape[2:], *window)
     tiling = cell_tile(grad_x, count, cell["CELL"])
     runtime.launch(

@@ -34,7 +34,7 @@ from pydl.contract.pool_adaptive import (
     split,
 )
 
-from . import runtime
+from . import pool_adaptive_dense, runtime
 from .bins import bin_end, bin_start, flat_position, levels_of, longest, reduce_bin, wide
 from .elements import divide, divided, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
@@ -236,6 +236,14 @@ def _backward(
     pyramid: bool,
 ) -> torch.Tensor:
     if grad_x.numel() == 0:
+        return grad_x
+    last = runtime.channels_last(grad_x)
+    if pool_adaptive_dense.serves(
+        grad_x, last, levels, pyramid, grad_y, *([index] if maximum else [])
+    ):
+        pool_adaptive_dense.backward(
+            grad_y, index if maximum else None, grad_x, levels, last, pyramid
+        )
         return grad_x
     size, channels = grad_x.shape[2:], grad_x.shape[1]
     bins, _ = levels_of(size, levels)
