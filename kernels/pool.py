@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward, MaxPoolForward
 
-from . import pool_adaptive_dense, runtime
+from . import pool_adaptive_dense, pool_adaptive_dense_backward, runtime
 from .elements import filled, narrow, place, walk, widen
 from .windows import (
     apart,
@@ -390,7 +390,7 @@ def avg_pool_backward(call: AvgPoolBackward) -> torch.Tensor:
     whole = whole and not call.divisor and list(grad_y.shape[2:]) == bins
     if whole and pool_adaptive_dense.serves(grad_x, last, bins, False, grad_y):
         # The one window is a bin.
-        pool_adaptive_dense.backward(grad_y, None, grad_x, bins, last, False)
+        pool_adaptive_dense_backward.backward(grad_y, None, grad_x, bins, last, False)
         return grad_x
     count, cell = cells(grad_x.shape[2:], *window)
     tiling = cell_tile(grad_x, count, cell["CELL"])

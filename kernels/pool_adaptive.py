@@ -34,7 +34,7 @@ from pydl.contract.pool_adaptive import (
     split,
 )
 
-from . import pool_adaptive_dense, runtime
+from . import pool_adaptive_dense, pool_adaptive_dense_backward, runtime
 from .bins import bin_end, bin_start, flat_position, levels_of, longest, reduce_bin, wide
 from .elements import divide, divided, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
@@ -93,6 +93,11 @@ def _forward(
     index_form: str,
 ) -> None:
     if y.numel() == 0:
+        return
+    last = runtime.channels_last(y)
+    made = [y] if indices is None or indices.numel() == 0 else [y, indices]
+    if pool_adaptive_dense.serves(x, last, output_size, False, *made):
+        pool_adaptive_dense.forward(x, y, indices, output_size, index_form, last, False)
         return
     tiling = runtime.tile(y)
     runtime.launch(
@@ -241,7 +246,7 @@ def _backward(
     if pool_adaptive_dense.serves(
         grad_x, last, levels, pyramid, grad_y, *([index] if maximum else [])
     ):
-        pool_adaptive_dense.backward(
+        pool_adaptive_dense_backward.backward(
             grad_y, index if maximum else None, grad_x, levels, last, pyramid
         )
         return grad_x

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from pydl.contract.pool_adaptive import PyramidPoolForward
 
-from . import runtime
+from . import pool_adaptive_dense, runtime
 from .bins import flat_position, levels_of, reduce_bin, wide
 from .elements import as_offset, filled, narrow
 
@@ -90,6 +90,11 @@ def pyramid_pool_forward(call: PyramidPoolForward) -> tuple[torch.Tensor, torch.
     x, levels, kind, index = call
     y, indices = call.results()
     if y.numel() == 0:
+        return y, indices
+    last = runtime.channels_last(x)
+    if pool_adaptive_dense.serves(x, last, levels, True, y):
+        chosen = indices if kind == "max" else None
+        pool_adaptive_dense.forward(x, y, chosen, levels, index, last, True)
         return y, indices
     bins, first = levels_of(x.shape[2:], levels)
     columns = [runtime.power_of_two(last - begin) for begin, last in pairwise(first)]
