@@ -49,6 +49,18 @@ def quotient(index, size):
 
 
 @inline
+def which_bin(i, size, which, BINS: tl.constexpr, OVER: tl.constexpr):
+    """Of the OVER bins of an axis, one or two, that may hold the element ``i`` the which-th, and
+    whether it does. Both are bins, so that they can be loaded before that is asked."""
+    o = tl.minimum(quotient(i * BINS, size), BINS - OVER) + which
+    if OVER == 1:
+        return o, i >= 0
+    else:
+        # The first begins before the element, and the second ends behind it.
+        return o, tl.where(which == 0, i < bin_end(o, size, BINS), i >= bin_start(o, size, BINS))
+
+
+@inline
 def portion(value, taps, inverse, pointer):
     """``value / taps``, for what ``pointer`` stores, by the inverse of ``taps``, which all planes
     share."""

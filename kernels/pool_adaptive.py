@@ -34,7 +34,7 @@ from pydl.contract.pool_adaptive import (
     split,
 )
 
-from . import pool_adaptive_dense, pool_adaptive_dense_backward, runtime
+from . import pool_adaptive_dense, pool_adaptive_dense_backward, pool_adaptive_planes, runtime
 from .bins import bin_end, bin_start, flat_position, levels_of, longest, reduce_bin, wide
 from .elements import divide, divided, filled, narrow, walk, widen
 from .pool_pyramid import pyramid_pool_forward as pyramid_pool_forward
@@ -246,9 +246,11 @@ def _backward(
     if pool_adaptive_dense.serves(
         grad_x, last, levels, pyramid, grad_y, *([index] if maximum else [])
     ):
-        pool_adaptive_dense_backward.backward(
-            grad_y, index if maximum else None, grad_x, levels, last, pyramid
-        )
+        if not maximum and pool_adaptive_planes.serves(grad_x, last, levels):
+            pool_adaptive_planes.backward(grad_y, grad_x, levels)
+        else:
+            chosen = index if maximum else None
+            pool_adaptive_dense_backward.backward(grad_y, chosen, grad_x, levels, last, pyramid)
         return grad_x
     size, channels = grad_x.shape[2:], grad_x.shape[1]
     bins, _ = levels_of(size, levels)

@@ -26,7 +26,7 @@ import triton.language as tl
 from pydl.contract.pool_adaptive import split
 
 from . import runtime
-from .bins import bounds, longest, portion, quotient
+from .bins import bounds, longest, portion, quotient, which_bin
 from .elements import as_offset, divided, filled, inline, narrow, widen
 from .pool_adaptive_dense import PIXEL_ELEMENTS, flat_levels, together_of
 
@@ -52,13 +52,14 @@ def bins_over(
     """The number of the first of the OVER_H x OVER_W bins that may hold the elements (h, w), all of
     which are bins; and of each of them: the elements, their inverse and whether it does; of maxima
     the index that chooses the element, -1 where it does not."""
-    oh = tl.minimum(quotient(h * BINS_H, height), BINS_H - OVER_H)
-    ow = tl.minimum(quotient(w * BINS_W, width), BINS_W - OVER_W)
     marks, inverses, helds = (), (), ()
     for over in tl.static_range(OVER_H * OVER_W):
-        h0, h1 = bounds(oh + over // OVER_W, height, BINS_H)
-        w0, w1 = bounds(ow + over % OVER_W, width, BINS_W)
-        held = (h0 <= h) & (h < h1) & (w0 <= w) & (w < w1)
+        oh, over_h = which_bin(h, height, over // OVER_W, BINS_H, OVER_H)
+        ow, over_w = which_bin(w, width, over % OVER_W, BINS_W, OVER_W)
+        h0, h1 = bounds(oh, height, BINS_H)
+        w0, w1 = bounds(ow, width, BINS_W)
+        held = over_h & over_w
+        helds = helds + (held,)
         if MAXIMUM:
             in_bin = (h - h0) * longest(width, BINS_W) + (w - w0)
             own = in_bin if OFFSET else h * width + w
@@ -66,8 +67,30 @@ def bins_over(
         else:
             taps = (h1 - h0) * (w1 - w0)
             marks, inverses = marks + (taps,), inverses + (1.0 / taps.to(tl.float32),)
-            helds = helds + (held,)
+    oh, _ = which_bin(h, height, 0, BINS_H, OVER_H)
+    ow, _ = which_bin(w, width, 0, BINS_W, OVER_W)
     return oh * BINS_W + ow, marks, inverses, helds
+
+
+@inline
+def given(
+    total,
+    grad_y_ptr,
+    index_ptr,
+    at,
+    mask,
+    mark,
+    inverse,
+    held,
+    MAXIMUM: tl.constexpr,
+):
+    """``total`` and what one bin gives."""
+    grad_y = widen(tl.load(grad_y_ptr + at, mask=mask))
+    if MAXIMUM:
+        chosen = tl.load(index_ptr + at, mask=mask).to(tl.int32)
+        return tl.where(chosen == mark, total + grad_y, total)
+    else:
+        return total + tl.where(held, portion(grad_y, mark, inverse, grad_y_ptr), 0.0)
 
 
 @inline
@@ -85,24 +108,44 @@ def gathered(
     OVER_H: tl.constexpr,
     OVER_W: tl.constexpr,
     MAXIMUM: tl.constexpr,
+    ONE_PIXEL: tl.constexpr,
 ):
     """``total`` and what the bins of a level give."""
     for over in tl.static_range(OVER_H * OVER_W):
         further = as_offset(over // OVER_W * BINS_W + over % OVER_W, True) * bin_step
-        grad_y = widen(tl.load(grad_y_ptr + at + further, mask=mask))
-        if MAXIMUM:
-            chosen = tl.load(index_ptr + at + further, mask=mask).to(tl.int32)
-            total = tl.where(chosen == marks[over], total + grad_y, total)
+        held = helds[over]
+        if ONE_PIXEL:
+            if held:
+                total = given(
+                    total,
+                    grad_y_ptr,
+                    index_ptr,
+                    at + further,
+                    mask,
+                    marks[over],
+                    inverses[over] if not MAXIMUM else 0,
+                    held,
+                    MAXIMUM,
+                )
         else:
-            share = portion(grad_y, marks[over], inverses[over], grad_y_ptr)
-            total += tl.where(helds[over], share, 0.0)
+            total = given(
+                total,
+                grad_y_ptr,
+                index_ptr,
+                at + further,
+                mask,
+                marks[over],
+                inverses[over] if not MAXIMUM else 0,
+                held,
+                MAXIMUM,
+            )
     return total
 
 
 @triton.jit
 def adaptive_pool_backward_dense_kernel(
     grad_y_ptr,  # (N, C, OH, OW) in the layout of grad_x, or of a pyramid (N, C * bins); dense
-    index_ptr,  # like grad_y, uint8 or int64; not touched for averages
+    index_ptr,  # like grad_y, uint8 or int64; None for averages
     grad_x_ptr,  # (N, C, H, W), dense, written
     channels,
     height,
@@ -118,6 +161,7 @@ def adaptive_pool_backward_dense_kernel(
     OVER: tl.constexpr,  # of each: the most that hold an element, 1 or 2
     COUNT: tl.constexpr,
     MAXIMUM: tl.constexpr,
+    OFFSET: tl.constexpr,  # how an index counts: in its bin, or in the plane
     PYRAMID: tl.constexpr,
     STEPS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -129,7 +173,9 @@ def adaptive_pool_backward_dense_kernel(
     column = block * COLUMNS + tl.arange(0, COLUMNS)[:, None]
     row = tl.arange(0, ROWS)[None, :]
     if CHANNELS_LAST:
-        pixel = tl.minimum(rest * ROWS + row, pixels - 1)
+        # Of one pixel everything is a number, not a tensor, and bins that do not hold it are left
+        # out.
+        pixel = rest if ROWS == 1 else tl.minimum(rest * ROWS + row, pixels - 1)
         n, place = divided(pixel, height * width)
         offset = pixel * channels + column
         first, step, plane, row = 0, 0, column, 0
@@ -159,7 +205,7 @@ def adaptive_pool_backward_dense_kernel(
             OVER[2 * level],
             OVER[2 * level + 1],
             MAXIMUM,
-            index_ptr.dtype.element_ty == tl.uint8,
+            OFFSET,
         )
         places = places + (place * bin_step + (n * pooled + begins[level]),)
         marks, inverses, helds = marks + (own,), inverses + (inverse,), helds + (held,)
@@ -183,6 +229,7 @@ def adaptive_pool_backward_dense_kernel(
                 OVER[2 * level],
                 OVER[2 * level + 1],
                 MAXIMUM,
+                CHANNELS_LAST and ROWS == 1,
             )
         tl.store(grad_x_ptr + offset, narrow(total, grad_x_ptr), mask=mask)
         grad_x_ptr += step * (height * width)
@@ -198,7 +245,8 @@ def _tiling(x: torch.Tensor, last: bool, levels: int) -> tuple[int, dict[str, An
     plane = math.prod(x.shape[2:])
     if last:
         columns = runtime.block_of(channels, PIXEL_ELEMENTS)
-        rows, steps, together, groups = max(PIXEL_ELEMENTS // columns, 1), 1, 1, 1
+        rows = 1 if columns >= PIXEL_ELEMENTS // 2 else PIXEL_ELEMENTS // columns
+        steps, together, groups = 1, 1, 1
         blocks = -(-channels // columns)
         count = -(-images * plane // rows) * blocks
     else:
@@ -244,7 +292,7 @@ def backward(
         count,
         grad_y.device,
         grad_y,
-        grad_y if index is None else index,
+        index,
         grad_x,
         channels,
         height,
@@ -257,6 +305,7 @@ def backward(
         OVER=tuple(over),
         COUNT=len(counts),
         MAXIMUM=index is not None,
+        OFFSET=index is not None and index.dtype == torch.uint8,
         PYRAMID=pyramid,
         maxnreg=runtime.ALL_REGISTERS,
     )
