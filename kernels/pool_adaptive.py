@@ -14,6 +14,10 @@ both dense, in the order of its memory (elements.walk). The gradient of a pyrami
 kernel: an adaptive pooling is a pyramid of one level. Least traffic: x read once and y (and index)
 written once, and the other way round.
 
+Dense maps of one or two axes have kernels of their own, several times as fast: forward
+pool_adaptive_dense.py, the gradients pool_adaptive_dense_backward.py and, of averages,
+pool_adaptive_planes.py. Those here serve every other map, pool_pyramid.py's too.
+
 Why this form: bins differ in their lengths, so all lanes of a program take as many turns as the
 longest bin has elements and those with shorter ones are masked. The counts of bins are constants of
 the compiled kernel; the sizes of the map are not.

@@ -220,5 +220,7 @@ def backward(
         STEPS=steps,
         ROWS=rows,
         COLUMNS=columns,
+        # A thread keeps the bins of its columns for each level.
+        num_warps=4 if len(counts) == 1 else 8,
         maxnreg=runtime.ALL_REGISTERS,
     )
