@@ -303,6 +303,8 @@ def pool_adaptive_cases() -> Iterator[Case]:
     yield from adaptive("more bins than elements", BF16, (8, 64, 5, 5), 7, "offset", last=False)
     yield from adaptive("three axes", FLOAT, (2, 32, 8, 13, 13), 5, "offset", last=True)
     yield from adaptive("64-bit offsets", HALF, (2**13, 64, 65, 65), 9, "none", last=True)
+    yield from pyramid("more bins than elements", HALF, (8, 64, 5, 5), (6, 1), "offset", last=False)
+    yield from pyramid("more levels than most", FLOAT, map13, (1, 2, 3, 4, 6), "offset", last=True)
     yield from pyramid("averages", FLOAT, map13, (1, 2, 3, 6), "none", last=False)
     yield from pyramid("large bins", DOUBLE, (8, 64, 56, 56), (1, 2), "flat", last=False)
 
