@@ -206,6 +206,7 @@ def check() -> Iterator[str]:
         functional.relu,
         partial(functional.max_pool2d, kernel_size=3, stride=2, padding=1),
         partial(functional.avg_pool2d, kernel_size=2),
+        partial(functional.adaptive_avg_pool2d, output_size=3),
         partial(functional.local_response_norm, size=3, alpha=0.5),
     ):
         if not torch.allclose(computed(run), run(X, backend="aten"), atol=1e-6):
