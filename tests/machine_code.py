@@ -56,7 +56,7 @@ MEMORY = 3.35e12  # bytes a second
 # instructions.
 SAMPLES, OF_BLOCKS, ENOUGH = 4, 64, 40_000
 # Files with loops whose ends other threads of the block have put in shared memory.
-STEERED = ("pool_adaptive_dense",)
+STEERED = ("pool_adaptive_dense", "pool_adaptive_dense_backward")
 
 
 KINDS = ("forward", "backward")

@@ -27,6 +27,7 @@
 //
 //   reciprocal_sqrt(x);
 //   near_sqrt(x);
+//   canonical_nan(x);
 #pragma once
 
 #include <cmath>
@@ -456,6 +457,16 @@ __device__ __forceinline__ A near_sqrt(A x) {
   }
 #else
   return std::sqrt(x);
+#endif
+}
+
+// x, but of NaN the one whose bits are 0x7fffffff.
+__device__ __forceinline__ float canonical_nan(float x) {
+#if defined(__CUDACC__)
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(x), "f"(-INFINITY));
+  return x;
+#else
+  return x != x ? detail::float_of(0x7fffffff) : x;
 #endif
 }
 

@@ -19,7 +19,7 @@
 // The small bins of a plane, of all levels, are neighbouring threads, and so are the large ones, in a
 // launch of their own: a pyramid of a map that fits into L2 reads it from memory once. Least traffic:
 // forward x read and y (and index) written once, backward the other way round. Maps of H and W that
-// lie alike and are small have kernels of their own, pool_adaptive_dense.cu.
+// lie alike and are small have kernels of their own, pool_adaptive_dense.h.
 #include <cmath>
 
 #include "element.h"

@@ -5,7 +5,18 @@ from functools import partial
 
 import pytest
 import torch
-from contract import DTYPES, Case, gradient, hold, opcheck, operand, run, run_pytorch, servers
+from contract import (
+    DTYPES,
+    Case,
+    gradient,
+    hold,
+    laid_out,
+    opcheck,
+    operand,
+    run,
+    run_pytorch,
+    servers,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +60,9 @@ CASES = (
     # CUDA C++: 132 blocks that take sixteen planes at a time.
     (2, Case("more planes a thread", (3, 705, 3, 4), {"output_size": 2})),
     (2, Case("more channels a thread", (66, 32, 3, 4), {"output_size": 2}, "channels_last")),
-    (2, Case("more places than shared memory has room for", (1, 2, 41, 40), {"output_size": 7})),
+    (2, Case("more places than shared memory has room for", (1, 2, 44, 40), {"output_size": 7})),
+    (2, Case("a line longer than shared memory", (1, 1, 5, 400), {"output_size": (2, 3)})),
+    (2, Case("more places than any shared memory has", (1, 1, 91, 90), {"output_size": 7})),
     (2, Case("a slice of a larger map", (2, 3, 9, 8), {"output_size": 5}, "sliced")),
     (2, Case("an odd storage offset", (1, 3, 9, 8), {"output_size": 5}, "offset")),
     (2, Case("an expanded gradient", (2, 3, 9, 8), {"output_size": 5}, "expanded")),
@@ -58,6 +71,7 @@ CASES = (
     (1, Case("one axis", (2, 5, 19), {"output_size": 4})),
     (1, Case("one axis unbatched", (5, 19), {"output_size": 8})),
     (3, Case("three axes", (1, 3, 5, 8, 9), {"output_size": (2, 3, 4)})),
+    (3, Case("more bins than elements of depth", (1, 3, 1, 6, 7), {"output_size": (2, 3, 4)})),
     (3, Case("three axes channels last", (2, 5, 5, 6, 7), {"output_size": 3}, "channels_last")),
 )
 ROWS = [(f"adaptive_{kind}_pool{axes}d", case) for kind in ("avg", "max") for axes, case in CASES]
@@ -125,6 +139,37 @@ def test_indices_are_pytorchs(server, name, case):
     )
     assert index.dtype == torch.int64 and torch.equal(index, expected_index)
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("view", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("server", servers("pool_adaptive"))
+def test_zeros_are_equal_and_the_last_nan_wins(server, view, dtype):
+    """Zeros of either sign, of which the first is the maximum and keeps its sign, NaNs of either
+    sign, and what is next to both."""
+    backend, device = server
+    nan = torch.tensor([0x7FC00001, 0x7FFFFFFF, -1, -0x400000], dtype=torch.int32)
+    tiny, infinity = torch.finfo(dtype).tiny, torch.inf
+    values = [0.0, -0.0, -tiny, tiny, -infinity, infinity, -1.0, *nan.view(torch.float32).tolist()]
+    few = torch.tensor(values)[[0, 1, 0, 1, 0, 1, 2]]
+    generator = torch.Generator().manual_seed(1)
+    x = torch.cat(
+        [
+            of[torch.randint(len(of), (2, 24, 7, 9), generator=generator)]
+            for of in (torch.tensor(values), few, torch.cat([few, torch.tensor(values)]))
+        ],
+        1,
+    )
+    x = laid_out(x.to(dtype), view).to(device)
+    y, index = functional.adaptive_max_pool2d_with_indices(x, (3, 4), backend=backend)
+    expected, expected_index = torch.nn.functional.adaptive_max_pool2d(
+        x.float().cpu(), (3, 4), return_indices=True
+    )
+    assert torch.equal(index.cpu(), expected_index)
+    y = y.float().cpu()
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+    numbers = ~expected.isnan()
+    assert torch.equal(y.signbit()[numbers], expected.signbit()[numbers])
 
 
 # The pyramid

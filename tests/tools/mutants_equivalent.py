@@ -280,17 +280,50 @@ EQUIVALENT: dict[tuple[str, str, str] | tuple[str, str, str, int], str] = {
         "if (tap_d < 0) continue;",
         "if (false) continue;",
     ): "A tap of -1 along the outermost axis makes a negative number, which is no window's index.",
-    ("pool_adaptive_dense.cu", "count >= together", "count > together"): _AS_ONE,
+    ("pool_adaptive_dense.cu", "if (zeros)", "if (true)"): _AS_ONE,
+    ("pool_adaptive_dense.cu", "if (out.at[j].bits == 0)", "if (true)"): (
+        "A value that is read again at its place is the same."
+    ),
+    ("pool_adaptive_dense.h", "together > 8", "together >= 8"): _AS_ONE,
+    ("pool_adaptive_dense.h", "count >= together", "count > together"): _AS_ONE,
     (
-        "pool_adaptive_dense.cu",
+        "pool_adaptive_dense.h",
+        "UNROLLED for (int i = 0; i < together; ++i) {",
+        "UNROLLED for (int i = 0; i <= together; ++i) {",
+    ): "There are fewer planes, and the one too many is not asked for.",
+    ("pool_adaptive_dense.h", "size[2] > 1", "size[2] >= 1"): _AS_ONE,
+    ("pool_adaptive_dense.h", "its[0] > 1", "its[0] >= 1"): _AS_ONE,
+    (
+        "pool_adaptive_dense.h",
+        "if (!many || bytes_of(1, together) > enough_shared || "
+        "(channels_last && size[1] % together != 0))",
+        "if (true)",
+    ): _AS_ONE,
+    (
+        "pool_adaptive_dense.h",
         "if (wide) return load<together>(from);",
         "if (false) return load<together>(from);",
     ): _AS_ONE,
     (
-        "pool_adaptive_dense.cu",
+        "pool_adaptive_dense.h",
         "if (wide) return store(to, values);",
         "if (false) return store(to, values);",
     ): _AS_ONE,
+    ("pool_adaptive_dense.h", "> enough_shared", ">= enough_shared"): _AS_ONE,
+    ("pool_adaptive_dense.h", "tensor.numel() <= 1 << 29", "tensor.numel() < 1 << 29"): _AS_ONE,
+    ("pool_adaptive_dense.h", ">= enough_blocks / 2", "> enough_blocks / 2"): _AS_ONE,
+    ("pool_adaptive_dense_backward.cu", "> enough_shared", ">= enough_shared"): _AS_ONE,
+    (
+        "pool_adaptive_dense_backward.cu",
+        "min((number + 1) * band, height)",
+        "(height)",
+    ): "A band then asks bins below it too, of which none has a place there.",
+    ("pool_adaptive_dense_backward.cu", "first < height", "first <= height"): (
+        "Behind the last row nobody has a row or a place."
+    ),
+    ("pool_adaptive_dense.h", "> most_shared", ">= most_shared"): _AS_ONE,
+    ("pool_adaptive_dense.h", "> INT32_MAX", ">= INT32_MAX"): _AS_ONE,
+    ("pool_adaptive_dense.h", "< enough_blocks))", "<= enough_blocks))"): _AS_ONE,
     ("pool_adaptive.cu", "if (bins == 1 || size == 1)", "if (false)"): _AS_ONE,
     ("pool_adaptive.cu", "if (elements < 32)", "if (false)"): _AS_ONE,
     ("pool_adaptive.cu", "elements < 32", "elements <= 32"): _AS_ONE,
