@@ -21,7 +21,7 @@ from pydl.contract.cross_entropy import CrossEntropyBackward, CrossEntropyForwar
 
 from . import runtime
 from .elements import divide, filled, inline, narrow, number, widen
-from .softmax import accumulate, columns_of, cover
+from .softmax import TILE, accumulate, columns_of, cover, joined, lowest
 
 # Partial sums that one turn of the last kernel adds up.
 PARTIALS = 1024
@@ -90,42 +90,48 @@ def cross_entropy_forward_kernel(
     classes,
     columns,
     blocks,
-    column_stride,
-    class_stride,
     smoothing: tl.float64,
     KIND: tl.constexpr,
     WEIGHTED: tl.constexpr,
     EACH: tl.constexpr,
+    INNERMOST: tl.constexpr,
+    MULTIPLE: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_CLASSES: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
-    start = group * columns * classes + column * column_stride
-    position = group * columns + column  # [BLOCK_COLUMNS, 1]
-    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
-    peak = filled([BLOCK_COLUMNS], -float("inf"), x_ptr)
-    total = filled([BLOCK_COLUMNS], 0.0, x_ptr)
-    UNROLL: tl.constexpr = 4 if BLOCK_CLASSES == 1 else 1
-    for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
-        mask = inside & (first + c < classes)
-        at = start + (first + c) * class_stride
-        x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
-        peak, total = accumulate(peak, total, x)
-    # A position of -inf alone has no softmax.
-    peak = tl.where(inside, peak[:, None], 0.0)  # [BLOCK_COLUMNS, 1]
-    total = tl.where(inside, total[:, None], 1.0)
-    total = tl.where(peak == -float("inf"), float("nan"), total)
+    position, first_class, class_stride, classes, exists = columns_of(
+        tl.program_id(0), classes, columns, blocks, INNERMOST, MULTIPLE, BLOCK_COLUMNS, WIDE
+    )
+    start, inside = first_class[:, None], exists[:, None]  # [BLOCK_COLUMNS, 1]
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(start.dtype)
+    peak = lowest([BLOCK_COLUMNS, BLOCK_CLASSES], x_ptr)
+    total = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
+    if ONE_BLOCK:
+        mask = inside & (c < classes)
+        peak = widen(tl.load(x_ptr + start + c * class_stride, mask=mask, other=-float("inf")))
+        total += 1.0
+    else:
+        for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
+            mask = inside & (first + c < classes)
+            at = start + (first + c) * class_stride
+            x = widen(tl.load(x_ptr + at, mask=mask, other=-float("inf")))
+            peak, total = accumulate(peak, total, x)
+    peak, total = joined(peak, total)
+    peak = tl.where(exists, peak, 0.0)  # [BLOCK_COLUMNS]
+    total = tl.where(exists, total, 1.0)
     log_total = tl.log(total)
-    tl.store(peak_ptr + position, peak, mask=inside)
-    tl.store(total_ptr + position, total, mask=inside)
+    tl.store(peak_ptr + position, peak, mask=exists)
+    tl.store(total_ptr + position, total, mask=exists)
 
-    zero = filled([BLOCK_COLUMNS, 1], 0.0, x_ptr)
+    zero = filled([BLOCK_COLUMNS], 0.0, x_ptr)
     t, counts, w = target_of(
         target_ptr,
         weight_ptr,
         position,
-        inside,
+        exists,
         classes,
         ignore_index,
         zero + 1.0,
@@ -135,14 +141,15 @@ def cross_entropy_forward_kernel(
     loss = zero
     if KIND != "soft":
         hit = counts & (w == w)
-        x = widen(tl.load(x_ptr + start + t * class_stride, mask=hit, other=0.0))
+        x = widen(tl.load(x_ptr + first_class + t * class_stride, mask=hit, other=0.0))
         loss = number(1.0 - smoothing, zero) * w * (log_total - (x - peak))
     if KIND != "hard":
         zeros = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
-        for first in range(0, classes, BLOCK_CLASSES):
+        parts = zeros
+        for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
             mask = inside & (first + c < classes)
             at = start + (first + c) * class_stride
-            z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak
+            z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak[:, None]
             share = share_of(
                 weight_ptr,
                 target_ptr,
@@ -155,10 +162,11 @@ def cross_entropy_forward_kernel(
                 KIND,
                 WEIGHTED,
             )
-            loss += tl.sum(tl.where(mask, share * (log_total - z), 0.0), 1)[:, None]
+            parts += tl.where(mask, share * (log_total[:, None] - z), 0.0)
+        loss += tl.sum(parts, 1)
     loss = tl.where(counts, loss, 0.0)
     if EACH:
-        tl.store(loss_ptr + position, narrow(loss, loss_ptr), mask=inside)
+        tl.store(loss_ptr + position, narrow(loss, loss_ptr), mask=exists)
     program = tl.program_id(0)
     tl.store(partial_ptr + program, tl.sum(loss))
     tl.store(partial_ptr + programs + program, tl.sum(tl.where(counts, w, 0.0)))
@@ -203,27 +211,30 @@ def cross_entropy_backward_kernel(
     classes,
     columns,
     blocks,
-    column_stride,
-    class_stride,
     smoothing: tl.float64,
     KIND: tl.constexpr,
     WEIGHTED: tl.constexpr,
     EACH: tl.constexpr,
+    INNERMOST: tl.constexpr,
+    MULTIPLE: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_CLASSES: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    group, column, inside = columns_of(tl.program_id(0), columns, blocks, BLOCK_COLUMNS, WIDE)
-    start = group * columns * classes + column * column_stride
-    position = group * columns + column  # [BLOCK_COLUMNS, 1]
-    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(column.dtype)
-    zero = filled([BLOCK_COLUMNS, 1], 0.0, x_ptr)
+    position, first_class, class_stride, classes, exists = columns_of(
+        tl.program_id(0), classes, columns, blocks, INNERMOST, MULTIPLE, BLOCK_COLUMNS, WIDE
+    )
+    start, inside = first_class[:, None], exists[:, None]  # [BLOCK_COLUMNS, 1]
+    c = tl.arange(0, BLOCK_CLASSES)[None, :].to(start.dtype)
+    zero = filled([BLOCK_COLUMNS], 0.0, x_ptr)
     zeros = filled([BLOCK_COLUMNS, BLOCK_CLASSES], 0.0, x_ptr)
     t, counts, w = target_of(
         target_ptr,
         weight_ptr,
         position,
-        inside,
+        exists,
         classes,
         ignore_index,
         zero + 1.0,
@@ -231,15 +242,16 @@ def cross_entropy_backward_kernel(
         WEIGHTED,
     )
     which = position if EACH else tl.zeros_like(position)
-    g = widen(tl.load(grad_loss_ptr + which, mask=inside, other=0.0))
-    g = divide(g, tl.load(divisor_ptr + tl.zeros_like(position), mask=inside, other=1.0))
+    g = widen(tl.load(grad_loss_ptr + which, mask=exists, other=0.0))
+    g = divide(g, tl.load(divisor_ptr + tl.zeros_like(position), mask=exists, other=1.0))
     g = tl.where(counts, g, 0.0)
     hit = zero
     if KIND != "soft":
         hit = number(1.0 - smoothing, zero) * tl.where(counts, w, 0.0)
     shares = hit
     if KIND != "hard":
-        for first in range(0, classes, BLOCK_CLASSES):
+        parts = zeros
+        for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
             mask = inside & (first + c < classes)
             at = start + (first + c) * class_stride
             share = share_of(
@@ -254,11 +266,13 @@ def cross_entropy_backward_kernel(
                 KIND,
                 WEIGHTED,
             )
-            shares += tl.sum(share, 1)[:, None]
-    peak = tl.load(peak_ptr + position, mask=inside, other=0.0)
-    total = tl.load(total_ptr + position, mask=inside, other=1.0)
+            parts += share
+        shares += tl.sum(parts, 1)
+    peak = tl.load(peak_ptr + position, mask=exists, other=0.0)
+    total = tl.load(total_ptr + position, mask=exists, other=1.0)
     scale = divide(shares, total)
-    for first in range(0, classes, BLOCK_CLASSES):
+    t, hit, peak, scale, g = t[:, None], hit[:, None], peak[:, None], scale[:, None], g[:, None]
+    for first in tl.range(0, classes, BLOCK_CLASSES, loop_unroll_factor=UNROLL):
         mask = inside & (first + c < classes)
         at = start + (first + c) * class_stride
         z = widen(tl.load(x_ptr + at, mask=mask, other=0.0)) - peak
@@ -300,6 +314,7 @@ def cross_entropy_forward(
             *arguments,
             **named,
             WIDE=runtime.wide(x),
+            maxnreg=runtime.ALL_REGISTERS,
         )
     # Without a reduction this writes the divisor only, and a sum that nobody reads.
     runtime.launch(
@@ -339,6 +354,7 @@ def cross_entropy_backward(call: CrossEntropyBackward) -> torch.Tensor:
         **covered,
         **_constants(target, call.weight, call.label_smoothing, call.reduction),
         WIDE=runtime.wide(x),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
 
@@ -350,9 +366,8 @@ def _problem(
     like = layout.memory_format(x)
     x = layout.dense(x)
     target = layout.dense(target, like) if target.is_floating_point() else target.contiguous()
-    outer, classes, inner = layout.columns(x, 1).shape
-    programs, covered = cover(outer, classes, inner, lanes=True)
-    del covered["ONE_BLOCK"]
+    tile = TILE // 2 if x.element_size() == 8 else TILE
+    programs, covered = cover(layout.columns(x, 1), tile, lanes=True, whole=False)
     return x, target, covered, programs
 
 

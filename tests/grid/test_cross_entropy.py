@@ -27,6 +27,8 @@ CASES = (
     Case("rows of ten classes", (6, 10)),
     Case("rows longer than any block", (3, 5000), {"label_smoothing": 0.1}),
     Case("rows shorter than any vector", (7, 3), {"weighted": True}),
+    Case("so many rows that few lanes have one", (1030, 260), {"ignored": True}),
+    Case("and a loop over its classes", (1030, 600), {"reduction": "none"}),
     Case("one class", (4, 1, 3)),
     Case("more rows than a task", (150, 5), {"ignored": True}),
     Case("one sample without a batch", (7,)),

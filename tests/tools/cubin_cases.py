@@ -458,6 +458,9 @@ def cross_entropy_cases() -> Iterator[Case]:
     for dtype in (HALF, FLOAT, DOUBLE):
         yield from both("pixels", dtype, pixels)
         yield from both("rows", dtype, (256, 1000), weighted=True)
+        yield from both("short rows", dtype, (8192, 10))
+        yield from both("rows of pixels", dtype, (2**15, 150))
+        yield from both("a vocabulary", dtype, (64, 50_000), smoothing=0.1)
     all_at_once = {"weighted": True, "smoothing": 0.1, "reduction": "none"}
     yield from both("pixels, smoothed", FLOAT, pixels, **all_at_once)
     yield from both("rows, probabilities", DOUBLE, (256, 1000), soft=True, **all_at_once)

@@ -33,12 +33,11 @@ def test_the_table_has_every_case_and_no_other() -> None:
 
 
 def test_softmax_losses_and_dropout_are_bound_by_memory_as_the_readme_says() -> None:
-    """Or near it: kernels of a microsecond and more, but for losses of 150 classes inside."""
+    """Or near it: kernels of a microsecond and more."""
     for row in triton_code.read(triton_code.TABLE).values():
         of = ("softmax", "cross_entropy", "dropout")
-        wide = row.case == "ade20k.loss" and row.layout == "channels_last"
-        if row.kernel.startswith(of) and row.issue > 1 and not wide:
-            assert row.issue <= 1.5 * row.memory, row
+        if row.kernel.startswith(of) and row.issue > 1:
+            assert row.issue <= 1.3 * row.memory, row
 
 
 def test_arguments_are_packed_as_the_kernel_gets_them() -> None:
