@@ -100,6 +100,41 @@ def divide(value, divisor):
 
 
 @inline
+def apart_in(block, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """The columns of a block [LANES, WIDTH], WIDTH a power of two: as many values [LANES]. Where a
+    lane holds a row, which is how the compiler loads one of 16 bytes, nothing moves."""
+    LOG: tl.constexpr = tl.constexpr(WIDTH).value.bit_length() - 1
+    parts = (block,)
+    for level in tl.static_range(LOG):
+        more = ()
+        for i in tl.static_range(1 << level):
+            halves = tl.reshape(parts[i], [LANES, 2, WIDTH >> (level + 1)])
+            first, second = tl.split(tl.permute(halves, (0, 2, 1)))
+            more = more + (first, second)
+        parts = more
+    out = ()
+    for i in tl.static_range(WIDTH):
+        out = out + (tl.reshape(parts[i], [LANES]),)
+    return out
+
+
+@inline
+def side_by_side(columns, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """The block [LANES, WIDTH] of so many columns [LANES]: apart_in, undone."""
+    LOG: tl.constexpr = tl.constexpr(WIDTH).value.bit_length() - 1
+    parts = ()
+    for i in tl.static_range(WIDTH):
+        parts = parts + (tl.reshape(columns[i], [LANES, 1]),)
+    for level in tl.static_range(LOG):
+        more = ()
+        for i in tl.static_range(WIDTH >> (level + 1)):
+            both = tl.permute(tl.join(parts[2 * i], parts[2 * i + 1]), (0, 2, 1))
+            more = more + (tl.reshape(both, [LANES, 2 << level]),)
+        parts = more
+    return parts[0]
+
+
+@inline
 def as_offset(index, WIDE: tl.constexpr):
     """An index or a size in the width of offsets, in which products of sizes are taken."""
     return tl.cast(index, tl.int64) if WIDE else index

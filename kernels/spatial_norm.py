@@ -25,7 +25,7 @@ from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 
 from . import runtime
 from .elements import filled, inline, narrow, number, walk, widen
-from .lrn import inverse_power
+from .lrn_strips import inverse_power
 
 
 @inline

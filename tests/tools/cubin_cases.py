@@ -341,6 +341,11 @@ def lrn_cases() -> Iterator[Case]:
         yield from both("AlexNet's", dtype, last=True)
         yield from both("AlexNet's", dtype, last=False)
     yield from both("the widest window that is unrolled", FLOAT, last=False, size=lrn.UNROLLED_SIZE)
+    for dtype in (HALF, FLOAT, DOUBLE):
+        yield from both("no strips", dtype, last=True, shape=(8, 90, 55, 55))
+    yield from both("no strips, 64-bit offsets", BF16, last=True, shape=(2**13, 90, 55, 55))
+    yield from both("strips of the widest window", FLOAT, last=True, size=lrn.UNROLLED_SIZE)
+    yield from both("strips of the widest window", DOUBLE, last=True, size=lrn.UNROLLED_SIZE)
     yield from both("a window in a loop", FLOAT, last=True, size=lrn.UNROLLED_SIZE + 1)
     yield from both("any beta", FLOAT, last=True, beta=0.6)
     yield from both("any beta", DOUBLE, last=False, beta=0.6)
