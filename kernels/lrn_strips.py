@@ -76,14 +76,12 @@ def inverse_power(scale, beta, ROOTS: tl.constexpr):
 
 @inline
 def powers_of(scale, beta, ROOTS: tl.constexpr):
-    """scale^-beta and scale^(-beta - 1)."""
+    """scale^-beta and scale^-1, the latter without a division where there is a root of it."""
     if ROOTS:
         root = tl.math.rsqrt(scale)
-        power = root * tl.math.sqrt(root)
-        return power, power * (root * root)
+        return root * tl.math.sqrt(root), root * root
     else:
-        power = inverse_power(scale, beta, False)
-        return power, power / scale
+        return inverse_power(scale, beta, False), 1.0 / scale
 
 
 @inline
@@ -113,14 +111,15 @@ def strip_of_grad_x(
     """The STRIP values of grad_x from channel c on: x from c - (SIZE - 1) on, grad_y from c -
     (SIZE - 1) // 2."""
     UP: tl.constexpr = (SIZE - 1) // 2
-    powers, ratios = (), ()
+    directs, ratios = (), ()
     for near in tl.static_range(STRIP + SIZE - 1):
-        power, ratio = powers_of(window_scale(x, near, SIZE, rate, k), beta, ROOTS)
+        power, inverse = powers_of(window_scale(x, near, SIZE, rate, k), beta, ROOTS)
         # Outside, the scale may be 0 and its power infinite: a select, for a product with zero
         # would be NaN.
         inside = mask & within(c + (near - UP), channels)
-        ratio *= grad_y[near] * x[near + SIZE // 2]
-        powers = powers + (power,)
+        direct = grad_y[near] * power
+        ratio = direct * (x[near + SIZE // 2] * inverse)
+        directs = directs + (direct,)
         ratios = ratios + (tl.where(inside, ratio, 0.0),)
     grad_x = ()
     for own in tl.static_range(STRIP):
@@ -128,7 +127,7 @@ def strip_of_grad_x(
         for j in tl.static_range(1, SIZE):
             total += ratios[own + j]
         through = x[own + SIZE - 1] * total * number(2.0 * rate * beta, total)
-        grad_x = grad_x + (grad_y[own + UP] * powers[own + UP] - through,)
+        grad_x = grad_x + (directs[own + UP] - through,)
     return grad_x
 
 

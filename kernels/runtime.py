@@ -83,6 +83,16 @@ def unroll(trips: int) -> int:
     return trips if trips <= 16 else 2
 
 
+def strip_of(height: int, step: int, reach: int, most: int = 14) -> int:
+    """How many rows of an output of this height, one under the other, a lane computes of maps whose
+    neighbours are pixels: 4, 7 or 14, no more than ``most``, whichever reads the fewest rows of
+    the input, a window's ``reach`` of them each ``step``."""
+    return min(
+        (strip for strip in (4, 7, 14) if strip <= max(most, 4)),
+        key=lambda strip: triton.cdiv(height, strip) * ((strip - 1) * step + reach),
+    )
+
+
 def dense(last: bool, *operands: torch.Tensor | None) -> bool:
     """Whether these maps are dense, with their channels last or as PyTorch lays a tensor."""
     for x in operands:

@@ -7,8 +7,8 @@
                scale^(-beta - 1), p - (size - 1) / 2 <= p' <= p + size / 2: the box transposed
 
 Layouts: x and grad_y have any strides; what is written is dense, and a program covers ROWS x
-COLUMNS elements of it in the order of its memory (elements.walk). Forward cannot avoid reading x
-and writing y once, backward reading grad_y and x and writing grad_x once.
+COLUMNS strips of it, STRIP rows each, in the order of its memory (elements.walk). Forward cannot
+avoid reading x and writing y once, backward reading grad_y and x and writing grad_x once.
 
 Why this form: each element adds up its own box, so a NaN or an infinity spoils the boxes it is in
 and no others, and the result does not depend on where a program starts. The neighbours' loads hit
@@ -24,8 +24,18 @@ from pydl import layout
 from pydl.contract.spatial_norm import SpatialNormBackward, SpatialNormForward
 
 from . import runtime
-from .elements import filled, inline, narrow, number, walk, widen
-from .lrn_strips import inverse_power
+from .elements import as_offset, filled, inline, narrow, number, place, walk, widen, within
+from .lrn_strips import inverse_power, powers_of
+
+# Rows of a strip where a lane has several channels, and loads that are unrolled at most.
+ROWS_OF_CHANNELS = 4
+MOST_LOADS = 100
+
+
+@inline
+def element(ptr, stride, n, c, d, h, w):
+    """The address of one element of a map."""
+    return ptr + place(n, c, d, h, w, 0, stride, False)
 
 
 @inline
@@ -63,9 +73,61 @@ def box_sum(
 
 
 @inline
-def element(ptr, stride, n, c, d, h, w):
-    """The address of one element of a map."""
-    return ptr + n * stride[0] + c * stride[1] + d * stride[2] + h * stride[3] + w * stride[4]
+def strip_sums(
+    values_ptr,
+    stride,
+    shape,
+    n,
+    c,
+    d,
+    h,
+    w,
+    mask,
+    zero,
+    SIZE: tl.constexpr,
+    BEFORE: tl.constexpr,
+    STRIP: tl.constexpr,
+    UNROLL: tl.constexpr,
+    SQUARED: tl.constexpr,
+):
+    """box_sum of STRIP positions, one under the other from (n, c, d, h, w) on, and the values of
+    the middle of each box. What a row of values gives to the boxes that it is in is the same for
+    all of them and added up once."""
+    DEPTH: tl.constexpr = SIZE[0]
+    HEIGHT: tl.constexpr = SIZE[1]
+    WIDTH: tl.constexpr = SIZE[2]
+    here = element(values_ptr, stride, n, c, d, h, w)
+    if STRIP == 1:
+        total = box_sum(
+            values_ptr, stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, UNROLL, SQUARED
+        )
+        return (total,), (widen(tl.load(here, mask=mask, other=0.0)),)
+    inside_w = ()
+    for k in tl.static_range(WIDTH):
+        inside_w = inside_w + (mask & within(w + (k - BEFORE[2]), shape[4]),)
+    values, rows = (), ()
+    for j in tl.static_range(STRIP + HEIGHT - 1):
+        row, value = zero, zero
+        for i in tl.static_range(DEPTH):
+            inside = within(h + (j - BEFORE[1]), shape[3])
+            if DEPTH > 1:
+                inside = inside & within(d + (i - BEFORE[0]), shape[2])
+            at = as_offset(i - BEFORE[0], True) * stride[2]
+            row_ptr = here + (at + as_offset(j - BEFORE[1], True) * stride[3])
+            for k in tl.static_range(WIDTH):
+                near_ptr = row_ptr + as_offset(k - BEFORE[2], True) * stride[4]
+                near = widen(tl.load(near_ptr, mask=inside & inside_w[k], other=0.0))
+                row += near * near if SQUARED else near
+                if i == BEFORE[0] and k == BEFORE[2]:
+                    value = near
+        values, rows = values + (value,), rows + (row,)
+    sums, middles = (), ()
+    for own in tl.static_range(STRIP):
+        total = rows[own]
+        for j in tl.static_range(1, HEIGHT):
+            total += rows[own + j]
+        sums, middles = sums + (total,), middles + (values[own + BEFORE[1]],)
+    return sums, middles
 
 
 @triton.jit
@@ -74,6 +136,8 @@ def spatial_norm_forward_kernel(
     y_ptr,  # (N, C, D, H, W), dense, written
     shape,
     x_stride,
+    y_stride,
+    strips,  # shape with so many strips of rows
     rows,
     columns,
     rate: tl.float64,
@@ -84,17 +148,24 @@ def spatial_norm_forward_kernel(
     AFTER: tl.constexpr,
     ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
+    STRIP: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    n, c, d, h, w, _, mask = walk(strips, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    h *= STRIP
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    squares = box_sum(x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, UNROLL, True)
-    x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
-    y = x * inverse_power(squares * number(rate, zero) + number(k, zero), beta, ROOTS)
-    tl.store(y_ptr + offset, narrow(y, y_ptr), mask=mask)
+    squares, x = strip_sums(
+        x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, STRIP, UNROLL, True
+    )
+    first = element(y_ptr, y_stride, n, c, d, h, w)
+    for own in tl.static_range(STRIP):
+        scale = squares[own] * number(rate, zero) + number(k, zero)
+        y = narrow(x[own] * inverse_power(scale, beta, ROOTS), y_ptr)
+        at = as_offset(own, True) * y_stride[3]
+        tl.store(first + at, y, mask=mask & (h + own < shape[3]))
 
 
 @triton.jit
@@ -106,6 +177,8 @@ def spatial_norm_term_kernel(
     shape,
     grad_y_stride,
     x_stride,
+    term_stride,
+    strips,  # shape with so many strips of rows
     rows,
     columns,
     rate: tl.float64,
@@ -116,20 +189,30 @@ def spatial_norm_term_kernel(
     AFTER: tl.constexpr,
     ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
+    STRIP: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    n, c, d, h, w, _, mask = walk(strips, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    h *= STRIP
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    squares = box_sum(x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, UNROLL, True)
-    scale = squares * number(rate, zero) + number(k, zero)
-    grad_y = widen(tl.load(element(grad_y_ptr, grad_y_stride, n, c, d, h, w), mask=mask, other=0.0))
-    x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
-    direct = grad_y * inverse_power(scale, beta, ROOTS)
-    tl.store(direct_ptr + offset, direct, mask=mask)
-    tl.store(term_ptr + offset, direct * (x / scale), mask=mask)
+    squares, x = strip_sums(
+        x_ptr, x_stride, shape, n, c, d, h, w, mask, zero, SIZE, BEFORE, STRIP, UNROLL, True
+    )
+    first = element(grad_y_ptr, grad_y_stride, n, c, d, h, w)
+    to = place(n, c, d, h, w, 0, term_stride, False)
+    for own in tl.static_range(STRIP):
+        there = mask & (h + own < shape[3])
+        at = as_offset(own, True) * grad_y_stride[3]
+        grad_y = widen(tl.load(first + at, mask=there, other=0.0))
+        scale = squares[own] * number(rate, zero) + number(k, zero)
+        power, inverse = powers_of(scale, beta, ROOTS)
+        direct = grad_y * power
+        at = to + as_offset(own, True) * term_stride[3]
+        tl.store(direct_ptr + at, direct, mask=there)
+        tl.store(term_ptr + at, direct * (x[own] * inverse), mask=there)
 
 
 @triton.jit
@@ -141,6 +224,7 @@ def spatial_norm_collect_kernel(
     shape,
     x_stride,
     term_stride,
+    strips,  # shape with so many strips of rows
     rows,
     columns,
     rate: tl.float64,
@@ -151,20 +235,28 @@ def spatial_norm_collect_kernel(
     AFTER: tl.constexpr,
     ROOTS: tl.constexpr,
     UNROLL: tl.constexpr,
+    STRIP: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    n, c, d, h, w, offset, mask = walk(shape, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    n, c, d, h, w, _, mask = walk(strips, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
+    h *= STRIP
     zero = filled([ROWS, COLUMNS], 0.0, x_ptr)
-    through = box_sum(
-        term_ptr, term_stride, shape, n, c, d, h, w, mask, zero, SIZE, AFTER, UNROLL, False
+    through, _ = strip_sums(
+        term_ptr, term_stride, shape, n, c, d, h, w, mask, zero, SIZE, AFTER, STRIP, UNROLL, False
     )
-    x = widen(tl.load(element(x_ptr, x_stride, n, c, d, h, w), mask=mask, other=0.0))
-    direct = tl.load(direct_ptr + offset, mask=mask, other=0.0)
-    grad_x = direct - x * through * number(2.0 * rate * beta, zero)
-    tl.store(grad_x_ptr + offset, narrow(grad_x, grad_x_ptr), mask=mask)
+    first_x = element(x_ptr, x_stride, n, c, d, h, w)
+    to = place(n, c, d, h, w, 0, term_stride, False)
+    for own in tl.static_range(STRIP):
+        there = mask & (h + own < shape[3])
+        at = as_offset(own, True) * x_stride[3]
+        x = widen(tl.load(first_x + at, mask=there, other=0.0))
+        at = to + as_offset(own, True) * term_stride[3]
+        direct = tl.load(direct_ptr + at, mask=there, other=0.0)
+        grad_x = direct - x * through[own] * number(2.0 * rate * beta, zero)
+        tl.store(grad_x_ptr + at, narrow(grad_x, grad_x_ptr), mask=there)
 
 
 def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
@@ -173,7 +265,8 @@ def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
     y = call.results()
     if y.numel() == 0:
         return y
-    tiling = runtime.tile(y, 512)
+    constants = _constants(x, size, alpha, beta, k)
+    strips, tiling = _strips(y, constants["SIZE"])
     runtime.launch(
         spatial_norm_forward_kernel,
         runtime.programs(tiling),
@@ -182,8 +275,10 @@ def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
         y,
         runtime.shape(x.shape),
         runtime.stride(x),
+        runtime.stride(y),
+        strips,
         **tiling,
-        **_constants(x, size, alpha, beta, k),
+        **constants,
         WIDE=runtime.wide(x, y),
     )
     return y
@@ -197,9 +292,9 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
         return grad_x
     precise = layout.sums_dtype(x)
     direct, term = (layout.empty(x.shape, x, dtype=precise) for _ in range(2))
-    tiling = runtime.tile(grad_x, 512)
     shape = runtime.shape(x.shape)
     constants = _constants(x, size, alpha, beta, k)
+    strips, tiling = _strips(grad_x, constants["SIZE"])
     wide = runtime.wide(grad_y, x, grad_x)
     programs = runtime.programs(tiling)
     runtime.launch(
@@ -213,6 +308,8 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
         shape,
         runtime.stride(grad_y),
         runtime.stride(x),
+        runtime.stride(term),
+        strips,
         **tiling,
         **constants,
         WIDE=wide,
@@ -228,11 +325,27 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
         shape,
         runtime.stride(x),
         runtime.stride(term),
+        strips,
         **tiling,
         **constants,
         WIDE=wide,
     )
     return grad_x
+
+
+def _strips(y: torch.Tensor, box: tuple[int, int, int]) -> tuple[tuple[int, ...], dict]:
+    """The shape of ``y`` with so many strips of rows, and how programs cover them."""
+    depth, height, width = runtime.spread(y.shape[2:], 1)
+    last = runtime.channels_last(y)
+    most = MOST_LOADS // (box[0] * box[2]) - (box[1] - 1)
+    strip = ROWS_OF_CHANNELS if last else runtime.strip_of(height, 1, box[1], most)
+    if height == 1 or strip > most:
+        strip = 1
+    size = depth, triton.cdiv(height, strip), width
+    return (*y.shape[:2], *size), {
+        **runtime.tile(y, 512 if last or strip == 1 else 128, size=size),
+        "STRIP": strip,
+    }
 
 
 def _constants(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> dict:

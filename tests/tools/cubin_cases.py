@@ -368,11 +368,16 @@ def spatial_norm_cases() -> Iterator[Case]:
             lambda: triton("spatial_norm_backward")(x, x, *arguments),
         )
 
-    yield from both("a loop over the taps", HALF, last=True)
-    yield from both("a loop over the taps", FLOAT, last=False)
-    yield from both("unrolled", FLOAT, last=True, size=3)
+    for dtype in (HALF, FLOAT, DOUBLE):
+        for last in (False, True):
+            yield from both("strips of three", dtype, last, size=3)
+            yield from both("strips of five", dtype, last)
+    yield from both("a loop over the taps", HALF, last=True, size=11)
+    yield from both("a loop over the taps", FLOAT, last=False, size=11)
     yield from both("any beta", DOUBLE, last=False, size=3, beta=0.6)
     yield from both("a volume, 64-bit offsets", BF16, True, 3, shape=(2**10, 96, 16, 55, 55))
+    yield from both("a volume", DOUBLE, False, 3, shape=(2, 96, 16, 55, 55))
+    yield from both("64-bit offsets", HALF, False, 3, shape=(2**13, 96, 55, 55))
 
 
 def batch_norm_cases() -> Iterator[Case]:
