@@ -6,6 +6,7 @@ channel in some images. A lane adds up what comes to it, and the lanes are added
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -61,10 +62,12 @@ def tile_at(
     COLUMNS: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
     WIDE: tl.constexpr,
+    ONE_TILE: tl.constexpr = False,
 ):
     """The elements [ROWS, COLUMNS] of a tile: (n, d, h, w), their offsets in a dense map, which
     belong to the program, and their rows in the mask, first byte, and which rows there are. A row
-    is a pixel's channels, or a plane of one channel, each of another image."""
+    is a pixel's channels, or a plane of one channel, each of another image. ONE_TILE: these are all
+    there are."""
     row = as_offset(tl.arange(0, ROWS)[:, None], WIDE)
     if ROWS_ARE_PIXELS:
         p = tile * ROWS + row
@@ -72,6 +75,12 @@ def tile_at(
         there = (p < first + run_pixels) & (p < pixels)
         byte = c0 // 8
         return n, d, h, w, p * shape[1] + c, there & (c < shape[1]), p, byte, there
+    elif ONE_TILE:
+        column = as_offset(tl.arange(0, COLUMNS)[None, :], WIDE)
+        d, h, w = pixel_of_plane(column, shape)
+        there = row < shape[0]
+        offset = row * (shape[1] * columns) + (c * columns + column)
+        return row, d, h, w, offset, there & (column < columns), row * shape[1] + c, 0, there
     else:
         across = (columns + COLUMNS - 1) // COLUMNS
         n = tile // across * ROWS + row
@@ -88,20 +97,23 @@ def tile_at(
 @inline
 def added(lanes, ROWS_ARE_PIXELS: tl.constexpr):
     """The sums of a program's channels, [1, COLUMNS] or [1, 1]."""
-    total = tl.sum(lanes, 0)[None, :]
     if ROWS_ARE_PIXELS:
-        return total
+        return tl.sum(lanes, 0)[None, :]
     else:
-        return tl.sum(total, 1)[:, None]
+        return tl.zeros([1, 1], lanes.dtype) + tl.sum(lanes)
 
 
 def runs_of(
-    x: torch.Tensor, last: bool, elements: int, programs_each: int = 1
+    x: torch.Tensor,
+    last: bool,
+    elements: int,
+    programs_each: int = 1,
+    size: Sequence[int] | None = None,
 ) -> dict[str, int | bool]:
-    """How the programs of a sum part the map ``x``, so many elements at a time: the arguments of
-    :func:`share_of`, and besides how many ``runs`` there are and how many ``programs`` in all, of
-    which a run of some channels has ``programs_each``."""
-    (images, channels), columns = x.shape[:2], math.prod(x.shape[2:])
+    """How the programs of a sum part the map ``x``, or one of another ``size``, so many elements at
+    a time: the arguments of :func:`share_of`, and besides how many ``runs`` there are and how many
+    ``programs`` in all, of which a run of some channels has ``programs_each``."""
+    (images, channels), columns = x.shape[:2], math.prod(x.shape[2:] if size is None else size)
     pixels = images * columns
     if last:
         wide = min(32, max(8, runtime.power_of_two(channels)))

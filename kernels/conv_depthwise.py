@@ -1,5 +1,5 @@
-"""Depthwise convolution, one channel a group, and its gradients (definition: csrc/conv.h), without
-a product of matrices.
+"""Depthwise convolution, one channel a group, and the gradient of its input (definition:
+csrc/conv.h), without a product of matrices; conv_depthwise_weight.py has that of the weight.
 
     forward      y[n, f, o]      = activation(bias[f] + residual[n, f, o] + sum over t of
                                    x[n, f // multiplier, o * stride - padding + t * dilation]
@@ -7,16 +7,13 @@ a product of matrices.
     grad input   grad_x[n, c, i] = sum over the multiplier's f of c, and the t and o with
                                    o * stride - padding + t * dilation = i, of
                                    grad_y[n, f, o] * weight[f, t]
-    grad weight  grad_w[f, t]    = sum over n, o of
-                                   grad_y[n, f, o] * x[n, f // multiplier, at(o, t)]
 
 Forward and grad input cover ROWS x COLUMNS elements of what they write a program, pixels by
 channels in the order of memory (elements.walk), with the taps unrolled (runtime.unroll). An element
 of grad_x visits only the taps that read it, every stride / gcd(stride, dilation)-th of each axis
 from one that its residue says (conv_tiles.residue_class): 4 of 3 x 3 with stride 2, none beyond the
-edges of a class but what pads the uneven ones. Grad weight gives a program BLOCK_M pixels x BLOCK_N
-channels x BLOCK_K taps at a time; it runs over its share of the pixels, keeps the products apart
-until the end and writes one part a channel and tap, which split.py adds up in order.
+edges of a class but what pads the uneven ones. Of few taps a lane of forward computes a strip of
+rows, one under the other, and loads what several of them read once.
 
 It cannot avoid reading x and writing y once, and 2 * taps operations per element of y: 18
 operations for 4 bytes of 3 x 3 in float16, far below what the units do while the memory moves them.
@@ -35,21 +32,17 @@ import triton.language as tl
 
 from . import conv_tiles, runtime
 from .bias_act import activate
-from .channel_sums import added, runs_of, share_of, tile_at
 from .conv_tiles import residue_class
 from .elements import as_offset, filled, inline, narrow, place, walk, widen
-from .split import parts_of, sum_parts
 from .windows import apart, sums_of, tap_of
 
 # Grad input unrolls no more taps than this entirely, and none with 64-bit offsets: with a stride
 # each lane has taps of its own, whose offsets take registers.
 UNROLLED_TAPS = 9
-# Rows of y that a lane computes, one under the other, of windows of no more taps than those: an
-# element of x that several of the rows read is loaded and widened once.
+# Rows of y that a lane computes, one under the other, of windows of no more taps than those, where
+# channels are neighbours (else runtime.strip_of): an element of x that several of the rows read is
+# loaded and widened once.
 STRIP = 4
-# Taps whose sums a program of grad weight keeps where it cannot have all. Of other numbers ptxas
-# spills one register.
-TAPS_AT_ONCE = 7
 
 
 @inline
@@ -203,12 +196,16 @@ def forward(
     taps = math.prod(window["KERNEL"])
     strip = STRIP if taps <= UNROLLED_TAPS and y.ndim > 3 and not wide else 1
     depth, height, width = runtime.spread(y.shape[2:], 1)
+    last = runtime.channels_last(y)
+    if strip > 1 and not last:
+        reach = (window["KERNEL"][1] - 1) * window["DILATION"][1] + 1
+        strip = runtime.strip_of(height, window["STRIDE"][1], reach)
     size = depth, triton.cdiv(height, strip), width
-    # As many elements a thread as 16 bytes of x are; half with a stride, whose strips read twice as
-    # many rows. Of planes four, or the registers of eight columns' windows would spill.
+    # Of channels as many a thread as 16 bytes of x are; half with a stride, whose strips read twice
+    # as many rows. One of pixels, whose strips are longer.
     elements = 2048 // y.element_size() // (1 if set(window["STRIDE"]) == {1} else 2)
-    if not runtime.channels_last(y):
-        elements = min(elements, 512)
+    if not last:
+        elements = 128
     tiling = runtime.tile(y, elements if strip > 1 else 1024, size=size)
     runtime.launch(
         depthwise_forward_kernel,
@@ -234,7 +231,7 @@ def forward(
         slope=float(slope),
         TURNED=turned,
         STRIP=strip,
-        UNROLL=taps if taps <= 16 else 1,  # two at once spill a register of float64
+        UNROLL=runtime.unroll(taps),
         WIDE=wide,
         maxnreg=runtime.ALL_REGISTERS,
     )
@@ -368,123 +365,3 @@ def grad_input(
         maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
-
-
-@triton.jit
-def depthwise_grad_weight_kernel(
-    grad_y_ptr,  # (N, F, OD, OH, OW), any strides
-    x_ptr,  # (N, C, D, H, W), any strides
-    part_ptr,  # (runs, F, taps), dense, written
-    shape,
-    grad_y_stride,
-    x_shape,
-    x_stride,
-    multiplier,  # F / C
-    pixels,  # N * OD * OH * OW
-    columns,
-    run_pixels,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PADDING: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,  # of a program
-    GROUPS: tl.constexpr,  # of so many taps
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROWS_ARE_PIXELS: tl.constexpr,
-    DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    ALL_TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    program = tl.program_id(0)
-    first_tap = as_offset(program % GROUPS * TAPS, WIDE)
-    f0, f, run, first, begin, end = share_of(
-        program // GROUPS,
-        shape[1],
-        pixels,
-        columns,
-        run_pixels,
-        ROWS,
-        COLUMNS,
-        ROWS_ARE_PIXELS,
-        WIDE,
-    )
-    totals = sums_of(TAPS, ROWS, COLUMNS, x_ptr)
-    for tile in range(begin, end):
-        n, od, oh, ow, offset, mask, _, _, _ = tile_at(
-            tile,
-            f0,
-            f,
-            first,
-            shape,
-            pixels,
-            columns,
-            run_pixels,
-            ROWS,
-            COLUMNS,
-            ROWS_ARE_PIXELS,
-            WIDE,
-        )
-        at = place(n, f, od, oh, ow, offset, grad_y_stride, DENSE)
-        grad_y = widen(tl.load(grad_y_ptr + at, mask=mask, other=0.0))
-        start_d, start_h = od * STRIDE[0] - PADDING[0], oh * STRIDE[1] - PADDING[1]
-        start_w = ow * STRIDE[2] - PADDING[2]
-        at = place(n, f // multiplier, start_d, start_h, start_w, 0, x_stride, False)
-        more = ()
-        for i in tl.static_range(TAPS):
-            back, inside = tap_of(
-                first_tap + i,
-                start_d,
-                start_h,
-                start_w,
-                mask,
-                x_shape,
-                x_stride,
-                KERNEL,
-                DILATION,
-                False,
-            )
-            x = widen(tl.load(x_ptr + at + back, mask=inside, other=0.0))
-            more = more + (totals[i] + grad_y * x,)
-        totals = more
-    for i in tl.static_range(TAPS):
-        # As many as lanes, for the interpreter spreads no scalar condition. A tap beyond the last
-        # read what is in the map, for nothing.
-        tap = f * 0 + first_tap + i
-        total = narrow(added(totals[i], ROWS_ARE_PIXELS), part_ptr)
-        to = part_ptr + (run * shape[1] + f) * ALL_TAPS + tap
-        tl.store(to, total, mask=(f < shape[1]) & (tap < ALL_TAPS))
-
-
-def grad_weight(
-    grad_y: torch.Tensor, x: torch.Tensor, grad_weight: torch.Tensor, window: dict[str, Any]
-) -> torch.Tensor:
-    """``grad_weight``, written. ``grad_y`` is not empty."""
-    taps = math.prod(window["KERNEL"])
-    together = taps if taps <= UNROLLED_TAPS else TAPS_AT_ONCE
-    groups = triton.cdiv(taps, together)
-    last = runtime.channels_last(grad_y)
-    parted = runs_of(grad_y, last, 2048 // max(grad_y.element_size(), 2), groups)
-    runs, programs = parted.pop("runs"), parted.pop("programs")
-    parts = parts_of(grad_weight, runs)
-    runtime.launch(
-        depthwise_grad_weight_kernel,
-        programs,
-        x.device,
-        grad_y,
-        x,
-        parts,
-        runtime.shape(grad_y.shape),
-        runtime.stride(grad_y),
-        runtime.shape(x.shape),
-        runtime.stride(x),
-        grad_y.shape[1] // x.shape[1],
-        **parted,
-        **window,
-        TAPS=together,
-        GROUPS=groups,
-        DENSE=runtime.dense(last, grad_y),
-        WIDE=runtime.wide(grad_y, x, parts),
-        maxnreg=runtime.ALL_REGISTERS,
-    )
-    return sum_parts(parts, grad_weight)

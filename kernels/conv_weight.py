@@ -23,7 +23,7 @@ import triton.language as tl
 
 from pydl.contract.conv import ConvGradBias, ConvGradWeight
 
-from . import conv_depthwise, conv_tiles, runtime
+from . import conv_depthwise_weight, conv_tiles, runtime
 from .channel_sums import added, runs_of, share_of, tile_at
 from .conv_tiles import taps_of
 from .elements import as_offset, filled, narrow, operand, pixel, place, read_at, widen
@@ -174,7 +174,7 @@ def conv_grad_weight(call: ConvGradWeight) -> torch.Tensor:
     m_channels, taps = features // groups, math.prod(kernel_size)
     window = runtime.window(kernel_size, *window)
     if conv_tiles.depthwise(n_channels, m_channels):
-        return conv_depthwise.grad_weight(grad_y, x, grad_weight, window)
+        return conv_depthwise_weight.grad_weight(grad_y, x, grad_weight, window)
     pixels = grad_y.numel() // features
     last = runtime.channels_last(grad_y), runtime.channels_last(x)
     tile = conv_tiles.product(x.dtype, m_channels, n_channels, n_channels, all(last))

@@ -228,6 +228,19 @@ def test_lectures_sobel(server):
 
 
 @pytest.mark.parametrize("server", servers("conv"))
+def test_what_no_window_reads_is_no_factor(server):
+    """Rows and columns beyond the last window, of a map whose kernels compute rows together."""
+    backend, device = server
+    x = torch.arange(2 * 3 * 8 * 10, device=device).reshape(2, 3, 8, 10).float().cos()
+    x[:, :, 7:] = x[:, :, :, 9:] = float("nan")
+    weight = torch.ones(3, 1, 3, 3, device=device, requires_grad=True)
+    y = functional.conv2d(x, weight, stride=2, groups=3, backend=backend)
+    (ours,) = torch.autograd.grad(y.sum(), weight)
+    windows = x.unfold(2, 3, 2).unfold(3, 3, 2)
+    torch.testing.assert_close(ours, windows.sum((0, 2, 3))[:, None])
+
+
+@pytest.mark.parametrize("server", servers("conv"))
 def test_derivatives(server):
     backend, device = server
     shapes = (1, 4, 5, 4), (4, 2, 3, 2), (4,)
