@@ -155,20 +155,22 @@ def batch_norm_grad_input_kernel(
         at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
         x -= tl.load(mean_ptr + c, mask=real, other=0.0)
-        total = filled([1, 1], 0.0, g_ptr) + values
-        level = tl.load(g_ptr + c, mask=real, other=0.0) / total
-        tilt = tl.load(gx_ptr + c, mask=real, other=0.0) / total * inverse
+        share = 1.0 / (filled([1, 1], 0.0, g_ptr) + values)
+        level = tl.load(g_ptr + c, mask=real, other=0.0) * share
+        tilt = tl.load(gx_ptr + c, mask=real, other=0.0) * share * inverse
         grad_x = g - level - x * tilt
     tl.store(grad_x_ptr + offset, narrow(grad_x * scale, grad_x_ptr), mask=mask)
     if grad_residual_ptr is not None:
         tl.store(grad_residual_ptr + offset, narrow(g, grad_residual_ptr), mask=mask)
 
 
-def _tile(y: torch.Tensor, elements: int) -> dict[str, int | bool]:
-    """runtime.tile with rows that are the mask's and whole bytes of it."""
+def _tile(y: torch.Tensor) -> dict[str, int | bool]:
+    """runtime.tile with rows that are the mask's and whole bytes of it; of twice as many elements
+    where rows are short planes, each with the parameters of another channel."""
     last = mask_rows_are_pixels(y)
     columns = y.shape[1] if last else math.prod(y.shape[2:])
     rows = y.numel() // columns
+    elements = 2048 if not last and columns <= 64 and y.element_size() <= 4 else 1024
     wide = max(runtime.block_of(columns, elements), 8)
     return {
         "rows": rows,
@@ -192,7 +194,7 @@ def batch_norm_apply(call: BatchNormApply) -> Pair:
 def _apply(call: BatchNormApply, y: torch.Tensor, mask: torch.Tensor) -> None:
     x, residual = call.x, call.residual
     kept = call.keep_mask and call.activation != "none"
-    tiling = _tile(y, 1024)
+    tiling = _tile(y)
     runtime.launch(
         batch_norm_forward_kernel,
         runtime.programs(tiling),
@@ -247,7 +249,7 @@ def batch_norm_grad_input(call: BatchNormGradInput) -> Pair:
     grad_x, grad_residual = call.results()
     if x.numel() == 0:
         return grad_x, grad_residual
-    tiling = _tile(grad_x, 1024)
+    tiling = _tile(grad_x)
     runtime.launch(
         batch_norm_grad_input_kernel,
         runtime.programs(tiling),

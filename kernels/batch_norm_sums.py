@@ -6,7 +6,8 @@ memory, else of one. Each lane adds up what comes to it, and the lanes are added
 second kernel joins the runs in ascending order. The moments of a run are made about the mean of its
 first tile, from which its own mean differs by no more than a few deviations, and join by Chan's
 formula; nothing is a difference of large sums. Where there is one run nothing is to be joined, and
-the first kernel does what is left to the second.
+the first kernel does what is left to the second. Where there is one tile, of small planes, it is
+read once: the mean first and then the squares about it, which are in registers.
 
 In training whichever has the moments of a channel moves its running statistics.
 
@@ -31,7 +32,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @inline
 def inverse_deviation(var, eps):
-    return 1.0 / tl.sqrt(var + number(eps, var))
+    return tl.math.rsqrt(var + number(eps, var))
 
 
 @inline
@@ -114,6 +115,7 @@ def batch_norm_moments_kernel(
     momentum: tl.float64,
     CUMULATIVE: tl.constexpr,
     ONE_RUN: tl.constexpr,
+    ONE_TILE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS_ARE_PIXELS: tl.constexpr,
@@ -144,43 +146,49 @@ def batch_norm_moments_kernel(
         COLUMNS,
         ROWS_ARE_PIXELS,
         WIDE,
+        ONE_TILE,
     )
     at = place(n, c, d, h, w, offset, x_stride, DENSE)
     sample = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
-    taken = tl.where(mask, filled([ROWS, COLUMNS], 1.0, mean_ptr), 0.0)
-    about = added(sample, ROWS_ARE_PIXELS) / tl.maximum(added(taken, ROWS_ARE_PIXELS), 1)
-    about = tl.where(about - about == 0, about, 0.0)  # finite
-    # As a value of x, so that what is masked is nothing and not a rounding.
-    about = widen(narrow(about, x_ptr))
-    sums = filled([ROWS, COLUMNS], 0.0, mean_ptr)
-    squares = filled([ROWS, COLUMNS], 0.0, mean_ptr)
-    for tile in range(begin, end):
-        n, d, h, w, offset, mask, _, _, _ = tile_at(
-            tile,
-            c0,
-            c,
-            first,
-            shape,
-            pixels,
-            columns,
-            run_pixels,
-            ROWS,
-            COLUMNS,
-            ROWS_ARE_PIXELS,
-            WIDE,
-        )
-        at = place(n, c, d, h, w, offset, x_stride, DENSE)
-        x = tl.load(x_ptr + at, mask=mask, other=narrow(about, x_ptr))
-        distance = widen(x) - about
-        sums += distance
-        squares += distance * distance
     count = filled([1, 1], 0.0, mean_ptr) + tl.minimum(run_pixels, pixels - first)
-    distance = added(sums, ROWS_ARE_PIXELS) / count
-    square = added(squares, ROWS_ARE_PIXELS) - distance * distance * count
-    # Where they are nearly equal, the difference may come out below zero; a NaN stays one.
-    square = tl.where(square < 0, 0.0, square)
+    if ONE_TILE:
+        mean = added(sample, ROWS_ARE_PIXELS) / count
+        distance = tl.where(mask, sample - mean, 0.0)
+        squares = added(distance * distance, ROWS_ARE_PIXELS)
+    else:
+        taken = tl.where(mask, filled([ROWS, COLUMNS], 1.0, mean_ptr), 0.0)
+        about = added(sample, ROWS_ARE_PIXELS) / tl.maximum(added(taken, ROWS_ARE_PIXELS), 1)
+        about = tl.where(about - about == 0, about, 0.0)  # finite
+        # As a value of x, so that what is masked is nothing and not a rounding.
+        about = widen(narrow(about, x_ptr))
+        sums = filled([ROWS, COLUMNS], 0.0, mean_ptr)
+        squares = filled([ROWS, COLUMNS], 0.0, mean_ptr)
+        for tile in range(begin, end):
+            n, d, h, w, offset, mask, _, _, _ = tile_at(
+                tile,
+                c0,
+                c,
+                first,
+                shape,
+                pixels,
+                columns,
+                run_pixels,
+                ROWS,
+                COLUMNS,
+                ROWS_ARE_PIXELS,
+                WIDE,
+            )
+            at = place(n, c, d, h, w, offset, x_stride, DENSE)
+            x = tl.load(x_ptr + at, mask=mask, other=narrow(about, x_ptr))
+            distance = widen(x) - about
+            sums += distance
+            squares += distance * distance
+        distance = added(sums, ROWS_ARE_PIXELS) / count
+        squares = added(squares, ROWS_ARE_PIXELS) - distance * distance * count
+        # Where they are nearly equal, the difference may come out below zero; a NaN stays one.
+        squares = tl.where(squares < 0, 0.0, squares)
+        mean = about + distance
     to = run * shape[1] + c
-    mean, squares = about + distance, square
     if ONE_RUN:
         train(
             running_mean_ptr,
@@ -268,6 +276,7 @@ def batch_norm_grad_sums_kernel(
     ROWS_ARE_PIXELS: tl.constexpr,
     DENSE: tl.constexpr,
     ONE_RUN: tl.constexpr,
+    ONE_TILE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     c0, c, run, first, begin, end = share_of(
@@ -281,6 +290,8 @@ def batch_norm_grad_sums_kernel(
         ROWS_ARE_PIXELS,
         WIDE,
     )
+    if ONE_TILE:
+        begin, end = 0, 1
     mean = tl.load(mean_ptr + c, mask=c < shape[1], other=0.0)
     sum_g = filled([ROWS, COLUMNS], 0.0, g_ptr)
     sum_gx = filled([ROWS, COLUMNS], 0.0, g_ptr)
@@ -298,6 +309,7 @@ def batch_norm_grad_sums_kernel(
             COLUMNS,
             ROWS_ARE_PIXELS,
             WIDE,
+            ONE_TILE,
         )
         at = place(n, c, d, h, w, offset, x_stride, DENSE)
         x = widen(tl.load(x_ptr + at, mask=mask, other=0.0))
@@ -345,6 +357,16 @@ def batch_norm_join_sums_kernel(
     tl.store(gx_ptr + c, sum_gx * inverse_deviation(var, eps), mask=c < channels)
 
 
+def _at_once(parted: dict[str, int | bool]) -> dict[str, int | bool]:
+    """Whether the tile of a program is all of its channel; then so few warps that a lane has 32
+    elements, for what lanes exchange would be most of the work."""
+    rows, columns = parted["ROWS"], parted["COLUMNS"]
+    images = parted["pixels"] // parted["columns"]
+    once = not parted["ROWS_ARE_PIXELS"] and images <= rows and parted["columns"] <= columns
+    warps = max(1, min(4, rows * columns // 1024))
+    return {"ONE_TILE": once, "num_warps": warps if once else 4}
+
+
 def _parts(results: Pair, runs: int) -> Pair:
     """Where what is summed over each run goes: there where the results do if it is one."""
     if runs == 1:
@@ -385,6 +407,7 @@ def moments(
         **parted,
         **named,
         ONE_RUN=runs == 1,
+        **_at_once(parted),
         DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x),
         WIDE=runtime.wide(x),
     )
@@ -448,6 +471,7 @@ def batch_norm_grad_sums(call: BatchNormGradSums) -> Pair:
         slope=float(slope),
         DENSE=runtime.dense(parted["ROWS_ARE_PIXELS"], x, grad_y),
         ONE_RUN=runs == 1,
+        **_at_once(parted),
         WIDE=runtime.wide(x, grad_y),
     )
     if runs == 1:
