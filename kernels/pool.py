@@ -29,6 +29,7 @@ from pydl.contract.pool import AvgPoolBackward, AvgPoolForward, MaxPoolBackward,
 from . import pool_adaptive_dense, pool_adaptive_dense_backward, runtime
 from .elements import filled, narrow, place, walk, widen
 from .windows import (
+    LARGEST_CELL,
     apart,
     average,
     cell_at,
@@ -145,12 +146,13 @@ def max_pool_backward_kernel(
     index_stride,
     x_shape,
     x_stride,
-    cells,  # N, C and how many cells each axis has
+    cells,  # N, C and how many cells each axis has, stacks of them the second
     rows,
     columns,
     TOGETHER: tl.constexpr,  # the strides of grad_y are those of index
     CELL: tl.constexpr,
-    CANDIDATES: tl.constexpr,
+    STACK: tl.constexpr,  # cells of a lane, one under the other
+    CANDIDATES: tl.constexpr,  # windows that may cover one of those
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
@@ -163,12 +165,14 @@ def max_pool_backward_kernel(
 ):
     n, c, d, h, w, _, mask = walk(cells, rows, columns, ROWS, COLUMNS, CHANNELS_LAST, WIDE)
     d, last_d, reach_d = cell_at(d, CELL[0], STRIDE[0], PADDING[0])
-    h, last_h, reach_h = cell_at(h, CELL[1], STRIDE[1], PADDING[1])
+    h, last_h, reach_h = cell_at(h * STACK, CELL[1], STRIDE[1], PADDING[1])
+    last_h += STACK - 1
+    SPAN: tl.constexpr = (CELL[0], STACK * CELL[1], CELL[2])
     w, last_w, reach_w = cell_at(w, CELL[2], STRIDE[2], PADDING[2])
     grad_y_last = grad_y_ptr + place(n, c, last_d, last_h, last_w, 0, grad_y_stride, False)
     index_step = grad_y_stride if TOGETHER else index_stride
     index_last = index_ptr + place(n, c, last_d, last_h, last_w, 0, index_step, False)
-    totals = sums_of(CELL[0] * CELL[1] * CELL[2], ROWS, COLUMNS, grad_y_ptr)
+    totals = sums_of(SPAN[0] * SPAN[1] * SPAN[2], ROWS, COLUMNS, grad_y_ptr)
     for which in tl.range(
         0, CANDIDATES[0] * CANDIDATES[1] * CANDIDATES[2], loop_unroll_factor=UNROLL
     ):
@@ -184,10 +188,13 @@ def max_pool_backward_kernel(
         chosen = chosen.to(tl.int32) if index_ptr.dtype.element_ty == tl.uint8 else chosen
         grad_y = widen(grad_y)  # [ROWS, COLUMNS]
         own = ()
-        for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
-            own_d, own_h, own_w = i // (CELL[1] * CELL[2]), i // CELL[2] % CELL[1], i % CELL[2]
+        for i in tl.static_range(SPAN[0] * SPAN[1] * SPAN[2]):
+            own_d, own_h, own_w = i // (SPAN[1] * SPAN[2]), i // SPAN[2] % SPAN[1], i % SPAN[2]
             td, on_d = tap_over(reach_d + own_d + back_d * STRIDE[0], KERNEL[0], DILATION[0])
-            th, on_h = tap_over(reach_h + own_h + back_h * STRIDE[1], KERNEL[1], DILATION[1])
+            behind = reach_h + own_h + (back_h - (STACK - 1)) * STRIDE[1]
+            th, on_h = tap_over(behind, KERNEL[1], DILATION[1])
+            if STACK > 1:
+                on_h = on_h & (behind >= 0)
             tw, on_w = tap_over(reach_w + own_w + back_w * STRIDE[2], KERNEL[2], DILATION[2])
             if index_ptr.dtype.element_ty == tl.uint8:
                 tap = (td * KERNEL[1] + th) * KERNEL[2] + tw
@@ -197,8 +204,8 @@ def max_pool_backward_kernel(
             own = own + (totals[i] + tl.where(mine, grad_y, 0.0),)
         totals = own
     first = grad_x_ptr + place(n, c, d, h, w, 0, x_stride, False)
-    for i in tl.static_range(CELL[0] * CELL[1] * CELL[2]):
-        at, there = element_at(i, d, h, w, mask, x_shape, x_stride, CELL)
+    for i in tl.static_range(SPAN[0] * SPAN[1] * SPAN[2]):
+        at, there = element_at(i, d, h, w, mask, x_shape, x_stride, SPAN)
         tl.store(first + at, narrow(totals[i], grad_x_ptr), mask=there)
 
 
@@ -210,7 +217,16 @@ def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
     if grad_x.numel() == 0:
         return grad_x
     count, cell = cells(grad_x.shape[2:], kernel_size, stride, padding, dilation)
-    tiling = cell_tile(grad_x, count, cell["CELL"])
+    stack = 1
+    if not runtime.channels_last(grad_x) and cell["CELL"] == runtime.spread(stride, 1):
+        # Of planes, whose windows are loaded one by one: a window covers several cells.
+        stack = max(1, LARGEST_CELL // math.prod(stride)) if grad_x.ndim > 3 else 1
+    if stack > 1:
+        count[-2] = triton.cdiv(count[-2], stack)
+        depth, high, wide = cell["CANDIDATES"]
+        cell["CANDIDATES"] = depth, high + stack - 1, wide
+        cell["UNROLL"] = runtime.unroll(depth * (high + stack - 1) * wide)
+    tiling = cell_tile(grad_x, count, (stack, *stride))
     runtime.launch(
         max_pool_backward_kernel,
         runtime.programs(tiling),
@@ -227,6 +243,7 @@ def max_pool_backward(call: MaxPoolBackward) -> torch.Tensor:
         **tiling,
         **runtime.window(kernel_size, stride, padding, dilation),
         **cell,
+        STACK=stack,
         TOGETHER=grad_y.stride() == index.stride(),
         WIDE=runtime.wide(grad_y, index, grad_x),
     )
