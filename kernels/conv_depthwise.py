@@ -231,7 +231,7 @@ def forward(
         slope=float(slope),
         TURNED=turned,
         STRIP=strip,
-        UNROLL=runtime.unroll(taps),
+        UNROLL=taps if taps <= 16 else 1,  # two at once spill a register of float64
         WIDE=wide,
         maxnreg=runtime.ALL_REGISTERS,
     )

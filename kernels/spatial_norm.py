@@ -280,6 +280,7 @@ def spatial_norm_forward(call: SpatialNormForward) -> torch.Tensor:
         **tiling,
         **constants,
         WIDE=runtime.wide(x, y),
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return y
 
@@ -313,6 +314,7 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
         **tiling,
         **constants,
         WIDE=wide,
+        maxnreg=runtime.ALL_REGISTERS,
     )
     runtime.launch(
         spatial_norm_collect_kernel,
@@ -329,6 +331,7 @@ def spatial_norm_backward(call: SpatialNormBackward) -> torch.Tensor:
         **tiling,
         **constants,
         WIDE=wide,
+        maxnreg=runtime.ALL_REGISTERS,
     )
     return grad_x
 
