@@ -25,6 +25,7 @@ import fnmatch
 import random
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -296,17 +297,25 @@ def figures(kernel: listing.Kernel, launch: Launch, exchanged: bool = False) -> 
     return {name: round(value, 2) for name, value in out.items()}
 
 
-def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
-    """A row for each kernel that a pass launches."""
-    found = launches(case, dtype, layout, kind)
+def named(found: Sequence[Launch]) -> Iterator[tuple[str, Launch]]:
+    """The launches of a pass, each with the name of its row: a kernel's second is numbered."""
+    times: Counter[str] = Counter()
     for launch in found:
+        name = f"{launch.file}: {launch.kernel}"
+        times[name] += 1
+        yield name if times[name] == 1 else f"{name}, {times[name]}", launch
+
+
+def count(case: Case, dtype: str, layout: str, kind: str, objects: Path) -> Iterator[Count]:
+    """A row for each launch of a pass."""
+    for name, launch in named(launches(case, dtype, layout, kind)):
         kernel = _kernel(objects / f"cuda_{launch.file}.o", launch.kernel)
         yield Count(
             case.name,
             kind,
             dtype,
             layout,
-            f"{launch.file}: {launch.kernel}",
+            name,
             kernel.registers,
             kernel.spilled,
             **figures(kernel, launch),

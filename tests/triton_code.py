@@ -34,6 +34,7 @@ from machine_code import (  # noqa: E402
     Count,
     figures,
     launches,
+    named,
     read,
     show,
     write,
@@ -150,10 +151,9 @@ def recorded(run: Callable[[], object]) -> list[Launch]:
 
 
 def count(case: Case, dtype: str, layout: str, kind: str) -> Iterator[Count]:
-    """A row for each kernel that a pass launches."""
-    for launch in launches(case, dtype, layout, kind, "triton", recorded):
-        name, code = f"{launch.file}: {launch.kernel}", launch.code
-        where = case.name, kind, dtype, layout, name
+    """A row for each launch of a pass."""
+    for name, launch in named(launches(case, dtype, layout, kind, "triton", recorded)):
+        code, where = launch.code, (case.name, kind, dtype, layout, name)
         yield Count(*where, code.registers, code.spilled, **figures(code, launch, exchanged=True))
 
 

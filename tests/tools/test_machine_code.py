@@ -255,6 +255,12 @@ def test_the_model_is_of_these_figures() -> None:
         assert float(row["copy_us"]) <= 1.01 * found["memory_us"] + 0.02
 
 
+def test_each_launch_of_a_pass_has_a_row() -> None:
+    launches = [Launch("split", kernel, (1, 1, 1), (1, 1, 1), b"", ()) for kernel in "sums"]
+    names = [name for name, _ in machine_code.named(launches)]
+    assert names == ["split: s", "split: u", "split: m", "split: s, 2"]
+
+
 def test_a_figure_that_is_worse_is_named() -> None:
     row = next(iter(machine_code.read().values()))
     assert row.worse(row) == []
