@@ -345,8 +345,11 @@ def _strips(y: torch.Tensor, box: tuple[int, int, int]) -> tuple[tuple[int, ...]
     if height == 1 or strip > most:
         strip = 1
     size = depth, triton.cdiv(height, strip), width
+    elements = 512 if last or strip == 1 else 128
+    if y.dtype == torch.float64 and strip > 1:
+        elements = min(elements, 256)  # two registers each
     return (*y.shape[:2], *size), {
-        **runtime.tile(y, 512 if last or strip == 1 else 128, size=size),
+        **runtime.tile(y, elements, size=size),
         "STRIP": strip,
     }
 
