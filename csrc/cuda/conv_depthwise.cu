@@ -51,10 +51,9 @@ struct alignas(sizeof(T) * length) Pack {
   T values[length];
 };
 
-// kernel > 0: that many taps along W, neighbours, ascending or descending, and this step. Eight
-// channels a thread have the registers that they take on sm_100.
+// kernel > 0: that many taps along W, neighbours, ascending or descending, and this step.
 template <class T, int length, int kernel, int step>
-__global__ void __launch_bounds__(strip_threads, length > 4 ? 2 : 3) strips(Strips<T> p) {
+__global__ void __launch_bounds__(strip_threads, 3) strips(Strips<T> p) {
   using A = accumulate_t<T>;
   using Packed = Pack<T, length>;
   int64_t rest = thread_number();
