@@ -7,11 +7,9 @@
                scale^(-beta - 1), c - (size - 1) / 2 <= c' <= c + size / 2: the window transposed
 
 Layouts: x and grad_y have any strides; y and grad_x are dense, and a program covers ROWS x COLUMNS
-elements of what it writes in the order of its memory (elements.walk), where lrn_strips.py has
-no faster way. Forward cannot avoid reading
-x and writing y once, backward reading grad_y and x and writing grad_x once; no scale is saved,
-backward recomputes it. The arithmetic, size and size^2 products per element, hides behind the
-memory for the sizes that networks use (5 in AlexNet and GoogLeNet).
+elements of what it writes in the order of its memory (elements.walk), where lrn_strips.py has no
+faster way. Forward cannot avoid reading x and writing y once, backward reading grad_y and x and
+writing grad_x once; no scale is saved, backward recomputes it.
 
 Why this form: each element adds up its own window, so a NaN or an infinity spoils the windows it is
 in and no others, and the result does not depend on where a program starts; a running sum over the

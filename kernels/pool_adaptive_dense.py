@@ -341,10 +341,10 @@ def serves(
         return False
     if not runtime.dense(last and not pyramid, *pooled):
         return False
-    size = runtime.spread(x.shape[2:], 1)[1:]
-    longest_w = max(longest_bin(size[1], o) for o in flat_levels(levels, x.ndim - 2)[1::2])
+    size, bins = runtime.spread(x.shape[2:], 1)[1:], flat_levels(levels, x.ndim - 2)
+    longest_w = max(longest_bin(size[1], o) for o in bins[1::2])
     few = _lanes(longest_w) > 0 and all(
-        o <= n for o, n in zip(flat_levels(levels, x.ndim - 2), size * len(levels), strict=False)
+        o <= n for o, n in zip(bins, size * (len(bins) // 2), strict=True)
     )
     return few and math.prod(size) * max(size) < runtime.NARROW_LIMIT
 
@@ -352,6 +352,19 @@ def serves(
 def flat_levels(levels: Sequence[int], axes: int) -> list[int]:
     """Two counts of bins a level."""
     return [count for level in split(levels, axes) for count in runtime.spread(level, 1)[1:]]
+
+
+def begins_of(channels: int, counts: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """How many results an image has, and where each level of so many bins begins among them."""
+    *begins, pooled = itertools.accumulate((channels * count for count in counts), initial=0)
+    return pooled, tuple(begins)
+
+
+def most_over(bins: Sequence[int], height: int, width: int) -> tuple[int, ...]:
+    """Of both axes of each level the most bins that hold an element, where there are no more bins
+    than elements."""
+    size = (height, width) * (len(bins) // 2)
+    return tuple(1 if n % o == 0 else 2 for o, n in zip(bins, size, strict=True))
 
 
 def forward(
@@ -372,9 +385,7 @@ def forward(
         _bin_tiling(images, channels, tall * wide, longest_bin(width, wide), last, len(bins))
         for tall, wide in bins
     ]
-    starts = [0]
-    for one in tilings:
-        starts.append(starts[-1] + one["programs"])
+    starts = tuple(itertools.accumulate((one["programs"] for one in tilings), initial=0))
     runtime.launch(
         adaptive_pool_forward_dense_kernel,
         starts[-1],
@@ -385,12 +396,11 @@ def forward(
         channels,
         height,
         width,
-        channels * sum(counts),
-        tuple(channels * sum(counts[:i]) for i in range(len(counts))),
+        *begins_of(channels, counts),
         channels if last and not pyramid else 1,
         channels if last else 1,
         images,
-        tuple(starts),
+        starts,
         *(tuple(one[name] for one in tilings) for name in ("together", "groups", "column_blocks")),
         LEVELS=tuple(itertools.chain(*bins)),
         COUNT=len(counts),

@@ -28,7 +28,7 @@ from pydl.contract.pool_adaptive import split
 from . import runtime
 from .bins import bounds, longest, portion, quotient, which_bin
 from .elements import as_offset, divided, filled, inline, narrow, widen
-from .pool_adaptive_dense import PIXEL_ELEMENTS, flat_levels, together_of
+from .pool_adaptive_dense import PIXEL_ELEMENTS, begins_of, flat_levels, most_over, together_of
 
 # Of a program over planes: the columns, the elements of a step, and its steps.
 MOST_COLUMNS = 512
@@ -284,9 +284,6 @@ def backward(
     bins = flat_levels(levels, grad_x.ndim - 2)
     counts = [h * w for h, w in split(bins, 2)]
     count, tiling = _tiling(grad_x, last, len(counts))
-    over = [
-        1 if n % o == 0 else 2 for o, n in zip(bins, (height, width) * len(counts), strict=True)
-    ]
     runtime.launch(
         adaptive_pool_backward_dense_kernel,
         count,
@@ -297,12 +294,11 @@ def backward(
         channels,
         height,
         width,
-        channels * sum(counts),
-        tuple(channels * sum(counts[:i]) for i in range(len(counts))),
+        *begins_of(channels, counts),
         channels if last and not pyramid else 1,
         **tiling,
         LEVELS=tuple(bins),
-        OVER=tuple(over),
+        OVER=most_over(bins, height, width),
         COUNT=len(counts),
         MAXIMUM=index is not None,
         OFFSET=index is not None and index.dtype == torch.uint8,

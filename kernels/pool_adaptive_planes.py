@@ -25,7 +25,7 @@ from pydl.contract.pool_adaptive import split
 from . import runtime
 from .bins import bounds, portion, quotient, which_bin
 from .elements import divided, filled, inline, narrow, widen
-from .pool_adaptive_dense import flat_levels, together_of
+from .pool_adaptive_dense import begins_of, flat_levels, most_over, together_of
 
 # Of a program: the columns, its rows at a time, and how often.
 MOST_COLUMNS = 512
@@ -198,7 +198,6 @@ def backward(
     steps = min(deep // rows, STEPS)
     groups = -(-channels // (steps * rows * together))
     blocks = -(-together * height * width // columns)
-    size = (height, width) * len(counts)
     runtime.launch(
         adaptive_pool_backward_planes_kernel,
         images * groups * blocks,
@@ -208,13 +207,12 @@ def backward(
         channels,
         height,
         width,
-        channels * sum(counts),
-        tuple(channels * sum(counts[:i]) for i in range(len(counts))),
+        *begins_of(channels, counts),
         together,
         groups,
         blocks,
         LEVELS=tuple(bins),
-        OVER=tuple(1 if n % o == 0 else 2 for o, n in zip(bins, size, strict=True)),
+        OVER=most_over(bins, height, width),
         SPAN=tuple(spans),
         COUNT=len(counts),
         STEPS=steps,

@@ -31,8 +31,8 @@ struct Key {
 template <class T, int n>
 __device__ __forceinline__ Vector<float, n> to_floats(const Vector<T, n>& values) {
   Vector<float, n> out;
-  if constexpr (std::is_same_v<
-                    T, bfloat16>) {  // nvcc would take three instructions for each second one
+  // nvcc would take three instructions for each second one.
+  if constexpr (std::is_same_v<T, bfloat16>) {
     UNROLLED for (int j = 0; j < n; j += 2) {
       uint32_t two;
       std::memcpy(&two, values.at + j, sizeof(two));
