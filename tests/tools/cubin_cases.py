@@ -11,7 +11,6 @@ from pydl import backends, layout
 from pydl.contract.batch_norm import mask as empty_mask
 from pydl.contract.conv import ConvForward
 from pydl.contract.cross_entropy import CrossEntropyForward
-from pydl.contract.pool_adaptive import PyramidPoolForward
 
 HALF, BF16, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
@@ -31,7 +30,7 @@ def triton(name: str) -> Callable:
     return backends.function("triton", name)
 
 
-def _map(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> torch.Tensor:
+def map_of(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> torch.Tensor:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     format = formats[len(shape)] if last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device="meta", memory_format=format)
@@ -52,7 +51,7 @@ def _conv_passes(
     """Forward with a whole epilogue (y), grad input (x) and grad weight (w)."""
 
     axes = len(x_shape) - 2
-    x, weight = _map(x_shape, dtype, last), _map(weight_shape, dtype, last)
+    x, weight = map_of(x_shape, dtype, last), map_of(weight_shape, dtype, last)
     bias = torch.empty(weight_shape[0], dtype=dtype, device="meta")
     window = [stride] * axes, [weight_shape[-1] // 2] * axes, [1] * axes, groups
     y = ConvForward(x, weight, bias, None, *window, activation, 0.1).results()
@@ -121,7 +120,7 @@ def conv_cases() -> Iterator[Case]:
     yield from passes("64-bit offsets", FLOAT, wide, (64, 1, 3, 3), last=False, groups=64)
     yield from passes("the smallest problem", HALF, (1, 16, 2, 2), (16, 16, 1, 1), last=True)
     for dtype, last in ((HALF, True), (FLOAT, False), (DOUBLE, True)):
-        y = _map((8, 96, 28, 28), dtype, last)
+        y = map_of((8, 96, 28, 28), dtype, last)
         yield Case(
             f"grad bias, {'channels last' if last else 'contiguous'}",
             dtype,
@@ -138,7 +137,7 @@ def bias_act_cases() -> Iterator[Case]:
         ("silu", DOUBLE, (8, 64, 56, 56), True),
         ("silu", HALF, (2**13, 64, 64, 64), True),
     ):
-        x = _map(shape, dtype, last)
+        x = map_of(shape, dtype, last)
         bias = torch.empty(shape[1], dtype=dtype, device="meta")
         forward = partial(triton("bias_act_forward"), x, bias, x, activation, 0.1)
         backward = partial(triton("bias_act_backward"), x, x, activation, 0.1)
@@ -163,173 +162,11 @@ def local_cases() -> Iterator[Case]:
         yield Case(f"grad w: {reason}", dtype, grad_weight)
 
 
-def pool_cases() -> Iterator[Case]:
-
-    def max_pool(reason, dtype, shape, kernel, stride, index, last):
-        x, axes = _map(shape, dtype, last), len(shape) - 2
-        window = [kernel] * axes, [stride] * axes, [kernel // 2] * axes, [1] * axes
-        out = [(n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[2:]]
-        y = layout.resized(x, out)
-        indices = layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
-        lies = f"{index} index, {'channels last' if last else 'contiguous'}"
-        yield Case(
-            f"max y: {reason}, {lies}",
-            dtype,
-            lambda: triton("max_pool_forward")(x, *window, out, index),
-        )
-        if index != "none":
-            yield Case(
-                f"max grad x: {reason}, {lies}",
-                dtype,
-                lambda: triton("max_pool_backward")(y, indices, shape[2:], *window),
-            )
-
-    def avg_pool(reason, dtype, shape, kernel, stride, last, divide=(True, 0)):
-        x, axes = _map(shape, dtype, last), len(shape) - 2
-        window = [kernel] * axes, [stride] * axes, [0] * axes
-        out = [(n - kernel) // stride + 1 for n in shape[2:]]
-        y = layout.resized(x, out)
-        lies = "channels last" if last else "contiguous"
-        yield Case(
-            f"avg y: {reason}, {lies}",
-            dtype,
-            lambda: triton("avg_pool_forward")(x, *window, out, *divide),
-        )
-        yield Case(
-            f"avg grad x: {reason}, {lies}",
-            dtype,
-            lambda: triton("avg_pool_backward")(y, shape[2:], *window, *divide, last),
-        )
-
-    plane = (8, 64, 56, 56)
-    for dtype in (HALF, FLOAT):  # all that is unrolled, in both layouts
-        yield from max_pool("3 x 3, stride 2", dtype, plane, 3, 2, "offset", last=True)
-        yield from max_pool("3 x 3, stride 2", dtype, plane, 3, 2, "offset", last=False)
-        yield from avg_pool("2 x 2, stride 2", dtype, plane, 2, 2, last=True)
-        yield from avg_pool("2 x 2, stride 2", dtype, plane, 2, 2, last=False, divide=(False, 0))
-    yield from max_pool("inference", BF16, plane, 2, 2, "none", last=False)
-    yield from max_pool("PyTorch's index", FLOAT, plane, 2, 2, "flat", last=False)
-    yield from max_pool("PyTorch's index", DOUBLE, plane, 3, 2, "flat", last=True)
-    yield from max_pool("a loop over the taps", FLOAT, plane, 13, 1, "offset", last=False)
-    yield from max_pool("three axes", HALF, (2, 32, 8, 28, 28), 3, 2, "offset", last=True)
-    yield from max_pool("64-bit offsets", HALF, (2**13, 64, 64, 64), 3, 2, "offset", last=True)
-    yield from avg_pool("a loop over the taps", FLOAT, (8, 64, 7, 7), 7, 1, last=True)
-    yield from avg_pool("a divisor", DOUBLE, plane, 3, 2, last=False, divide=(True, 5))
-    yield from avg_pool("64-bit offsets", FLOAT, (2**13, 64, 64, 64), 2, 2, last=False)
-
-
-def pool_lp_cases() -> Iterator[Case]:
-
-    def both(reason, dtype, shape, norm_type, kernel, last):
-        x, axes = _map(shape, dtype, last), len(shape) - 2
-        window = norm_type, [kernel] * axes, [2] * axes
-        out = [(n - kernel) // 2 + 1 for n in shape[2:]]
-        y = layout.resized(x, out)
-        lies = "channels last" if last else "contiguous"
-        yield Case(
-            f"Lp y: {reason}, {lies}", dtype, lambda: triton("lp_pool_forward")(x, *window, out)
-        )
-        yield Case(
-            f"Lp grad x: {reason}, {lies}",
-            dtype,
-            lambda: triton("lp_pool_backward")(y, x, y, *window),
-        )
-
-    plane = (8, 64, 56, 56)
-    for dtype in (HALF, FLOAT, DOUBLE):
-        yield from both("L2", dtype, plane, 2.0, 3, last=True)
-        yield from both("L2", dtype, plane, 2.0, 3, last=False)
-    yield from both("L1", BF16, plane, 1.0, 2, last=False)
-    yield from both("a whole power", FLOAT, plane, 3.0, 2, last=True)
-    yield from both("a large whole power", FLOAT, plane, 11.0, 2, last=False)
-    yield from both("any power", HALF, plane, 2.5, 2, last=True)
-    yield from both("three axes", FLOAT, (2, 32, 8, 28, 28), 2.0, 2, last=True)
-    yield from both("64-bit offsets", HALF, (2**13, 64, 64, 64), 2.0, 2, last=True)
-
-
-def pool_adaptive_cases() -> Iterator[Case]:
-
-    def adaptive(reason, dtype, shape, bins, index, last):
-        x, out = _map(shape, dtype, last), [bins] * (len(shape) - 2)
-        y = layout.resized(x, out)
-        indices = layout.resized(x, out, dtype=torch.int64 if index == "flat" else torch.uint8)
-        lies = f"{index} index, {'channels last' if last else 'contiguous'}"
-        size = shape[2:]
-        yield Case(
-            f"adaptive max y: {reason}, {lies}",
-            dtype,
-            lambda: triton("adaptive_max_pool_forward")(x, out, index),
-        )
-        if index != "none":
-            yield Case(
-                f"adaptive max grad x: {reason}, {lies}",
-                dtype,
-                lambda: triton("adaptive_max_pool_backward")(y, indices, size),
-            )
-        yield Case(
-            f"adaptive avg y: {reason}, {lies}",
-            dtype,
-            lambda: triton("adaptive_avg_pool_forward")(x, out),
-        )
-        yield Case(
-            f"adaptive avg grad x: {reason}, {lies}",
-            dtype,
-            lambda: triton("adaptive_avg_pool_backward")(y, size, last),
-        )
-
-    def pyramid(reason, dtype, shape, levels, index, last):
-        x, flat = _map(shape, dtype, last), [bins for level in levels for bins in (level, level)]
-        kind = "average" if index == "none" else "max"
-        y, indices = PyramidPoolForward(x, flat, kind, index).results()
-        lies = f"{kind}, {index} index, {'channels last' if last else 'contiguous'}"
-        yield Case(
-            f"pyramid y: {reason}, {lies}",
-            dtype,
-            lambda: triton("pyramid_pool_forward")(x, flat, kind, index),
-        )
-        yield Case(
-            f"pyramid grad x: {reason}, {lies}",
-            dtype,
-            lambda: triton("pyramid_pool_backward")(y, indices, shape[1:], flat, kind, last),
-        )
-
-    map13 = (8, 256, 13, 13)
-    for dtype in (HALF, FLOAT):
-        yield from adaptive("13 to 7", dtype, map13, 7, "offset", last=True)
-        yield from adaptive("13 to 7", dtype, map13, 7, "offset", last=False)
-        yield from pyramid("SPP-net's", dtype, map13, (1, 2, 3, 6), "offset", last=True)
-        yield from pyramid("SPP-net's", dtype, map13, (4, 2, 1), "offset", last=False)
-    yield from adaptive("PyTorch's index", DOUBLE, map13, 5, "flat", last=True)
-    yield from adaptive("more bins than elements", BF16, (8, 64, 5, 5), 7, "offset", last=False)
-    yield from adaptive("three axes", FLOAT, (2, 32, 8, 13, 13), 5, "offset", last=True)
-    yield from adaptive("64-bit offsets", HALF, (2**13, 64, 65, 65), 9, "none", last=True)
-    yield from pyramid("more bins than elements", HALF, (8, 64, 5, 5), (6, 1), "offset", last=False)
-    yield from pyramid("more levels than most", FLOAT, map13, (1, 2, 3, 4, 6), "offset", last=True)
-    yield from pyramid("averages", FLOAT, map13, (1, 2, 3, 6), "none", last=False)
-    yield from pyramid("large bins", DOUBLE, (8, 64, 56, 56), (1, 2), "flat", last=False)
-
-
-def unpool_cases() -> Iterator[Case]:
-    for reason, dtype, shape, last in (
-        ("SegNet's", HALF, (8, 64, 28, 28), True),
-        ("SegNet's", FLOAT, (8, 64, 28, 28), False),
-        ("three axes", DOUBLE, (2, 32, 4, 14, 14), True),
-        ("64-bit offsets", BF16, (2**13, 64, 64, 64), True),
-    ):
-        x, size = _map(shape, dtype, last), [2 * n for n in shape[2:]]
-        index, y = _map(shape, torch.int64, last), layout.resized(x, size)
-        lies = "channels last" if last else "contiguous"
-        forward = partial(triton("max_unpool_forward"), x, index, size)
-        yield Case(f"unpool y: {reason}, {lies}", dtype, forward)
-        backward = partial(triton("max_unpool_backward"), y, index)
-        yield Case(f"unpool grad x: {reason}, {lies}", dtype, backward)
-
-
 def lrn_cases() -> Iterator[Case]:
     from pydl.kernels import lrn
 
     def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
-        x = _map(shape, dtype, last)
+        x = map_of(shape, dtype, last)
         arguments = size, 1e-4, beta, 2.0
         lies = "channels last" if last else "contiguous"
         yield Case(f"y: {reason}, {lies}", dtype, lambda: triton("lrn_forward")(x, *arguments))
@@ -354,7 +191,7 @@ def lrn_cases() -> Iterator[Case]:
 
 def spatial_norm_cases() -> Iterator[Case]:
     def both(reason, dtype, last, size=5, beta=0.75, shape=(8, 96, 55, 55)):
-        x = _map(shape, dtype, last)
+        x = map_of(shape, dtype, last)
         arguments = size, 1.0, beta, 1.0
         lies = "channels last" if last else "contiguous"
         yield Case(
@@ -383,7 +220,7 @@ def spatial_norm_cases() -> Iterator[Case]:
 def batch_norm_cases() -> Iterator[Case]:
 
     def every(reason, dtype, last, activation, residual=True, affine=True, shape=(8, 64, 56, 56)):
-        x = _map(shape, dtype, last)
+        x = map_of(shape, dtype, last)
         sums = layout.channel_sums(x)
         weight = sums if affine else None
         added = x if residual else None
@@ -493,7 +330,9 @@ def dropout_cases() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     """Every call, family by family."""
-    from cubin_cases_rnn import rnn_cases  # which is made of this file's
+    # Which are made of this file's.
+    from cubin_cases_pool import pool_adaptive_cases, pool_cases, pool_lp_cases, unpool_cases
+    from cubin_cases_rnn import rnn_cases
 
     for family in (
         conv_cases,
